@@ -1,0 +1,135 @@
+"""The command line: one stage, one config, `--set` for single values.
+
+Exit codes: 0 done; 1 a stage failed or its input cannot be used; 2 wrong command line; 130 interrupted.
+"""
+
+import argparse
+import contextlib
+import logging
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+
+from cropray import __version__
+from cropray.errors import CroprayError
+
+STAGES = {
+    "zones": "reads the zone table; writes zones.parquet",
+    "acquire": "reads Sentinel-2 scenes; writes monthly composites and observation counts",
+    "labels": "reads parcels; writes class rasters, parcel tables and code reports",
+    "dataset": "reads composites and labels (or labelled points); writes pixel tables, tile shards and folds",
+    "search": "reads the dataset; writes every (configuration, fold), the refitted winners and MLflow runs",
+    "evaluate": "reads the winners and the test zones; writes the cube, the scores and MLflow runs",
+    "map": "reads the winners and composites; writes maps (COG), mapped parcels and previews",
+    "report": "reads all results; writes one HTML page with its pictures",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    options = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        with _quiet_libraries():
+            _run(options)
+    except CroprayError as error:
+        print(f"\ncropray {options.command}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(
+            f"\ncropray {options.command}: interrupted; what is finished is kept, the same command goes on from there",
+            file=sys.stderr,
+        )
+        return 130
+    return 0
+
+
+@contextlib.contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Warnings of libraries go to the log file once there is one, not to the terminal."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.INFO)
+    silent = logging.NullHandler()
+    root.addHandler(silent)
+    with warnings.catch_warnings():
+        logging.captureWarnings(capture=True)
+        try:
+            yield
+        finally:
+            logging.captureWarnings(capture=False)
+            root.removeHandler(silent)
+            root.setLevel(level)
+
+
+def _run(options: argparse.Namespace) -> None:
+    if options.command == "demo":
+        from cropray.stages.demo import run_demo  # noqa: PLC0415
+
+        run_demo(options.root)
+    elif options.command == "doctor":
+        from cropray.stages.doctor import run_doctor  # noqa: PLC0415
+
+        run_doctor(options.config)
+    elif options.command == "ui":
+        _serve_ui(options.config, options.overrides, options.port)
+    else:
+        from cropray.stages.pipeline import run_stages  # noqa: PLC0415
+
+        stages = tuple(STAGES) if options.command == "run" else (options.command,)
+        run_stages(stages, options.config, options.overrides)
+
+
+def _serve_ui(config: Path, overrides: Sequence[str], port: int) -> None:
+    from cropray.config import JobConfig  # noqa: PLC0415
+    from cropray.settings import load_settings  # noqa: PLC0415
+    from cropray.tracking import ui_command  # noqa: PLC0415
+    from cropray.workspace import require  # noqa: PLC0415
+
+    job = load_settings(JobConfig, config, overrides)
+    if job.tracking_uri is None:
+        require(job.artefacts.mlflow_database, "search")
+    command = ui_command(job.artefacts, job.tracking_uri, port)
+    print(f"MLflow UI on http://127.0.0.1:{port} (Ctrl-C stops it)", flush=True)
+    os.execv(command[0], command)  # noqa: S606  (our own fixed command; signals reach the server itself)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="cropray", description="Crop-type maps from satellite time series, on Ray.")
+    parser.add_argument("--version", action="version", version=f"cropray {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    demo = commands.add_parser("demo", help="draw a landscape, run every stage on it and print the scores")
+    demo.add_argument("--root", type=Path, default=Path("demo"), help="folder of the demo (default: demo)")
+    doctor = commands.add_parser("doctor", help="check versions, Ray, storage and tracking; say what to do")
+    doctor.add_argument("config", type=Path, nargs="?", help="job file; without it only the installation is checked")
+    ui = _with_config(commands.add_parser("ui", help="the MLflow UI on a job's runs"))
+    ui.add_argument("--port", type=int, default=5000)
+    _with_config(commands.add_parser("run", help=f"all stages: {' '.join(STAGES)}"))
+    for name, summary in STAGES.items():
+        _with_config(commands.add_parser(name, help=summary, description=f"{name} {summary}."))
+    return parser
+
+
+def _with_config(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    parser.add_argument("config", type=Path, help="job file (YAML)")
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="a.b=VALUE",
+        help="change one value of the job file, e.g. --set zones=[beauce-1,beauce-2]",
+    )
+    return parser
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""One job: everything a YAML file may say, composed from the settings of each part's owner."""
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, field_validator, model_validator
+
+from cropray.datasets.points import PointsSettings
+from cropray.datasets.settings import DatasetSettings
+from cropray.imagery.files import FilesSettings
+from cropray.maps.settings import MapSettings
+from cropray.parcels.rpg import ParcelSettings
+from cropray.search.space import SearchSettings
+from cropray.settings import Settings
+from cropray.training.cnn import CnnSettings
+from cropray.training.xgboost import XgboostSettings
+from cropray.workspace import Workspace
+
+
+class ClusterSettings(Settings):
+    """Where the work runs."""
+
+    address: str | None = None
+    """A running Ray cluster (`auto`, `host:port`, `ray://…`); None: start a local Ray and stop it afterwards."""
+    num_cpus: int | None = Field(default=None, ge=1)
+    """CPUs of the local Ray; None: all."""
+    object_store_gb: float | None = Field(default=None, gt=0)
+    """Shared memory of the local Ray, GB; None: Ray's own default."""
+
+
+class JobConfig(Settings):
+    """A job: one area, one season, one dataset, one search. Relative paths start at the current folder."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _-]*$")
+    """Name of the dataset and of the tracking experiment."""
+    workspace: Path
+    """Folder that all artefacts are written below."""
+    seed: int = Field(default=0, ge=0)
+    season_start: str = Field(default="2023-01", pattern=r"^\d{4}-(0[1-9]|1[0-2])$")
+    """First of the twelve months; a zone table's own column goes before."""
+    zone_table: Path | None = None
+    """CSV zone table; None: the 40 zones of France that come with cropray."""
+    zones: tuple[str, ...] | None = None
+    """Run stages on these zones only."""
+    overwrite: bool = False
+    """Make artefacts again even where they are up to date."""
+    tracking_uri: str | None = None
+    """MLflow server; None: SQLite in the workspace."""
+    imagery: FilesSettings | None = None
+    parcels: ParcelSettings | None = None
+    points: PointsSettings | None = None
+    dataset: DatasetSettings = DatasetSettings()
+    search: SearchSettings = SearchSettings()
+    cnn: CnnSettings = CnnSettings()
+    xgboost: XgboostSettings = XgboostSettings()
+    map: MapSettings = MapSettings()
+    cluster: ClusterSettings = ClusterSettings()
+
+    @field_validator("workspace")
+    @classmethod
+    def _no_object_storage(cls, workspace: Path) -> Path:
+        if ":/" in str(workspace):
+            raise ValueError("only local folders can be a workspace in this version")
+        return workspace.absolute()
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if self.points is not None and (self.imagery is not None or self.parcels is not None):
+            raise ValueError("'points' replaces 'imagery' and 'parcels'; give one or the other")
+        if self.points is not None and "cnn" in self.search.models:
+            raise ValueError("'points' have no tiles for the CNN: set search.models to [xgboost]")
+        if self.points is None and (self.imagery is None or self.parcels is None):
+            raise ValueError("'imagery' and 'parcels' are both required (or 'points' instead)")
+        return self
+
+    @property
+    def artefacts(self) -> Workspace:
+        """The workspace."""
+        return Workspace(self.workspace)
+
+    @property
+    def uses_worker_groups(self) -> bool:
+        """Whether Ray Train starts worker groups; otherwise units train inside their Tune trials."""
+        return self.cnn.num_workers > 0 or self.xgboost.num_workers > 0

@@ -1,0 +1,1 @@
+"""Datasets: pixel tables, tile shards and labelled points in Parquet."""

@@ -1,0 +1,121 @@
+"""One zone of a dataset: composites and labels in, pixel table and tile shards out."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from cropray.bands import NODATA
+from cropray.datasets.manifest import BandSums, ZoneEntry
+from cropray.datasets.pixels import pixel_table
+from cropray.datasets.separation import Trim, trim_labels
+from cropray.datasets.storage import write_tiles
+from cropray.datasets.tiles import ZoneArrays, cut_tiles
+from cropray.errors import InputError
+from cropray.imagery.composites import read_composite, read_n_obs
+from cropray.legend import IGNORE
+from cropray.parcels.labels import read_labels, read_parcel_index
+from cropray.parcels.tables import read_parcel_ids
+from cropray.workspace import Workspace, file_hash, require, whole_folder
+from cropray.zones import Zone
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneJob:
+    """What is needed to build one zone; travels to a worker."""
+
+    zone: Zone
+    fold: int | None
+    tile_size: int
+    class_names: tuple[str, ...]
+    """Names of the legend's classes, by class id."""
+    trim: Trim
+    workspace: Workspace
+
+
+def read_zone_arrays(zone: Zone, workspace: Workspace) -> ZoneArrays:
+    """Composite, observation flags, labels and parcel index of a zone.
+
+    Raises:
+        MissingArtefactError: an earlier stage has not written one of them.
+        InputError: their shapes differ from the zone's grid.
+    """
+    zone_id = zone.zone_id
+    arrays = ZoneArrays(
+        composite=read_composite(require(workspace.composite(zone_id), "acquire")),
+        clear=read_n_obs(require(workspace.n_obs(zone_id), "acquire")) > 0,
+        labels=read_labels(require(workspace.labels(zone_id), "labels")),
+        parcels=read_parcel_index(require(workspace.parcel_index(zone_id), "labels")),
+    )
+    shapes = {arrays.composite.shape[-2:], arrays.clear.shape[-2:], arrays.labels.shape, arrays.parcels.shape}
+    if shapes != {zone.grid.shape}:
+        raise InputError(
+            f"zone '{zone_id}' is {zone.grid.shape} pixels, its artefacts are {sorted(shapes)}; "
+            f"the zone table has changed: run `cropray acquire` and `cropray labels` again"
+        )
+    return arrays
+
+
+def count_zone(zone: Zone, workspace: Workspace) -> tuple[dict[int, int], tuple[str, ...]]:
+    """(class id → labelled pixels, ids of labelled parcels) of a zone, before any trimming."""
+    labels = read_labels(require(workspace.labels(zone.zone_id), "labels"))
+    index = read_parcel_index(require(workspace.parcel_index(zone.zone_id), "labels"))
+    ids = read_parcel_ids(require(workspace.parcels(zone.zone_id), "labels"))
+    labelled = labels != IGNORE
+    counts = Counter(labels[labelled].tolist())
+    return dict(sorted(counts.items())), tuple(ids[i] for i in np.unique(index[labelled]) if i >= 0)
+
+
+def build_zone(job: ZoneJob) -> ZoneEntry:
+    """Write one zone's pixel table and tile shards, whole.
+
+    Raises:
+        MissingArtefactError: composites or labels are missing.
+        InputError: no labelled pixel is left.
+    """
+    zone, workspace = job.zone, job.workspace
+    arrays = read_zone_arrays(zone, workspace)
+    ids = read_parcel_ids(workspace.parcels(zone.zone_id))
+    labels = trim_labels(arrays.labels, arrays.parcels, ids, zone.grid, job.trim)
+    n_trimmed = int((labels != arrays.labels).sum())
+    arrays = ZoneArrays(arrays.composite, arrays.clear, labels, arrays.parcels)
+    table = pixel_table(arrays, zone.zone_id, zone.region)
+    if len(table) == 0:
+        raise InputError(
+            f"zone '{zone.zone_id}' has no labelled pixel left ({n_trimmed} trimmed at borders of splits); "
+            f"take the zone out of the table or lower dataset.buffer_m"
+        )
+    tiles = cut_tiles(arrays, job.tile_size)
+    with whole_folder(workspace.pixels(zone.zone_id)) as folder:
+        pq.write_table(table, folder / "part-0.parquet", compression="zstd")
+    with whole_folder(workspace.tiles(zone.zone_id)) as folder:
+        write_tiles(tiles, zone, folder)
+    ids_and_counts = zip(*np.unique(labels[labels != IGNORE], return_counts=True), strict=True)
+    return ZoneEntry(
+        zone_id=zone.zone_id,
+        region=zone.region,
+        split=zone.split,
+        fold=job.fold,
+        counts={job.class_names[class_id]: int(n) for class_id, n in ids_and_counts},
+        n_trimmed=n_trimmed,
+        n_tiles=len(tiles.row),
+        sums=band_sums(arrays),
+        files=_hashes(workspace, zone.zone_id),
+    )
+
+
+def band_sums(zone: ZoneArrays) -> BandSums:
+    """Sums per band over all pixel-months that hold data, labelled or not."""
+    by_band = zone.composite.transpose(1, 0, 2, 3)  # [C, T, H, W]
+    seen = [band[band != NODATA].astype(np.float64) for band in by_band]
+    return BandSums(
+        tuple(len(values) for values in seen),
+        tuple(float(values.sum()) for values in seen),
+        tuple(float(np.square(values).sum()) for values in seen),
+    )
+
+
+def _hashes(workspace: Workspace, zone_id: str) -> dict[str, str]:
+    files = [*workspace.pixels(zone_id).glob("*.parquet"), *workspace.tiles(zone_id).glob("*.parquet")]
+    return {str(file.relative_to(workspace.dataset)): file_hash(file) for file in sorted(files)}

@@ -1,0 +1,73 @@
+"""Reading a dataset with Ray Data: once, into the object store, where all trials of all nodes share it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+import ray
+import ray.data
+
+from cropray.bands import FEATURE_COLUMNS
+from cropray.datasets.storage import tiles_from_table
+from cropray.datasets.tiles import Tiles
+from cropray.errors import SchemaError
+from cropray.workspace import Workspace, require
+
+# A Ray Data read asks for a whole CPU by default; beside drivers that hold the CPUs it would wait for ever.
+READ_CPUS: Final = 0.25
+
+
+def load_pixels(workspace: Workspace, zone_ids: Sequence[str]) -> dict[str, "ray.ObjectRef[pa.Table]"]:
+    """Pixel tables of some zones, one object per zone: label and the 48 features.
+
+    Raises:
+        MissingArtefactError: a zone has no table.
+        SchemaError: a shard cannot be read.
+    """
+    return _load({zone: workspace.pixels(zone) for zone in zone_ids}, ["label", *FEATURE_COLUMNS])
+
+
+def load_tiles(workspace: Workspace, zone_ids: Sequence[str]) -> dict[str, "ray.ObjectRef[Tiles]"]:
+    """Tiles of some zones, one object of plain arrays per zone; workers map them without a copy.
+
+    Raises:
+        MissingArtefactError: a zone has no shards.
+        SchemaError: a shard cannot be read.
+    """
+    tables = _load({zone: workspace.tiles(zone) for zone in zone_ids}, ["row", "col", "x", "labels", "valid"])
+    return {zone: _as_tiles.remote(table) for zone, table in tables.items()}
+
+
+def _load(folders: dict[str, Path], columns: Sequence[str]) -> dict[str, "ray.ObjectRef[pa.Table]"]:
+    files = [str(file) for folder in folders.values() for file in sorted(require(folder, "dataset").glob("*.parquet"))]
+    dataset = ray.data.read_parquet(
+        files, columns=["zone_id", *columns], partitioning=None, override_num_blocks=len(files), num_cpus=READ_CPUS
+    )
+    try:
+        blocks = dataset.to_arrow_refs()
+        parts: dict[str, list[ray.ObjectRef[pa.Table]]] = {zone: [] for zone in folders}
+        held = ray.get([_zones_of.remote(block) for block in blocks])
+    except ray.exceptions.RayError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise SchemaError(f"the dataset cannot be read ({reason}); run `cropray dataset CONFIG.yaml` again") from error
+    for block, zones in zip(blocks, held, strict=True):
+        for zone in zones:
+            parts[zone].append(block)
+    return {zone: _one_table.remote(zone, list(columns), *blocks) for zone, blocks in parts.items()}
+
+
+@ray.remote(num_cpus=READ_CPUS)  # type: ignore[untyped-decorator]  # ray is untyped
+def _zones_of(block: pa.Table) -> list[str]:
+    return sorted(set(block["zone_id"].to_pylist())) if len(block) else []
+
+
+@ray.remote(num_cpus=READ_CPUS)  # type: ignore[untyped-decorator]  # ray is untyped
+def _one_table(zone: str, columns: list[str], *blocks: pa.Table) -> pa.Table:
+    table = pa.concat_tables(blocks)
+    return table.filter(pa.compute.equal(table["zone_id"], zone)).select(columns).combine_chunks()
+
+
+@ray.remote(num_cpus=READ_CPUS)  # type: ignore[untyped-decorator]  # ray is untyped
+def _as_tiles(table: pa.Table) -> Tiles:
+    return tiles_from_table(table)

@@ -1,0 +1,183 @@
+"""The manifest: what a dataset holds, and everything later stages may know about it without reading pixels."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from cropray.bands import N_BANDS
+from cropray.datasets.schema import SCHEMA_VERSION, check_version
+from cropray.errors import MissingArtefactError, SchemaError
+from cropray.legend import IGNORE, CropClass
+from cropray.settings import fingerprint
+from cropray.workspace import write_json
+from cropray.zones import Split
+
+
+@dataclass(frozen=True, slots=True)
+class BandSums:
+    """Sums per band over observed pixel-months, from which statistics of any set of zones follow exactly."""
+
+    count: tuple[int, ...]
+    """Per band, pixel-months with data."""
+    total: tuple[float, ...]
+    """Per band, sum of digital numbers."""
+    squares: tuple[float, ...]
+    """Per band, sum of squared digital numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneEntry:
+    """One zone of a dataset."""
+
+    zone_id: str
+    region: str
+    split: Split
+    fold: int | None
+    """Validation fold of a training zone; None for a test zone."""
+    counts: Mapping[str, int]
+    """Class name → labelled pixels."""
+    n_trimmed: int
+    """Pixels that lost their label because they lay across or near a border of splits."""
+    n_tiles: int
+    sums: BandSums
+    files: Mapping[str, str]
+    """Path below the dataset folder → SHA-256."""
+
+    @property
+    def n_labelled(self) -> int:
+        """Labelled pixels."""
+        return sum(self.counts.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A dataset."""
+
+    name: str
+    source: Literal["parcels", "points"]
+    """`points` datasets have no tiles: only XGBoost can be searched on them."""
+    classes: tuple[CropClass, ...]
+    """Classes that occur, in legend order; their position is the index that models predict."""
+    legend_hash: str
+    tile_size: int | None
+    n_folds: int
+    zones: tuple[ZoneEntry, ...]
+    notes: tuple[str, ...] = ()
+    """What a reader of the scores must know: classes seen only in test, labels trimmed, codes unknown."""
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def n_classes(self) -> int:
+        """Classes that occur in any split."""
+        return len(self.classes)
+
+    @property
+    def zone_ids(self) -> tuple[str, ...]:
+        """All zones, in table order."""
+        return tuple(zone.zone_id for zone in self.zones)
+
+    def of_split(self, split: Split) -> tuple[ZoneEntry, ...]:
+        """Zones of one split."""
+        return tuple(zone for zone in self.zones if zone.split == split)
+
+    def fold_zones(self, fold: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """(training zones, validation zones) of one fold."""
+        train = self.of_split("train")
+        return (
+            tuple(zone.zone_id for zone in train if zone.fold != fold),
+            tuple(zone.zone_id for zone in train if zone.fold == fold),
+        )
+
+    def lookup(self) -> npt.NDArray[np.uint8]:
+        """[256] uint8: stored class id → class index; IGNORE for everything else."""
+        table = np.full(256, IGNORE, np.uint8)
+        for index, crop in enumerate(self.classes):
+            table[crop.id] = index
+        return table
+
+    def labelled(self, zone_ids: Iterable[str]) -> dict[str, int]:
+        """Zone → labelled pixels."""
+        wanted = set(zone_ids)
+        return {zone.zone_id: zone.n_labelled for zone in self.zones if zone.zone_id in wanted}
+
+    def band_sums(self, zone_ids: Iterable[str]) -> BandSums:
+        """Sums over some zones: pass training zones only."""
+        wanted = set(zone_ids)
+        parts = [zone.sums for zone in self.zones if zone.zone_id in wanted]
+        return BandSums(
+            tuple(sum(part.count[b] for part in parts) for b in range(N_BANDS)),
+            tuple(sum(part.total[b] for part in parts) for b in range(N_BANDS)),
+            tuple(sum(part.squares[b] for part in parts) for b in range(N_BANDS)),
+        )
+
+    def class_counts(self, zone_ids: Iterable[str]) -> npt.NDArray[np.int64]:
+        """[class index] int64: labelled pixels in some zones."""
+        wanted = set(zone_ids)
+        return np.array(
+            [sum(z.counts.get(crop.name, 0) for z in self.zones if z.zone_id in wanted) for crop in self.classes],
+            np.int64,
+        )
+
+    def fingerprint(self) -> str:
+        """SHA-256 of everything that training can see."""
+        return fingerprint([_to_json(self)[key] for key in ("classes", "zones", "tile_size", "schema_version")])
+
+
+def statistics(sums: BandSums) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Mean and standard deviation per band, digital numbers.
+
+    Returns:
+        ([C], [C]) float32; a band without data gets mean 0 and deviation 1.
+    """
+    count = np.maximum(np.array(sums.count, np.float64), 1)
+    mean = np.array(sums.total) / count
+    deviation = np.sqrt(np.maximum(np.array(sums.squares) / count - mean**2, 0))
+    return mean.astype(np.float32), np.where(deviation > 0, deviation, 1).astype(np.float32)
+
+
+def classes_only_in_test(zones: Sequence[ZoneEntry]) -> dict[str, int]:
+    """Class name → test pixels, of classes that no training zone holds."""
+    trained = {name for zone in zones if zone.split == "train" for name, n in zone.counts.items() if n}
+    only: dict[str, int] = {}
+    for zone in zones:
+        for name, n in zone.counts.items():
+            if zone.split == "test" and n and name not in trained:
+                only[name] = only.get(name, 0) + n
+    return only
+
+
+def save_manifest(manifest: Manifest, path: Path) -> None:
+    """Write the manifest whole."""
+    write_json(path, _to_json(manifest))
+
+
+def load_manifest(path: Path) -> Manifest:
+    """Read a manifest.
+
+    Raises:
+        MissingArtefactError: there is no dataset.
+        SchemaError: it was written with another schema, or is damaged.
+    """
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MissingArtefactError(f"'{path}' does not exist; run `cropray dataset CONFIG.yaml` first") from None
+    except json.JSONDecodeError as error:
+        raise SchemaError(f"manifest '{path}' is damaged ({error}); run `cropray dataset` again") from None
+    check_version(raw.get("schema_version") if isinstance(raw, dict) else None, f"'{path.parent}'")
+    zones = tuple(ZoneEntry(**{**zone, "sums": _sums(zone["sums"])}) for zone in raw["zones"])
+    classes = tuple(CropClass(**record) for record in raw["classes"])
+    return Manifest(**{**raw, "zones": zones, "classes": classes, "notes": tuple(raw["notes"])})
+
+
+def _sums(raw: Mapping[str, Any]) -> BandSums:
+    return BandSums(tuple(raw["count"]), tuple(raw["total"]), tuple(raw["squares"]))
+
+
+def _to_json(manifest: Manifest) -> dict[str, Any]:
+    return asdict(manifest)

@@ -1,0 +1,261 @@
+"""Labelled points: a user's own Parquet table becomes a dataset of pixel tables, without images and tiles."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from cropray.bands import FEATURE_COLUMNS, N_BANDS, N_MONTHS, NODATA
+from cropray.datasets.manifest import BandSums, ZoneEntry
+from cropray.datasets.schema import POINT_PARCEL, pixel_schema
+from cropray.errors import InputError, LeakageError
+from cropray.folds import make_folds
+from cropray.legend import MAX_CLASSES, Legend, legend_from_names
+from cropray.settings import Settings
+from cropray.workspace import Workspace, file_hash, whole_folder
+from cropray.zones import SPLITS, is_zone_id
+
+TEXT_COLUMNS: Final = ("zone_id", "region", "split", "label")
+COORDINATES: Final = {"lon": 180.0, "lat": 90.0}  # largest absolute value, degrees (WGS 84)
+COLUMNS: Final = (*TEXT_COLUMNS, *COORDINATES, *FEATURE_COLUMNS)
+
+
+class PointsSettings(Settings):
+    """A table of labelled points."""
+
+    path: Path
+    """Parquet file: `zone_id region split label lon lat` and the features `B02_01 … B08_12`, 0 = missing."""
+
+
+def read_points(path: Path) -> pa.Table:
+    """Read and check a table of labelled points, before anything is written.
+
+    Args:
+        path: Parquet file. `zone_id`, `region`, `split` (`train` or `test`) and `label` (any class name) are texts,
+            `lon` and `lat` degrees, the 48 features whole digital numbers (reflectance × 10 000), 0 = missing.
+
+    Returns:
+        Exactly `COLUMNS`: strings, float64, uint16; rows in the file's order.
+
+    Raises:
+        InputError: the file, a column, a type or a value cannot be used; the message names it.
+        LeakageError: a zone or a point belongs to both splits.
+    """
+    table = _typed(_read(path), path)
+    if table.num_rows == 0:
+        raise InputError(f"points '{path}' has no rows")
+    _check_values(table, path)
+    _check_zones(table, path)
+    return table
+
+
+def points_legend(table: pa.Table) -> Legend:
+    """The legend of a checked table: its class names in alphabetical order.
+
+    Raises:
+        InputError: more classes than a class id can hold.
+    """
+    names = sorted(pc.unique(table["label"]).to_pylist())
+    if len(names) > MAX_CLASSES:
+        raise InputError(f"the points have {len(names)} different labels, at most {MAX_CLASSES} are possible")
+    return legend_from_names(names)
+
+
+def write_points(table: pa.Table, workspace: Workspace, legend: Legend) -> None:
+    """Write a checked table as pixel tables, one zone a partition, each zone whole.
+
+    Rows have `parcel`, `row` and `col` −1; `n_clear` counts the months with any value.
+    """
+    for zone_id, rows in _by_zone(table):
+        with whole_folder(workspace.pixels(zone_id)) as folder:
+            pq.write_table(_pixel_table(rows, legend), folder / "part-0.parquet", compression="zstd")
+
+
+def points_entries(table: pa.Table, workspace: Workspace, legend: Legend, n_folds: int) -> list[ZoneEntry]:
+    """Manifest entries of the zones that `write_points` wrote, sorted by zone id.
+
+    Args:
+        table: the checked table.
+        workspace: where its pixel tables stand.
+        legend: the table's legend.
+        n_folds: folds of the training zones.
+    """
+    zones = list(_by_zone(table))
+    counts = {zone_id: _class_counts(rows, legend) for zone_id, rows in zones}
+    train = [zone_id for zone_id, rows in zones if _first(rows, "split") == "train"]
+    regions = {zone_id: _first(rows, "region") for zone_id, rows in zones}
+    folds = make_folds({zone_id: counts[zone_id] for zone_id in train}, regions, n_folds)
+    return [
+        ZoneEntry(
+            zone_id=zone_id,
+            region=regions[zone_id],
+            split="train" if zone_id in folds else "test",
+            fold=folds.get(zone_id),
+            counts=counts[zone_id],
+            n_trimmed=0,
+            n_tiles=0,
+            sums=_band_sums(rows),
+            files=_hashes(workspace, zone_id),
+        )
+        for zone_id, rows in zones
+    ]
+
+
+def _read(path: Path) -> pa.Table:
+    if not path.exists():
+        raise InputError(f"points '{path}' does not exist; set points.path to a Parquet file")
+    try:
+        names = set(pq.read_schema(path).names)
+        missing = [name for name in COLUMNS if name not in names]
+        if missing:
+            raise InputError(
+                f"points '{path}' lacks the columns {missing}; it has {sorted(names)}. Needed are "
+                f"{', '.join((*TEXT_COLUMNS, *COORDINATES))} and {FEATURE_COLUMNS[0]} … {FEATURE_COLUMNS[-1]}"
+            )
+        return pq.read_table(path, columns=list(COLUMNS)).select(COLUMNS)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"points '{path}' is not a readable Parquet file ({error}); export it again") from None
+
+
+def _typed(table: pa.Table, path: Path) -> pa.Table:
+    wanted = {name: pa.string() for name in TEXT_COLUMNS} | {name: pa.float64() for name in COORDINATES}
+    columns = {}
+    for name in table.column_names:
+        column = table[name]
+        if column.null_count:
+            raise InputError(
+                f"points '{path}': column '{name}' has {column.null_count} empty values; "
+                f"write 0 for a missing feature and drop rows without label, zone or place"
+            )
+        columns[name] = (
+            _text_or_degrees(column, wanted[name], name, path) if name in wanted else _feature(column, name, path)
+        )
+    return pa.table(columns)
+
+
+def _text_or_degrees(column: pa.ChunkedArray, wanted: pa.DataType, name: str, path: Path) -> pa.ChunkedArray:
+    try:
+        return column.cast(wanted)
+    except pa.ArrowException:
+        raise InputError(f"points '{path}': column '{name}' is {column.type}, it must be {wanted}") from None
+
+
+def _feature(column: pa.ChunkedArray, name: str, path: Path) -> pa.ChunkedArray:
+    needed = "whole digital numbers 0–65535 (reflectance × 10 000, 0 = missing), best stored as uint16"
+    if not pa.types.is_integer(column.type):
+        raise InputError(f"points '{path}': column '{name}' is {column.type}; it must hold {needed}")
+    try:
+        return column.cast(pa.uint16())
+    except pa.ArrowInvalid as error:
+        raise InputError(f"points '{path}': column '{name}' must hold {needed}: {error}") from None
+
+
+def _check_values(table: pa.Table, path: Path) -> None:
+    for name, limit in COORDINATES.items():
+        values = table[name].to_numpy()
+        outside = np.flatnonzero(~(np.abs(values) <= limit))
+        if outside.size:
+            raise InputError(
+                f"points '{path}', row {outside[0]}: {name} is {values[outside[0]]}, not within ±{limit:g}°; "
+                f"{name} must be degrees in WGS 84"
+            )
+    unknown = sorted(set(pc.unique(table["split"]).to_pylist()) - set(SPLITS))
+    if unknown:
+        raise InputError(f"points '{path}' has the splits {unknown}; a split must be one of {list(SPLITS)}")
+    absent = sorted(set(SPLITS) - set(pc.unique(table["split"]).to_pylist()))
+    if absent:
+        raise InputError(
+            f"points '{path}' has no {absent[0]} zone; mark whole zones as '{absent[0]}' in the column split"
+        )
+    unfit = [zone_id for zone_id in pc.unique(table["zone_id"]).to_pylist() if not is_zone_id(zone_id)]
+    if unfit:
+        raise InputError(f"points '{path}' has zone ids {unfit[:5]}; use letters, digits, '-' and '_' only")
+
+
+def _check_zones(table: pa.Table, path: Path) -> None:
+    for column, consequence in (("region", InputError), ("split", LeakageError)):
+        several = _keys_with_several(table, ["zone_id"], column)
+        if several:
+            (zone_id,), values = several[0]
+            raise consequence(
+                f"points '{path}': {len(several)} zones have more than one {column}, zone '{zone_id}' has {values}; "
+                f"a zone belongs to exactly one {column}: give the parts different zone ids"
+            )
+    shared = _keys_with_several(table, ["lon", "lat"], "split")
+    if shared:
+        (lon, lat), _ = shared[0]
+        raise LeakageError(
+            f"points '{path}': {len(shared)} places occur in training and in test zones, the first at lon {lon}, "
+            f"lat {lat}; keep each place on one side"
+        )
+
+
+def _keys_with_several(table: pa.Table, keys: list[str], column: str) -> list[tuple[tuple[object, ...], list[str]]]:
+    """Keys that occur with more than one value of `column`, with those values."""
+    groups = table.group_by(keys).aggregate([(column, "distinct")])
+    several = groups.filter(pc.greater(pc.list_value_length(groups[f"{column}_distinct"]), 1))
+    return [(tuple(row[key] for key in keys), sorted(row[f"{column}_distinct"])) for row in several.to_pylist()]
+
+
+def _by_zone(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+    """Rows of each zone in the table's order, zones sorted by id."""
+    zone_ids, codes = np.unique(np.array(table["zone_id"].to_pylist()), return_inverse=True)
+    ordered = table.take(np.argsort(codes, kind="stable"))
+    starts = np.searchsorted(np.sort(codes), np.arange(len(zone_ids) + 1))
+    for zone_id, start, stop in zip(zone_ids.tolist(), starts[:-1], starts[1:], strict=True):
+        yield zone_id, ordered.slice(start, stop - start)
+
+
+def _pixel_table(rows: pa.Table, legend: Legend) -> pa.Table:
+    ids = {name: class_id for class_id, name in enumerate(legend.names)}
+    no_place = np.full(rows.num_rows, POINT_PARCEL, np.int32)
+    columns: Mapping[str, object] = {
+        "zone_id": rows["zone_id"],
+        "region": rows["region"],
+        "parcel": no_place,
+        "row": no_place,
+        "col": no_place,
+        "label": np.array([ids[name] for name in rows["label"].to_pylist()], np.uint8),
+        "n_clear": (_features(rows) != NODATA).any(axis=1).sum(axis=1, dtype=np.uint8),
+        **{name: rows[name] for name in FEATURE_COLUMNS},
+    }
+    schema = pixel_schema()
+    return pa.table({name: columns[name] for name in schema.names}, schema=schema)
+
+
+def _features(rows: pa.Table) -> npt.NDArray[np.uint16]:
+    """[N, C, T] digital numbers."""
+    columns = np.stack([rows[name].to_numpy() for name in FEATURE_COLUMNS], axis=1)
+    return columns.reshape(-1, N_BANDS, N_MONTHS)
+
+
+def _band_sums(rows: pa.Table) -> BandSums:
+    bands = _features(rows).transpose(1, 0, 2)
+    seen: Sequence[npt.NDArray[np.float64]] = [band[band != NODATA].astype(np.float64) for band in bands]
+    return BandSums(
+        tuple(len(values) for values in seen),
+        tuple(float(values.sum()) for values in seen),
+        tuple(float(np.square(values).sum()) for values in seen),
+    )
+
+
+def _class_counts(rows: pa.Table, legend: Legend) -> dict[str, int]:
+    """Class name → points, in legend order."""
+    counted = {row["values"]: row["counts"] for row in pc.value_counts(rows["label"]).to_pylist()}
+    return {name: counted[name] for name in legend.names if name in counted}
+
+
+def _first(rows: pa.Table, column: str) -> str:
+    value = rows[column][0].as_py()
+    assert isinstance(value, str)
+    return value
+
+
+def _hashes(workspace: Workspace, zone_id: str) -> dict[str, str]:
+    files = sorted(workspace.pixels(zone_id).glob("*.parquet"))
+    return {str(file.relative_to(workspace.dataset)): file_hash(file) for file in files}

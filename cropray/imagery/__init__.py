@@ -1,0 +1,1 @@
+"""Scenes in, gap-filled monthly composites out."""

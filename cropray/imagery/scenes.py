@@ -1,0 +1,79 @@
+"""What a source of Sentinel-2 scenes offers, and the twelve months that a season has."""
+
+import datetime as dt
+import itertools
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from cropray.bands import N_MONTHS
+from cropray.grid import Grid
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """One file or asset of one acquisition."""
+
+    scene_id: str
+    acquired: dt.datetime
+    """Start of sensing, UTC. Scenes of one instant are parts of one acquisition."""
+    href: str
+    """Where the source finds it: a path, a URL, an asset id."""
+
+
+class SceneSource(Protocol):
+    """Where scenes come from. Picklable: it is sent to the workers, and opens files there."""
+
+    def find(self, grid: Grid, start: dt.date, end: dt.date) -> tuple[Scene, ...]:
+        """Scenes that reach into the grid, acquired in [start, end), in time order.
+
+        Raises:
+            InputError: the source cannot be read, or a scene does not fit the grid.
+        """
+        ...
+
+    def read(self, scene: Scene, grid: Grid) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint8]]:
+        """Digital numbers [4, H, W] in the order of `bands.BANDS`, and scene classes [H, W], on the grid.
+
+        Both are 0 outside the scene, and the class is 0 wherever a band has no data.
+
+        Raises:
+            InputError: the scene cannot be read.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Season:
+    """Twelve months from a first one."""
+
+    first_month: str
+    """`YYYY-MM`."""
+
+    def __post_init__(self) -> None:
+        try:
+            dt.date.fromisoformat(f"{self.first_month}-01")
+        except ValueError:
+            raise ValueError(f"season starts in '{self.first_month}'; write the first month as YYYY-MM") from None
+
+    @property
+    def months(self) -> tuple[tuple[dt.date, dt.date], ...]:
+        """(first day, first day of the next month) of each month."""
+        starts = [self._month(position) for position in range(N_MONTHS + 1)]
+        return tuple(itertools.pairwise(starts))
+
+    @property
+    def start(self) -> dt.date:
+        """First day."""
+        return self._month(0)
+
+    @property
+    def end(self) -> dt.date:
+        """Day after the last."""
+        return self._month(N_MONTHS)
+
+    def _month(self, position: int) -> dt.date:
+        year, month = map(int, self.first_month.split("-"))
+        return dt.date(year + (month - 1 + position) // 12, (month - 1 + position) % 12 + 1, 1)

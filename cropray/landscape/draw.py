@@ -1,0 +1,146 @@
+"""Draw a landscape: write the raw inputs from which every other stage starts.
+
+Files, all a function of the settings alone:
+
+    parcels.gpkg              the parcel register: EPSG:2154, columns as IGN ships them
+    scenes/<region>/S2_<region>_<YYYYMMDDTHHMMSS>.tif    B2 B3 B4 B8 SCL, uint16, UTM, 0 = no data
+    worldcover.tif            land cover classes, EPSG:4326
+    zones.csv                 the zone table
+    landscape.json            the settings, written last
+"""
+
+import datetime as dt
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from cropray.errors import InputError
+from cropray.landscape import files
+from cropray.landscape.fields import Canvas, Cell, draw_cells, lay_out_canvas, mark_unknown_parcel, sow
+from cropray.landscape.regions import REGION_STYLES, RegionStyle
+from cropray.landscape.scenes import Land, draw_scene, grow_land
+from cropray.landscape.settings import LandscapeSettings
+from cropray.landscape.sky import acquisition_times
+from cropray.landscape.worldcover import draw_worldcover
+from cropray.settings import fingerprint
+from cropray.workspace import code_hash, whole_folder, write_json
+from cropray.zones import Zone, bundled_zones, write_zones
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being drawn, how many are done and how many there are."""
+
+_RECORD: Final = "landscape.json"
+_LAND, _TIMES, _SKY, _WORLDCOVER = range(4)  # independent random streams
+
+
+@dataclass(frozen=True, slots=True)
+class LandscapeFiles:
+    """Where a landscape's raw inputs lie."""
+
+    folder: Path
+
+    @property
+    def parcels(self) -> Path:
+        """GeoPackage of the parcel register."""
+        return self.folder / "parcels.gpkg"
+
+    @property
+    def scenes(self) -> Path:
+        """Folder of the scenes, one subfolder a region."""
+        return self.folder / "scenes"
+
+    @property
+    def worldcover(self) -> Path:
+        """GeoTIFF of land cover classes."""
+        return self.folder / "worldcover.tif"
+
+    @property
+    def zones(self) -> Path:
+        """CSV zone table."""
+        return self.folder / "zones.csv"
+
+
+def draw_landscape(settings: LandscapeSettings, folder: Path, progress: Progress | None = None) -> LandscapeFiles:
+    """Write a landscape, or keep the one that stands when it is what the settings describe.
+
+    Raises:
+        InputError: the folder holds something else than a drawn landscape.
+    """
+    record = {
+        "settings": settings.model_dump(mode="json"),
+        "zones": fingerprint([asdict(zone) for zone in bundled_zones()]),
+        "code": code_hash("landscape"),
+    }
+    if _read_record(folder) == record:
+        return LandscapeFiles(folder)
+    report = progress or (lambda _what, _done, _total: None)
+    with whole_folder(folder) as temporary:
+        _draw(settings, LandscapeFiles(temporary), report)
+        write_json(temporary / _RECORD, record)
+    return LandscapeFiles(folder)
+
+
+def _read_record(folder: Path) -> object:
+    """What the landscape in a folder was drawn from; None where there is no folder."""
+    try:
+        return json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        if folder.exists() and any(folder.iterdir()):
+            raise InputError(
+                f"'{folder}' is not empty and holds no drawn landscape ({_RECORD} is missing or damaged); "
+                f"nothing was overwritten: name another folder, or remove this one"
+            ) from None
+        return None
+
+
+def _draw(settings: LandscapeSettings, target: LandscapeFiles, report: Progress) -> None:
+    styles = REGION_STYLES[: settings.n_regions]
+    canvases, all_cells = [], []
+    for index, style in enumerate(styles):
+        report("regions", index, len(styles))
+        canvas, cells, land = _draw_region(settings, index, style)
+        canvases.append(canvas)
+        all_cells.append(cells)
+        for acquired in acquisition_times(settings, _random(settings, index, _TIMES)):
+            scene = draw_scene(land, settings, acquired, _random(settings, index, _SKY, int(acquired.timestamp())))
+            files.write_scene(target.scenes / style.region / _scene_name(style, acquired), scene, land.grid)
+    zones = tuple(zone for canvas in canvases for zone in canvas.zones)
+    files.write_parcels(target.parcels, list(_declared(canvases, all_cells)))
+    files.write_worldcover(
+        target.worldcover, draw_worldcover(zones, _random(settings, len(REGION_STYLES), _WORLDCOVER))
+    )
+    write_zones(zones, target.zones)
+    report("regions", len(styles), len(styles))
+
+
+def _draw_region(settings: LandscapeSettings, index: int, style: RegionStyle) -> tuple[Canvas, list[Cell], Land]:
+    rng = _random(settings, index, _LAND)
+    canvas = lay_out_canvas(settings, _zones_of(style.region, settings.zones_per_region))
+    cells = sow(canvas, draw_cells(canvas, style, rng), style, rng)
+    if index == 0:
+        cells = mark_unknown_parcel(canvas, cells)
+    return canvas, cells, grow_land(canvas, cells, style, rng)
+
+
+def _zones_of(region: str, n_zones: int) -> tuple[Zone, ...]:
+    return tuple(zone for zone in bundled_zones() if zone.region == region)[:n_zones]
+
+
+def _declared(canvases: list[Canvas], all_cells: list[list[Cell]]) -> Iterator[files.Declaration]:
+    for canvas, cells in zip(canvases, all_cells, strict=True):
+        for cell in cells:
+            if cell.code is not None:
+                yield files.Declaration(cell.outline, canvas.grid.epsg, cell.code)
+
+
+def _scene_name(style: RegionStyle, acquired: dt.datetime) -> str:
+    return f"S2_{style.region}_{acquired:%Y%m%dT%H%M%S}.tif"
+
+
+def _random(settings: LandscapeSettings, *stream: int) -> np.random.Generator:
+    """A stream of random numbers of its own: what one part draws never moves another."""
+    return np.random.default_rng([settings.seed, *stream])

@@ -1,0 +1,99 @@
+"""Scenes: the land of a region seen on one day, as digital numbers.
+
+A pixel is the area-weighted mean of the land units in it, found on a finer grid once and applied to
+every date: borders are mixed as a sensor mixes them.
+"""
+
+import datetime as dt
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from cropray.bands import N_BANDS, NODATA, REFLECTANCE_SCALE
+from cropray.grid import Grid
+from cropray.landscape import canopy, sky
+from cropray.landscape.canopy import Stand
+from cropray.landscape.fields import Canvas, Cell, burn
+from cropray.landscape.regions import RegionStyle
+from cropray.landscape.settings import LandscapeSettings
+
+Floats = npt.NDArray[np.float64]
+
+_OVERSAMPLING: Final = 4  # land units are resolved at 10 m / 4 = 2.5 m
+_ZONE_LATENESS_DAYS: Final = 3.5  # standard deviation between the zones of a region
+_DENSITY_SPREAD: Final = 0.07  # standard deviation of relative cover within a field
+_NOISE: Final = 0.003  # standard deviation of the sensor's noise, reflectance
+_CALIBRATION_SPREAD: Final = 0.025  # standard deviation of a scene's gain (atmospheric correction)
+_HAZE: Final = np.array([0.012, 0.008, 0.005, 0.003])  # standard deviation of a scene's offset by band
+_MAX_DN: Final = 16_000
+
+
+@dataclass(frozen=True, slots=True)
+class Mixing:
+    """Which land units make up each pixel: N pairs sorted by pixel, every pixel at least once."""
+
+    unit: npt.NDArray[np.int64]
+    """[N]."""
+    share: Floats
+    """[N] share of the pixel's area, 0–1."""
+    first: npt.NDArray[np.int64]
+    """[H·W] position of each pixel's first pair."""
+
+    def average(self, values: Floats) -> Floats:
+        """Area-weighted mean of a property `values` [U, C] of the units, [H·W, C]."""
+        mean: Floats = np.add.reduceat(values[self.unit] * self.share[:, None], self.first, axis=0)
+        return mean
+
+
+@dataclass(frozen=True, slots=True)
+class Land:
+    """Everything of a region that stays the same from scene to scene."""
+
+    grid: Grid
+    style: RegionStyle
+    stand: Stand
+    mixing: Mixing
+    density: Floats
+    """[H, W] relative cover within fields, mean 0."""
+
+
+def grow_land(canvas: Canvas, cells: list[Cell], style: RegionStyle, rng: np.random.Generator) -> Land:
+    """Give a region's cells their canopies; the last unit is the verge between them."""
+    canopies = [canopy.CROPS[cell.code] if cell.code else canopy.BACKGROUND[cell.background or ""] for cell in cells]
+    zone_lateness = rng.normal(0, _ZONE_LATENESS_DAYS, len(canvas.zones))
+    lateness = [0.0 if cell.zone_index is None else float(zone_lateness[cell.zone_index]) for cell in cells]
+    stand = canopy.draw_stand([*canopies, canopy.BACKGROUND["verge"]], np.array([*lateness, 0.0]), style, rng)
+    density = sky.smooth_noise(canvas.grid.shape, 12.0, rng) + sky.smooth_noise(canvas.grid.shape, 2.0, rng)
+    return Land(canvas.grid, style, stand, mix_units(cells, canvas.grid), _DENSITY_SPREAD * density / np.sqrt(2))
+
+
+def mix_units(cells: list[Cell], grid: Grid) -> Mixing:
+    """Shares of the land units in every pixel of a grid."""
+    fine = burn(cells, grid, _OVERSAMPLING).astype(np.int64)
+    n_units = len(cells) + 1
+    rows, cols = (np.arange(n * _OVERSAMPLING) // _OVERSAMPLING for n in grid.shape)
+    pixel = rows[:, None] * grid.width + cols[None, :]
+    pairs, counts = np.unique(pixel * n_units + fine, return_counts=True)
+    first = np.searchsorted(pairs, np.arange(grid.height * grid.width) * n_units)
+    return Mixing(pairs % n_units, counts / _OVERSAMPLING**2, first)
+
+
+def draw_scene(
+    land: Land, settings: LandscapeSettings, acquired: dt.datetime, rng: np.random.Generator
+) -> npt.NDArray[np.uint16]:
+    """One acquisition: B02, B03, B04, B08 and SCL, [5, H, W] uint16, 0 = no data."""
+    day = float(acquired.timetuple().tm_yday)
+    shape = land.grid.shape
+    units, per_density = canopy.reflectance(land.stand, day, land.style.drought)
+    ground = land.mixing.average(units) + land.density.reshape(-1, 1) * land.mixing.average(per_density)
+    ground = np.clip(ground, 0.005, 0.9).reshape(*shape, N_BANDS)
+    over = sky.draw_sky(settings, land.style, shape, day, rng)
+    seen = sky.through_sky(ground, over)
+    seen = seen * rng.normal(1, _CALIBRATION_SPREAD, N_BANDS) + np.abs(rng.normal(0, 1)) * _HAZE - _HAZE / 2
+    seen += rng.normal(0, _NOISE, seen.shape)
+    numbers = np.clip(np.rint(seen / REFLECTANCE_SCALE), NODATA + 1, _MAX_DN)
+    numbers[~over.is_seen] = NODATA
+    scl = sky.classify_scene(ground, over, rng)
+    return np.concatenate([numbers.transpose(2, 0, 1), scl[None]]).astype(np.uint16)

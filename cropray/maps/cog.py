@@ -1,0 +1,70 @@
+"""Maps on disk: a cloud-optimised GeoTIFF of four bytes per pixel."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import rasterio
+from rasterio.errors import RasterioError
+
+from cropray import __version__
+from cropray.errors import SchemaError
+from cropray.grid import Grid
+from cropray.legend import CropClass
+from cropray.maps.predict import MAP_NODATA, ZoneMap
+from cropray.workspace import require, whole_file
+
+BANDS: Final = ("class", "confidence", "second_class", "n_clear")
+CLASSES_TAG: Final = "CROPRAY_CLASSES"  # JSON: class id → name, label and colour
+VERSION_TAG: Final = "CROPRAY_VERSION"
+
+
+def write_map(path: Path, zone_map: ZoneMap, grid: Grid, classes: Sequence[CropClass], tags: Mapping[str, str]) -> None:
+    """Write a map whole: bands class, confidence, second_class, n_clear, uint8, 255 = no data.
+
+    Args:
+        path: file to write.
+        zone_map: arrays of the grid's shape.
+        grid: where the pixels lie.
+        classes: legend classes that may occur; stored with names and colours.
+        tags: further metadata (model, dataset).
+    """
+    names = {crop.id: {"name": crop.name, "label": crop.label_en, "colour": crop.colour} for crop in classes}
+    profile = {
+        "driver": "COG",
+        "compress": "deflate",
+        "blocksize": 256,
+        "overview_resampling": "nearest",  # class ids have no mean
+        "dtype": "uint8",
+        "count": len(BANDS),
+        "height": grid.height,
+        "width": grid.width,
+        "nodata": MAP_NODATA,
+        "crs": f"EPSG:{grid.epsg}",
+        "transform": rasterio.Affine(*grid.transform),
+    }
+    with whole_file(path) as temporary, rasterio.open(temporary, "w", **profile) as dataset:
+        dataset.write(np.stack(list(asdict(zone_map).values())))
+        dataset.descriptions = BANDS
+        dataset.update_tags(**{VERSION_TAG: __version__, CLASSES_TAG: json.dumps(names, ensure_ascii=False)}, **tags)
+
+
+def read_map(path: Path) -> ZoneMap:
+    """Read what `write_map` wrote.
+
+    Raises:
+        MissingArtefactError: no such file.
+        SchemaError: it is damaged, or no map.
+    """
+    try:
+        with rasterio.open(require(path, "map")) as dataset:
+            if dataset.descriptions != BANDS:
+                raise SchemaError(
+                    f"'{path}' has the bands {dataset.descriptions}, a map has {BANDS}; map the zone again"
+                )
+            return ZoneMap(*dataset.read())
+    except RasterioError as error:
+        raise SchemaError(f"'{path}' is damaged ({error}); remove it and run `cropray map CONFIG.yaml`") from None

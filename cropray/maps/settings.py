@@ -1,0 +1,18 @@
+"""Settings of maps."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from cropray.settings import Settings
+
+
+class MapSettings(Settings):
+    """How zones are mapped."""
+
+    splits: Literal["test", "all"] = "test"
+    """`test` maps the held-out zones, which no model has seen; `all` maps the training zones too."""
+    window_px: int = Field(default=512, ge=32)
+    """Height and width of what the model reads at once, margins included; bounds the memory."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where the CNN predicts."""

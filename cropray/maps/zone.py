@@ -1,0 +1,77 @@
+"""One zone mapped: from its artefacts to the map, the preview and the parcels with their predicted crop."""
+
+from dataclasses import dataclass
+
+import geopandas as gpd
+import numpy as np
+
+from cropray.imagery.composites import read_composite, read_n_obs
+from cropray.legend import IGNORE, Legend
+from cropray.maps.cog import write_map
+from cropray.maps.models import CropModel
+from cropray.maps.parcels import vote
+from cropray.maps.predict import Bytes, predict_zone
+from cropray.maps.preview import PreviewData, draw_preview
+from cropray.maps.settings import MapSettings
+from cropray.parcels.labels import read_labels, read_parcel_index
+from cropray.workspace import Workspace, whole_file
+from cropray.zones import Zone
+
+
+@dataclass(frozen=True, slots=True)
+class MapJob:
+    """What is the same for all zones of a map."""
+
+    model_name: str
+    """`cnn` or `xgboost`; the folder below `maps`."""
+    legend: Legend
+    """All classes that labels or map may hold."""
+    settings: MapSettings
+    workspace: Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class MappedZone:
+    """What one map holds."""
+
+    zone_id: str
+    area_ha: dict[str, float]
+    """Class name → mapped area."""
+    share_nodata: float
+    """Share of pixels that were never seen clear."""
+    n_parcels: int
+    """Parcels with a predicted crop; 0 where the zone has no parcels."""
+
+
+def map_zone(model: CropModel, zone: Zone, job: MapJob) -> MappedZone:
+    """Write map and preview of a zone and, where it has parcels, their predicted crop.
+
+    Raises:
+        MissingArtefactError: the zone has no composite.
+        SchemaError: an artefact is damaged.
+    """
+    workspace, zone_id, name = job.workspace, zone.zone_id, job.model_name
+    composite, n_obs = read_composite(workspace.composite(zone_id)), read_n_obs(workspace.n_obs(zone_id))
+    zone_map = predict_zone(model, composite, n_obs, job.settings.window_px)
+    labels = read_labels(workspace.labels(zone_id)) if workspace.labels(zone_id).exists() else None
+    title = f"{zone_id} · {name} · {zone.split} zone"
+    draw_preview(
+        PreviewData(title, composite, n_obs, labels, zone_map, job.legend.classes), workspace.map_preview(name, zone_id)
+    )
+    n_parcels = _map_parcels(zone_id, zone_map.class_id, job) if workspace.parcels(zone_id).exists() else 0
+    tags = {"CROPRAY_MODEL": name, "CROPRAY_ZONE": zone_id}
+    write_map(workspace.map(name, zone_id), zone_map, zone.grid, model.classes, tags)
+    n_pixels = np.bincount(zone_map.class_id.ravel(), minlength=IGNORE + 1)
+    areas = {crop.name: float(n_pixels[crop.id] * zone.grid.pixel_area_ha) for crop in model.classes}
+    return MappedZone(zone_id, areas, float(n_pixels[IGNORE] / zone_map.class_id.size), n_parcels)
+
+
+def _map_parcels(zone_id: str, class_id: Bytes, job: MapJob) -> int:
+    """Write the zone's parcels with their predicted crop; the number that have one."""
+    workspace = job.workspace
+    parcels = gpd.read_parquet(workspace.parcels(zone_id))
+    index = read_parcel_index(workspace.parcel_index(zone_id))
+    mapped = vote(parcels, index, class_id, job.legend.classes)
+    with whole_file(workspace.mapped_parcels(job.model_name, zone_id)) as temporary:
+        mapped.to_parquet(temporary, index=False)
+    return int((mapped["n_pixels"] > 0).sum())

@@ -1,0 +1,1 @@
+"""Declared parcels in, label rasters out."""

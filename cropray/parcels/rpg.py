@@ -1,0 +1,164 @@
+"""Declared parcels of a zone, from the French register (RPG) or any file with an id, a crop code and polygons."""
+
+import math
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import shapely
+from pydantic import field_validator
+from pyproj import CRS, Transformer
+from pyproj.exceptions import CRSError
+
+from cropray.errors import InputError
+from cropray.grid import Grid
+from cropray.parcels.vector_files import Bounds, FileHeader, read_features, read_header
+from cropray.settings import Settings
+
+_EDGE_STEPS: Final = 21  # points along each edge of a rectangle that is reprojected: straight edges bend
+_M2_PER_HA: Final = 10_000
+
+
+class ParcelSettings(Settings):
+    """Which parcels are declared, and where their crop codes stand."""
+
+    path: Path
+    """GeoPackage, shapefile or GeoParquet of parcels."""
+    layer: str | None = None
+    """Layer to read; needed only where the file has several."""
+    crs: str | None = None
+    """Coordinate system (`EPSG:2154`) of a file that names none."""
+    code_column: str = "CODE_CULTU"
+    """Column of the crop code, upper or lower case."""
+    id_column: str = "ID_PARCEL"
+    """Column of the parcel id, upper or lower case."""
+    unknown_codes: Literal["report", "refuse"] = "report"
+    """What to do with codes that the legend lacks: leave the parcels unlabelled and report them, or stop."""
+
+    @field_validator("crs")
+    @classmethod
+    def _require_known_crs(cls, value: str | None) -> str | None:
+        try:
+            return value if value is None else CRS.from_user_input(value).to_string()
+        except CRSError:
+            raise ValueError("no such coordinate system; write it like EPSG:2154") from None
+
+
+def read_parcels(settings: ParcelSettings, grid: Grid) -> gpd.GeoDataFrame:
+    """Parcels that reach into a grid, reprojected to its coordinate system.
+
+    Returns:
+        One row per parcel, ordered by parcel_id and then as in the file, with `parcel_id` and `code` (text; empty
+        where the file has none), `area_ha` (of the whole parcel, from its repaired polygon) and `geometry` (2-D).
+
+    Raises:
+        InputError: the file cannot be used; the message says why.
+    """
+    header, crs, columns = _open(settings)
+    to_file = Transformer.from_crs(CRS.from_epsg(grid.epsg), crs, always_xy=True)
+    box = to_file.transform_bounds(*grid.bounds, densify_pts=_EDGE_STEPS)
+    raw = read_features(settings.path, header, list(columns), box)
+    geometry = raw.geometry.set_crs(crs, allow_override=True).to_crs(epsg=grid.epsg)
+    polygons = _repair(geometry.to_numpy())
+    parcels = gpd.GeoDataFrame(
+        {
+            "parcel_id": _as_text(raw[columns[0]]),
+            "code": _as_text(raw[columns[1]]),
+            "area_ha": shapely.area(polygons) / _M2_PER_HA,
+        },
+        geometry=polygons,
+        crs=f"EPSG:{grid.epsg}",
+    )
+    parcels = parcels[_reach_into(polygons, grid)]
+    return parcels.sort_values("parcel_id", kind="stable", ignore_index=True)
+
+
+def check_parcels(settings: ParcelSettings) -> None:
+    """Refuse, before any feature is read, a file that cannot be used.
+
+    Raises:
+        InputError: no file, no such layer or column, no coordinate system, or coordinates that cannot be in it.
+    """
+    header, crs, _ = _open(settings)
+    if header.bounds is not None and not _can_be_in(header.bounds, crs):
+        raise InputError(
+            f"parcel file '{settings.path}' has coordinates {_rounded(header.bounds)}, which do not lie in {crs.name}; "
+            f"set 'crs' to the system they are in (EPSG:2154 for the RPG of metropolitan France)"
+        )
+
+
+def describe_extent(settings: ParcelSettings) -> str:
+    """Where the file's parcels lie, for messages."""
+    header, crs, _ = _open(settings)
+    return f"{_rounded(header.bounds) if header.bounds else 'unknown bounds'} in {crs.name}"
+
+
+def _open(settings: ParcelSettings) -> tuple[FileHeader, CRS, tuple[str, str]]:
+    header = read_header(settings.path, settings.layer)
+    columns = _column(settings, header, settings.id_column), _column(settings, header, settings.code_column)
+    return header, _crs(settings, header), columns
+
+
+def _crs(settings: ParcelSettings, header: FileHeader) -> CRS:
+    given = CRS.from_user_input(settings.crs) if settings.crs else None
+    if header.crs is None and given is None:
+        raise InputError(
+            f"parcel file '{settings.path}' names no coordinate system (a shapefile's stands in its .prj file); "
+            f"set 'crs', which is EPSG:2154 for the RPG of metropolitan France"
+        )
+    if header.crs is not None and given is not None and not header.crs.equals(given, ignore_axis_order=True):
+        raise InputError(
+            f"parcel file '{settings.path}' says it is in {header.crs.name}, the settings say {given.name}; "
+            f"remove 'crs' from the settings, or mend the file"
+        )
+    return header.crs or given  # type: ignore[return-value]  # one of them is given
+
+
+def _column(settings: ParcelSettings, header: FileHeader, wanted: str) -> str:
+    found = [name for name in header.columns if name.lower() == wanted.lower()]
+    if not found:
+        raise InputError(
+            f"parcel file '{settings.path}' has no column '{wanted}'; it has {list(header.columns)}: "
+            f"set 'id_column' and 'code_column' to two of these"
+        )
+    return wanted if wanted in found else found[0]
+
+
+def _can_be_in(bounds: Bounds, crs: CRS) -> bool:
+    """Whether some of a rectangle lies where the coordinate system is meant to be used."""
+    area = crs.area_of_use
+    if area is None or not all(map(math.isfinite, bounds)):
+        return True  # nothing to compare: custom system, or a file without features
+    to_degrees = Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
+    west, south, east, north = to_degrees.transform_bounds(*bounds, densify_pts=_EDGE_STEPS)
+    is_place = all(map(math.isfinite, (west, south, east, north)))
+    return is_place and west <= area.east and area.west <= east and south <= area.north and area.south <= north
+
+
+def _rounded(bounds: Bounds) -> tuple[int, ...]:
+    return tuple(round(value) for value in bounds)
+
+
+def _as_text(values: "pd.Series[Any]") -> "pd.Series[str]":
+    """Ids and codes as text: `7.0` is `7`, what is missing is empty."""
+    if pd.api.types.is_float_dtype(values) and bool((values.dropna() % 1 == 0).all()):
+        values = values.astype("Int64")
+    return values.astype("string").fillna("").str.strip().astype(str)
+
+
+def _repair(geometries: Any) -> Any:
+    """[n] valid 2-D polygons or multipolygons; empty where a geometry has no area."""
+    valid = shapely.make_valid(shapely.force_2d(geometries))
+    is_mixed = ~np.isin(shapely.get_type_id(valid), [shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON])
+    for row in np.flatnonzero(is_mixed):
+        parts = shapely.get_parts(valid[row]) if valid[row] is not None else []
+        valid[row] = shapely.union_all([part for part in parts if shapely.area(part) > 0])
+    return valid
+
+
+def _reach_into(polygons: Any, grid: Grid) -> Any:
+    """[n] bool, true where a polygon shares area, not only an edge, with the grid."""
+    box = shapely.box(*grid.bounds)
+    return shapely.intersects(polygons, box) & ~shapely.touches(polygons, box)

@@ -1,0 +1,1 @@
+"""Pictures, score tables and the HTML page."""

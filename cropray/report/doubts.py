@@ -1,0 +1,71 @@
+"""What a reader of the scores must doubt, said in sentences with numbers."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from cropray.report.results import ReportInputs, ZoneQuality
+from cropray.report.tables import ClassRow, class_rows
+
+FEW_PIXELS: Final = 100  # 1 ha at 10 m: about one field; a class score from less says little
+FEW_ZONES: Final = 10  # below this, a bootstrap over zones gives intervals that are too narrow
+
+
+def doubts(inputs: ReportInputs) -> tuple[str, ...]:
+    """Sentences on what the scores rest on: zones, supports, filled and ignored pixels, then the dataset's own notes."""
+    notes = (_sentence(note) for note in inputs.manifest.notes)
+    return (
+        *_on_zones(inputs),
+        *_on_classes(class_rows(inputs)),
+        *_on_pixels(inputs),
+        *_on_codes(inputs),
+        *notes,
+    )
+
+
+def _on_zones(inputs: ReportInputs) -> Iterator[str]:
+    test = inputs.manifest.of_split("test")
+    n_pixels = sum(zone.n_labelled for zone in test)
+    yield f"The scores rest on {n_pixels:,} labelled pixels in {len(test)} test zones; pixels of one zone are alike."
+    if len(test) < FEW_ZONES:
+        yield f"With {len(test)} test zones the intervals are rather too narrow than too wide."
+    regions = {zone.region for zone in inputs.manifest.of_split("train")}
+    if all(zone.region in regions for zone in test):
+        yield "Every test zone lies in a region that has training zones: expect lower scores in a new region."
+
+
+def _on_classes(rows: tuple[ClassRow, ...]) -> Iterator[str]:
+    untested = [row.label for row in rows if row.n_train and not row.n_test]
+    if untested:
+        yield f"No test zone holds {_names(untested)}: the scores say nothing about it."
+    few = [row.label for row in rows if 0 < row.n_test < FEW_PIXELS]
+    if few:
+        yield f"Fewer than {FEW_PIXELS} test pixels: {_names(few)}. These weigh in the macro scores like the others."
+
+
+def _on_pixels(inputs: ReportInputs) -> Iterator[str]:
+    if not inputs.zone_quality:
+        return
+    filled = _spread(inputs.zone_quality, "share_filled")
+    ignored = _spread(inputs.zone_quality, "share_unlabelled")
+    yield f"{filled} of the pixel-months had no clear observation and were filled from neighbouring months."
+    yield f"{ignored} of the pixels lie in no usable parcel: neither trained on nor scored, yet mapped."
+
+
+def _on_codes(inputs: ReportInputs) -> Iterator[str]:
+    if inputs.unknown_codes_ha:
+        listing = ", ".join(f"{code} ({area:,.1f} ha)" for code, area in sorted(inputs.unknown_codes_ha.items()))
+        yield f"Parcels with codes that the legend does not know were left unlabelled: {listing}."
+
+
+def _spread(quality: tuple[ZoneQuality, ...], share: str) -> str:
+    """`21 % (8–34 % by zone)`."""
+    values = [100 * getattr(zone, share) for zone in quality]
+    return f"{sum(values) / len(values):.0f} % ({min(values):.0f}–{max(values):.0f} % by zone)"
+
+
+def _sentence(note: str) -> str:
+    return f"{note[:1].upper()}{note[1:].rstrip('.')}."
+
+
+def _names(labels: list[str]) -> str:
+    return ", ".join(sorted(labels))

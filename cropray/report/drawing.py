@@ -1,0 +1,71 @@
+"""How pictures of the report look, and how one is written."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from cropray.workspace import whole_file
+
+INK: Final = "#1f2933"
+MUTED: Final = "#6b7785"
+LINE: Final = "#d9dee4"
+MODEL_COLOURS: Final = ("#1f6fb2", "#d9722b", "#2f8f5b", "#8a4fb0")  # told apart by colour-blind readers too
+FOLD_STYLES: Final = ("-", "--", ":", "-.")
+DPI: Final = 160
+
+_STYLE: Final[dict[str, Any]] = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": LINE,
+    "axes.labelcolor": MUTED,
+    "axes.labelsize": 8.5,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlecolor": INK,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same picture on every machine
+    "font.size": 8.5,
+    "grid.color": LINE,
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "xtick.labelcolor": MUTED,
+    "xtick.major.size": 0,
+    "xtick.minor.size": 0,
+    "ytick.color": MUTED,
+    "ytick.labelcolor": INK,
+    "ytick.major.size": 0,
+    "ytick.minor.size": 0,
+}
+
+
+@contextlib.contextmanager
+def picture(path: Path, width: float, height: float) -> Iterator[Figure]:
+    """A figure to draw on; written whole as PNG when the block ends well.
+
+    Args:
+        path: file to write.
+        width: inches.
+        height: inches.
+    """
+    with mpl.rc_context(_STYLE), whole_file(path) as temporary:
+        figure = Figure((width, height), layout="constrained")
+        yield figure
+        # No software tag: the same results give the same bytes.
+        figure.savefig(temporary, format="png", dpi=DPI, metadata={"Software": None})
+
+
+def compact(count: float) -> str:
+    """A count in at most four characters: `950`, `1.2k`, `34k`, `5.1M`."""
+    for limit, unit in ((1e6, "M"), (1e3, "k")):
+        # 0.9995 of a unit already rounds up to it.
+        if count >= 0.9995 * limit:
+            scaled = count / limit
+            return f"{scaled:.1f}{unit}" if scaled < 9.95 else f"{scaled:.0f}{unit}"
+    return f"{count:.0f}"

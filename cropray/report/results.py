@@ -1,0 +1,121 @@
+"""What a report is made from; every score follows from the cubes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from cropray.datasets.manifest import Manifest
+from cropray.metrics import Counts, Scores, score, score_study_protocol
+
+Params = Mapping[str, float | int]
+
+
+class FoldCurve(Protocol):
+    """One configuration on one fold, as far as a report looks at it; the search's results are such."""
+
+    @property
+    def fold(self) -> int:
+        """Validation fold."""
+
+    @property
+    def history(self) -> Sequence[Mapping[str, float]]:
+        """One record per epoch or evaluated round, with `step`."""
+
+    @property
+    def best_step(self) -> int:
+        """Epoch or number of trees that was kept."""
+
+
+class Configuration(Protocol):
+    """One configuration over all folds, as far as a report looks at it; the search's results are such."""
+
+    @property
+    def params(self) -> Params:
+        """What was searched."""
+
+    @property
+    def folds(self) -> Sequence[FoldCurve]:
+        """One per fold."""
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """`val_…_mean` and `val_…_std` over the folds."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelResult:
+    """One kind of model: its search and its test."""
+
+    name: str
+    """`cnn` or `xgboost`; becomes part of file names."""
+    label: str
+    """What readers call it: `CNN`, `XGBoost`."""
+    configurations: Sequence[Configuration]
+    best: Params
+    """Parameters of the winner, as in one of the configurations."""
+    zone_ids: tuple[str, ...]
+    """Test zone of each cube row."""
+    cube: Counts
+    """[zone, true, predicted] int64 over the dataset's class indices."""
+    loss_sum: float | None
+    """Negative log-likelihood summed over the test pixels, nats."""
+    intervals: Mapping[str, tuple[float, float]]
+    """Score key (`test_accuracy` …) → 95 % interval by bootstrap over zones."""
+    step_name: str = "epoch"
+    """What one step of a history is: `epoch`, `trees`."""
+    region_scores: Scores | None = None
+    """Scores on regions that training never saw (leave-region-out)."""
+
+    @property
+    def confusion(self) -> Counts:
+        """[true, predicted] int64 over all test zones."""
+        matrix: Counts = self.cube.sum(0)
+        return matrix
+
+    @property
+    def scores(self) -> Scores:
+        """Test scores."""
+        return score(self.confusion, self.loss_sum)
+
+    @property
+    def study_scores(self) -> Scores:
+        """The same counts under the original study's protocol."""
+        return score_study_protocol(self.confusion)
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneQuality:
+    """What the pixels of one zone are worth."""
+
+    zone_id: str
+    share_filled: float
+    """Share of pixel-months without a clear observation: their values are made up from neighbouring months."""
+    share_unlabelled: float
+    """Share of pixels that lie in no usable parcel: neither trained on nor scored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """A map preview to show."""
+
+    zone_id: str
+    model_label: str
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class ReportInputs:
+    """Everything that the page shows."""
+
+    manifest: Manifest
+    models: tuple[ModelResult, ...]
+    zone_quality: tuple[ZoneQuality, ...] = ()
+    """Empty for a dataset of points, which has no images."""
+    unknown_codes_ha: Mapping[str, float] = field(default_factory=dict)
+    """Crop code that the legend does not know → hectares left unlabelled."""
+    previews: tuple[Preview, ...] = ()
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    """What made these results: version, git commit, seed, data hash."""
+    next_commands: Mapping[str, str] = field(default_factory=dict)
+    """What a reader may want next → the command that does it."""

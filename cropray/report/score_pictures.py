@@ -1,0 +1,127 @@
+"""Pictures of scores: models side by side, test zone by test zone, and over the course of training."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from matplotlib.ticker import MaxNLocator
+
+from cropray.report.class_pictures import draw_dumbbell, models_legend
+from cropray.report.drawing import FOLD_STYLES, INK, MODEL_COLOURS, MUTED, picture
+from cropray.report.results import Configuration, ModelResult, ReportInputs
+from cropray.report.tables import SCORE_COLUMNS, format_params, zone_rows
+
+_TRAIN_COLOUR: Final = "#9aa5b1"
+_VAL_COLOUR: Final = "#1f6fb2"
+_BAND: Final = 0.5  # height of the band in which the models of one row stand, rows
+_CURVES: Final = (("loss", "loss"), ("macro_f1", "macro F1"))
+_PER_ROW: Final = 4  # configurations beside each other
+
+
+def draw_scores(inputs: ReportInputs, path: Path) -> None:
+    """Test scores with their 95 % intervals, models side by side."""
+    columns = SCORE_COLUMNS[:-1]  # the loss has another scale
+    with picture(path, 7.6, 3.4) as figure:
+        axes = figure.subplots()
+        for m, (model, colour) in enumerate(zip(inputs.models, MODEL_COLOURS, strict=False)):
+            for row, (key, _) in enumerate(columns):
+                y, value = row + _offset(m, len(inputs.models)), getattr(model.scores, key)
+                if interval := model.intervals.get(f"test_{key}"):
+                    axes.plot(interval, [y, y], color=colour, linewidth=5, alpha=0.28, solid_capstyle="round")
+                axes.scatter(value, y, s=46, color=colour, edgecolor="white", linewidth=0.8, zorder=3)
+                # The first model's numbers stand above the dots, the others' below: they cannot collide.
+                place = (0, 6) if m == 0 else (0, -14)
+                axes.annotate(f"{value:.3f}", (value, y), place, textcoords="offset points", ha="center", color=colour)
+        axes.set_yticks(range(len(columns)), [label for _, label in columns])
+        axes.set(xlim=(0, 1), ylim=(len(columns) - 0.4, -0.7), title="Test scores, with 95 % intervals over zones")
+        axes.spines["left"].set_visible(False)
+        axes.grid(axis="x")
+        models_legend(axes, inputs.models)
+
+
+def draw_zone_scores(inputs: ReportInputs, path: Path) -> None:
+    """Accuracy and macro-F1 of each test zone: how far a mean can be trusted in one place."""
+    rows = zone_rows(inputs)
+    with picture(path, 7.6, 1.3 + 0.34 * len(rows)) as figure:
+        panels = figure.subplots(1, 2, sharey=True, gridspec_kw={"wspace": 0.06})
+        for axes, (key, label) in zip(panels, (("accuracy", "Accuracy"), ("macro_f1", "Macro F1")), strict=True):
+            for y, row in enumerate(rows):
+                draw_dumbbell(axes, y, [getattr(scores, key) for scores in row.scores])
+            axes.set(xlim=(-0.02, 1.02), ylim=(len(rows) - 0.5, -0.5), title=f"{label} of each test zone")
+            axes.set_yticks(range(len(rows)), [row.zone_id for row in rows])
+            axes.spines["left"].set_visible(False)
+            axes.grid(axis="x")
+        models_legend(panels[0], inputs.models)
+
+
+def draw_curves(model: ModelResult, path: Path) -> bool:
+    """Learning curves of every configuration and fold; the point that was kept is marked.
+
+    Returns:
+        Whether there was a history to draw.
+    """
+    configurations = model.configurations
+    held = {key for c in configurations for fold in c.folds for record in fold.history for key in record}
+    measures = [(key, label) for key, label in _CURVES if f"val_{key}" in held]
+    if not measures:
+        return False
+    n_columns = min(len(configurations), _PER_ROW)
+    n_blocks = -(-len(configurations) // _PER_ROW)
+    height = 1.2 + 1.75 * len(measures) * n_blocks
+    with picture(path, max(4.0, 1.0 + 2.3 * n_columns), height) as figure:
+        grid = figure.subplots(len(measures) * n_blocks, n_columns, sharey="row", squeeze=False)
+        for axes in grid.flat:
+            axes.set_visible(False)
+        for i, configuration in enumerate(configurations):
+            block, column = divmod(i, _PER_ROW)
+            for row, (key, label) in enumerate(measures):
+                axes = grid[block * len(measures) + row, column]
+                axes.set_visible(True)
+                _draw_folds(axes, configuration, key)
+                axes.set_ylabel(label if column == 0 else "")
+                axes.set_xlabel(model.step_name if row == len(measures) - 1 else "")
+            _head(grid[block * len(measures), column], configuration, is_best=configuration.params == model.best)
+        _curve_legend(figure, configurations)
+    return True
+
+
+def _draw_folds(axes: Any, configuration: Configuration, key: str) -> None:
+    for fold, style in zip(configuration.folds, FOLD_STYLES * len(configuration.folds), strict=False):
+        for prefix, colour in (("train", _TRAIN_COLOUR), ("val", _VAL_COLOUR)):
+            points = _points(fold.history, f"{prefix}_{key}")
+            axes.plot(*_columns(points), style, color=colour, linewidth=1.3)
+            if prefix == "val":
+                kept = [point for point in points if point[0] == fold.best_step]
+                axes.plot(*_columns(kept), "o", color=colour, markersize=4.5, markeredgecolor="white")
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.grid(axis="y")
+
+
+def _points(history: Sequence[Mapping[str, float]], key: str) -> list[tuple[float, float]]:
+    return [(record["step"], record[key]) for record in history if key in record]
+
+
+def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [x for x, _ in points], [y for _, y in points]
+
+
+def _head(axes: Any, configuration: Configuration, *, is_best: bool) -> None:
+    """Name a configuration, one parameter a line."""
+    title = format_params(configuration.params).replace(" · ", "\n")
+    axes.set_title(f"{title}\nchosen" if is_best else f"{title}\n", color=_VAL_COLOUR if is_best else INK, fontsize=8)
+
+
+def _curve_legend(figure: Any, configurations: Sequence[Configuration]) -> None:
+    handles: list[Any] = []
+    axes = figure.axes[0]
+    for label, colour in (("training", _TRAIN_COLOUR), ("validation", _VAL_COLOUR)):
+        handles += axes.plot([], [], color=colour, label=label)
+    for fold, style in zip(configurations[0].folds, FOLD_STYLES, strict=False):
+        handles += axes.plot([], [], style, color=MUTED, label=f"fold {fold.fold}")
+    handles += axes.plot([], [], "o", color=_VAL_COLOUR, markeredgecolor="white", label="kept")
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), labelcolor=MUTED)
+
+
+def _offset(index: int, n: int) -> float:
+    """Where the `index`-th of `n` models stands within its row."""
+    return _BAND * ((index + 0.5) / n - 0.5)

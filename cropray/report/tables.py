@@ -1,0 +1,130 @@
+"""The numbers of a report as rows: for the page, and as plain text for a terminal."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from cropray.metrics import ClassScore, Scores, score
+from cropray.report.results import ModelResult, Params, ReportInputs
+from cropray.report.study import PUBLISHED
+
+SCORE_COLUMNS: Final = (
+    ("accuracy", "Accuracy"),
+    ("macro_precision", "Macro precision"),
+    ("macro_recall", "Macro recall"),
+    ("macro_f1", "Macro F1"),
+    ("loss", "Loss"),
+)
+_SHORT: Final = {"macro_precision": "macro P", "macro_recall": "macro R", "macro_f1": "macro F1"}
+_MISSING: Final = "–"
+_GAP: Final = "  "  # between the columns of the plain-text table
+
+
+@dataclass(frozen=True, slots=True)
+class ClassRow:
+    """One class: how much of it there is, and how well each model knows it."""
+
+    name: str
+    label: str
+    colour: str
+    n_train: int
+    n_test: int
+    scores: tuple[ClassScore | None, ...]
+    """Per model; None where the class is neither in the test labels nor predicted."""
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneRow:
+    """One test zone: scores of each model."""
+
+    zone_id: str
+    region: str
+    scores: tuple[Scores, ...]
+
+
+def class_rows(inputs: ReportInputs) -> tuple[ClassRow, ...]:
+    """One row per class, most frequent training class first."""
+    manifest = inputs.manifest
+    n_train = manifest.class_counts(zone.zone_id for zone in manifest.of_split("train"))
+    n_test = manifest.class_counts(zone.zone_id for zone in manifest.of_split("test"))
+    by_model = [{c.class_id: c for c in model.scores.classes} for model in inputs.models]
+    rows = [
+        ClassRow(
+            crop.name,
+            crop.label_en,
+            crop.colour,
+            int(n_train[i]),
+            int(n_test[i]),
+            tuple(table.get(i) for table in by_model),
+        )
+        for i, crop in enumerate(manifest.classes)
+    ]
+    return tuple(sorted(rows, key=lambda row: (-row.n_train, -row.n_test, row.label)))
+
+
+def zone_rows(inputs: ReportInputs) -> tuple[ZoneRow, ...]:
+    """One row per test zone that every model has scored, in the order of the first model."""
+    regions = {zone.zone_id: zone.region for zone in inputs.manifest.zones}
+    tables = [
+        {zone: score(matrix) for zone, matrix in zip(m.zone_ids, m.cube, strict=True) if matrix.any()}
+        for m in inputs.models
+    ]
+    shared = [zone for zone in (tables[0] if tables else ()) if all(zone in table for table in tables)]
+    return tuple(ZoneRow(zone, regions[zone], tuple(table[zone] for table in tables)) for zone in shared)
+
+
+def score_table(results: Sequence[ModelResult]) -> str:
+    """The summary as plain text: both models, their intervals, and the study's published scores.
+
+    Args:
+        results: one per model.
+
+    Returns:
+        Aligned lines without a trailing newline.
+    """
+    header = ("", *(_SHORT.get(key, key) for key, _ in SCORE_COLUMNS), "pixels")
+    rows = [row for result in results for row in _model_lines(result)]
+    quoted = [
+        (f"{study.label} (study)", *(f"{getattr(study, key):.4f}" for key, _ in SCORE_COLUMNS), "")
+        for study in PUBLISHED
+    ]
+    widths = [max(len(row[i]) for row in (header, *rows, *quoted)) for i in range(len(header))]
+    rule = "─" * (sum(widths) + len(_GAP) * (len(widths) - 1))
+    lines = [_align(header, widths), rule, *(_align(row, widths) for row in rows), rule]
+    lines += [_align(row, widths) for row in quoted]
+    lines += [
+        "[…] 95 % interval, bootstrap over test zones. Macro scores: classes present in the test labels.",
+        "study: published scores on other data; the background counts as a class there. Not comparable.",
+    ]
+    return "\n".join(lines)
+
+
+def _model_lines(result: ModelResult) -> Iterator[tuple[str, ...]]:
+    """Scores, then intervals, of one model."""
+    scores = result.scores
+    yield (result.label, *(format_score(getattr(scores, key)) for key, _ in SCORE_COLUMNS), f"{scores.n_pixels:,}")
+    yield ("", *(format_interval(result, key) for key, _ in SCORE_COLUMNS), "")
+
+
+def _align(row: Sequence[str], widths: Sequence[int]) -> str:
+    first, *others = (
+        cell.ljust(width) if i == 0 else cell.rjust(width)
+        for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+    )
+    return _GAP.join((first, *others)).rstrip()
+
+
+def format_score(value: float | None) -> str:
+    """Four decimals; a dash where the score was not computed."""
+    return _MISSING if value is None else f"{value:.4f}"
+
+
+def format_interval(result: ModelResult, key: str) -> str:
+    """`[0.51–0.73]`; empty where there is no interval."""
+    interval = result.intervals.get(f"test_{key}")
+    return "" if interval is None else f"[{interval[0]:.2f}–{interval[1]:.2f}]"
+
+
+def format_params(params: Params) -> str:
+    """`kernel size 3 · learning rate 0.001`."""
+    return " · ".join(f"{key.replace('_', ' ')} {value:g}" for key, value in sorted(params.items()))

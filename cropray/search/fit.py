@@ -1,0 +1,124 @@
+"""Fitting one unit: which zones it may see, which statistics, and what comes out of it."""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import ray
+
+from cropray.datasets.manifest import Manifest, statistics
+from cropray.search.results import FoldResult
+from cropray.search.space import Unit
+from cropray.training.cnn import CnnData, CnnPoint, CnnSettings, train_cnn
+from cropray.training.pixel_blocks import PixelBlock, TreeData
+from cropray.training.tiles import ChannelStats
+from cropray.training.xgboost import XgboostPoint, XgboostSettings, train_xgboost
+
+
+@dataclass(frozen=True, slots=True)
+class SearchData:
+    """Everything a unit needs; small, the pixels stay in the object store."""
+
+    manifest: Manifest
+    settings: CnnSettings | XgboostSettings
+    blocks: Mapping[str, "ray.ObjectRef"]
+    """Training zone → its tiles (CNN) or its pixel table (trees)."""
+    seed: int
+
+
+def unit_zones(unit: Unit, manifest: Manifest) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(training zones, validation zones) of a unit; a refit trains on all and validates on none."""
+    if unit.fold is not None:
+        return manifest.fold_zones(unit.fold)
+    return tuple(zone.zone_id for zone in manifest.of_split("train")), ()
+
+
+def fit_unit(unit: Unit, folder: Path, data: SearchData) -> Sequence[FoldResult]:
+    """Fit a unit and write its model into `folder`.
+
+    Returns:
+        One result per configuration that the unit stands for; none for a refit, which has no validation.
+    """
+    started = time.monotonic()
+    if isinstance(unit.point, CnnPoint):
+        return _fit_cnn(unit, unit.point, folder, data, started)
+    return _fit_xgboost(unit, unit.point, folder, data, started)
+
+
+def _fit_cnn(unit: Unit, point: CnnPoint, folder: Path, data: SearchData, started: float) -> Sequence[FoldResult]:
+    assert isinstance(data.settings, CnnSettings)
+    train, val = unit_zones(unit, data.manifest)
+    mean, deviation = statistics(data.manifest.band_sums(train))
+    settings = data.settings
+    if unit.n_epochs is not None:
+        settings = settings.model_copy(update={"epochs": unit.n_epochs})
+    result = train_cnn(
+        settings,
+        point,
+        CnnData(
+            train=_blocks(train, data),
+            val=_blocks(val, data) if val else None,
+            stats=ChannelStats(tuple(mean.tolist()), tuple(deviation.tolist())),
+            lookup=data.manifest.lookup(),
+            classes=data.manifest.classes,
+            legend_hash=data.manifest.legend_hash,
+        ),
+        data.seed,
+        folder,
+    )
+    if unit.fold is None or result.validation is None:
+        return ()
+    history = tuple({**{k: v for k, v in r.items() if k != "epoch"}, "step": r["epoch"]} for r in result.history)
+    return (
+        FoldResult(
+            params={"learning_rate": point.learning_rate, "kernel_size": point.kernel_size},
+            fold=unit.fold,
+            loss_sum=result.validation.loss_sum,
+            confusion=_rows(result.validation.confusion.tolist()),
+            history=history,
+            best_step=result.best_epoch,
+            seconds=time.monotonic() - started,
+        ),
+    )
+
+
+def _fit_xgboost(
+    unit: Unit, point: XgboostPoint, folder: Path, data: SearchData, started: float
+) -> Sequence[FoldResult]:
+    assert isinstance(data.settings, XgboostSettings)
+    train, val = unit_zones(unit, data.manifest)
+    result = train_xgboost(
+        data.settings, point, _trees(train, data), _trees(val, data) if val else None, data.seed, folder
+    )
+    if unit.fold is None:
+        return ()
+    return tuple(
+        FoldResult(
+            params={"n_estimators": tree.n_estimators, "learning_rate": point.learning_rate},
+            fold=unit.fold,
+            loss_sum=tree.loss_sum,
+            confusion=_rows(tree.confusion.tolist()),
+            history=tuple(record for record in result.history if record["step"] <= tree.n_estimators),
+            best_step=tree.n_estimators,
+            seconds=time.monotonic() - started,
+        )
+        for tree in result.scores
+    )
+
+
+def _trees(zone_ids: Iterable[str], data: SearchData) -> TreeData:
+    n_rows = data.manifest.labelled(zone_ids)
+    return TreeData(
+        {zone_id: PixelBlock(block, n_rows[zone_id]) for zone_id, block in _blocks(n_rows, data).items()},
+        data.manifest.classes,
+        data.manifest.legend_hash,
+    )
+
+
+def _blocks(zone_ids: Iterable[str], data: SearchData) -> dict[str, "ray.ObjectRef"]:
+    return {zone_id: data.blocks[zone_id] for zone_id in zone_ids}
+
+
+def _rows(matrix: list[list[int]]) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(row) for row in matrix)

@@ -1,0 +1,96 @@
+"""Results of units, on disk and summed up: mean over folds, the winner, what its refit needs."""
+
+import json
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cropray.metrics import Counts, Scores, score
+from cropray.search.space import Objective
+from cropray.workspace import write_json
+
+Params = Mapping[str, float | int]
+
+
+@dataclass(frozen=True, slots=True)
+class FoldResult:
+    """One configuration on one fold."""
+
+    params: Params
+    fold: int
+    loss_sum: float
+    """Negative log-likelihood summed over the validation pixels, nats."""
+    confusion: tuple[tuple[int, ...], ...]
+    """[true, predicted] over class indices."""
+    history: tuple[Mapping[str, float], ...]
+    """One record per epoch or evaluated round, with `step`."""
+    best_step: int
+    """Epoch or number of trees that the scores belong to."""
+    seconds: float
+
+    @property
+    def matrix(self) -> Counts:
+        """[true, predicted] int64."""
+        return np.array(self.confusion, np.int64)
+
+    @property
+    def scores(self) -> Scores:
+        """Validation scores."""
+        return score(self.matrix, self.loss_sum)
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigurationResult:
+    """One configuration over all folds."""
+
+    params: Params
+    folds: tuple[FoldResult, ...]
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """`val_…_mean` and `val_…_std` over the folds (population deviation)."""
+        per_fold = [fold.scores.as_metrics("val") for fold in self.folds]
+        values = {key: [metrics[key] for metrics in per_fold] for key in per_fold[0]}
+        means = {f"{key}_mean": statistics.fmean(series) for key, series in values.items()}
+        return means | {f"{key}_std": statistics.pstdev(series) for key, series in values.items()}
+
+    @property
+    def refit_steps(self) -> int:
+        """Epochs or trees for the refit: the folds' mean best, rounded up."""
+        return max(1, math.ceil(statistics.fmean(fold.best_step for fold in self.folds)))
+
+
+def group_by_configuration(results: Iterable[FoldResult]) -> tuple[ConfigurationResult, ...]:
+    """Collect fold results by their parameters, in order of first appearance."""
+    groups: dict[tuple[tuple[str, float | int], ...], list[FoldResult]] = {}
+    for result in results:
+        groups.setdefault(tuple(sorted(result.params.items())), []).append(result)
+    return tuple(
+        ConfigurationResult(folds[0].params, tuple(sorted(folds, key=lambda result: result.fold)))
+        for folds in groups.values()
+    )
+
+
+def winner(configurations: Sequence[ConfigurationResult], objective: Objective) -> ConfigurationResult:
+    """The configuration with the best mean of the objective; the first one on a tie."""
+    sign = -1 if objective == "val_loss" else 1
+    return max(configurations, key=lambda configuration: sign * configuration.metrics[f"{objective}_mean"])
+
+
+def save_results(path: Path, results: Sequence[FoldResult]) -> None:
+    """Write the results of one unit."""
+    write_json(path, [asdict(result) for result in results])
+
+
+def load_results(path: Path) -> tuple[FoldResult, ...]:
+    """Read what `save_results` wrote."""
+    records: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    return tuple(
+        FoldResult(**{**r, "confusion": tuple(map(tuple, r["confusion"])), "history": tuple(r["history"])})
+        for r in records
+    )

@@ -1,0 +1,1 @@
+"""The stages: what `cropray STAGE CONFIG` and `ray_jobs/STAGE.py` run."""

@@ -1,0 +1,66 @@
+"""Ray for the time of one command: a local one that is started and stopped here, or a running cluster."""
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+
+import ray
+import ray.data
+from ray._private.log import PlainRayHandler
+
+from cropray.config import ClusterSettings
+
+# Ray, Train, Tune and Data read these when they start; a user's own values go before.
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # `report` waits for this: the default makes each epoch 2 s longer
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C reaches the command line, which stops Ray
+    "TUNE_MAX_PENDING_TRIALS_PG": "1",
+}
+
+
+@contextlib.contextmanager
+def ray_session(settings: ClusterSettings, *, needs_dashboard: bool = False) -> Iterator[None]:
+    """Connect to Ray, and stop what was started here when the block ends, however it ends.
+
+    Args:
+        settings: address or size.
+        needs_dashboard: Ray Train's worker groups need the State API that the dashboard process serves.
+    """
+    if ray.is_initialized():  # inside a job driver or a test that started Ray itself
+        yield
+        return
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    address = settings.address or os.environ.get("RAY_ADDRESS")
+    common = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": True}
+    if address:
+        ray.init(address=address, **common)
+    else:
+        store = settings.object_store_gb
+        ray.init(
+            address="local",
+            num_cpus=settings.num_cpus,
+            include_dashboard=needs_dashboard,
+            object_store_memory=None if store is None else int(store * 1e9),
+            **common,
+        )
+    _quieten_ray_data()
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _quieten_ray_data() -> None:
+    """Keep Ray Data's execution log off the terminal; it stands in Ray's session folder."""
+    logger = logging.getLogger("ray.data")
+    for handler in [handler for handler in logger.handlers if isinstance(handler, PlainRayHandler)]:
+        logger.removeHandler(handler)
+    logger.propagate = False

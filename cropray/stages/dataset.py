@@ -1,0 +1,179 @@
+"""`dataset`: composites and labels to pixel tables and tile shards, one zone a partition."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+import ray.data
+
+from cropray.config import JobConfig
+from cropray.datasets.build import ZoneJob, build_zone, count_zone
+from cropray.datasets.manifest import Manifest, ZoneEntry, classes_only_in_test, load_manifest, save_manifest
+from cropray.datasets.points import points_entries, points_legend, read_points, write_points
+from cropray.datasets.separation import Trim, separate
+from cropray.errors import ConfigError, StageFailedError
+from cropray.folds import make_folds
+from cropray.legend import Legend, bundled_legend
+from cropray.progress import Progress
+from cropray.settings import fingerprint
+from cropray.stages.cluster import ray_session
+from cropray.stages.inputs import artefact_fingerprint, job_zones, source_fingerprint, zone_fingerprint
+from cropray.stages.zone_jobs import ZoneOutcome, ZoneTask, attempt
+from cropray.workspace import code_hash, whole_file
+from cropray.zones import Zone
+
+
+def run(job: JobConfig, progress: Progress) -> None:
+    """Write pixel tables, tile shards, fold table and manifest.
+
+    Raises:
+        LeakageError: zones or parcels cross a border of splits and `dataset.on_overlap` is `refuse`.
+        MissingArtefactError: composites or labels are missing.
+        StageFailedError: some zones failed; no manifest is written.
+    """
+    if job.points is not None:
+        _run_points(job, progress)
+        return
+    zones, workspace = job_zones(job), job.artefacts
+    progress.stage("dataset", f"{len(zones)} zones, tiles of {job.dataset.tile_size} px")
+    _check_splits(zones)
+    inputs = _fingerprint(job, zones)
+    if not job.overwrite and workspace.is_current("dataset", "all", inputs, [workspace.manifest]):
+        progress.note("dataset is up to date")
+        return
+    legend = bundled_legend()
+    counted = {zone.zone_id: count_zone(zone, workspace) for zone in zones}
+    folds = make_folds(
+        {z.zone_id: _by_name(counted[z.zone_id][0], legend) for z in zones if z.split == "train"},
+        {z.zone_id: z.region for z in zones},
+        job.dataset.n_folds,
+    )
+    parcel_ids = {zone_id: ids for zone_id, (_, ids) in counted.items()}
+    trims = separate(zones, folds, parcel_ids, job.dataset.buffer_m, job.dataset.on_overlap)
+    names = legend.names
+    jobs = [
+        ZoneJob(z, folds.get(z.zone_id), job.dataset.tile_size, names, trims.get(z.zone_id, Trim()), workspace)
+        for z in zones
+    ]
+    with ray_session(job.cluster):
+        entries = _build(jobs, progress)
+    _finish(job, progress, "parcels", legend, entries)
+    workspace.mark_current("dataset", "all", inputs)
+
+
+def _run_points(job: JobConfig, progress: Progress) -> None:
+    assert job.points is not None
+    progress.stage("dataset", f"labelled points of {job.points.path}")
+    inputs = fingerprint(
+        [job.points.fingerprint(), source_fingerprint([job.points.path]), code_hash("datasets"), job.dataset.n_folds]
+    )
+    workspace = job.artefacts
+    if not job.overwrite and workspace.is_current("dataset", "all", inputs, [workspace.manifest]):
+        progress.note("dataset is up to date")
+        return
+    table = read_points(job.points.path)
+    legend = points_legend(table)
+    write_points(table, workspace, legend)
+    entries = points_entries(table, workspace, legend, job.dataset.n_folds)
+    _finish(job, progress, "points", legend, entries)
+    workspace.mark_current("dataset", "all", inputs)
+
+
+def _build(jobs: Sequence[ZoneJob], progress: Progress) -> list[ZoneEntry]:
+    """Ray Data maps one zone a block; each writes its own partition whole and returns its manifest entry."""
+    by_id = {job.zone.zone_id: job for job in jobs}
+    ids = [{"zone_id": zone_id} for zone_id in by_id]
+
+    def build(row: dict[str, Any]) -> dict[str, Any]:
+        job = by_id[row["zone_id"]]
+        return {"outcome": attempt(ZoneTask(job.zone.zone_id, lambda: build_zone(job), "", ()))}
+
+    outcomes: dict[str, ZoneOutcome[ZoneEntry]] = {}
+    rows = ray.data.from_items(ids, override_num_blocks=len(ids)).map(build).iter_rows()
+    for done, row in enumerate(rows, start=1):
+        outcome: ZoneOutcome[ZoneEntry] = row["outcome"]
+        outcomes[outcome.zone_id] = outcome
+        progress.step(done, len(jobs), outcome.zone_id, "zones")
+    failures = {zone_id: o.error for zone_id, o in outcomes.items() if o.error is not None}
+    if failures:
+        raise StageFailedError("dataset", failures, len(jobs) - len(failures))
+    entries = [outcomes[zone_id].result for zone_id in by_id]
+    return [entry for entry in entries if entry is not None]
+
+
+def _finish(job: JobConfig, progress: Progress, source: str, legend: Legend, entries: Sequence[ZoneEntry]) -> None:
+    present = {name for entry in entries for name, n in entry.counts.items() if n}
+    manifest = Manifest(
+        name=job.name,
+        source="points" if source == "points" else "parcels",
+        classes=tuple(crop for crop in legend.classes if crop.name in present),
+        legend_hash=legend.hash(),
+        tile_size=job.dataset.tile_size if source == "parcels" else None,
+        n_folds=job.dataset.n_folds,
+        zones=tuple(entries),
+        notes=_notes(entries),
+    )
+    workspace = job.artefacts
+    with whole_file(workspace.folds) as path:
+        lines = ["zone_id,region,split,fold"]
+        lines += [f"{e.zone_id},{e.region},{e.split},{'' if e.fold is None else e.fold}" for e in entries]
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    save_manifest(manifest, workspace.manifest)
+    assert load_manifest(workspace.manifest).fingerprint() == manifest.fingerprint()
+    n_pixels = sum(entry.n_labelled for entry in entries)
+    n_tiles = sum(entry.n_tiles for entry in entries)
+    progress.note(f"{n_pixels:,} labelled pixels, {n_tiles:,} tiles, {manifest.n_classes} classes")
+    for note in manifest.notes:
+        progress.note(f"note: {note}")
+
+
+def _notes(entries: Sequence[ZoneEntry]) -> tuple[str, ...]:
+    notes = []
+    only = classes_only_in_test(entries)
+    if only:
+        listing = ", ".join(f"{name} ({n:,} px)" for name, n in sorted(only.items()))
+        notes.append(
+            f"classes seen only in test zones: {listing}. No model can learn them, and each counts as F1 = 0 in "
+            f"the macro scores; add training zones that hold them"
+        )
+    trimmed = {entry.zone_id: entry.n_trimmed for entry in entries if entry.n_trimmed}
+    if trimmed:
+        listing = ", ".join(f"{zone_id} {n:,}" for zone_id, n in trimmed.items())
+        notes.append(f"labels dropped at borders of splits (pixels): {listing}")
+    return tuple(notes)
+
+
+def _check_splits(zones: Sequence[Zone]) -> None:
+    for split in ("train", "test"):
+        if not any(zone.split == split for zone in zones):
+            raise ConfigError(
+                f"none of the {len(zones)} zones is in the {split} split; a dataset needs both: "
+                f"change the zone table or --set zones"
+            )
+
+
+def _by_name(counts: dict[int, int], legend: Legend) -> dict[str, int]:
+    return {legend.names[class_id]: n for class_id, n in counts.items()}
+
+
+def _fingerprint(job: JobConfig, zones: Sequence[Zone]) -> str:
+    workspace = job.artefacts
+    artefacts = [
+        path
+        for zone in zones
+        for path in (
+            workspace.composite(zone.zone_id),
+            workspace.n_obs(zone.zone_id),
+            workspace.labels(zone.zone_id),
+            workspace.parcel_index(zone.zone_id),
+        )
+    ]
+    return fingerprint(
+        [
+            job.dataset.fingerprint(),
+            bundled_legend().hash(),
+            code_hash("datasets", "folds"),
+            [zone_fingerprint(zone) for zone in zones],
+            artefact_fingerprint(artefacts),
+        ]
+    )

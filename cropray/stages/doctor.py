@@ -1,0 +1,106 @@
+"""`doctor`: is this installation, and this job, ready to run; each line says what to do."""
+
+import contextlib
+import importlib.metadata
+import platform
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import ray
+
+from cropray.config import ClusterSettings, JobConfig
+from cropray.errors import CroprayError
+from cropray.settings import load_settings
+from cropray.stages.cluster import ray_session
+from cropray.stages.inputs import job_zones
+from cropray.tracking import Tracker
+
+PACKAGES: Final = ("ray", "torch", "xgboost", "xgboost-ray", "mlflow", "rasterio", "geopandas", "pyarrow", "numpy")
+LEAST_FREE_GB: Final = 5  # a zone of 10 km × 10 km takes 0.1 GB as composite and as much again as dataset
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of the doctor."""
+
+    name: str
+    run: Callable[[], str]
+    """Returns what was seen; raises CroprayError or OSError with what to do."""
+
+
+def run_doctor(config: Path | None) -> None:
+    """Print one line per check.
+
+    Raises:
+        CroprayError: a check failed.
+    """
+    checks = [Check("python", platform.python_version), *(Check(name, _version(name)) for name in PACKAGES)]
+    if config is None:
+        checks.append(Check("ray starts", lambda: _check_ray(ClusterSettings())))
+    else:
+        job = load_settings(JobConfig, config)
+        checks += [
+            Check(
+                "config", lambda: f"{config}: '{job.name}', {len(job_zones(job)) if job.points is None else 'points'}"
+            ),
+            Check("inputs", lambda: _check_inputs(job)),
+            Check("workspace", lambda: _check_workspace(job)),
+            Check("tracking", lambda: _check_tracking(job)),
+            Check("ray starts", lambda: _check_ray(job.cluster)),
+        ]
+    n_failed = sum(not _passes(check) for check in checks)
+    if n_failed:
+        raise CroprayError(f"{n_failed} of {len(checks)} checks failed; each line above says what to do")
+    print(f"all {len(checks)} checks passed")
+
+
+def _passes(check: Check) -> bool:
+    try:
+        print(f"  ok    {check.name:<12} {check.run()}", flush=True)
+    except (CroprayError, OSError, importlib.metadata.PackageNotFoundError) as error:
+        print(f"  FAIL  {check.name:<12} {error}", flush=True)
+        return False
+    return True
+
+
+def _version(name: str) -> Callable[[], str]:
+    return lambda: importlib.metadata.version(name)
+
+
+def _check_inputs(job: JobConfig) -> str:
+    paths = [job.points.path] if job.points else []
+    paths += [job.imagery.folder] if job.imagery else []
+    paths += [job.parcels.path] if job.parcels else []
+    missing = [str(path) for path in paths if not path.exists()]
+    if missing:
+        raise CroprayError(f"{missing} do not exist; mend the paths (they start at the current folder)")
+    return ", ".join(map(str, paths))
+
+
+def _check_workspace(job: JobConfig) -> str:
+    job.artefacts.prepare()
+    free_gb = shutil.disk_usage(job.workspace).free / 1e9
+    if free_gb < LEAST_FREE_GB:
+        raise CroprayError(f"'{job.workspace}' has {free_gb:.1f} GB free, {LEAST_FREE_GB} GB are needed at least")
+    return f"{job.workspace} can be written, {free_gb:.0f} GB free"
+
+
+def _check_tracking(job: JobConfig) -> str:
+    tracker = Tracker(job.artefacts, job.name, job.tracking_uri)
+    if tracker.n_missed:
+        raise CroprayError(f"MLflow store '{tracker.uri}' does not answer; start it or set tracking_uri")
+    return tracker.uri
+
+
+def _check_ray(settings: ClusterSettings) -> str:
+    try:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(ray_session(settings))
+            resources = ray.cluster_resources()
+            n_nodes = len(ray.nodes())
+    except (ConnectionError, RuntimeError, TimeoutError) as error:
+        raise CroprayError(f"Ray does not start or answer ({error}); check cluster.address") from None
+    return f"{n_nodes} nodes, {resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs"

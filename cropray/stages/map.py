@@ -1,0 +1,80 @@
+"""`map`: the winners over whole zones: COG, mapped parcels and a preview per zone, one zone a task."""
+
+import shutil
+import tempfile
+from functools import partial
+from pathlib import Path
+
+from cropray.config import JobConfig
+from cropray.datasets.manifest import load_manifest
+from cropray.errors import ConfigError
+from cropray.legend import bundled_legend
+from cropray.maps.models import load_model
+from cropray.maps.zone import MapJob, MappedZone, map_zone
+from cropray.progress import Progress
+from cropray.search.space import ModelName
+from cropray.settings import fingerprint
+from cropray.stages.cluster import ray_session
+from cropray.stages.inputs import artefact_fingerprint, job_zones, zone_fingerprint
+from cropray.stages.results import record_evaluation
+from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks
+from cropray.workspace import code_hash, folder_hash, require
+from cropray.zones import Zone
+
+
+def run(job: JobConfig, progress: Progress) -> None:
+    """Write maps of the test zones (or of all, `map.splits`) by every searched model.
+
+    Raises:
+        ConfigError: the job reads points, which have no images.
+        MissingArtefactError: a model or a composite is missing.
+        StageFailedError: some zones failed.
+    """
+    if job.points is not None:
+        raise ConfigError("this job reads 'points': there are no images to map; give a job with 'imagery'")
+    workspace = job.artefacts
+    zones = [zone for zone in job_zones(job) if job.map.splits == "all" or zone.split == "test"]
+    if not zones:
+        raise ConfigError("none of the chosen zones is in the test split; set map.splits to 'all'")
+    for model in job.search.models:
+        require(workspace.model(model), "search")
+    with ray_session(job.cluster):
+        for model in job.search.models:
+            _map_model(job, model, zones, progress)
+
+
+def _map_model(job: JobConfig, model: ModelName, zones: list[Zone], progress: Progress) -> None:
+    workspace = job.artefacts
+    progress.stage("map", f"{model} on {len(zones)} zones")
+    map_job = MapJob(model, bundled_legend(), job.map, workspace)
+    common = [folder_hash(workspace.model(model)), job.map.fingerprint(), code_hash("maps", "models")]
+    tasks = [
+        ZoneTask(
+            zone.zone_id,
+            partial(_map_zone, zone, map_job),
+            fingerprint([*common, zone_fingerprint(zone), artefact_fingerprint(_inputs(job, zone))]),
+            (workspace.map(model, zone.zone_id), workspace.map_preview(model, zone.zone_id)),
+        )
+        for zone in zones
+    ]
+    run_zone_tasks(f"map-{model}", tasks, workspace, progress, overwrite=job.overwrite)
+    if (workspace.evaluation(model) / "scores.json").exists():
+        tracker, evaluation = record_evaluation(job, load_manifest(workspace.manifest), model)
+        with tempfile.TemporaryDirectory() as folder:
+            for zone in zones:
+                shutil.copy(workspace.map_preview(model, zone.zone_id), folder)
+            tracker.add_artifacts(evaluation, Path(folder), "maps")
+
+
+def _map_zone(zone: Zone, job: MapJob) -> MappedZone:
+    return map_zone(load_model(job.workspace.model(job.model_name)), zone, job)
+
+
+def _inputs(job: JobConfig, zone: Zone) -> list[Path]:
+    workspace, zone_id = job.artefacts, zone.zone_id
+    return [
+        require(workspace.composite(zone_id), "acquire"),
+        require(workspace.n_obs(zone_id), "acquire"),
+        workspace.labels(zone_id),
+        workspace.parcels(zone_id),
+    ]

@@ -1,0 +1,83 @@
+"""Results of finished stages, read back for tables, pages and the tracker."""
+
+import json
+from typing import Any, Final
+
+import numpy as np
+
+from cropray.config import JobConfig
+from cropray.datasets.manifest import Manifest
+from cropray.maps.models import load_model
+from cropray.report.results import ModelResult
+from cropray.search.results import ConfigurationResult, group_by_configuration, load_results
+from cropray.search.run import RESULT_FILE
+from cropray.settings import fingerprint
+from cropray.tracking import EvaluationRecord, ModelPackage, Run, Tracker
+from cropray.workspace import Workspace, folder_hash, require
+
+LABELS: Final = {"cnn": "CNN", "xgboost": "XGBoost"}
+
+
+def load_search(workspace: Workspace, model: str) -> tuple[dict[str, Any], tuple[ConfigurationResult, ...]]:
+    """(summary, every configuration) of a finished search.
+
+    Raises:
+        MissingArtefactError: the search has not finished.
+    """
+    path = require(workspace.search_result(model), "search")
+    summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    folders = [workspace.unit(model, name) for name in summary["units"]]
+    return summary, group_by_configuration(r for folder in folders for r in load_results(folder / RESULT_FILE))
+
+
+def load_scores(workspace: Workspace, model: str) -> dict[str, Any]:
+    """The content of `scores.json`.
+
+    Raises:
+        MissingArtefactError: the model has not been evaluated.
+    """
+    path = require(workspace.evaluation(model) / "scores.json", "evaluate")
+    scores: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return scores
+
+
+def load_model_result(workspace: Workspace, manifest: Manifest, model: str) -> ModelResult:
+    """Search and test of one model.
+
+    Raises:
+        MissingArtefactError: the model has not been searched or evaluated.
+    """
+    summary, configurations = load_search(workspace, model)
+    scores = load_scores(workspace, model)
+    cube = np.load(workspace.evaluation(model) / "cube.npy", allow_pickle=False)
+    assert cube.shape[1:] == (manifest.n_classes, manifest.n_classes)
+    return ModelResult(
+        name=model,
+        label=LABELS[model],
+        configurations=configurations,
+        best=summary["best"],
+        zone_ids=tuple(scores["zone_ids"]),
+        cube=cube,
+        loss_sum=scores["loss_sum"],
+        intervals={key: (low, high) for key, (low, high) in scores["intervals"].items()},
+    )
+
+
+def record_evaluation(job: JobConfig, manifest: Manifest, model: str) -> tuple[Tracker, Run]:
+    """Write the test of a model and the model itself to the tracker, once."""
+    workspace = job.artefacts
+    summary, _ = load_search(workspace, model)
+    scores = load_scores(workspace, model)
+    tracker = Tracker(workspace, job.name, job.tracking_uri)
+    folder = workspace.model(model)
+    record = EvaluationRecord(
+        fingerprint=fingerprint([folder_hash(folder), scores["metrics"], manifest.fingerprint()])[:16],
+        params={**summary["best"], "refit_steps": summary["refit_steps"], "seed": job.seed},
+        metrics=scores["metrics"],
+        artifacts=workspace.evaluation(model),
+    )
+    run = tracker.evaluate_run(model, record)
+    trained = load_model(folder)
+    package = ModelPackage(folder, trained.input_shape, trained.output_shape, trained.requirements)
+    tracker.register(f"cropray-{model}", package, run)
+    return tracker, run

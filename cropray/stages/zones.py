@@ -1,0 +1,47 @@
+"""`zones`: the job's zone table as GeoParquet, for maps and for whoever joins it."""
+
+import geopandas
+import pyproj
+import shapely
+
+from cropray.config import JobConfig
+from cropray.progress import Progress
+from cropray.settings import fingerprint
+from cropray.stages.inputs import job_zones, season_of, zone_fingerprint
+from cropray.workspace import whole_file
+
+
+def run(job: JobConfig, progress: Progress) -> None:
+    """Write `zones.parquet`: zone_id, region, split, season_start, epsg, transform, shape, geometry (EPSG:4326)."""
+    zones = job_zones(job)
+    workspace = job.artefacts
+    regions = len({zone.region for zone in zones})
+    n_test = sum(zone.split == "test" for zone in zones)
+    progress.stage("zones", f"{len(zones)} zones in {regions} regions, {n_test} held out as test")
+    inputs = fingerprint([zone_fingerprint(zone) for zone in zones])
+    if not job.overwrite and workspace.is_current("zones", "all", inputs, [workspace.zones_table]):
+        progress.note("zone table is up to date")
+        return
+    table = geopandas.GeoDataFrame(
+        {
+            "zone_id": [zone.zone_id for zone in zones],
+            "region": [zone.region for zone in zones],
+            "split": [zone.split for zone in zones],
+            "season_start": [season_of(zone, job) for zone in zones],
+            "epsg": [zone.grid.epsg for zone in zones],
+            "transform": [list(zone.grid.transform) for zone in zones],
+            "shape": [list(zone.grid.shape) for zone in zones],
+        },
+        geometry=[_outline(zone.grid.bounds, zone.grid.epsg) for zone in zones],
+        crs="EPSG:4326",
+    )
+    with whole_file(workspace.zones_table) as path:
+        table.to_parquet(path)
+    workspace.mark_current("zones", "all", inputs)
+
+
+def _outline(bounds: tuple[float, float, float, float], epsg: int) -> shapely.Polygon:
+    to_degrees = pyproj.Transformer.from_crs(epsg, 4326, always_xy=True)
+    ring = shapely.get_coordinates(shapely.segmentize(shapely.box(*bounds).exterior, 1000.0))
+    lon, lat = to_degrees.transform(ring[:, 0], ring[:, 1])
+    return shapely.Polygon(list(zip(lon, lat, strict=True)))

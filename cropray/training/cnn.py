@@ -1,0 +1,268 @@
+"""Fitting the CNN: in this process, or on a Ray Train worker group, by the same loop."""
+
+import contextlib
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import ray
+import ray.train
+import ray.train.torch
+import torch
+from pydantic import Field
+
+from cropray.bands import N_BANDS, N_MONTHS
+from cropray.errors import ConfigError
+from cropray.legend import CropClass
+from cropray.models.crop_net import CropNet, CropNetConfig
+from cropray.models.temporal import Pool
+from cropray.settings import Settings
+from cropray.training.checkpoint import CnnCheckpoint, save_checkpoint
+from cropray.training.loop import ClassWeighting, Evaluation, FitPlan, FitResult, Monitor, Record, evaluate, fit
+from cropray.training.tiles import ChannelStats, TileBlock, TileSet
+
+Block: TypeAlias = TileBlock | ray.ObjectRef
+"""A zone's tiles, or where they are in Ray's object store (read there without a copy)."""
+
+
+class CnnSettings(Settings):
+    """The CNN and how it is trained; the defaults are the original study's, pool aside."""
+
+    temporal_channels: int = Field(default=64, ge=1)
+    """Width of the convolutions over time."""
+    unet_channels: tuple[int, ...] = Field(default=(64, 128, 256, 512, 512), min_length=1)
+    """Width of each U-Net level, finest first."""
+    pool: Pool = "flatten"
+    """How months become one embedding: `max` (the study's), `mean`, or `flatten`, which keeps their order."""
+    dropout: float = Field(default=0.3, ge=0, lt=1)
+    epochs: int = Field(default=50, ge=1)
+    """Most epochs of a fit; the number of epochs of a fit without validation."""
+    batch_size: int = Field(default=64, ge=1)
+    """Tiles of a step, over all workers."""
+    patience: int = Field(default=3, ge=1)
+    """Epochs without improvement after which a fit stops."""
+    monitor: Monitor = "val_loss"
+    """What has to improve."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    class_weighting: ClassWeighting = "none"
+    """`sqrt_inverse` weighs classes by 1 / √(training pixels)."""
+    augment: bool = False
+    """Turn and mirror training tiles."""
+    num_workers: int = Field(default=0, ge=0)
+    """Workers of one fit; 0: in the calling process, without a worker group's start-up of 15–40 s."""
+    cpus_per_worker: float = Field(default=1, gt=0)
+    use_gpu: bool = False
+    """One GPU per worker."""
+    threads: int = Field(default=1, ge=1)
+    """CPU threads of one worker."""
+    max_failures: int = Field(default=0, ge=0)
+    """Times that a fit is begun again after a worker group lost a worker."""
+
+
+class CnnPoint(Settings):
+    """One configuration of the search."""
+
+    learning_rate: float = Field(gt=0)
+    kernel_size: Literal[3, 5]
+
+
+@dataclass(frozen=True, slots=True)
+class CnnData:
+    """What one fit may see."""
+
+    train: Mapping[str, Block]
+    """Training zone → tiles."""
+    val: Mapping[str, Block] | None
+    """Validation zone → tiles; None: train for a fixed number of epochs."""
+    stats: ChannelStats
+    """Of the training zones, no others."""
+    lookup: npt.NDArray[np.uint8]
+    """[256] stored class id → class index, 255 = ignore."""
+    classes: tuple[CropClass, ...]
+    """Class of each index."""
+    legend_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class CnnFit:
+    """A finished fit; its weights are in the checkpoint."""
+
+    history: tuple[Record, ...]
+    """One record per epoch."""
+    best_epoch: int
+    """Whose weights were kept; from 1."""
+    validation: Evaluation | None
+    """Exact sums of the best epoch over all workers; None without validation zones."""
+
+
+def train_cnn(
+    settings: CnnSettings,
+    point: CnnPoint,
+    data: CnnData,
+    seed: int,
+    folder: Path,
+    on_epoch: Callable[[Record], None] | None = None,
+) -> CnnFit:
+    """Fit one configuration and write its checkpoint.
+
+    Args:
+        settings: the network and the training; `num_workers` chooses where it runs.
+        point: the searched values.
+        data: tiles, statistics and classes.
+        seed: of weights, order, augmentation and dropout; the result does not depend on `num_workers`.
+        folder: takes `weights.safetensors` and `card.json`.
+        on_epoch: called with each epoch's record: at once in-process, after the fit with a worker group.
+
+    Raises:
+        ConfigError: a GPU is asked for and there is none.
+        FloatingPointError: the loss is no number any more.
+        ray.train.TrainingFailedError: a worker was lost more than `max_failures` times.
+    """
+    job = _Job(settings, point, data, seed)
+    if settings.num_workers == 0:
+        result = job.run(_local_device(settings), on_epoch)
+    else:
+        result = _fit_on_workers(job, folder)
+        if on_epoch is not None:
+            for record in result.history:
+                on_epoch(record)
+    model = CropNet(job.network())
+    model.load_state_dict(result.weights)
+    provenance = {
+        "settings": settings.model_dump(mode="json"),
+        "point": point.model_dump(mode="json"),
+        "seed": seed,
+        "training_zones": sorted(data.train),
+        "best_epoch": result.best_epoch,
+        "history": list(result.history),
+    }
+    save_checkpoint(folder, CnnCheckpoint(model, data.stats, data.classes, data.legend_hash, provenance))
+    return CnnFit(result.history, result.best_epoch, result.validation)
+
+
+def score_zones(
+    checkpoint: CnnCheckpoint, zones: Mapping[str, Block], lookup: npt.NDArray[np.uint8], batch_size: int = 64
+) -> dict[str, Evaluation]:
+    """Loss sum and confusion of each zone.
+
+    Args:
+        checkpoint: the model.
+        zones: zone → tiles that cover each labelled pixel once.
+        lookup: [256] stored class id → class index, 255 = ignore.
+        batch_size: tiles at a time.
+    """
+    n_classes = len(checkpoint.classes)
+    return {
+        zone_id: evaluate(checkpoint.model, TileSet([_resolve(block)], lookup, checkpoint.stats), n_classes, batch_size)
+        for zone_id, block in zones.items()
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One fit, as it travels to the workers."""
+
+    settings: CnnSettings
+    point: CnnPoint
+    data: CnnData
+    seed: int
+
+    def network(self) -> CropNetConfig:
+        return CropNetConfig(
+            n_classes=len(self.data.classes),
+            n_months=N_MONTHS,
+            n_bands=N_BANDS,
+            temporal_channels=self.settings.temporal_channels,
+            kernel_size=self.point.kernel_size,
+            dropout=self.settings.dropout,
+            pool=self.settings.pool,
+            unet_channels=self.settings.unet_channels,
+        )
+
+    def plan(self) -> FitPlan:
+        shared = ("epochs", "batch_size", "patience", "monitor", "weight_decay", "class_weighting", "augment")
+        return FitPlan(
+            n_classes=len(self.data.classes),
+            learning_rate=self.point.learning_rate,
+            seed=self.seed,
+            **{name: getattr(self.settings, name) for name in shared},
+        )
+
+    def run(self, device: torch.device, on_epoch: Callable[[Record], None] | None) -> FitResult:
+        """The fit, in one worker."""
+        train = self._tiles(self.data.train)
+        val = None if self.data.val is None else self._tiles(self.data.val)
+        with _threads(self.settings.threads):
+            model = _initialised(self.network(), self.seed).to(device)
+            return fit(model, train, val, self.plan(), on_epoch)
+
+    def _tiles(self, zones: Mapping[str, Block]) -> TileSet:
+        blocks = [_resolve(zones[zone_id]) for zone_id in sorted(zones)]
+        return TileSet(blocks, self.data.lookup, self.data.stats)
+
+
+def _fit_on_workers(job: _Job, folder: Path) -> FitResult:
+    """Run the job on a worker group. Nothing but sums over all workers is reported, so rank 0 speaks for all."""
+    storage = (folder / "ray_train").absolute()
+    scaling = ray.train.ScalingConfig(
+        num_workers=job.settings.num_workers,
+        use_gpu=job.settings.use_gpu,
+        resources_per_worker={"CPU": job.settings.cpus_per_worker, **({"GPU": 1} if job.settings.use_gpu else {})},
+    )
+    trainer = ray.train.torch.TorchTrainer(
+        _worker,
+        train_loop_config={"job": ray.put(job)},
+        scaling_config=scaling,
+        run_config=ray.train.RunConfig(
+            name="fit",
+            storage_path=str(storage),
+            failure_config=ray.train.FailureConfig(max_failures=job.settings.max_failures),
+        ),
+    )
+    try:
+        result: FitResult | FloatingPointError = trainer.fit().return_value
+    finally:
+        shutil.rmtree(storage, ignore_errors=True)
+    if isinstance(result, FloatingPointError):
+        raise result
+    return result
+
+
+def _worker(config: dict[str, Any]) -> FitResult | FloatingPointError:
+    job: _Job = ray.get(config["job"])
+    try:
+        return job.run(ray.train.torch.get_device(), None)
+    except FloatingPointError as error:
+        return error  # the same on all workers: a fit that diverged, not a worker to start again
+
+
+def _local_device(settings: CnnSettings) -> torch.device:
+    if settings.use_gpu and not torch.cuda.is_available():
+        raise ConfigError("cnn.use_gpu is true, but torch sees no GPU here; set cnn.use_gpu to false")
+    return torch.device("cuda" if settings.use_gpu else "cpu")
+
+
+def _initialised(config: CropNetConfig, seed: int) -> CropNet:
+    """A network whose first weights depend on the seed alone; the global generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return CropNet(config)
+
+
+def _resolve(block: Block) -> TileBlock:
+    resolved: TileBlock = ray.get(block) if isinstance(block, ray.ObjectRef) else block
+    return resolved
+
+
+@contextlib.contextmanager
+def _threads(n_threads: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(n_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,260 @@
+"""The training loop of the CNN: torch and numpy only, on one process or on many.
+
+Workers share a `torch.distributed` process group; without one there is one worker. What W workers compute is what one
+computes: the order of the tiles, their orientation and the dropout masks are functions of (seed, epoch, tile); each
+worker takes its share of every global batch; batch-norm moments, loss denominators and scores are global sums.
+
+Axes: B batch (the worker's share), T months, C bands, H rows, W columns, K classes.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F  # noqa: N812 - torch's own idiom
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from cropray.metrics import Counts, score
+from cropray.models.norm import world_size
+from cropray.training.tiles import IGNORE, N_SYMMETRIES, TileSet
+
+ClassWeighting = Literal["none", "sqrt_inverse"]
+Monitor = Literal["val_loss", "val_macro_f1"]
+Record = dict[str, float]
+"""One epoch: epoch (from 1), train_loss and, with validation, val_loss, val_accuracy, val_macro_…"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitPlan:
+    """How to fit; the network itself is not part of it."""
+
+    n_classes: int
+    learning_rate: float
+    seed: int
+    epochs: int = 50
+    batch_size: int = 64
+    """Tiles of a global batch, over all workers."""
+    patience: int = 3
+    """Epochs without improvement after which training stops; without validation all epochs are run."""
+    monitor: Monitor = "val_loss"
+    """What improves: validation loss down or macro-F1 up."""
+    weight_decay: float = 0.0
+    class_weighting: ClassWeighting = "none"
+    augment: bool = False
+    """Turn and mirror training tiles."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Exact sums over labelled pixels, of all workers."""
+
+    loss_sum: float
+    """Negative log-likelihood, nats."""
+    confusion: Counts
+    """[K, K] true × predicted."""
+
+
+@dataclass(frozen=True, slots=True)
+class FitResult:
+    """A finished fit; equal on all workers."""
+
+    weights: dict[str, Tensor]
+    """State of the best epoch, on the CPU: a copy, not the live weights."""
+    history: tuple[Record, ...]
+    best_epoch: int
+    """From 1."""
+    validation: Evaluation | None
+    """Of the best epoch; None without validation tiles."""
+
+
+def fit(
+    model: nn.Module,
+    train: TileSet,
+    val: TileSet | None,
+    plan: FitPlan,
+    on_epoch: Callable[[Record], None] | None = None,
+) -> FitResult:
+    """Train until validation stops improving, and keep the best weights.
+
+    Args:
+        model: `CropNet`, on its device and initialised alike on all workers.
+        train: the training tiles, the same on all workers.
+        val: validation tiles, the same on all workers; None: run all epochs and keep the last.
+        plan: how to fit.
+        on_epoch: called after each epoch with its record.
+
+    Raises:
+        FloatingPointError: the loss is no number any more.
+        ValueError: fewer training tiles or a smaller batch than workers, or a label out of range.
+    """
+    weights_K = class_weights(train.class_counts(plan.n_classes), plan.class_weighting).to(_device(model))
+    # Adam with decoupled decay; with weight_decay 0 it is the study's Adam.
+    optimizer = torch.optim.AdamW(model.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay, fused=True)
+    parallel = _parallel(model)
+    history: list[Record] = []
+    best = None
+    for epoch in range(1, plan.epochs + 1):
+        train_loss = train_epoch(parallel, optimizer, train, weights_K, plan, epoch)
+        validation = None if val is None else evaluate(model, val, plan.n_classes, plan.batch_size)
+        history.append({"epoch": epoch, "train_loss": train_loss, **_scores(validation)})
+        if on_epoch is not None:
+            on_epoch(history[-1])
+        if best is None or _badness(history[-1], plan) < _badness(history[best.best_epoch - 1], plan):
+            best = FitResult(_copy_weights(model), (), epoch, validation)
+        elif epoch - best.best_epoch >= plan.patience:
+            break
+    assert best is not None
+    return FitResult(best.weights, tuple(history), best.best_epoch, best.validation)
+
+
+def train_epoch(
+    model: nn.Module, optimizer: torch.optim.Optimizer, tiles: TileSet, weights_K: Tensor, plan: FitPlan, epoch: int
+) -> float:
+    """One pass over all training tiles, in batches whose sizes differ by at most one.
+
+    Returns:
+        Mean (weighted) training loss per labelled pixel over all workers, nats.
+
+    Raises:
+        FloatingPointError: the loss is no number any more.
+    """
+    model.train()
+    device = _device(model)
+    sums = torch.zeros(2, dtype=torch.float64, device=device)  # loss, labelled pixels
+    for share in epoch_shares(len(tiles), plan, epoch):
+        batch = tiles.batch(share.tiles, device, share.turns)
+        logits_BKHW = model(batch.x, torch.from_numpy(share.seeds).to(device))
+        loss_sum = F.cross_entropy(logits_BKHW, batch.labels, weight=weights_K, ignore_index=IGNORE, reduction="sum")
+        n_global = sum_over_workers(batch.labelled().sum())
+        # The gradient of (global sum ÷ global count): DDP averages over workers, hence the factor.
+        (loss_sum * world_size() / n_global.clamp_min(1)).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        optimizer.zero_grad()
+        sums += torch.stack([loss_sum.detach().double(), batch.labelled().sum().double()])
+    loss, n_pixels = sum_over_workers(sums).tolist()  # the epoch's only GPU-CPU sync point
+    mean: float = loss / max(n_pixels, 1.0)
+    if not math.isfinite(mean):
+        raise FloatingPointError(
+            f"training loss is {mean} in epoch {epoch} at learning rate {plan.learning_rate:g}; "
+            f"lower the learning rate, or look for broken values in the composites"
+        )
+    return mean
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, tiles: TileSet, n_classes: int, batch_size: int = 64) -> Evaluation:
+    """Loss and confusion over all labelled pixels, each counted once.
+
+    Workers score their own tiles and add sums. The loss is unweighted, whatever training weighs.
+    """
+    model.eval()
+    device = _device(model)
+    loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+    counts = torch.zeros(n_classes * n_classes, dtype=torch.int64, device=device)
+    own = np.arange(_rank(), len(tiles), world_size())
+    for start in range(0, len(own), batch_size):
+        batch = tiles.batch(own[start : start + batch_size], device)
+        logits_BKHW = model(batch.x)
+        loss_sum += F.cross_entropy(logits_BKHW, batch.labels, ignore_index=IGNORE, reduction="sum").double()
+        true = batch.labels[batch.labelled()]
+        predicted = logits_BKHW.argmax(dim=1)[batch.labelled()]
+        counts += torch.bincount(true * n_classes + predicted, minlength=n_classes * n_classes)
+    loss = float(sum_over_workers(loss_sum))
+    if not math.isfinite(loss):
+        raise FloatingPointError(f"validation loss is {loss}; lower the learning rate or look for broken inputs")
+    return Evaluation(loss, sum_over_workers(counts).reshape(n_classes, n_classes).cpu().numpy())
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """One worker's part of one global batch."""
+
+    tiles: npt.NDArray[np.int64]
+    """[B] tile numbers; may be empty."""
+    turns: npt.NDArray[np.int64]
+    """[B] symmetry of each tile, 0 … 7."""
+    seeds: npt.NDArray[np.int64]
+    """[B] dropout seed of each tile, 0 … 2³² - 1."""
+
+
+def epoch_shares(n_tiles: int, plan: FitPlan, epoch: int) -> Iterator[Share]:
+    """This worker's share of every global batch of an epoch.
+
+    Order, orientation and dropout seeds belong to (seed, epoch, tile): the number of workers changes none of them.
+    """
+    if n_tiles == 0:
+        raise ValueError("there are no training tiles; check that the training zones hold labels")
+    rng = np.random.default_rng([plan.seed, epoch])
+    order = rng.permutation(n_tiles)
+    seeds = rng.integers(2**32, size=n_tiles)
+    turns = rng.integers(N_SYMMETRIES, size=n_tiles) if plan.augment else np.zeros(n_tiles, np.int64)
+    for batch in np.array_split(order, math.ceil(n_tiles / plan.batch_size)):
+        own = np.array_split(batch, world_size())[_rank()]
+        yield Share(own, turns[own], seeds[own])
+
+
+def class_weights(counts_K: npt.NDArray[np.int64], weighting: ClassWeighting) -> Tensor:
+    """Loss weight of each class; the mean over labelled training pixels is 1.
+
+    Args:
+        counts_K: labelled pixels per class in the training tiles, no others.
+        weighting: `none`, or weights ∝ 1 / √count; classes without training pixels get 0, they are no target.
+
+    Returns:
+        [K] float32.
+    """
+    if weighting == "none":
+        return torch.ones(len(counts_K))
+    weights = np.where(counts_K > 0, 1 / np.sqrt(np.maximum(counts_K, 1)), 0.0)
+    mean = (weights * counts_K).sum() / max(counts_K.sum(), 1)
+    return torch.from_numpy(weights / mean).float()
+
+
+def sum_over_workers(value: Tensor) -> Tensor:
+    """The sum of a value over all workers, on each of them."""
+    if world_size() > 1:
+        value = value.clone()
+        dist.all_reduce(value)
+    return value
+
+
+def _parallel(model: nn.Module) -> nn.Module:
+    if world_size() == 1:
+        return model
+    device = _device(model)
+    # Buffers are batch-norm's running moments: equal on all workers already.
+    return DistributedDataParallel(
+        model, device_ids=[device] if device.type == "cuda" else None, broadcast_buffers=False
+    )
+
+
+def _scores(validation: Evaluation | None) -> Record:
+    if validation is None:
+        return {}
+    return score(validation.confusion, validation.loss_sum).as_metrics("val")
+
+
+def _badness(record: Record, plan: FitPlan) -> float:
+    """What must fall; without validation the latest epoch is the best."""
+    if "val_loss" not in record:
+        return -record["epoch"]
+    return record["val_loss"] if plan.monitor == "val_loss" else -record["val_macro_f1"]
+
+
+def _copy_weights(model: nn.Module) -> dict[str, Tensor]:
+    return copy.deepcopy({name: value.detach().cpu() for name, value in model.state_dict().items()})
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
+
+
+def _rank() -> int:
+    return dist.get_rank() if world_size() > 1 else 0

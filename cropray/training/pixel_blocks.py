@@ -1,0 +1,163 @@
+"""Pixel tables as tree training sees them: blocks of Arrow rows, divided among workers and streamed into a matrix.
+
+Needs numpy, pyarrow and xgboost only.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import xgboost as xgb
+
+from cropray.bands import FEATURE_COLUMNS, NODATA
+from cropray.errors import AccountingError, SchemaError
+from cropray.legend import IGNORE, CropClass
+from cropray.training.binning import Edges, lower_to_edges
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
+
+BATCH_ROWS: Final = 1 << 16  # rows per step of the matrix build; 48 uint16 features: 6 MiB
+LABEL: Final = "label"
+
+
+@dataclass(frozen=True, slots=True)
+class PixelBlock:
+    """Rows of a pixel table, usually one zone's, or where Ray keeps them."""
+
+    rows: "pa.Table | ObjectRef[pa.Table]"
+    """Columns `label` (legend class id) and the 48 features; others are ignored."""
+    n_rows: int
+    """As the manifest counts them."""
+
+
+@dataclass(frozen=True, slots=True)
+class TreeData:
+    """Labelled pixels of some zones."""
+
+    blocks: Mapping[str, PixelBlock]
+    """Zone id → rows. The order is the order of the rows in the matrix."""
+    classes: tuple[CropClass, ...]
+    """Classes of the dataset; their position is the index that models predict."""
+    legend_hash: str
+    """Hash of the legend that the class ids belong to."""
+
+    @property
+    def n_classes(self) -> int:
+        """Classes of the dataset, present in these zones or not."""
+        return len(self.classes)
+
+    @property
+    def n_rows(self) -> int:
+        """Pixels of all zones."""
+        return sum(block.n_rows for block in self.blocks.values())
+
+    def lookup(self) -> npt.NDArray[np.uint8]:
+        """[256] uint8: stored class id → class index; IGNORE for everything else."""
+        table = np.full(256, IGNORE, np.uint8)
+        for index, crop in enumerate(self.classes):
+            table[crop.id] = index
+        return table
+
+
+@dataclass(frozen=True, slots=True)
+class RowRange:
+    """Consecutive rows of one zone's block."""
+
+    zone_id: str
+    start: int
+    stop: int
+
+
+def worker_rows(data: TreeData, rank: int, n_workers: int) -> tuple[RowRange, ...]:
+    """The rows of one worker: equal shares of all rows in order, whatever the zones' sizes.
+
+    All workers together hold every row once; their shares differ by at most one row.
+    """
+    first, last = (data.n_rows * r // n_workers for r in (rank, rank + 1))
+    ranges, offset = [], 0
+    for zone_id, block in data.blocks.items():
+        start, stop = max(first - offset, 0), min(last - offset, block.n_rows)
+        if start < stop:
+            ranges.append(RowRange(zone_id, start, stop))
+        offset += block.n_rows
+    return tuple(ranges)
+
+
+def checked_rows(zone_id: str, block: PixelBlock, rows: pa.Table) -> pa.Table:
+    """The rows of a block, proved to be as many as the manifest counts.
+
+    Raises:
+        AccountingError: rows were lost or doubled on the way.
+    """
+    if rows.num_rows != block.n_rows:
+        raise AccountingError(
+            f"zone '{zone_id}' has {rows.num_rows} rows in its pixel table and {block.n_rows} in the manifest; "
+            f"run `cropray dataset` again"
+        )
+    return rows
+
+
+def features(rows: pa.Table) -> npt.NDArray[np.uint16]:
+    """[N, 48] uint16 digital numbers in the order of `FEATURE_COLUMNS`, 0 = missing."""
+    return np.stack([rows[name].to_numpy() for name in FEATURE_COLUMNS], axis=1)
+
+
+def class_indices(rows: pa.Table, lookup: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """[N] uint8 class index of each row.
+
+    Raises:
+        SchemaError: a stored class id is not a class of the dataset.
+    """
+    stored = rows[LABEL].to_numpy()
+    indices: npt.NDArray[np.uint8] = lookup[stored]
+    if (indices == IGNORE).any():
+        unknown = np.unique(stored[indices == IGNORE]).tolist()
+        raise SchemaError(
+            f"the pixel table holds the class ids {unknown}, which are no classes of this dataset; "
+            f"run `cropray dataset` again"
+        )
+    return indices
+
+
+class BlockBatches(xgb.DataIter):  # type: ignore[misc]  # xgboost has no types
+    """Feeds rows of blocks to XGBoost's quantile matrix, batch by batch, as uint16: no float copy is ever made."""
+
+    def __init__(self, tables: Sequence[pa.Table], lookup: npt.NDArray[np.uint8], edges: Edges) -> None:
+        self._batches = [
+            table.slice(start, BATCH_ROWS) for table in tables for start in range(0, table.num_rows, BATCH_ROWS)
+        ]
+        self._lookup = lookup
+        self._edges = edges
+        self._next = 0
+        super().__init__()
+
+    def reset(self) -> None:
+        """Start again: a quantile matrix reads its input several times."""
+        self._next = 0
+
+    def next(self, input_data: Callable[..., Any]) -> bool:
+        """Hand over one batch; False after the last."""
+        if self._next == len(self._batches):
+            return False
+        rows = self._batches[self._next]
+        self._next += 1
+        input_data(data=lower_to_edges(features(rows), self._edges), label=class_indices(rows, self._lookup))
+        return True
+
+
+def quantile_matrix(
+    batches: BlockBatches, max_bin: int, n_threads: int, ref: xgb.QuantileDMatrix | None = None
+) -> xgb.QuantileDMatrix:
+    """The binned matrix of some rows: one byte per value up to 256 bins.
+
+    Args:
+        batches: rows of this worker.
+        max_bin: bins per feature.
+        n_threads: threads of the build.
+        ref: training matrix whose bins a validation matrix takes over.
+    """
+    return xgb.QuantileDMatrix(batches, missing=NODATA, max_bin=max_bin, nthread=n_threads, ref=ref)

@@ -1,0 +1,355 @@
+"""Boosted trees: one fit, in this process or on Ray, by either of two engines.
+
+`ray_train` builds a quantile matrix from Arrow batches in each worker of Ray Train; `xgboost_ray` hands pandas
+frames to the actors of xgboost-ray. Both give the same trees for the same rows. All class ids are the dataset's,
+so a fold or a worker may lack classes.
+"""
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
+
+import numpy as np
+import pyarrow as pa
+import ray
+import ray.train
+import xgboost as xgb
+from pydantic import Field, model_validator
+from ray.train.xgboost import XGBoostTrainer
+
+from cropray.bands import FEATURE_COLUMNS, NODATA
+from cropray.errors import ConfigError, InputError
+from cropray.settings import Settings
+from cropray.training.binning import Counts, Edges, bin_edges, count_values, lower_to_edges, no_counts
+from cropray.training.pixel_blocks import (
+    BlockBatches,
+    PixelBlock,
+    TreeData,
+    checked_rows,
+    class_indices,
+    features,
+    quantile_matrix,
+    worker_rows,
+)
+from cropray.training.xgboost_model import (
+    TreeScore,
+    add_scores,
+    booster_from_bytes,
+    load_booster,
+    predict_proba,
+    save_booster,
+    score_rows,
+)
+from cropray.training.xgboost_ray_adapter import LABEL, ActorPool, train_on_actors
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "PixelBlock",
+    "TreeData",
+    "TreeScore",
+    "XgbFit",
+    "XgboostPoint",
+    "XgboostSettings",
+    "load_booster",
+    "predict_proba",
+    "train_xgboost",
+]
+
+History = tuple[Mapping[str, float], ...]
+
+
+class XgboostSettings(Settings):
+    """How trees are grown and where."""
+
+    engine: Literal["ray_train", "xgboost_ray"] = "ray_train"
+    """Who trains when there are workers: `ray_train` measures faster and smaller."""
+    num_workers: int = Field(default=0, ge=0)
+    """Workers of one fit; 0 trains in the calling process, which is best on one machine."""
+    cpus_per_worker: int = Field(default=1, ge=1)
+    """Threads of each worker, or of the calling process."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """`cuda` takes one GPU per worker."""
+    max_depth: int = Field(default=6, ge=1)
+    min_child_weight: float = Field(default=1.0, ge=0)
+    reg_lambda: float = Field(default=1.0, ge=0)
+    subsample: float = Field(default=1.0, gt=0, le=1)
+    """Share of rows per tree; below 1 the draw, and so the trees, depend on the number of workers."""
+    colsample_bytree: float = Field(default=1.0, gt=0, le=1)
+    """Share of features per tree."""
+    max_bin: int = Field(default=256, ge=2, le=65536)
+    """Bins per feature."""
+
+    @model_validator(mode="after")
+    def _engine_has_workers(self) -> Self:
+        if self.engine == "xgboost_ray" and self.num_workers == 0:
+            raise ValueError("engine 'xgboost_ray' trains in workers only: set num_workers to 1 or more")
+        return self
+
+    @property
+    def gpus_per_worker(self) -> int:
+        """GPUs that each worker takes."""
+        return int(self.device == "cuda")
+
+    def parameters(self, n_classes: int, learning_rate: float, seed: int) -> dict[str, Any]:
+        """Parameters of `xgb.train`."""
+        own = {"max_depth", "min_child_weight", "reg_lambda", "subsample", "colsample_bytree", "max_bin", "device"}
+        return {
+            "objective": "multi:softprob",
+            "num_class": n_classes,
+            "eval_metric": "mlogloss",
+            "tree_method": "hist",
+            "learning_rate": learning_rate,
+            "nthread": self.cpus_per_worker,
+            "seed": seed,
+            **self.model_dump(include=own),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class XgboostPoint:
+    """One fit of a search: its prefixes are all the numbers of trees."""
+
+    learning_rate: float
+    n_estimators: tuple[int, ...]
+    """Rising numbers of boosting rounds that are scored; the last one is trained."""
+
+    def __post_init__(self) -> None:
+        if not self.n_estimators or self.n_estimators[0] < 1 or list(self.n_estimators) != sorted({*self.n_estimators}):
+            raise ValueError(f"n_estimators must be rising numbers from 1, got {self.n_estimators}")
+
+
+@dataclass(frozen=True, slots=True)
+class XgbFit:
+    """Outcome of one fit; the model is in its folder."""
+
+    scores: tuple[TreeScore, ...]
+    """One per number of boosting rounds; empty without validation data."""
+    history: History
+    """Per boosting round `step` (from 1), `train_loss` and, with validation data, `val_loss`: mean nats per pixel."""
+
+
+def train_xgboost(
+    settings: XgboostSettings, point: XgboostPoint, train: TreeData, val: TreeData | None, seed: int, folder: Path
+) -> XgbFit:
+    """Fit trees, score every prefix on the validation data and write the model.
+
+    With workers, Ray must be running. The calling process needs no CPU of its own then.
+
+    Args:
+        settings: trees, engine and workers.
+        point: learning rate and numbers of boosting rounds.
+        train: training pixels.
+        val: validation pixels; None for a refit.
+        seed: seed of row and feature sampling.
+        folder: an existing folder that gets `model.ubj` and `card.json`.
+
+    Raises:
+        ValueError: fewer than two classes, or fewer rows than workers.
+    """
+    _check_sizes(settings, train, val)
+    parameters = settings.parameters(train.n_classes, point.learning_rate, seed)
+    if settings.num_workers:
+        train, val = _stored(train), None if val is None else _stored(val)
+    edges = bin_edges(_count_values(settings, train), settings.max_bin)
+    job = FitJob(settings, parameters, point.n_estimators[-1], edges, train, val)
+    fitted = _ENGINES[settings.engine](job, folder) if settings.num_workers else _fit(job)
+    booster = fitted.booster()
+    provenance = {"settings": settings.model_dump(mode="json"), "point": asdict(point), "seed": seed}
+    save_booster(folder, booster, train, provenance)
+    scores = () if val is None else _score(settings, fitted.model, val, point.n_estimators)
+    return XgbFit(scores, fitted.history)
+
+
+@dataclass(frozen=True, slots=True)
+class FitJob:
+    """What a worker needs to fit its share."""
+
+    settings: XgboostSettings
+    parameters: Mapping[str, Any]
+    n_rounds: int
+    edges: Edges
+    """Of the bins, per feature."""
+    train: TreeData
+    val: TreeData | None
+
+    def matrices(self) -> dict[str, TreeData]:
+        """Name of each data set in the learning curves → data; training data first."""
+        return {"train": self.train} if self.val is None else {"train": self.train, "val": self.val}
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """Trained trees on their way between processes."""
+
+    model: bytes
+    """UBJSON."""
+    history: History
+
+    def booster(self) -> xgb.Booster:
+        """The trees."""
+        return booster_from_bytes(self.model)
+
+
+def _check_sizes(settings: XgboostSettings, train: TreeData, val: TreeData | None) -> None:
+    if train.n_classes < 2:
+        raise InputError(f"the dataset has {train.n_classes} class; a classifier needs at least 2")
+    for name, data in (("training", train), ("validation", val)):
+        if data is not None and data.n_rows < max(settings.num_workers, 1):
+            raise ConfigError(
+                f"{data.n_rows} {name} pixels cannot be divided among {settings.num_workers} workers; "
+                f"lower xgboost.num_workers or add zones"
+            )
+
+
+def _fit(job: FitJob, rank: int = 0, n_workers: int = 1) -> Fitted:
+    """Fit one worker's share; XGBoost adds up the histograms of all workers."""
+    max_bin, n_threads = job.settings.max_bin, job.settings.cpus_per_worker
+    matrices: dict[str, xgb.QuantileDMatrix] = {}
+    for name, data in job.matrices().items():
+        batches = BlockBatches(_worker_tables(data, rank, n_workers), data.lookup(), job.edges)
+        matrices[name] = quantile_matrix(batches, max_bin, n_threads, ref=matrices.get("train"))
+    curves: dict[str, dict[str, list[float]]] = {}
+    booster = xgb.train(
+        dict(job.parameters),
+        matrices["train"],
+        job.n_rounds,
+        evals=[(matrix, name) for name, matrix in matrices.items()],
+        evals_result=curves,
+        verbose_eval=False,
+    )
+    return _fitted(booster, curves)
+
+
+def _fitted(booster: xgb.Booster, curves: Mapping[str, Mapping[str, list[float]]]) -> Fitted:
+    losses = {f"{name}_loss": metrics["mlogloss"] for name, metrics in curves.items()}
+    history = tuple(
+        {"step": step, **dict(zip(losses, map(float, values), strict=True))}
+        for step, values in enumerate(zip(*losses.values(), strict=True), start=1)
+    )
+    booster.feature_names = list(FEATURE_COLUMNS)
+    return Fitted(bytes(booster.save_raw("ubj")), history)
+
+
+def _fit_ray_train(job: FitJob, folder: Path) -> Fitted:
+    """Ray Train: each worker bins its share of the Arrow rows."""
+    state = folder / "ray_train"  # Train's own state; on a cluster all nodes must see the folder
+    trainer = XGBoostTrainer(
+        _train_worker,
+        train_loop_config={"job": job},
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=job.settings.num_workers,
+            use_gpu=job.settings.device == "cuda",
+            resources_per_worker={"CPU": job.settings.cpus_per_worker, "GPU": job.settings.gpus_per_worker},
+        ),
+        run_config=ray.train.RunConfig(name="fit", storage_path=str(state.absolute())),
+    )
+    try:
+        fitted = trainer.fit().return_value
+    finally:
+        shutil.rmtree(state, ignore_errors=True)
+    assert isinstance(fitted, Fitted)
+    return fitted
+
+
+def _train_worker(config: dict[str, FitJob]) -> Fitted:
+    context = ray.train.get_context()
+    return _fit(config["job"], context.get_world_rank(), context.get_world_size())
+
+
+def _fit_xgboost_ray(job: FitJob, folder: Path) -> Fitted:  # noqa: ARG001
+    """xgboost-ray: drives its actors from a task of its own, outside the placement group of a Tune trial."""
+    drive = ray.remote(_drive_xgboost_ray).options(num_cpus=0, max_retries=0, scheduling_strategy="DEFAULT")
+    fitted = ray.get(drive.remote(job))
+    assert isinstance(fitted, Fitted)
+    return fitted
+
+
+def _drive_xgboost_ray(job: FitJob) -> Fitted:
+    settings = job.settings
+    frames = {name: _frames(job, data) for name, data in job.matrices().items()}
+    pool = ActorPool(settings.num_workers, settings.cpus_per_worker, settings.gpus_per_worker)
+    return _fitted(*train_on_actors(job.parameters, job.n_rounds, frames, pool))
+
+
+def _frames(job: FitJob, data: TreeData) -> list["ray.ObjectRef[pd.DataFrame]"]:
+    """One frame in the object store for each worker, with the rows that `ray_train` would give it."""
+    n_workers = job.settings.num_workers
+    make = ray.remote(_frame).options(num_cpus=1, scheduling_strategy="DEFAULT")
+    return [make.remote(data, job.edges, rank, n_workers) for rank in range(n_workers)]
+
+
+def _frame(data: TreeData, edges: Edges, rank: int, n_workers: int) -> "pd.DataFrame":
+    import pandas as pd  # noqa: PLC0415 - this engine's own form of data
+
+    rows = pa.concat_tables(_worker_tables(data, rank, n_workers))
+    values = lower_to_edges(features(rows), edges).astype(np.float32)
+    values[values == NODATA] = np.nan
+    frame = pd.DataFrame(values, columns=list(FEATURE_COLUMNS))
+    return frame.assign(**{LABEL: class_indices(rows, data.lookup())})
+
+
+_ENGINES: Final[Mapping[str, Callable[[FitJob, Path], Fitted]]] = {
+    "ray_train": _fit_ray_train,
+    "xgboost_ray": _fit_xgboost_ray,
+}
+
+
+def _stored(data: TreeData) -> TreeData:
+    """The same data with every block in Ray's object store: workers share it and nothing is copied to each."""
+    blocks = {
+        zone_id: PixelBlock(ray.put(block.rows) if isinstance(block.rows, pa.Table) else block.rows, block.n_rows)
+        for zone_id, block in data.blocks.items()
+    }
+    return replace(data, blocks=blocks)
+
+
+def _count_values(settings: XgboostSettings, data: TreeData) -> Counts:
+    """[48, 65536] rows per feature and digital number, counted here or in Ray tasks and added."""
+    n = max(settings.num_workers, 1)
+    if settings.num_workers == 0:
+        return _count_share(data, 0, n)
+    task = ray.remote(_count_share).options(num_cpus=1, scheduling_strategy="DEFAULT")
+    counts = no_counts()
+    for part in ray.get([task.remote(data, rank, n) for rank in range(n)]):
+        counts += part
+    return counts
+
+
+def _count_share(data: TreeData, rank: int, n_workers: int) -> Counts:
+    counts = no_counts()
+    for table in _worker_tables(data, rank, n_workers):
+        counts += count_values(features(table))
+    return counts
+
+
+def _worker_tables(data: TreeData, rank: int, n_workers: int) -> list[pa.Table]:
+    parts = worker_rows(data, rank, n_workers)
+    return [_rows(data, part.zone_id).slice(part.start, part.stop - part.start) for part in parts]
+
+
+def _rows(data: TreeData, zone_id: str) -> pa.Table:
+    block = data.blocks[zone_id]
+    rows = block.rows if isinstance(block.rows, pa.Table) else ray.get(block.rows)
+    return checked_rows(zone_id, block, rows)
+
+
+def _score(
+    settings: XgboostSettings, model: bytes, data: TreeData, n_estimators: tuple[int, ...]
+) -> tuple[TreeScore, ...]:
+    """Score zone by zone, in this process or in Ray tasks."""
+    if settings.num_workers == 0:
+        return add_scores(_score_zone(settings, model, data, zone_id, n_estimators) for zone_id in data.blocks)
+    task = ray.remote(_score_zone).options(num_cpus=settings.cpus_per_worker, scheduling_strategy="DEFAULT")
+    shared = ray.put(model)
+    return add_scores(ray.get([task.remote(settings, shared, data, zone_id, n_estimators) for zone_id in data.blocks]))
+
+
+def _score_zone(
+    settings: XgboostSettings, model: bytes, data: TreeData, zone_id: str, n_estimators: tuple[int, ...]
+) -> tuple[TreeScore, ...]:
+    booster = booster_from_bytes(model, settings.cpus_per_worker)
+    return score_rows(booster, _rows(data, zone_id), data.lookup(), n_estimators)

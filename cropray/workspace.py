@@ -1,0 +1,232 @@
+"""The workspace: the only place that spells an artefact's path, and how a whole artefact is written.
+
+Layout under the root (axes and columns of each artefact: `cropray.datasets.schema` and the stage's owner):
+
+    zones.parquet  composites/  labels/  parcels/  dataset/  search/  models/  evaluation/  maps/  report/
+    mlflow.db  mlartifacts/  configs/  stamps/  logs/
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from cropray.errors import ConfigError, MissingArtefactError
+from cropray.settings import fingerprint
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """Paths of all artefacts of one job."""
+
+    root: Path
+
+    def prepare(self) -> None:
+        """Create the root and prove that it can be written.
+
+        Raises:
+            ConfigError: the root cannot be created or written.
+        """
+        probe = self.root / f".probe-{uuid.uuid4().hex}"
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            reason = errno.errorcode.get(error.errno or 0, "unknown")
+            raise ConfigError(
+                f"workspace '{self.root}' cannot be written ({reason}: {error.strerror}); "
+                f"set 'workspace' to a folder that you may write"
+            ) from None
+
+    @property
+    def zones_table(self) -> Path:
+        """GeoParquet zone table."""
+        return self.root / "zones.parquet"
+
+    def composite(self, zone_id: str) -> Path:
+        """COG uint16 [48, H, W], gap-filled monthly medians."""
+        return self.root / "composites" / f"{zone_id}.tif"
+
+    def n_obs(self, zone_id: str) -> Path:
+        """COG uint8 [12, H, W], clear observations per month before gap filling."""
+        return self.root / "composites" / f"{zone_id}.nobs.tif"
+
+    def labels(self, zone_id: str) -> Path:
+        """GeoTIFF uint8 [1, H, W], class id, 255 = unlabelled."""
+        return self.root / "labels" / f"{zone_id}.tif"
+
+    def parcel_index(self, zone_id: str) -> Path:
+        """GeoTIFF int32 [1, H, W], row of the zone's parcel table, -1 = no parcel."""
+        return self.root / "labels" / f"{zone_id}.parcels.tif"
+
+    def parcels(self, zone_id: str) -> Path:
+        """GeoParquet of the zone's parcels."""
+        return self.root / "parcels" / f"{zone_id}.parquet"
+
+    def label_report(self, zone_id: str) -> Path:
+        """JSON: hectares and parcels per code, mapped, excluded and unknown."""
+        return self.root / "parcels" / f"{zone_id}.report.json"
+
+    @property
+    def dataset(self) -> Path:
+        """Folder of the dataset."""
+        return self.root / "dataset"
+
+    def pixels(self, zone_id: str) -> Path:
+        """Folder of one zone's pixel table."""
+        return self.dataset / "pixels" / f"zone_id={zone_id}"
+
+    def tiles(self, zone_id: str) -> Path:
+        """Folder of one zone's tile shards."""
+        return self.dataset / "tiles" / f"zone_id={zone_id}"
+
+    @property
+    def manifest(self) -> Path:
+        """The dataset's manifest, JSON."""
+        return self.dataset / "manifest.json"
+
+    @property
+    def folds(self) -> Path:
+        """Fold table, CSV `zone_id,region,split,fold`."""
+        return self.dataset / "folds.csv"
+
+    def unit(self, model: str, unit: str) -> Path:
+        """Folder of one finished (configuration, fold) of a search."""
+        return self.root / "search" / model / unit
+
+    def search_result(self, model: str) -> Path:
+        """JSON: every configuration's scores and the winner."""
+        return self.root / "search" / f"{model}.json"
+
+    def model(self, model: str) -> Path:
+        """Folder of the refitted winner: weights and card."""
+        return self.root / "models" / model
+
+    def evaluation(self, model: str) -> Path:
+        """Folder of the test cube, scores and tables."""
+        return self.root / "evaluation" / model
+
+    def map(self, model: str, zone_id: str) -> Path:
+        """COG [4, H, W]: class, confidence, second class, n_clear."""
+        return self.root / "maps" / model / f"{zone_id}.tif"
+
+    def map_preview(self, model: str, zone_id: str) -> Path:
+        """PNG of a map beside the labels."""
+        return self.root / "maps" / model / f"{zone_id}.png"
+
+    def mapped_parcels(self, model: str, zone_id: str) -> Path:
+        """GeoParquet: the zone's parcels with the predicted crop."""
+        return self.root / "maps" / model / f"{zone_id}.parcels.parquet"
+
+    @property
+    def report(self) -> Path:
+        """Folder of the HTML report."""
+        return self.root / "report"
+
+    @property
+    def mlflow_database(self) -> Path:
+        """SQLite store of the tracking runs."""
+        return self.root / "mlflow.db"
+
+    @property
+    def mlflow_artifacts(self) -> Path:
+        """Folder of the tracking artifacts."""
+        return self.root / "mlartifacts"
+
+    def config(self, stage: str) -> Path:
+        """The resolved config with which a stage last ran."""
+        return self.root / "configs" / f"{stage}.yaml"
+
+    def log(self, stage: str) -> Path:
+        """Log file of a stage."""
+        return self.root / "logs" / f"{stage}.log"
+
+    def stamp(self, stage: str, unit: str) -> Path:
+        """Fingerprint of what an artefact was made from."""
+        return self.root / "stamps" / stage / f"{unit}.json"
+
+    def is_current(self, stage: str, unit: str, inputs: str, outputs: Iterable[Path]) -> bool:
+        """Whether all outputs stand and were made from exactly these inputs."""
+        try:
+            stamp = json.loads(self.stamp(stage, unit).read_text(encoding="utf-8"))
+        except (FileNotFoundError, json.JSONDecodeError):
+            return False
+        return bool(stamp.get("inputs") == inputs) and all(path.exists() for path in outputs)
+
+    def mark_current(self, stage: str, unit: str, inputs: str) -> None:
+        """Record what a finished artefact was made from."""
+        write_json(self.stamp(stage, unit), {"inputs": inputs})
+
+
+def require(path: Path, made_by: str) -> Path:
+    """The path of an artefact that an earlier stage wrote.
+
+    Raises:
+        MissingArtefactError: it does not exist.
+    """
+    if not path.exists():
+        raise MissingArtefactError(f"'{path}' does not exist; run `cropray {made_by} CONFIG.yaml` first")
+    return path
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`; it takes its place when the block ends well, and is removed otherwise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex}{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path`; it replaces `path` when the block ends well, and is removed otherwise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    temporary.mkdir()
+    try:
+        yield temporary
+        shutil.rmtree(path, ignore_errors=True)
+        os.replace(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a JSON file whole."""
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def file_hash(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def folder_hash(path: Path) -> str:
+    """SHA-256 over the names and bytes of all files below a folder."""
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return fingerprint([[str(file.relative_to(path)), file_hash(file)] for file in files])
+
+
+def code_hash(*packages: str) -> str:
+    """SHA-256 over the sources of some of cropray's subpackages: a stage's code version."""
+    root = Path(str(resources.files("cropray")))
+    files = sorted(
+        file
+        for name in packages
+        for file in ([root / f"{name}.py"] if (root / f"{name}.py").exists() else (root / name).rglob("*.py"))
+    )
+    return fingerprint([[str(file.relative_to(root)), file_hash(file)] for file in files])

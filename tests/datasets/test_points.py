@@ -1,0 +1,147 @@
+"""A user's table of labelled points: what is accepted, what is written, what is refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cropray.bands import FEATURE_COLUMNS
+from cropray.datasets.points import points_entries, points_legend, read_points, write_points
+from cropray.datasets.schema import pixel_schema
+from cropray.errors import InputError, LeakageError
+from cropray.workspace import Workspace
+
+ZONES = {"a-1": ("a", "train"), "a-2": ("a", "train"), "b-1": ("b", "train"), "b-2": ("b", "test")}
+N_PER_ZONE = 5
+
+
+def _table(**changes: object) -> pa.Table:
+    rng = np.random.default_rng(1)
+    zone_id = [zone for _ in range(N_PER_ZONE) for zone in ZONES]  # zones interleaved: rows must be collected
+    n = len(zone_id)
+    columns = {
+        "zone_id": zone_id,
+        "region": [ZONES[zone][0] for zone in zone_id],
+        "split": [ZONES[zone][1] for zone in zone_id],
+        "label": ["wheat" if i % 3 else "maize" for i in range(n)],
+        "lon": np.linspace(2, 3, n),
+        "lat": np.linspace(48, 49, n),
+        **{name: rng.integers(1, 9000, n).astype(np.uint16) for name in FEATURE_COLUMNS},
+    }
+    return pa.table({name: value for name, value in {**columns, **changes}.items() if value is not None})
+
+
+def _write(path: Path, **changes: object) -> Path:
+    pq.write_table(_table(**changes), path)
+    return path
+
+
+def test_points_become_pixel_tables(tmp_path: Path) -> None:
+    features = {f"{band}_07": np.zeros(20, np.uint16) for band in ("B02", "B03", "B04", "B08")}
+    table = read_points(_write(tmp_path / "points.parquet", B02_01=np.zeros(20, np.uint16), **features))
+    legend, workspace = points_legend(table), Workspace(tmp_path / "work")
+    write_points(table, workspace, legend)
+
+    assert legend.names == ("maize", "wheat")
+    source = table.to_pylist()
+    for zone_id, (region, _) in ZONES.items():
+        rows = pq.read_table(workspace.pixels(zone_id) / "part-0.parquet", partitioning=None)
+        assert rows.schema.equals(pixel_schema())
+        expected = [row for row in source if row["zone_id"] == zone_id]
+        assert rows["region"].to_pylist() == [region] * N_PER_ZONE
+        assert [legend.names[i] for i in rows["label"].to_pylist()] == [row["label"] for row in expected]
+        assert rows["B08_12"].to_pylist() == [row["B08_12"] for row in expected]
+        # July has no band at all; January lacks one band of four and still counts: 12 − 1.
+        assert rows["n_clear"].to_pylist() == [11] * N_PER_ZONE
+        assert set(rows["parcel"].to_pylist()) == set(rows["row"].to_pylist()) == {-1}
+
+
+def test_entries_count_every_point_once(tmp_path: Path) -> None:
+    table = read_points(_write(tmp_path / "points.parquet"))
+    legend, workspace = points_legend(table), Workspace(tmp_path / "work")
+    write_points(table, workspace, legend)
+    entries = points_entries(table, workspace, legend, n_folds=3)
+
+    assert [entry.zone_id for entry in entries] == list(ZONES)
+    assert [entry.split for entry in entries] == [split for _, split in ZONES.values()]
+    assert sorted(entry.fold for entry in entries if entry.fold is not None) == [0, 1, 2]
+    assert sum(entry.n_labelled for entry in entries) == table.num_rows
+    b02 = np.stack([table[f"B02_{month:02d}"].to_numpy() for month in range(1, 13)]).astype(float)
+    assert sum(entry.sums.total[0] for entry in entries) == pytest.approx(b02.sum())
+    assert sum(entry.sums.count[0] for entry in entries) == b02.size
+    assert all(list(entry.files) == [f"pixels/zone_id={entry.zone_id}/part-0.parquet"] for entry in entries)
+
+
+def test_integer_labels_and_wide_integers_are_taken(tmp_path: Path) -> None:
+    labels, wide = list(range(20)), np.arange(20, dtype=np.int64)
+    table = read_points(_write(tmp_path / "points.parquet", label=labels, B02_01=wide))
+    assert table["B02_01"].type == pa.uint16()
+    assert points_legend(table).names[:3] == ("0", "1", "10")
+
+
+N = len(ZONES) * N_PER_ZONE
+REFUSED = {
+    "a missing column": ({"B04_05": None}, "lacks the columns \\['B04_05'\\]"),
+    "reflectance as fractions": ({"B02_01": np.full(N, 0.2)}, "'B02_01' is double"),
+    "negative digital numbers": ({"B02_01": np.full(N, -1)}, "'B02_01' must hold whole digital numbers 0–65535"),
+    "empty values": ({"label": [None, *["wheat"] * (N - 1)]}, "'label' has 1 empty values"),
+    "a text as longitude": ({"lon": ["west"] * N}, "'lon' is string"),
+    "metres as longitude": ({"lon": np.full(N, 652_000.0)}, "lon is 652000.0, not within ±180°"),
+    "no number as latitude": ({"lat": np.full(N, np.nan)}, "lat is nan"),
+    "an unknown split": ({"split": ["val"] * N}, "splits \\['val'\\]"),
+    "no test zone": ({"split": ["train"] * N}, "no test zone"),
+    "no training zone": ({"split": ["test"] * N}, "no train zone"),
+    "a zone id that climbs out": ({"zone_id": ["../a"] * N}, "zone ids \\['../a'\\]"),
+    "a zone in two regions": ({"region": [str(i) for i in range(N)]}, "4 zones have more than one region"),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), REFUSED.values(), ids=REFUSED)
+def test_unusable_tables_are_refused(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_points(_write(tmp_path / "points.parquet", **changes))
+
+
+def test_a_zone_in_two_splits_is_a_leak(tmp_path: Path) -> None:
+    split = ["test" if i == 0 else ZONES[zone][1] for i, zone in enumerate([*ZONES] * N_PER_ZONE)]
+    with pytest.raises(LeakageError, match="zone 'a-1' has \\['test', 'train'\\]"):
+        read_points(_write(tmp_path / "points.parquet", split=split))
+
+
+def test_a_place_in_two_splits_is_a_leak(tmp_path: Path) -> None:
+    lon, lat = np.linspace(2, 3, N), np.linspace(48, 49, N)
+    lon[3], lat[3] = lon[0], lat[0]  # row 3 is in the test zone, row 0 in a training zone
+    with pytest.raises(LeakageError, match="1 places occur in training and in test zones"):
+        read_points(_write(tmp_path / "points.parquet", lon=lon, lat=lat))
+
+
+def test_missing_corrupt_and_empty_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"does not exist; set points\.path"):
+        read_points(tmp_path / "nowhere.parquet")
+    whole = _write(tmp_path / "points.parquet")
+    cut = tmp_path / "cut.parquet"
+    cut.write_bytes(whole.read_bytes()[:-100])
+    with pytest.raises(InputError, match="not a readable Parquet file"):
+        read_points(cut)
+    damaged = bytearray(whole.read_bytes())
+    damaged[200:600] = bytes(400)
+    cut.write_bytes(damaged)
+    with pytest.raises(InputError, match="not a readable Parquet file"):
+        read_points(cut)
+    pq.write_table(_table().slice(0, 0), cut)
+    with pytest.raises(InputError, match="has no rows"):
+        read_points(cut)
+
+
+def test_too_many_classes_are_refused(tmp_path: Path) -> None:
+    table = _table().select(["label"]).slice(0, 0)
+    with pytest.raises(InputError, match="256 different labels"):
+        points_legend(pa.table({"label": [f"c{i}" for i in range(256)]}, schema=table.schema))
+
+
+def test_real_points_are_read(real_data: Path) -> None:
+    table = read_points(real_data / "arkansas_points" / "points.parquet")
+    assert table.num_rows == 9_960
+    assert len(points_legend(table).classes) == 11

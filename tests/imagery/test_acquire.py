@@ -1,0 +1,123 @@
+import json
+
+import numpy as np
+import pytest
+import rasterio
+
+from cropray.errors import InputError
+from cropray.grid import Grid, Window
+from cropray.imagery.acquire import acquire_zone, check_inputs
+from cropray.imagery.composites import read_composite, read_n_obs
+from cropray.imagery.files import FileScenes, FilesSettings
+from cropray.workspace import Workspace
+from cropray.zones import Zone
+from tests import oracles
+from tests.imagery.rasters import GRID, draw_pixels, write_scene
+
+ZONE = Zone("here", "north", "train", GRID)
+
+
+def acquire(folder, workspace, zone=ZONE, first_month="2023-01", **settings):
+    return acquire_zone(FileScenes(FilesSettings(folder=folder, **settings)), zone, first_month, Workspace(workspace))
+
+
+def expect(stacks):
+    """Composite and counts of 12 lists of [5, H, W] scenes, by the oracles."""
+    medians, counts = [], []
+    for scenes in stacks:
+        pixels = np.array(scenes, np.uint16).reshape(len(scenes), 5, *scenes[0].shape[1:]) if scenes else None
+        shape = next(scene.shape[1:] for month in stacks for scene in month)
+        pixels = np.zeros((0, 5, *shape), np.uint16) if pixels is None else pixels
+        scl = np.where((pixels[:, :4] == 0).any(axis=1), 0, pixels[:, 4]).astype(np.uint8)
+        median, n_obs = oracles.monthly_median(pixels[:, :4], scl)
+        medians.append(median)
+        counts.append(n_obs)
+    n_obs = np.array(counts)
+    return oracles.fill_gaps(np.array(medians), n_obs > 0), n_obs
+
+
+def test_composite_equals_the_slow_one(tmp_path):
+    stacks = [[] for _ in range(12)]
+    n_scenes = (0, 3, 1, 4, 0, 0, 2, 5, 1, 2, 3, 1)
+    for month, n in enumerate(n_scenes):
+        for day in range(n):
+            pixels = draw_pixels(seed=31 * month + day)
+            pixels[:4, 0, :5] = 0
+            stacks[month].append(pixels)
+            write_scene(tmp_path / "scenes", f"2023-{month + 1:02d}-{day * 5 + 1:02d}", pixels)
+    record = acquire(tmp_path / "scenes", tmp_path)
+    composite, n_obs = expect(stacks)
+    np.testing.assert_array_equal(read_composite(tmp_path / "composites/here.tif"), composite)
+    np.testing.assert_array_equal(read_n_obs(tmp_path / "composites/here.nobs.tif"), n_obs)
+    assert record.n_scenes == n_scenes
+    assert record.n_clear == tuple((n_obs > 0).sum(axis=(1, 2)))
+    assert record.n_never_clear == (n_obs == 0).all(axis=0).sum()
+    assert record.n_filled == ((composite > 0).all(axis=1) & (n_obs == 0)).sum()
+    assert record.share_clear == pytest.approx((n_obs > 0).mean())
+    assert json.loads(json.dumps(record.to_record()))["n_filled"] == record.n_filled
+
+
+def test_parts_of_one_acquisition_count_once(tmp_path):
+    west, east = GRID.crop(Window(0, 0, 12, 10)), GRID.crop(Window(0, 5, 12, 12))
+    pixels = draw_pixels(scl=4)
+    write_scene(tmp_path, "2023-05-01", pixels[:, :, :10], west, name="a_20230501T105031.tif")
+    write_scene(tmp_path, "2023-05-01", pixels[:, :, 5:] + 1, east, name="b_20230501T105031.tif")
+    record = acquire(tmp_path, tmp_path / "work")
+    n_obs = read_n_obs(tmp_path / "work/composites/here.nobs.tif")
+    assert record.n_scenes[4] == 1
+    assert (n_obs[4] == 1).all()
+    composite = read_composite(tmp_path / "work/composites/here.tif")
+    np.testing.assert_array_equal(composite[4, :, :, :10], pixels[:4, :, :10])
+    np.testing.assert_array_equal(composite[4, :, :, 10:], pixels[:4, :, 10:] + 1)
+
+
+def test_the_zones_own_season_comes_first(tmp_path):
+    write_scene(tmp_path, "2021-11-15", draw_pixels(scl=4))
+    zone = Zone("here", "north", "train", GRID, season_start="2021-10")
+    assert acquire(tmp_path, tmp_path / "work", zone).n_scenes == (0, 1) + (0,) * 10
+
+
+def test_refuses_a_zone_without_scene(tmp_path):
+    write_scene(tmp_path, "2023-05-01")
+    with pytest.raises(InputError, match=r"no scene reaches into 'here' from 2022-01-01 to 2023-01-01"):
+        acquire(tmp_path, tmp_path / "work", first_month="2022-01")
+    assert not (tmp_path / "work").exists()
+
+
+def test_refuses_a_zone_that_is_never_clear(tmp_path):
+    for day in (1, 6):
+        write_scene(tmp_path, f"2023-05-{day:02d}", draw_pixels(scl=9))
+    with pytest.raises(InputError, match=r"'here': none of its 204 pixels is clear .* 2 scenes"):
+        acquire(tmp_path, tmp_path / "work")
+    assert not (tmp_path / "work").exists()
+
+
+def test_check_names_all_zones_without_scenes(tmp_path):
+    write_scene(tmp_path, "2023-05-01")
+    away = [Zone(name, "south", "train", Grid(32631, 300_000.0, 4_800_000.0, 5, 5)) for name in ("a", "b")]
+    source = FileScenes(FilesSettings(folder=tmp_path))
+    check_inputs(source, [ZONE], "2023-01")
+    with pytest.raises(InputError, match="'a', 'b'") as error:
+        check_inputs(source, [away[0], ZONE, away[1]], "2023-01")
+    assert "'here'" not in str(error.value)
+
+
+@pytest.mark.parametrize(("chip", "first_month"), [("00002806639B424A", "2017-12"), ("0000280849BAC91C", "2018-12")])
+def test_real_scenes_equal_a_plain_recomputation(real_data, tmp_path, chip, first_month):
+    folder = real_data / "flanders_chips" / chip / "scenes"
+    stacks = [[] for _ in range(12)]
+    for path in sorted(folder.glob("*.tif")):
+        year, month_of_year = int(path.stem[-15:-11]), int(path.stem[-11:-9])
+        month = (year - int(first_month[:4])) * 12 + month_of_year - int(first_month[5:])
+        with rasterio.open(path) as dataset:
+            if 0 <= month < 12:
+                stacks[month].append(dataset.read())
+            grid = Grid(32631, dataset.transform.c, dataset.transform.f, 64, 64)
+    assert sum(map(len, stacks)) > 50
+    composite, n_obs = expect(stacks)
+    window = Window(32, 0, 32, 32)
+    for name, part in (("whole", grid), ("quarter", grid.crop(window))):
+        acquire(folder.parent, tmp_path, Zone(name, "flanders", "test", part), first_month, pattern="scenes/*.tif")
+        rows, cols = window.slices if name == "quarter" else (slice(None), slice(None))
+        np.testing.assert_array_equal(read_composite(tmp_path / f"composites/{name}.tif"), composite[..., rows, cols])
+        np.testing.assert_array_equal(read_n_obs(tmp_path / f"composites/{name}.nobs.tif"), n_obs[..., rows, cols])

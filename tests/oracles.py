@@ -1,0 +1,76 @@
+"""Slow, obvious versions of what the code does fast."""
+
+import math
+import warnings
+
+import numpy as np
+import shapely
+
+
+def monthly_median(stack, scl):
+    """Median of SCL 4–7 by numpy.nanmedian in float64, rounded half up; 0 without observation."""
+    valid = (scl >= 4) & (scl <= 7)
+    n_obs = valid.sum(axis=0).astype(np.uint8)
+    if len(stack) == 0:
+        return np.zeros(stack.shape[1:], np.uint16), n_obs
+    values = np.where(valid[:, None], stack.astype(np.float64), np.nan)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # all-NaN pixels are what we ask for
+        median = np.nanmedian(values, axis=0)
+    return np.floor(np.nan_to_num(median, nan=0.0) + 0.5).astype(np.uint16), n_obs
+
+
+def fill_gaps(x, valid):
+    """Nearest valid month before and after, searched for each pixel."""
+    n_months, n_bands, height, width = x.shape
+    filled = np.zeros_like(x)
+    for row in range(height):
+        for col in range(width):
+            for month in range(n_months):
+                before = next((m for m in range(month, -1, -1) if valid[m, row, col]), None)
+                after = next((m for m in range(month, n_months) if valid[m, row, col]), None)
+                sources = [m for m in (before, after) if m is not None]
+                for band in range(n_bands):
+                    if sources:
+                        mean = sum(int(x[m, band, row, col]) for m in sources) / len(sources)
+                        filled[month, band, row, col] = math.floor(mean + 0.5)
+    return filled
+
+
+def fill_gaps_as_the_study(x, valid):
+    """Mean of the month before and the month after; the first month takes the next, the last the previous; else 0."""
+    n_months, n_bands, height, width = x.shape
+    filled = np.where(valid[:, None], x, 0).astype(x.dtype)
+    for row in range(height):
+        for col in range(width):
+            for month in range(n_months):
+                if valid[month, row, col]:
+                    continue
+                before, after = (
+                    max(month - 1, 1 - month),
+                    min(month + 1, 2 * n_months - 3 - month),
+                )  # mirrored at the ends
+                if valid[before, row, col] and valid[after, row, col]:
+                    for band in range(n_bands):
+                        filled[month, band, row, col] = (
+                            int(x[before, band, row, col]) + int(x[after, band, row, col]) + 1
+                        ) // 2
+    return filled
+
+
+def study_rule_is_defined(valid):
+    """[M, H, W] bool, true at gaps whose neighbours in time are valid."""
+    before, after = np.roll(valid, 1, axis=0), np.roll(valid, -1, axis=0)
+    before[0], after[-1] = valid[1], valid[-2]
+    return ~valid & before & after
+
+
+def top_parcel(parcels, grid):
+    """[H, W] row of the parcel that holds each pixel's centre: the smallest, then the first id and row; or -1."""
+    order = sorted(range(len(parcels)), key=lambda row: (parcels.area_ha[row], parcels.parcel_id[row], row))
+    index = np.full(grid.shape, -1, np.int32)
+    for row in range(grid.height):
+        for col in range(grid.width):
+            centre = shapely.Point(*grid.centre(row, col))
+            index[row, col] = next((p for p in order if parcels.geometry[p].contains(centre)), -1)
+    return index

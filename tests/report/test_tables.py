@@ -1,0 +1,77 @@
+"""Rows and the plain-text table follow from the cubes."""
+
+import numpy as np
+import pytest
+
+from cropray.report.doubts import doubts
+from cropray.report.results import ReportInputs
+from cropray.report.study import PUBLISHED
+from cropray.report.tables import class_rows, format_params, score_table, zone_rows
+from tests.report.builders import draw_inputs
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    return draw_inputs()
+
+
+def test_the_score_table_lists_both_models_and_the_study(inputs):
+    lines = score_table(inputs.models).splitlines()
+    starts = [line.split("  ")[0] for line in lines]
+    assert [name for name in starts if name[:1].isalpha()][:4] == ["CNN", "XGBoost", "CNN (study)", "XGBoost (study)"]
+    cnn = next(line for line in lines if line.startswith("CNN "))
+    matrix = inputs.models[0].cube.sum(0)
+    assert cnn.split()[1] == f"{np.trace(matrix) / matrix.sum():.4f}"
+    assert cnn.split()[-1] == f"{matrix.sum():,}"
+    assert "Not comparable" in lines[-1]
+
+
+def test_the_columns_of_the_score_table_line_up(inputs):
+    lines = score_table(inputs.models).splitlines()
+    rows = [lines[0], *(line for line in lines if line.startswith(("CNN ", "XGBoost ")))]
+    ends = [[i for i in range(len(row)) if row[i] != " " and row[i + 1 : i + 2] in ("", " ")] for row in rows]
+    assert all(row[-1] == ends[0][-1] for row in ends[1:3])
+    assert len({line.index("0.") for line in rows[1:3]}) == 1
+
+
+def test_the_quoted_scores_are_the_published_ones():
+    # Source: the study, table of test results.
+    assert [(s.accuracy, s.macro_f1, s.loss) for s in PUBLISHED] == [(0.8721, 0.3516, 0.5222), (0.8045, 0.2524, 0.7358)]
+
+
+def test_class_rows_hold_every_class_with_its_supports(inputs):
+    rows = class_rows(inputs)
+    assert len(rows) == inputs.manifest.n_classes
+    assert [row.n_train for row in rows] == sorted((row.n_train for row in rows), reverse=True)
+    truth = inputs.models[0].cube.sum((0, 2))
+    assert {row.name: row.n_test for row in rows} == dict(
+        zip((crop.name for crop in inputs.manifest.classes), truth.tolist(), strict=True)
+    )
+    for row in rows:
+        assert all(item.support == row.n_test for item in row.scores if item)
+
+
+def test_zone_rows_hold_every_scored_zone(inputs):
+    rows = zone_rows(inputs)
+    assert [row.zone_id for row in rows] == [zone.zone_id for zone in inputs.manifest.of_split("test")]
+    assert sum(row.scores[1].n_pixels for row in rows) == inputs.models[1].scores.n_pixels
+
+
+def test_doubts_name_what_the_scores_rest_on(inputs):
+    text = "\n".join(doubts(inputs))
+    n_test = sum(zone.n_labelled for zone in inputs.manifest.of_split("test"))
+    assert f"{n_test:,} labelled pixels in 8 test zones" in text
+    assert "No test zone holds Hop" in text
+    assert "Fewer than 100 test pixels" in text
+    assert "XYZ (12.4 ha)" in text
+    assert "Class 'Rye' occurs only in test zones (31 pixels): no model can predict it." in text
+
+
+def test_a_dataset_of_points_has_no_image_doubts(inputs):
+    text = "\n".join(doubts(ReportInputs(inputs.manifest, inputs.models)))
+    assert "pixel-months" not in text
+    assert "legend does not know" not in text
+
+
+def test_params_are_readable():
+    assert format_params({"learning_rate": 0.0001, "kernel_size": 5}) == "kernel size 5 · learning rate 0.0001"

@@ -1,0 +1,113 @@
+"""The layers of the code, read from its imports."""
+
+import ast
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "cropray"
+VALUES = {"errors", "settings", "bands", "grid", "zones", "legend", "folds", "workspace", "metrics", "progress"}
+
+# A layer may import the layers before it, and itself.
+ORDER = [
+    VALUES,
+    {"imagery", "parcels", "models", "landscape", "tracking"},
+    {"datasets"},
+    {"training"},
+    {"search"},
+    {"maps", "report"},
+    {"config"},
+    {"stages"},
+    {"cli"},
+]
+# Where a library may be imported at all.
+FENCES = {
+    "ray": {"datasets/loading.py", "training", "search", "stages"},
+    "mlflow": {"tracking.py", "tracking"},
+    "ee": {"imagery/earth_engine.py"},
+    "rasterio": {"imagery", "parcels", "landscape", "maps"},
+    "xgboost": {"training", "maps"},
+    "torch": {"models", "training", "maps"},
+}
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def layer(name: str) -> int:
+    for depth, names in enumerate(ORDER):
+        if name in names:
+            return depth
+    raise AssertionError(f"'{name}' belongs to no layer")
+
+
+def imports(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return names
+
+
+def own_name(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_one_way(path):
+    name = own_name(path)
+    if name == "__init__":
+        return
+    for module in imports(path):
+        parts = module.split(".")
+        if parts[0] != "cropray" or len(parts) == 1 or parts[1] == name:
+            continue
+        if {parts[1], name} <= VALUES:
+            continue  # values build on each other; Python itself refuses a circle
+        assert layer(parts[1]) < layer(name), f"{name} imports {module}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_libraries_stay_behind_their_fences(path):
+    where = str(path.relative_to(PACKAGE))
+    for module in imports(path):
+        fence = FENCES.get(module.split(".")[0])
+        if fence is not None:
+            assert any(where == place or where.startswith(f"{place}/") for place in fence), f"{where} imports {module}"
+
+
+def test_models_and_loop_need_torch_alone():
+    allowed = {"torch", "numpy", "cropray", "safetensors"} | set(sys.stdlib_module_names)
+    for path in [*(PACKAGE / "models").glob("*.py"), PACKAGE / "training" / "loop.py"]:
+        assert {module.split(".")[0] for module in imports(path)} <= allowed, path
+
+
+def test_import_cropray_loads_no_heavyweight():
+    code = "import sys, cropray; print(*(m for m in ('ray', 'torch', 'mlflow', 'pandas', 'numpy') if m in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == ""
+
+
+def test_installed_mlflow_is_not_shadowed_by_the_deployment_folder():
+    spec = importlib.util.find_spec("mlflow")
+    assert spec is not None
+    assert spec.origin is not None
+    assert ROOT not in Path(spec.origin).resolve().parents or ".venv" in spec.origin
+    assert not list((ROOT / "mlflow").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_modules_and_functions_stay_short(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= 400
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            docstring = len((ast.get_docstring(node) or "").splitlines())
+            assert node.end_lineno - node.lineno + 1 - docstring <= 60, f"{path}: {node.name}"

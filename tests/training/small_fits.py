@@ -1,0 +1,74 @@
+"""A fit small enough for a test, in this process or on two; importable by spawned processes."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from cropray.datasets.tiles import cut_tiles
+from cropray.legend import IGNORE, legend_from_names
+from cropray.models.crop_net import CropNet, CropNetConfig
+from cropray.training import loop
+from cropray.training.loop import FitPlan, FitResult, fit
+from cropray.training.tiles import ChannelStats, TileSet
+from tests.synthetic import zone_arrays
+
+N_CLASSES = 4
+CLASSES = legend_from_names([f"crop {i}" for i in range(N_CLASSES)]).classes
+LOOKUP = np.where(np.arange(256) < N_CLASSES, np.arange(256), IGNORE).astype(np.uint8)
+STATS = ChannelStats((1200.0,) * 4, (600.0,) * 4)
+
+
+@dataclass(frozen=True)
+class Block:
+    """The least that a `TileBlock` is."""
+
+    x: np.ndarray
+    labels: np.ndarray
+
+
+def block(seed=0, shape=(24, 24), size=8):
+    tiles = cut_tiles(zone_arrays(shape, N_CLASSES, seed), size)
+    return Block(tiles.x, tiles.labels)
+
+
+def tile_set(*seeds, **kwargs):
+    return TileSet([block(seed, **kwargs) for seed in seeds], LOOKUP, STATS)
+
+
+def plan(**changes):
+    return FitPlan(
+        **{"n_classes": N_CLASSES, "learning_rate": 3e-3, "seed": 7, "epochs": 3, "batch_size": 8, **changes}
+    )
+
+
+def network(seed=0, dropout=0.3):
+    torch.manual_seed(seed)
+    config = CropNetConfig(n_classes=N_CLASSES, temporal_channels=8, unet_channels=(8, 8), dropout=dropout)
+    return CropNet(config)
+
+
+def small_fit(**changes) -> FitResult:
+    # 13 + 5 tiles: batches of unequal size and unequal shares for two workers.
+    train, val = tile_set(0, 1), tile_set(2)
+    train.blocks[1] = Block(train.blocks[1].x[:4], train.blocks[1].labels[:4])
+    train = TileSet(train.blocks, LOOKUP, STATS)
+    train.blocks[0].labels[:3, :4] = IGNORE  # unlabelled pixels are spread unevenly
+    return fit(network(), train, val, plan(**changes))
+
+
+def plain_epoch(**changes):
+    """One epoch of gradient descent: unlike Adam's, its steps show the size of the gradients."""
+    model, tiles = network(), tile_set(0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    loss = loop.train_epoch(loop._parallel(model), optimizer, tiles, torch.ones(N_CLASSES), plan(**changes), 1)
+    return loss, model.state_dict()
+
+
+def one_of_two(rank, port, folder, function, changes):
+    """A spawned worker: run a function of this module and save what it returns."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    torch.save(globals()[function](**changes), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()

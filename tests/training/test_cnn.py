@@ -1,0 +1,86 @@
+"""Fits by settings: in-process and on Ray Train workers."""
+
+import numpy as np
+import pytest
+
+from cropray.datasets.tiles import cut_tiles
+from cropray.errors import ConfigError
+from cropray.training.checkpoint import load_checkpoint
+from cropray.training.cnn import CnnData, CnnPoint, CnnSettings, score_zones, train_cnn
+from tests.synthetic import zone_arrays
+from tests.training.small_fits import CLASSES, LOOKUP, STATS, block
+
+POINT = CnnPoint(learning_rate=3e-3, kernel_size=3)
+SMALL = CnnSettings(temporal_channels=8, unet_channels=(8, 8), epochs=3, batch_size=8)
+
+
+def data(*, with_val=True, put=lambda block: block):
+    train = {"b": put(block(0)), "a": put(block(1))}
+    return CnnData(train, {"c": put(block(2))} if with_val else None, STATS, LOOKUP, CLASSES, "hash")
+
+
+def test_the_checkpoint_is_the_best_epoch(tmp_path):
+    told = []
+    result = train_cnn(SMALL, POINT, data(), 5, tmp_path / "unit", told.append)
+    assert tuple(told) == result.history
+    scored = score_zones(load_checkpoint(tmp_path / "unit"), {"c": block(2)}, LOOKUP)["c"]
+    assert np.array_equal(scored.confusion, result.validation.confusion)
+    assert scored.loss_sum == pytest.approx(result.validation.loss_sum)
+    best = result.history[result.best_epoch - 1]
+    assert best["val_loss"] == pytest.approx(scored.loss_sum / scored.confusion.sum())
+    provenance = load_checkpoint(tmp_path / "unit").provenance
+    assert (provenance["seed"], provenance["training_zones"]) == (5, ["a", "b"])
+
+
+def test_tiles_of_the_dataset_are_blocks(tmp_path):
+    tiles = cut_tiles(zone_arrays((24, 24), len(CLASSES), seed=0), 8)
+    only = CnnData({"b": tiles}, None, STATS, LOOKUP, CLASSES, "hash")
+    assert len(train_cnn(SMALL, POINT, only, 5, tmp_path).history) == 3
+
+
+def test_the_order_of_zones_does_not_matter(tmp_path):
+    given = data()
+    shuffled = CnnData(dict(sorted(given.train.items())), given.val, STATS, LOOKUP, CLASSES, "hash")
+    assert (
+        train_cnn(SMALL, POINT, data(), 5, tmp_path / "1").history
+        == train_cnn(SMALL, POINT, shuffled, 5, tmp_path / "2").history
+    )
+
+
+def test_refit_runs_all_epochs(tmp_path):
+    result = train_cnn(SMALL, POINT, data(with_val=False), 5, tmp_path)
+    assert result.validation is None
+    assert result.best_epoch == 3
+
+
+def test_a_gpu_that_is_not_there_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ConfigError, match="use_gpu"):
+        train_cnn(SMALL.model_copy(update={"use_gpu": True}), POINT, data(), 5, tmp_path)
+
+
+@pytest.mark.parametrize("wrong", [{"learning_rate": -1, "kernel_size": 3}, {"learning_rate": 1e-3, "kernel_size": 4}])
+def test_impossible_points_are_refused(wrong):
+    with pytest.raises(ValueError):
+        CnnPoint(**wrong)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_local")
+def test_two_ray_workers_are_one_process(tmp_path):
+    import ray
+
+    alone = train_cnn(SMALL, POINT, data(), 5, tmp_path / "alone")
+    told = []
+    settings = SMALL.model_copy(update={"num_workers": 2})
+    together = train_cnn(settings, POINT, data(put=ray.put), 5, tmp_path / "together", told.append)
+    assert tuple(told) == together.history
+    assert together.best_epoch == alone.best_epoch
+    for mine, theirs in zip(alone.history, together.history, strict=True):
+        assert mine["train_loss"] == pytest.approx(theirs["train_loss"], abs=1e-4)
+        assert mine["val_loss"] == pytest.approx(theirs["val_loss"], abs=1e-4)
+    assert together.validation.confusion.sum() == alone.validation.confusion.sum()
+    assert {path.name for path in (tmp_path / "together").iterdir()} == {"card.json", "weights.safetensors"}
+    expected = load_checkpoint(tmp_path / "alone").predict_proba(block(2).x)
+    assert np.allclose(load_checkpoint(tmp_path / "together").predict_proba(block(2).x), expected, atol=1e-3)

@@ -1,0 +1,188 @@
+"""The loop: what it promises about workers, ignored pixels, best weights and seeds."""
+
+import socket
+
+import numpy as np
+import pytest
+import torch
+import torch.multiprocessing as mp
+
+from cropray.legend import IGNORE
+from cropray.training import loop
+from cropray.training.loop import class_weights, epoch_shares, evaluate, fit
+from cropray.training.tiles import TileSet
+from tests.training.small_fits import (
+    LOOKUP,
+    N_CLASSES,
+    STATS,
+    Block,
+    block,
+    network,
+    one_of_two,
+    plain_epoch,
+    plan,
+    small_fit,
+    tile_set,
+)
+
+
+def on_two_workers(folder, function, **changes):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    mp.spawn(one_of_two, args=(port, str(folder), function, changes), nprocs=2)
+    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
+
+
+def test_two_workers_fit_as_one(tmp_path):
+    """With dropout, batch norm, augmentation and unequal shares; only the order of float sums differs."""
+    changes = {"augment": True, "class_weighting": "sqrt_inverse"}
+    one = small_fit(**changes)
+    first, second = on_two_workers(tmp_path, "small_fit", **changes)
+    assert first.history == second.history
+    assert np.array_equal(first.validation.confusion, second.validation.confusion)
+    assert all(torch.equal(first.weights[name], second.weights[name]) for name in first.weights)
+    for mine, theirs in zip(one.history, first.history, strict=True):
+        assert mine["train_loss"] == pytest.approx(theirs["train_loss"], abs=1e-4)
+        assert mine["val_loss"] == pytest.approx(theirs["val_loss"], abs=1e-4)
+    assert first.validation.confusion.sum() == one.validation.confusion.sum()
+
+
+@pytest.mark.parametrize("batch_size", [4, 1])
+def test_two_workers_take_the_same_steps_as_one(tmp_path, batch_size):
+    """Gradients agree in size, too; with batches of one tile, one of the workers has none."""
+    loss, weights = plain_epoch(batch_size=batch_size)
+    (first_loss, first), (_, second) = on_two_workers(tmp_path, "plain_epoch", batch_size=batch_size)
+    assert loss == pytest.approx(first_loss, abs=1e-5)
+    for name, value in weights.items():
+        assert torch.equal(first[name], second[name]), name
+        assert torch.allclose(first[name].double(), value.double(), atol=1e-4), name
+
+
+def test_shares_partition_every_batch(monkeypatch):
+    alone = list(epoch_shares(21, plan(augment=True), epoch=2))
+    assert sorted(np.concatenate([share.tiles for share in alone]).tolist()) == list(range(21))
+    assert {len(share.tiles) for share in alone} == {7}  # 21 tiles in batches of at most 8
+    monkeypatch.setattr(loop, "world_size", lambda: 3)
+    parts = []
+    for rank in range(3):
+        monkeypatch.setattr(loop, "_rank", lambda rank=rank: rank)
+        parts.append(list(epoch_shares(21, plan(augment=True), epoch=2)))
+    for whole, *shares in zip(alone, *parts, strict=True):
+        for field in ("tiles", "turns", "seeds"):
+            assert np.array_equal(np.concatenate([getattr(s, field) for s in shares]), getattr(whole, field))
+
+
+def test_epochs_differ_and_seeds_decide():
+    first, again, other = (list(epoch_shares(9, plan(), epoch)) for epoch in (1, 1, 2))
+    assert all(
+        np.array_equal(a.tiles, b.tiles) and np.array_equal(a.seeds, b.seeds) for a, b in zip(first, again, strict=True)
+    )
+    assert not np.array_equal(first[0].seeds, other[0].seeds)
+
+
+def test_same_seed_same_fit():
+    first, second, other = small_fit(), small_fit(), small_fit(seed=8)
+    assert first.history == second.history
+    assert all(torch.equal(first.weights[name], second.weights[name]) for name in first.weights)
+    assert first.history != other.history
+
+
+def test_ignored_pixels_do_not_matter_and_are_not_counted():
+    """Labels at ignored places may be anything that the lookup ignores; loss and scores see labelled pixels only."""
+    one, model = block(0), network().eval()
+    other = Block(one.x, np.where(one.labels == IGNORE, 200, one.labels).astype(np.uint8))
+    results = [evaluate(model, TileSet([b], LOOKUP, STATS), N_CLASSES) for b in (one, other)]
+    assert results[0].loss_sum == results[1].loss_sum
+    assert results[0].confusion.sum() == (one.labels != IGNORE).sum()
+    gradients = []
+    for labels in (one.labels, other.labels):
+        model = network(dropout=0.0)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+        kept = []
+        optimizer.register_step_pre_hook(lambda *_, m=model, k=kept: k.extend(p.grad.clone() for p in m.parameters()))
+        loop.train_epoch(
+            model, optimizer, TileSet([Block(one.x, labels)], LOOKUP, STATS), torch.ones(N_CLASSES), plan(), 1
+        )
+        gradients.append(kept)
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+def test_loss_is_the_mean_over_labelled_pixels_of_all_batches():
+    """Closed form: a network that answers zeros has loss ln 4 on every labelled pixel, however unevenly they lie."""
+    model = network()
+    torch.nn.init.zeros_(model.classifier.weight)
+    torch.nn.init.zeros_(model.classifier.bias)
+    tiles = tile_set(0)
+    tiles.blocks[0].labels[1:] = IGNORE
+    tiles.blocks[0].labels[3, 0, 0] = 1
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    loss = loop.train_epoch(model, optimizer, tiles, torch.ones(N_CLASSES), plan(batch_size=2), 1)
+    assert loss == pytest.approx(np.log(4))
+    assert evaluate(model, tiles, N_CLASSES).loss_sum == pytest.approx(
+        np.log(4) * (tiles.blocks[0].labels != IGNORE).sum()
+    )
+
+
+def test_best_weights_are_kept_not_the_last(monkeypatch):
+    """Validation is best in epoch 2 by decree; the weights returned must be those of epoch 2, and training stops at 5."""
+    losses, real, seen = iter([3.0, 1.0, 2.0, 2.0, 2.0, 0.0]), evaluate, []
+
+    def decreed(model, tiles, n_classes, batch_size):
+        seen.append({name: value.clone() for name, value in model.state_dict().items()})
+        result = real(model, tiles, n_classes, batch_size)
+        return loop.Evaluation(next(losses) * int(result.confusion.sum()), result.confusion)
+
+    monkeypatch.setattr(loop, "evaluate", decreed)
+    result = fit(network(), tile_set(0), tile_set(1), plan(epochs=50, patience=3))
+    assert result.best_epoch == 2
+    assert len(result.history) == 5
+    assert result.validation.loss_sum == pytest.approx(1.0 * result.validation.confusion.sum())
+    assert all(torch.equal(result.weights[name], seen[1][name]) for name in seen[1])
+    assert any(not torch.equal(result.weights[name], seen[4][name]) for name in seen[4])
+
+
+def test_monitor_can_be_macro_f1():
+    result = small_fit(monitor="val_macro_f1", epochs=4)
+    scores = [record["val_macro_f1"] for record in result.history]
+    assert scores[result.best_epoch - 1] == max(scores)
+
+
+def test_without_validation_all_epochs_are_run_and_the_last_is_kept():
+    told = []
+    result = fit(network(), tile_set(0), None, plan(epochs=5, patience=1), told.append)
+    assert result.best_epoch == len(result.history) == len(told) == 5
+    assert result.validation is None
+    assert set(told[0]) == {"epoch", "train_loss"}
+
+
+def test_a_fold_without_some_class_works():
+    train = tile_set(0)
+    train.blocks[0].labels[train.blocks[0].labels == 2] = IGNORE
+    result = fit(network(), train, tile_set(1), plan(class_weighting="sqrt_inverse"))
+    assert result.validation.confusion[2].sum() > 0  # it is scored, though it was never learnt
+    assert np.isfinite(result.history[-1]["val_loss"])
+
+
+def test_class_weights_have_mean_one_over_training_pixels():
+    counts = np.array([900, 100, 0])
+    weights = class_weights(counts, "sqrt_inverse")
+    # 1/30 : 1/10, scaled so that (900 w₀ + 100 w₁) / 1000 = 1
+    assert weights.tolist() == pytest.approx([1000 / 1200, 3000 / 1200, 0.0])
+    assert class_weights(counts, "none").tolist() == [1, 1, 1]
+
+
+def test_a_loss_that_is_no_number_stops_the_fit():
+    with pytest.raises(FloatingPointError, match=r"epoch 1 at learning rate 1e\+30; lower"):
+        fit(network(), tile_set(0), None, plan(learning_rate=1e30, batch_size=2))
+
+
+def test_no_tiles_is_said():
+    with pytest.raises(ValueError, match="no training tiles"):
+        fit(network(), TileSet([], LOOKUP, STATS), None, plan())
+
+
+def test_it_learns():
+    result = small_fit(epochs=30, patience=30, learning_rate=1e-2)
+    best = result.history[result.best_epoch - 1]
+    assert best["val_accuracy"] > 0.85  # classes differ in brightness by more than the noise; chance is 0.3

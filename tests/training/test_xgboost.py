@@ -1,0 +1,165 @@
+"""Boosted trees: the same trees in this process, on workers and by both engines; exact scores; honest files."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xgboost as xgb
+
+from cropray.errors import ConfigError, InputError, MissingArtefactError, SchemaError
+from cropray.legend import legend_from_names
+from cropray.training.pixel_blocks import PixelBlock, TreeData, class_indices, features
+from cropray.training.xgboost import XgbFit, XgboostPoint, XgboostSettings, load_booster, predict_proba, train_xgboost
+from tests.training.tree_rows import CLASSES, draw_rows, train_zones, tree_data, val_zones
+
+POINT = XgboostPoint(0.3, (3, 8))
+SMALL = XgboostSettings(max_depth=4)
+
+
+@pytest.fixture(scope="module")
+def fit(tmp_path_factory: pytest.TempPathFactory) -> tuple[XgbFit, Path]:
+    folder = tmp_path_factory.mktemp("fit")
+    return train_xgboost(SMALL, POINT, train_zones(), val_zones(), 0, folder), folder
+
+
+def same(one: XgbFit, other: XgbFit) -> None:
+    for a, b in zip(one.scores, other.scores, strict=True):
+        assert a.n_estimators == b.n_estimators
+        np.testing.assert_array_equal(a.confusion, b.confusion)
+        assert a.loss_sum == pytest.approx(b.loss_sum, rel=1e-6)
+    for a, b in zip(one.history, other.history, strict=True):
+        assert a == pytest.approx(b, rel=1e-5)
+
+
+def test_a_fit_learns(fit: tuple[XgbFit, Path]) -> None:
+    last = fit[0].scores[-1]
+    # 501 validation pixels, four classes: chance is one in four.
+    assert last.confusion.sum() == 501
+    assert np.trace(last.confusion) > 0.6 * 501
+
+
+def test_every_prefix_equals_a_fit_of_its_length(fit: tuple[XgbFit, Path], tmp_path: Path) -> None:
+    short = train_xgboost(SMALL, XgboostPoint(0.3, (3,)), train_zones(), val_zones(), 0, tmp_path)
+    np.testing.assert_array_equal(short.scores[0].confusion, fit[0].scores[0].confusion)
+    assert short.scores[0].loss_sum == fit[0].scores[0].loss_sum
+    assert short.history == fit[0].history[:3]
+
+
+def test_scores_follow_from_the_written_model(fit: tuple[XgbFit, Path]) -> None:
+    booster, val = load_booster(fit[1]), val_zones()
+    expected, loss_sum = np.zeros((4, 4), int), 0.0
+    for block in val.blocks.values():
+        x, true = features(block.rows), class_indices(block.rows, val.lookup())
+        probabilities = predict_proba(booster, x, 3)
+        np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
+        for t, p in zip(true, probabilities, strict=True):  # plain loop as an oracle
+            expected[t, p.argmax()] += 1
+            loss_sum -= float(np.log(np.float64(p[t])))
+    np.testing.assert_array_equal(fit[0].scores[0].confusion, expected)
+    assert fit[0].scores[0].loss_sum == pytest.approx(loss_sum, rel=1e-9)
+
+
+def test_the_learning_curve_ends_at_the_score(fit: tuple[XgbFit, Path]) -> None:
+    for score in fit[0].scores:
+        point = fit[0].history[score.n_estimators - 1]
+        assert point["step"] == score.n_estimators
+        assert point["val_loss"] == pytest.approx(score.loss_sum / 501, rel=1e-5)
+
+
+def test_trees_hold_for_raw_values(fit: tuple[XgbFit, Path]) -> None:
+    """Without our bins XGBoost sees fewer than 256 different values here, so its own are exact: the same trees."""
+    train = train_zones()
+    coarse = {z: PixelBlock(_coarse(block.rows), block.n_rows) for z, block in train.blocks.items()}
+    data = TreeData(coarse, CLASSES, "")
+    x = np.concatenate([features(block.rows) for block in coarse.values()])
+    y = np.concatenate([class_indices(block.rows, data.lookup()) for block in coarse.values()])
+    plain = xgb.train(SMALL.parameters(4, 0.3, 0), xgb.DMatrix(x.astype(np.float32), label=y, missing=0), 3)
+    folder = fit[1] / "coarse"
+    folder.mkdir()
+    train_xgboost(SMALL, XgboostPoint(0.3, (3,)), data, None, 0, folder)
+    np.testing.assert_array_equal(predict_proba(load_booster(folder), x), plain.inplace_predict(x, missing=0))
+
+
+def _coarse(rows):
+    for i, name in enumerate(rows.column_names):
+        if name.startswith("B"):
+            rows = rows.set_column(i, name, [rows[name].to_numpy() // 32 * 32])
+    return rows
+
+
+def test_zero_is_missing_and_not_dark(fit: tuple[XgbFit, Path]) -> None:
+    booster = load_booster(fit[1])
+    x = features(draw_rows(9, 50))
+    as_nan = np.where(x == 0, np.nan, x.astype(np.float32))
+    np.testing.assert_array_equal(predict_proba(booster, x), booster.inplace_predict(as_nan))
+    assert not np.array_equal(predict_proba(booster, x), booster.inplace_predict(x, missing=np.nan))
+
+
+def test_a_class_absent_from_training_keeps_its_place(tmp_path: Path) -> None:
+    train = tree_data(a=draw_rows(1, 300, ("maize", "wheat")))
+    fit = train_xgboost(SMALL, POINT, train, val_zones(), 0, tmp_path)
+    assert fit.scores[-1].confusion.shape == (4, 4)
+    assert fit.scores[-1].confusion[:, 0].sum() == 0  # beet was never seen, so it is never predicted
+    assert predict_proba(load_booster(tmp_path), np.zeros((0, 48), np.uint16)).shape == (0, 4)
+
+
+def test_a_refit_has_no_scores(tmp_path: Path) -> None:
+    fit = train_xgboost(SMALL, XgboostPoint(0.3, (4,)), train_zones(), None, 0, tmp_path)
+    assert fit.scores == ()
+    assert [set(point) for point in fit.history] == [{"step", "train_loss"}] * 4
+    assert load_booster(tmp_path).num_boosted_rounds() == 4
+
+
+def test_the_card_tells_classes_and_origin(fit: tuple[XgbFit, Path]) -> None:
+    card = json.loads((fit[1] / "card.json").read_text())
+    assert card["kind"] == "xgboost"
+    assert [record["name"] for record in card["classes"]] == ["beet", "maize", "rape", "wheat"]
+    assert card["features"][12] == "B03_01"
+    assert card["provenance"]["seed"] == 0
+    assert card["provenance"]["zones"] == ["a", "b", "c"]
+
+
+def test_damaged_models_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(MissingArtefactError, match="holds no trained trees"):
+        load_booster(tmp_path)
+    train_xgboost(SMALL, XgboostPoint(0.3, (2,)), train_zones(), None, 0, tmp_path)
+    model, card = tmp_path / "model.ubj", tmp_path / "card.json"
+    whole = model.read_bytes()
+    model.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(SchemaError, match="cannot be read"):
+        load_booster(tmp_path)
+    model.write_bytes(whole)
+    record = json.loads(card.read_text())
+    card.write_text(json.dumps({**record, "n_estimators": 9}))
+    with pytest.raises(SchemaError, match="its card says"):
+        load_booster(tmp_path)
+    card.write_text(json.dumps({**record, "kind": "cnn"}))
+    with pytest.raises(SchemaError, match="kind 'cnn'"):
+        load_booster(tmp_path)
+
+
+def test_unusable_settings_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="set num_workers to 1 or more"):
+        XgboostSettings(engine="xgboost_ray")
+    for trees in ((), (0, 5), (5, 3), (5, 5)):
+        with pytest.raises(ValueError, match="rising numbers"):
+            XgboostPoint(0.1, trees)
+    few = tree_data(a=draw_rows(1, 3))
+    with pytest.raises(ConfigError, match="3 training pixels cannot be divided among 4 workers"):
+        train_xgboost(XgboostSettings(num_workers=4), POINT, few, None, 0, tmp_path)
+    alone = TreeData(few.blocks, legend_from_names(["wheat"]).classes, "")
+    with pytest.raises(InputError, match="at least 2"):
+        train_xgboost(SMALL, POINT, alone, None, 0, tmp_path)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_local")
+@pytest.mark.parametrize("engine", ["ray_train", "xgboost_ray"])
+@pytest.mark.parametrize("n_workers", [1, 2])
+def test_engines_and_workers_agree(fit: tuple[XgbFit, Path], engine: str, n_workers: int, tmp_path: Path) -> None:
+    settings = XgboostSettings(max_depth=4, engine=engine, num_workers=n_workers)
+    other = train_xgboost(settings, POINT, train_zones(), val_zones(), 0, tmp_path)
+    same(fit[0], other)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["card.json", "model.ubj"]

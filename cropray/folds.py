@@ -55,5 +55,6 @@ def make_folds(zones: Mapping[str, Mapping[str, int]], groups: Mapping[str, str]
 
 def _open_folds(members: Sequence[Sequence[str]], n_zones: int) -> list[int]:
     """Folds that may still take a zone: sizes differ by at most one."""
-    largest = -(-n_zones // len(members))
-    return [fold for fold, zones in enumerate(members) if len(zones) < largest]
+    smallest, n_larger = divmod(n_zones, len(members))
+    may_grow = sum(len(zones) > smallest for zones in members) < n_larger
+    return [fold for fold, zones in enumerate(members) if len(zones) < smallest + may_grow]

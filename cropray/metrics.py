@@ -134,7 +134,9 @@ def check_cube(cube: Counts, zone_ids: Sequence[str], n_labelled: Mapping[str, i
     Raises:
         AccountingError: a zone is missing, or a sum differs.
     """
-    counted = dict(zip(zone_ids, cube.sum((1, 2)).tolist(), strict=True))
+    counted: dict[str, int] = {}
+    for zone_id, n in zip(zone_ids, cube.sum((1, 2)).tolist(), strict=True):
+        counted[zone_id] = counted.get(zone_id, 0) + n  # a zone that comes twice must not hide behind itself
     if counted != dict(n_labelled):
         wrong = {z: (counted.get(z), n_labelled.get(z)) for z in {*counted, *n_labelled}}
         listing = ", ".join(f"{z}: counted {a}, manifest {b}" for z, (a, b) in sorted(wrong.items()) if a != b)

@@ -165,6 +165,10 @@ class Workspace:
         """Record what a finished artefact was made from."""
         write_json(self.stamp(stage, unit), {"inputs": inputs})
 
+    def mark_stale(self, stage: str, unit: str) -> None:
+        """Forget what an artefact was made from, before it is made again: a failure may replace a part of it."""
+        self.stamp(stage, unit).unlink(missing_ok=True)
+
 
 def require(path: Path, made_by: str) -> Path:
     """The path of an artefact that an earlier stage wrote.
@@ -194,13 +198,16 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """A temporary folder beside `path`; it replaces `path` when the block ends well, and is removed otherwise."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    old = temporary.with_name(f"{temporary.name}.old")  # moved aside first: deleting in place would show half a folder
     temporary.mkdir()
     try:
         yield temporary
-        shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(path, old)
         os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def write_json(path: Path, value: object) -> None:
@@ -221,12 +228,17 @@ def folder_hash(path: Path) -> str:
     return fingerprint([[str(file.relative_to(path)), file_hash(file)] for file in files])
 
 
-def code_hash(*packages: str) -> str:
-    """SHA-256 over the sources of some of cropray's subpackages: a stage's code version."""
+def code_hash(*names: str) -> str:
+    """SHA-256 over the sources of some of cropray's modules and subpackages: a stage's code version.
+
+    Raises:
+        ValueError: a name is neither.
+    """
     root = Path(str(resources.files("cropray")))
-    files = sorted(
-        file
-        for name in packages
-        for file in ([root / f"{name}.py"] if (root / f"{name}.py").exists() else (root / name).rglob("*.py"))
-    )
-    return fingerprint([[str(file.relative_to(root)), file_hash(file)] for file in files])
+    files: list[Path] = []
+    for name in names:
+        found = [*root.glob(f"{name}.py"), *(root / name).rglob("*.py")]
+        if not found:
+            raise ValueError(f"cropray has no module or package '{name}' whose code could be hashed")
+        files += found
+    return fingerprint([[str(file.relative_to(root)), file_hash(file)] for file in sorted(files)])

@@ -4,6 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("cropray", deadline=None)  # a busy machine is no failure
+settings.load_profile("cropray")
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "real"
 
@@ -25,3 +29,25 @@ def ray_local():
     os.environ.pop("RAY_ADDRESS", None)
     with ray_session(ClusterSettings(num_cpus=2, object_store_gb=0.5), needs_dashboard=True):
         yield
+
+
+@pytest.fixture(scope="session")
+def landscape(tmp_path_factory):
+    """A small drawn landscape: raw inputs only; tests must not change them."""
+    from cropray.landscape.draw import draw_landscape
+    from cropray.landscape.settings import LandscapeSettings
+
+    settings = LandscapeSettings(n_regions=2, zones_per_region=3, zone_px=32, gap_px=30, scenes_per_month=2)
+    return draw_landscape(settings, tmp_path_factory.mktemp("landscape") / "raw")
+
+
+@pytest.fixture(scope="session")
+def finished(landscape, ray_local, tmp_path_factory):
+    """A job on the small landscape with every stage run once: its config file."""
+    from cropray.stages.pipeline import PIPELINE, run_stages
+    from tests.jobs import job, write_job
+
+    folder = tmp_path_factory.mktemp("finished")
+    config = write_job(job(landscape, folder / "work"), folder)
+    run_stages(tuple(PIPELINE), config, ())
+    return config

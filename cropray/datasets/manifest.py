@@ -170,9 +170,12 @@ def load_manifest(path: Path) -> Manifest:
     except json.JSONDecodeError as error:
         raise SchemaError(f"manifest '{path}' is damaged ({error}); run `cropray dataset` again") from None
     check_version(raw.get("schema_version") if isinstance(raw, dict) else None, f"'{path.parent}'")
-    zones = tuple(ZoneEntry(**{**zone, "sums": _sums(zone["sums"])}) for zone in raw["zones"])
-    classes = tuple(CropClass(**record) for record in raw["classes"])
-    return Manifest(**{**raw, "zones": zones, "classes": classes, "notes": tuple(raw["notes"])})
+    try:
+        zones = tuple(ZoneEntry(**{**zone, "sums": _sums(zone["sums"])}) for zone in raw["zones"])
+        classes = tuple(CropClass(**record) for record in raw["classes"])
+        return Manifest(**{**raw, "zones": zones, "classes": classes, "notes": tuple(raw["notes"])})
+    except (KeyError, TypeError) as error:
+        raise SchemaError(f"manifest '{path}' is damaged ({error}); run `cropray dataset` again") from None
 
 
 def _sums(raw: Mapping[str, Any]) -> BandSums:

@@ -3,8 +3,9 @@
 Axes: B batch, C channels, T months, P pixels of the tile (H · W flattened).
 
 A Conv1d over B · P series is written as a Conv2d with kernel (k, 1) over [B, C, T, P]: the same arithmetic without a
-transposed copy, and batch normalisation finds its channels contiguous. Measured on one core (12 months, 32 channels,
-24 × 24 px, forward and backward): 4.7 ms a tile against 6.2 ms for Conv1d, and 1.2 against 5.0 ms for the norm.
+transposed copy, and batch normalisation finds its channels contiguous. A whole training step of a narrow network (32
+channels over time, U-Net 16-32-64-64, 24 × 24 px, one core) takes 9–11 ms of CPU a tile; 16–17 ms with Conv1d and
+16–21 ms with Conv3d.
 """
 
 from typing import Final, Literal

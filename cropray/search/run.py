@@ -128,10 +128,16 @@ def run_units(
         ),
     )
     grid = tuner.fit()
-    failures = {
-        pending[result.config["unit"]].unit.title: str(result.error).strip().splitlines()[-1]
+    errors = {
+        result.config["unit"]: str(result.error).strip().splitlines()[-1]
         for result in grid
         if result.error is not None and result.config is not None
+    }
+    # The folders decide: a trial whose process died early may have an error but no config (Trial.last_result).
+    failures = {
+        job.unit.title: errors.get(name, "its process died; see Ray's logs, and lower max_concurrent if memory ran out")
+        for name, job in pending.items()
+        if not job.is_finished
     }
     if failures:
         raise StageFailedError("search", failures, len(jobs) - len(failures))
@@ -152,6 +158,10 @@ class _Finished(tune.Callback):  # type: ignore[misc]  # ray is untyped
     def __init__(self, jobs: Mapping[str, UnitJob], on_finished: Callable[[UnitJob], None]) -> None:
         self._jobs = jobs
         self._on_finished = on_finished
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune saves its callbacks to restore them elsewhere, this one belongs to the running driver."""
+        return {}
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:  # noqa: ARG002
         self._on_finished(self._jobs[trial.config["unit"]])

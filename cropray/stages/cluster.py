@@ -3,6 +3,8 @@
 import contextlib
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 
 import ray
@@ -38,6 +40,7 @@ def ray_session(settings: ClusterSettings, *, needs_dashboard: bool = False) -> 
         return
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    on_terminate = signal.getsignal(signal.SIGTERM)
     address = settings.address or os.environ.get("RAY_ADDRESS")
     common = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": True}
     if address:
@@ -51,6 +54,9 @@ def ray_session(settings: ClusterSettings, *, needs_dashboard: bool = False) -> 
             object_store_memory=None if store is None else int(store * 1e9),
             **common,
         )
+    # Ray's core installs a handler that aborts the process on SIGTERM, before anything could be stopped in order.
+    if on_terminate is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_terminate)
     _quieten_ray_data()
     try:
         yield
@@ -63,4 +69,5 @@ def _quieten_ray_data() -> None:
     logger = logging.getLogger("ray.data")
     for handler in [handler for handler in logger.handlers if isinstance(handler, PlainRayHandler)]:
         logger.removeHandler(handler)
+    logger.setLevel(logging.INFO)
     logger.propagate = False

@@ -16,6 +16,7 @@ from cropray.tracking import EvaluationRecord, ModelPackage, Run, Tracker
 from cropray.workspace import Workspace, folder_hash, require
 
 LABELS: Final = {"cnn": "CNN", "xgboost": "XGBoost"}
+STEP_NAMES: Final = {"cnn": "epoch", "xgboost": "boosting round"}
 
 
 def load_search(workspace: Workspace, model: str) -> tuple[dict[str, Any], tuple[ConfigurationResult, ...]]:
@@ -59,6 +60,7 @@ def load_model_result(workspace: Workspace, manifest: Manifest, model: str) -> M
         zone_ids=tuple(scores["zone_ids"]),
         cube=cube,
         loss_sum=scores["loss_sum"],
+        step_name=STEP_NAMES[model],
         intervals={key: (low, high) for key, (low, high) in scores["intervals"].items()},
     )
 

@@ -54,6 +54,8 @@ def run_zone_tasks(
     todo = [t for t in tasks if overwrite or not workspace.is_current(stage, t.zone_id, t.inputs, t.outputs)]
     if len(todo) < len(tasks):
         progress.note(f"{len(tasks) - len(todo)} of {len(tasks)} zones are up to date and skipped")
+    for task in todo:
+        workspace.mark_stale(stage, task.zone_id)
     results: dict[str, ResultT] = {}
     failures: dict[str, str] = {}
     inputs = {task.zone_id: task.inputs for task in todo}

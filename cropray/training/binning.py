@@ -17,7 +17,6 @@ from cropray.bands import N_FEATURES, NODATA
 N_VALUES: Final = 1 << 16  # of uint16 digital numbers
 
 Counts = npt.NDArray[np.int64]
-Edges = tuple[npt.NDArray[np.uint16], ...]
 
 
 def count_values(features: npt.NDArray[np.uint16]) -> Counts:
@@ -37,39 +36,25 @@ def no_counts() -> Counts:
     return np.zeros((N_FEATURES, N_VALUES), np.int64)
 
 
-def bin_edges(counts: Counts, max_bin: int) -> Edges:
-    """Lower edge of each bin, per feature: the exact quantiles k/max_bin of the values that are not missing.
+def bin_table(counts: Counts, max_bin: int) -> npt.NDArray[np.uint16]:
+    """For every digital number the lower edge of its bin.
+
+    The edges are the exact quantiles k/max_bin of the values that are not missing; a feature with at most `max_bin`
+    different values gets one bin for each. 0, missing, stays 0. A number below the first edge, which only rows that
+    were not counted can have, gets that edge: the same bin.
 
     Args:
         counts: [F, 65536] rows per digital number.
-        max_bin: most bins per feature; a feature with fewer different values gets one bin for each.
+        max_bin: most bins per feature.
 
     Returns:
-        Per feature a rising array, empty where every value is missing.
+        [F, 65536] uint16.
     """
-    return tuple(_edges(column, max_bin) for column in counts)
-
-
-def lower_to_edges(features: npt.NDArray[np.uint16], edges: Edges) -> npt.NDArray[np.uint16]:
-    """Replace each value by the largest edge that is not above it; 0, missing, stays 0.
-
-    A value below the first edge, which only validation rows can have, becomes that edge: the same bin.
-
-    Args:
-        features: [N, F] digital numbers, 0 = missing.
-        edges: per feature, from `bin_edges`.
-    """
-    lowered = np.empty_like(features)
-    for index, (column, edge) in enumerate(zip(features.T, edges, strict=True)):
-        if len(edge) == 0:
-            lowered[:, index] = NODATA
-            continue
-        bins = np.maximum(np.searchsorted(edge, column, side="right"), 1) - 1
-        lowered[:, index] = np.where(column == NODATA, NODATA, edge[bins])
-    return lowered
+    return np.stack([_lower_edges(_edges(column, max_bin)) for column in counts])
 
 
 def _edges(counts: npt.NDArray[np.int64], max_bin: int) -> npt.NDArray[np.uint16]:
+    """Rising, empty where every value is missing."""
     present = counts.copy()
     present[NODATA] = 0
     values = np.flatnonzero(present)
@@ -78,3 +63,12 @@ def _edges(counts: npt.NDArray[np.int64], max_bin: int) -> npt.NDArray[np.uint16
         ranks = np.arange(max_bin) * total // max_bin  # row number of each quantile among the sorted rows
         values = np.unique(np.searchsorted(np.cumsum(present), ranks, side="right"))
     return values.astype(np.uint16)
+
+
+def _lower_edges(edges: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
+    if len(edges) == 0:
+        return np.zeros(N_VALUES, np.uint16)
+    bins = np.searchsorted(edges, np.arange(N_VALUES), side="right") - 1
+    lowered = edges[np.maximum(bins, 0)]
+    lowered[NODATA] = NODATA
+    return lowered

@@ -15,7 +15,6 @@ import xgboost as xgb
 from cropray.bands import FEATURE_COLUMNS, NODATA
 from cropray.errors import AccountingError, SchemaError
 from cropray.legend import IGNORE, CropClass
-from cropray.training.binning import Edges, lower_to_edges
 
 if TYPE_CHECKING:
     from ray import ObjectRef
@@ -101,9 +100,20 @@ def checked_rows(zone_id: str, block: PixelBlock, rows: pa.Table) -> pa.Table:
     return rows
 
 
-def features(rows: pa.Table) -> npt.NDArray[np.uint16]:
-    """[N, 48] uint16 digital numbers in the order of `FEATURE_COLUMNS`, 0 = missing."""
-    return np.stack([rows[name].to_numpy() for name in FEATURE_COLUMNS], axis=1)
+def features(rows: pa.Table, table: npt.NDArray[np.uint16] | None = None) -> npt.NDArray[np.uint16]:
+    """Features of some rows.
+
+    Args:
+        rows: a pixel table.
+        table: [48, 65536] digital number → what to put in its place, from `binning.bin_table`; None: raw values.
+
+    Returns:
+        [N, 48] uint16 digital numbers in the order of `FEATURE_COLUMNS`, 0 = missing.
+    """
+    columns = (rows[name].to_numpy() for name in FEATURE_COLUMNS)
+    if table is None:
+        return np.stack(list(columns), axis=1)
+    return np.stack([numbers[column] for numbers, column in zip(table, columns, strict=True)], axis=1)
 
 
 def class_indices(rows: pa.Table, lookup: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -124,14 +134,19 @@ def class_indices(rows: pa.Table, lookup: npt.NDArray[np.uint8]) -> npt.NDArray[
 
 
 class BlockBatches(xgb.DataIter):  # type: ignore[misc]  # xgboost has no types
-    """Feeds rows of blocks to XGBoost's quantile matrix, batch by batch, as uint16: no float copy is ever made."""
+    """Feeds rows of blocks to XGBoost's quantile matrix, batch by batch, as uint16: no float copy is ever made.
 
-    def __init__(self, tables: Sequence[pa.Table], lookup: npt.NDArray[np.uint8], edges: Edges) -> None:
+    `lookup` is the dataset's class lookup, `table` the fit's `bin_table`.
+    """
+
+    def __init__(
+        self, tables: Sequence[pa.Table], lookup: npt.NDArray[np.uint8], table: npt.NDArray[np.uint16]
+    ) -> None:
         self._batches = [
             table.slice(start, BATCH_ROWS) for table in tables for start in range(0, table.num_rows, BATCH_ROWS)
         ]
         self._lookup = lookup
-        self._edges = edges
+        self._table = table
         self._next = 0
         super().__init__()
 
@@ -145,7 +160,7 @@ class BlockBatches(xgb.DataIter):  # type: ignore[misc]  # xgboost has no types
             return False
         rows = self._batches[self._next]
         self._next += 1
-        input_data(data=lower_to_edges(features(rows), self._edges), label=class_indices(rows, self._lookup))
+        input_data(data=features(rows, self._table), label=class_indices(rows, self._lookup))
         return True
 
 

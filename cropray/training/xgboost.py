@@ -1,8 +1,8 @@
 """Boosted trees: one fit, in this process or on Ray, by either of two engines.
 
 `ray_train` builds a quantile matrix from Arrow batches in each worker of Ray Train; `xgboost_ray` hands pandas
-frames to the actors of xgboost-ray. Both give the same trees for the same rows. All class ids are the dataset's,
-so a fold or a worker may lack classes.
+frames to the actors of xgboost-ray. Features are binned exactly beforehand (`binning`), so engines and numbers of
+workers give the same trees for the same rows. All class ids are the dataset's: a fold or a worker may lack classes.
 """
 
 import shutil
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import ray
 import ray.train
@@ -22,7 +23,7 @@ from ray.train.xgboost import XGBoostTrainer
 from cropray.bands import FEATURE_COLUMNS, NODATA
 from cropray.errors import ConfigError, InputError
 from cropray.settings import Settings
-from cropray.training.binning import Counts, Edges, bin_edges, count_values, lower_to_edges, no_counts
+from cropray.training.binning import Counts, bin_table, count_values, no_counts
 from cropray.training.pixel_blocks import (
     BlockBatches,
     PixelBlock,
@@ -66,7 +67,8 @@ class XgboostSettings(Settings):
     """How trees are grown and where."""
 
     engine: Literal["ray_train", "xgboost_ray"] = "ray_train"
-    """Who trains when there are workers: `ray_train` measures faster and smaller."""
+    """Who trains when there are workers. Both grow the same trees. `ray_train` takes half the memory (2.3 against
+    4.6 GiB for 1.6 million pixels on two workers) and no unmaintained package; `xgboost_ray` starts 10 s sooner."""
     num_workers: int = Field(default=0, ge=0)
     """Workers of one fit; 0 trains in the calling process, which is best on one machine."""
     cpus_per_worker: int = Field(default=1, ge=1)
@@ -154,8 +156,8 @@ def train_xgboost(
     parameters = settings.parameters(train.n_classes, point.learning_rate, seed)
     if settings.num_workers:
         train, val = _stored(train), None if val is None else _stored(val)
-    edges = bin_edges(_count_values(settings, train), settings.max_bin)
-    job = FitJob(settings, parameters, point.n_estimators[-1], edges, train, val)
+    table = bin_table(_count_values(settings, train), settings.max_bin)
+    job = FitJob(settings, parameters, point.n_estimators[-1], table, train, val)
     fitted = _ENGINES[settings.engine](job, folder) if settings.num_workers else _fit(job)
     booster = fitted.booster()
     provenance = {"settings": settings.model_dump(mode="json"), "point": asdict(point), "seed": seed}
@@ -171,8 +173,8 @@ class FitJob:
     settings: XgboostSettings
     parameters: Mapping[str, Any]
     n_rounds: int
-    edges: Edges
-    """Of the bins, per feature."""
+    table: npt.NDArray[np.uint16]
+    """[48, 65536] digital number → lower edge of its bin."""
     train: TreeData
     val: TreeData | None
 
@@ -210,7 +212,7 @@ def _fit(job: FitJob, rank: int = 0, n_workers: int = 1) -> Fitted:
     max_bin, n_threads = job.settings.max_bin, job.settings.cpus_per_worker
     matrices: dict[str, xgb.QuantileDMatrix] = {}
     for name, data in job.matrices().items():
-        batches = BlockBatches(_worker_tables(data, rank, n_workers), data.lookup(), job.edges)
+        batches = BlockBatches(_worker_tables(data, rank, n_workers), data.lookup(), job.table)
         matrices[name] = quantile_matrix(batches, max_bin, n_threads, ref=matrices.get("train"))
     curves: dict[str, dict[str, list[float]]] = {}
     booster = xgb.train(
@@ -279,14 +281,14 @@ def _frames(job: FitJob, data: TreeData) -> list["ray.ObjectRef[pd.DataFrame]"]:
     """One frame in the object store for each worker, with the rows that `ray_train` would give it."""
     n_workers = job.settings.num_workers
     make = ray.remote(_frame).options(num_cpus=1, scheduling_strategy="DEFAULT")
-    return [make.remote(data, job.edges, rank, n_workers) for rank in range(n_workers)]
+    return [make.remote(data, job.table, rank, n_workers) for rank in range(n_workers)]
 
 
-def _frame(data: TreeData, edges: Edges, rank: int, n_workers: int) -> "pd.DataFrame":
+def _frame(data: TreeData, table: npt.NDArray[np.uint16], rank: int, n_workers: int) -> "pd.DataFrame":
     import pandas as pd  # noqa: PLC0415 - this engine's own form of data
 
     rows = pa.concat_tables(_worker_tables(data, rank, n_workers))
-    values = lower_to_edges(features(rows), edges).astype(np.float32)
+    values = features(rows, table).astype(np.float32)
     values[values == NODATA] = np.nan
     frame = pd.DataFrame(values, columns=list(FEATURE_COLUMNS))
     return frame.assign(**{LABEL: class_indices(rows, data.lookup())})

@@ -15,7 +15,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import psutil
 
 from cropray.training.pixel_blocks import PixelBlock, TreeData
 from cropray.training.xgboost import XgboostPoint, XgboostSettings, train_xgboost
@@ -45,14 +44,27 @@ class MemoryWatch(threading.Thread):
 
 
 def _size() -> int:
-    own = psutil.Process()
-    total = 0
-    for process in [own, *own.children(recursive=True)]:
-        try:
-            total += process.memory_full_info().pss
-        except psutil.Error:  # it ended between listing and asking
-            continue
-    return total
+    """Bytes of this process and all below it; Linux only."""
+    parents = {int(path.name): _parent(path) for path in Path("/proc").glob("[0-9]*")}
+    family = {os.getpid()}
+    while more := {pid for pid, parent in parents.items() if parent in family} - family:
+        family |= more
+    return sum(map(_proportional_set_size, family))
+
+
+def _parent(process: Path) -> int | None:
+    try:
+        return int((process / "stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:  # it ended meanwhile
+        return None
+
+
+def _proportional_set_size(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
 
 
 def _data() -> TreeData:

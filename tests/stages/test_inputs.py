@@ -1,0 +1,76 @@
+"""The zones of a run, and fingerprints of what came in."""
+
+import dataclasses
+import os
+
+import pytest
+
+from cropray.config import JobConfig
+from cropray.errors import ConfigError
+from cropray.stages.inputs import (
+    artefact_fingerprint,
+    job_zones,
+    season_of,
+    source_fingerprint,
+    zone_fingerprint,
+)
+from cropray.zones import bundled_zones, write_zones
+from tests.synthetic import zone
+
+
+def job(tmp_path, **changes):
+    """The least that a job needs to say."""
+    sources = {"imagery": {"folder": tmp_path}, "parcels": {"path": tmp_path / "parcels.gpkg"}}
+    return JobConfig.model_validate({"name": "small", "workspace": tmp_path / "work", **sources, **changes})
+
+
+def test_a_job_takes_the_bundled_zones_or_its_own(tmp_path):
+    table = tmp_path / "zones.csv"
+    own = (zone("a"), zone("b", "test"))
+    write_zones(own, table)
+    assert job_zones(job(tmp_path)) == bundled_zones()
+    assert job_zones(job(tmp_path, zone_table=table)) == own
+    assert job_zones(job(tmp_path, zone_table=table, zones=["b"])) == own[1:]
+    with pytest.raises(ConfigError, match="atlantis"):
+        job_zones(job(tmp_path, zone_table=table, zones=["atlantis"]))
+
+
+def test_the_zone_table_s_season_goes_before_the_job_s(tmp_path):
+    winter = dataclasses.replace(zone(), season_start="2018-10")
+    assert season_of(zone(), job(tmp_path, season_start="2023-01")) == "2023-01"
+    assert season_of(winter, job(tmp_path, season_start="2023-01")) == "2018-10"
+
+
+def test_every_field_of_a_zone_is_in_its_fingerprint():
+    base = zone()
+    others = [
+        zone("z-2"), zone(split="test"), zone(region="south"), zone(x_min=600_010.0), zone(y_max=5_400_010.0),
+        zone(size=65), zone(epsg=32632), dataclasses.replace(base, season_start="2023-02"),
+    ]  # fmt: skip
+    assert zone_fingerprint(base) == zone_fingerprint(zone())
+    assert len({zone_fingerprint(z) for z in (base, *others)}) == len(others) + 1
+
+
+def test_raw_files_are_known_by_name_size_and_time(tmp_path):
+    a, b = tmp_path / "a", tmp_path / "b"
+    a.write_text("x")
+    b.write_text("y")
+    first = source_fingerprint([a, b])
+    assert first == source_fingerprint([b, a])
+    assert first != source_fingerprint([a])
+    os.utime(a, ns=(0, 0))
+    second = source_fingerprint([a, b])
+    a.write_text("xx")
+    os.utime(a, ns=(0, 0))
+    assert len({first, second, source_fingerprint([a, b])}) == 3
+
+
+def test_artefacts_are_known_by_their_bytes(tmp_path):
+    a = tmp_path / "a"
+    missing = artefact_fingerprint([a])
+    a.write_text("x")
+    first = artefact_fingerprint([a])
+    os.utime(a, ns=(0, 0))
+    assert artefact_fingerprint([a]) == first  # written again with the same content
+    a.write_text("y")
+    assert len({missing, first, artefact_fingerprint([a])}) == 3

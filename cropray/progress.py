@@ -12,7 +12,7 @@ LOG_EVERY_S: Final = 5  # least time between two counting lines where they canno
 class Progress:
     """Prints one line per stage event; on a terminal the counting line is rewritten in place."""
 
-    stream: TextIO = sys.stdout
+    stream: TextIO = field(default_factory=lambda: sys.stdout)
     _started: float = field(default=0.0, init=False)
     _printed: float = field(default=0.0, init=False)
     _open_line: bool = field(default=False, init=False)

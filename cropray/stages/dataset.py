@@ -19,7 +19,7 @@ from cropray.settings import fingerprint
 from cropray.stages.cluster import ray_session
 from cropray.stages.inputs import artefact_fingerprint, job_zones, source_fingerprint, zone_fingerprint
 from cropray.stages.zone_jobs import ZoneOutcome, ZoneTask, attempt
-from cropray.workspace import code_hash, whole_file
+from cropray.workspace import Workspace, code_hash, whole_file
 from cropray.zones import Zone
 
 
@@ -55,6 +55,7 @@ def run(job: JobConfig, progress: Progress) -> None:
         ZoneJob(z, folds.get(z.zone_id), job.dataset.tile_size, names, trims.get(z.zone_id, Trim()), workspace)
         for z in zones
     ]
+    _forget(workspace)
     with ray_session(job.cluster):
         entries = _build(jobs, progress)
     _finish(job, progress, "parcels", legend, entries)
@@ -73,10 +74,17 @@ def _run_points(job: JobConfig, progress: Progress) -> None:
         return
     table = read_points(job.points.path)
     legend = points_legend(table)
+    _forget(workspace)
     write_points(table, workspace, legend)
     entries = points_entries(table, workspace, legend, job.dataset.n_folds)
     _finish(job, progress, "points", legend, entries)
     workspace.mark_current("dataset", "all", inputs)
+
+
+def _forget(workspace: Workspace) -> None:
+    """Drop the manifest before partitions change: it must never describe others than it was written with."""
+    workspace.mark_stale("dataset", "all")
+    workspace.manifest.unlink(missing_ok=True)
 
 
 def _build(jobs: Sequence[ZoneJob], progress: Progress) -> list[ZoneEntry]:
@@ -166,6 +174,7 @@ def _fingerprint(job: JobConfig, zones: Sequence[Zone]) -> str:
             workspace.n_obs(zone.zone_id),
             workspace.labels(zone.zone_id),
             workspace.parcel_index(zone.zone_id),
+            workspace.parcels(zone.zone_id),
         )
     ]
     return fingerprint(

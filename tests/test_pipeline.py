@@ -107,7 +107,7 @@ def test_another_seed_is_other_units_and_the_first_ones_stay(finished, tmp_path)
     content["search"] |= {"xgboost": {"n_estimators": [4], "learning_rate": [0.3]}}
     content["workspace"] = str(tmp_path / "work")
     (tmp_path / "work").mkdir()
-    os.symlink(workspace.dataset, tmp_path / "work" / "dataset")
+    (tmp_path / "work" / "dataset").symlink_to(workspace.dataset)
     run_stages(["search"], write_job(content, tmp_path), ())
     other = {path.parent.name for path in (tmp_path / "work" / "search").rglob("result.json")}
     assert len(other) == 4  # three folds and the refit

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import ray
 import ray.data
 
@@ -41,20 +43,32 @@ def load_tiles(workspace: Workspace, zone_ids: Sequence[str]) -> dict[str, "ray.
 
 def _load(folders: dict[str, Path], columns: Sequence[str]) -> dict[str, "ray.ObjectRef[pa.Table]"]:
     files = [str(file) for folder in folders.values() for file in sorted(require(folder, "dataset").glob("*.parquet"))]
-    dataset = ray.data.read_parquet(
-        files, columns=["zone_id", *columns], partitioning=None, override_num_blocks=len(files), num_cpus=READ_CPUS
-    )
     try:
+        dataset = ray.data.read_parquet(
+            files, columns=["zone_id", *columns], partitioning=None, override_num_blocks=len(files), num_cpus=READ_CPUS
+        )
         blocks = dataset.to_arrow_refs()
         parts: dict[str, list[ray.ObjectRef[pa.Table]]] = {zone: [] for zone in folders}
         held = ray.get([_zones_of.remote(block) for block in blocks])
-    except ray.exceptions.RayError as error:
+    except (ray.exceptions.RayError, pa.ArrowException, OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[-1]
-        raise SchemaError(f"the dataset cannot be read ({reason}); run `cropray dataset CONFIG.yaml` again") from error
+        where = _damaged(files) or "the dataset"
+        raise SchemaError(f"{where} cannot be read ({reason}); run `cropray dataset CONFIG.yaml` again") from error
     for block, zones in zip(blocks, held, strict=True):
         for zone in zones:
             parts[zone].append(block)
     return {zone: _one_table.remote(zone, list(columns), *blocks) for zone, blocks in parts.items()}
+
+
+def _damaged(files: Sequence[str]) -> str:
+    """The shards that cannot be opened: Ray Data does not say which one stopped it."""
+    found = []
+    for file in files:
+        try:
+            pq.ParquetFile(file).read()
+        except (OSError, pa.ArrowException):
+            found.append(f"shard '{file}'")
+    return ", ".join(found)
 
 
 @ray.remote(num_cpus=READ_CPUS)  # type: ignore[untyped-decorator]  # ray is untyped
@@ -65,7 +79,7 @@ def _zones_of(block: pa.Table) -> list[str]:
 @ray.remote(num_cpus=READ_CPUS)  # type: ignore[untyped-decorator]  # ray is untyped
 def _one_table(zone: str, columns: list[str], *blocks: pa.Table) -> pa.Table:
     table = pa.concat_tables(blocks)
-    return table.filter(pa.compute.equal(table["zone_id"], zone)).select(columns).combine_chunks()
+    return table.filter(pc.equal(table["zone_id"], zone)).select(columns).combine_chunks()
 
 
 @ray.remote(num_cpus=READ_CPUS)  # type: ignore[untyped-decorator]  # ray is untyped

@@ -9,8 +9,12 @@ Files, all a function of the settings alone:
     landscape.json            the settings, written last
 """
 
+import concurrent.futures
+import contextlib
 import datetime as dt
+import functools
 import json
+import multiprocessing
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -64,8 +68,16 @@ class LandscapeFiles:
         return self.folder / "zones.csv"
 
 
-def draw_landscape(settings: LandscapeSettings, folder: Path, progress: Progress | None = None) -> LandscapeFiles:
+def draw_landscape(
+    settings: LandscapeSettings, folder: Path, progress: Progress | None = None, n_processes: int = 1
+) -> LandscapeFiles:
     """Write a landscape, or keep the one that stands when it is what the settings describe.
+
+    Args:
+        settings: what to draw.
+        folder: where; it is written whole.
+        progress: told of each region.
+        n_processes: regions drawn at a time; the bytes do not depend on it.
 
     Raises:
         InputError: the folder holds something else than a drawn landscape.
@@ -79,7 +91,7 @@ def draw_landscape(settings: LandscapeSettings, folder: Path, progress: Progress
         return LandscapeFiles(folder)
     report = progress or (lambda _what, _done, _total: None)
     with whole_folder(folder) as temporary:
-        _draw(settings, LandscapeFiles(temporary), report)
+        _draw(settings, LandscapeFiles(temporary), report, n_processes)
         write_json(temporary / _RECORD, record)
     return LandscapeFiles(folder)
 
@@ -97,24 +109,36 @@ def _read_record(folder: Path) -> object:
         return None
 
 
-def _draw(settings: LandscapeSettings, target: LandscapeFiles, report: Progress) -> None:
+def _draw(settings: LandscapeSettings, target: LandscapeFiles, report: Progress, n_processes: int) -> None:
     styles = REGION_STYLES[: settings.n_regions]
     canvases, all_cells = [], []
-    for index, style in enumerate(styles):
-        report("regions", index, len(styles))
-        canvas, cells, land = _draw_region(settings, index, style)
-        canvases.append(canvas)
-        all_cells.append(cells)
-        for acquired in acquisition_times(settings, _random(settings, index, _TIMES)):
-            scene = draw_scene(land, settings, acquired, _random(settings, index, _SKY, int(acquired.timestamp())))
-            files.write_scene(target.scenes / style.region / _scene_name(style, acquired), scene, land.grid)
+    draw = functools.partial(_draw_region_scenes, settings, target)
+    with contextlib.ExitStack() as stack:
+        regions: Iterator[tuple[Canvas, list[Cell]]] = map(draw, range(len(styles)))
+        if n_processes > 1:
+            context = multiprocessing.get_context("spawn")  # a forked process may hold locks of other threads
+            pool = stack.enter_context(concurrent.futures.ProcessPoolExecutor(n_processes, context))
+            regions = pool.map(draw, range(len(styles)))
+        for done, (canvas, cells) in enumerate(regions, start=1):
+            canvases.append(canvas)
+            all_cells.append(cells)
+            report("regions", done, len(styles))
     zones = tuple(zone for canvas in canvases for zone in canvas.zones)
     files.write_parcels(target.parcels, list(_declared(canvases, all_cells)))
     files.write_worldcover(
         target.worldcover, draw_worldcover(zones, _random(settings, len(REGION_STYLES), _WORLDCOVER))
     )
     write_zones(zones, target.zones)
-    report("regions", len(styles), len(styles))
+
+
+def _draw_region_scenes(settings: LandscapeSettings, target: LandscapeFiles, index: int) -> tuple[Canvas, list[Cell]]:
+    """Draw one region and write its scenes."""
+    style = REGION_STYLES[index]
+    canvas, cells, land = _draw_region(settings, index, style)
+    for acquired in acquisition_times(settings, _random(settings, index, _TIMES)):
+        scene = draw_scene(land, settings, acquired, _random(settings, index, _SKY, int(acquired.timestamp())))
+        files.write_scene(target.scenes / style.region / _scene_name(style, acquired), scene, land.grid)
+    return canvas, cells
 
 
 def _draw_region(settings: LandscapeSettings, index: int, style: RegionStyle) -> tuple[Canvas, list[Cell], Land]:

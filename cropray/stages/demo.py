@@ -1,5 +1,6 @@
 """`demo`: a drawn landscape through every stage, on one machine, without an account or a network."""
 
+import os
 import shlex
 import time
 from pathlib import Path
@@ -23,10 +24,20 @@ _SMALL: Final[dict[str, Any]] = {
     "dataset": {"tile_size": 24, "n_folds": 3, "buffer_m": 100},
     "search": {
         "models": ["xgboost", "cnn"],
-        "cnn": {"learning_rate": [0.003, 0.001], "kernel_size": [3, 5]},
+        "cnn": {"learning_rate": [0.004, 0.001], "kernel_size": [3, 5]},
         "xgboost": {"n_estimators": [20, 40], "learning_rate": [0.1, 0.3]},
     },
-    "cnn": {"temporal_channels": 32, "unet_channels": [32, 48, 64], "batch_size": 8, "epochs": 12, "augment": True},
+    "cnn": {
+        "temporal_channels": 32,
+        "unet_channels": [32, 48, 64],
+        "dropout": 0.1,
+        "batch_size": 8,
+        "epochs": 10,
+        "patience": 10,
+        "schedule": "cosine",
+        "class_weighting": "sqrt_inverse",
+        "augment": True,
+    },
     "xgboost": {"max_depth": 5},
     "cluster": {"object_store_gb": 0.5},
 }
@@ -43,7 +54,12 @@ def run_demo(root: Path) -> None:
     progress = Progress()
     progress.stage("landscape", f"France in a box, drawn from a seed (no real data), in {root}")
     with log_to_file(root / "landscape.log"):
-        files = draw_landscape(LandscapeSettings(), root / "raw", lambda name, i, n: progress.step(i, n, "", name))
+        files = draw_landscape(
+            LandscapeSettings(),
+            root / "raw",
+            lambda name, done, total: progress.step(done, total, "", name),
+            n_processes=os.cpu_count() or 1,
+        )
     config = root / CONFIG_NAME
     if not config.exists():
         with whole_file(config) as path:

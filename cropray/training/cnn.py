@@ -22,7 +22,17 @@ from cropray.models.crop_net import CropNet, CropNetConfig
 from cropray.models.temporal import Pool
 from cropray.settings import Settings
 from cropray.training.checkpoint import CnnCheckpoint, save_checkpoint
-from cropray.training.loop import ClassWeighting, Evaluation, FitPlan, FitResult, Monitor, Record, evaluate, fit
+from cropray.training.loop import (
+    ClassWeighting,
+    Evaluation,
+    FitPlan,
+    FitResult,
+    Monitor,
+    Record,
+    Schedule,
+    evaluate,
+    fit,
+)
 from cropray.training.tiles import ChannelStats, TileBlock, TileSet
 
 Block: TypeAlias = TileBlock | ray.ObjectRef
@@ -47,6 +57,8 @@ class CnnSettings(Settings):
     """Epochs without improvement after which a fit stops."""
     monitor: Monitor = "val_loss"
     """What has to improve."""
+    schedule: Schedule = "constant"
+    """`cosine` lowers the learning rate over `epochs`: more score from few epochs."""
     weight_decay: float = Field(default=0.0, ge=0)
     class_weighting: ClassWeighting = "none"
     """`sqrt_inverse` weighs classes by 1 / √(training pixels)."""
@@ -184,7 +196,16 @@ class _Job:
         )
 
     def plan(self) -> FitPlan:
-        shared = ("epochs", "batch_size", "patience", "monitor", "weight_decay", "class_weighting", "augment")
+        shared = (
+            "epochs",
+            "batch_size",
+            "patience",
+            "monitor",
+            "schedule",
+            "weight_decay",
+            "class_weighting",
+            "augment",
+        )
         return FitPlan(
             n_classes=len(self.data.classes),
             learning_rate=self.point.learning_rate,

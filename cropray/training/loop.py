@@ -27,6 +27,7 @@ from cropray.training.tiles import IGNORE, N_SYMMETRIES, TileSet
 
 ClassWeighting = Literal["none", "sqrt_inverse"]
 Monitor = Literal["val_loss", "val_macro_f1"]
+Schedule = Literal["constant", "cosine"]
 Record = dict[str, float]
 """One epoch: epoch (from 1), train_loss and, with validation, val_loss, val_accuracy, val_macro_…"""
 
@@ -45,6 +46,8 @@ class FitPlan:
     """Epochs without improvement after which training stops; without validation all epochs are run."""
     monitor: Monitor = "val_loss"
     """What improves: validation loss down or macro-F1 up."""
+    schedule: Schedule = "constant"
+    """`cosine` lowers the learning rate from epoch to epoch, to nearly 0 in the last of `epochs`."""
     weight_decay: float = 0.0
     class_weighting: ClassWeighting = "none"
     augment: bool = False
@@ -101,6 +104,8 @@ def fit(
     history: list[Record] = []
     best = None
     for epoch in range(1, plan.epochs + 1):
+        for group in optimizer.param_groups:
+            group["lr"] = scheduled_rate(plan, epoch)
         train_loss = train_epoch(parallel, optimizer, train, weights_K, plan, epoch)
         validation = None if val is None else evaluate(model, val, plan.n_classes, plan.batch_size)
         history.append({"epoch": epoch, "train_loss": train_loss, **_scores(validation)})
@@ -112,6 +117,13 @@ def fit(
             break
     assert best is not None
     return FitResult(best.weights, tuple(history), best.best_epoch, best.validation)
+
+
+def scheduled_rate(plan: FitPlan, epoch: int) -> float:
+    """Learning rate of an epoch, counted from 1. Source of the cosine: Loshchilov & Hutter 2017, arXiv 1608.03983."""
+    if plan.schedule == "constant":
+        return plan.learning_rate
+    return plan.learning_rate * (1 + math.cos(math.pi * (epoch - 1) / plan.epochs)) / 2
 
 
 def train_epoch(

@@ -1,0 +1,63 @@
+"""A search in the tracker while it runs: search → configuration → fold."""
+
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from cropray import __version__
+from cropray.config import JobConfig
+from cropray.datasets.manifest import Manifest
+from cropray.search.results import ConfigurationResult, FoldResult, Params, group_by_configuration
+from cropray.search.space import ModelName
+from cropray.settings import dump_yaml
+from cropray.tracking import FoldRecord, Run, Tracker
+from cropray.workspace import Workspace
+
+
+class SearchLog:
+    """Writes a search to the tracker while it runs: search → configuration → fold."""
+
+    def __init__(self, job: JobConfig, manifest: Manifest, model: ModelName, context: str) -> None:
+        self.job = job
+        self.manifest = manifest
+        self.model = model
+        self.context = context
+        self.tracker = Tracker(self.job.artefacts, self.job.name, self.job.tracking_uri)
+        params = {
+            "seed": self.job.seed,
+            "objective": self.job.search.objective,
+            self.model: (self.job.cnn if self.model == "cnn" else self.job.xgboost).model_dump(mode="json"),
+        }
+        tags = {"cropray.version": __version__, "cropray.dataset": self.manifest.fingerprint()}
+        self.search = self.tracker.search_run(self.model, self.context[:16], params, tags)
+        self.configurations: dict[str, tuple[Run, list[FoldResult]]] = {}
+
+    def write(self, results: Iterable[FoldResult]) -> None:
+        """Write results of finished units."""
+        for result in results:
+            name = title(result.params)
+            run, folds = self.configurations.get(name) or (
+                self.tracker.configuration_run(self.search, name, result.params),
+                [],
+            )
+            folds.append(result)
+            self.configurations[name] = (run, folds)
+            metrics = {**result.scores.as_metrics("val"), "seconds": result.seconds}
+            self.tracker.fold_run(run, FoldRecord(result.fold, metrics, result.history))
+
+    def finish(self, best: ConfigurationResult, workspace: Workspace) -> None:
+        """Close the configurations with their means, and the search with the winner's."""
+        for run, folds in self.configurations.values():
+            (configuration,) = group_by_configuration(folds)
+            self.tracker.finish(run, configuration.metrics)
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder, "config.yaml").write_text(dump_yaml(self.job), encoding="utf-8")
+            shutil.copy(workspace.folds, folder)
+            shutil.copy(workspace.search_result(self.model), folder)
+            self.tracker.finish(self.search, best.metrics, Path(folder))
+
+
+def title(params: Params) -> str:
+    """Name of a configuration: `learning_rate=0.001 kernel_size=3`."""
+    return " ".join(f"{name}={value:g}" for name, value in params.items())

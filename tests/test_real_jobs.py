@@ -1,0 +1,78 @@
+"""The job files that come with cropray: all valid, and those with real data run to scores and maps."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cropray.config import JobConfig
+from cropray.datasets.manifest import load_manifest
+from cropray.settings import load_settings
+from cropray.stages.pipeline import PIPELINE, run_stages
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = sorted((ROOT / "ray_jobs" / "configs").glob("*.yaml"))
+SCRIPTS = sorted((ROOT / "ray_jobs").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_job_file_is_valid(path):
+    assert load_settings(JobConfig, path).name
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_job_script_is_a_stage(path):
+    done = subprocess.run([sys.executable, path, "--help"], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert "job file (YAML)" in done.stdout
+
+
+def test_every_stage_has_a_script():
+    stages = {stage for stage in PIPELINE if stage != "search"} | {"search_cnn", "search_xgboost"}
+    assert {path.stem for path in SCRIPTS} == stages
+
+
+def own_copy(path, real_data, workspace):
+    """The job with absolute inputs and a workspace of its own."""
+    text = path.read_text().replace("../shared/real", str(real_data))
+    content = yaml.safe_load(text) | {"workspace": str(workspace), "cluster": {"num_cpus": 2, "object_store_gb": 0.2}}
+    if "zone_table" in content:
+        content["zone_table"] = str(ROOT / content["zone_table"])
+    copy = workspace.parent / path.name
+    copy.write_text(yaml.safe_dump(content))
+    return copy
+
+
+def metrics_of(path):
+    return json.loads(path.read_text())["metrics"]
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_flanders_runs_every_stage_on_real_scenes(real_data, ray_local, tmp_path):
+    config = own_copy(ROOT / "ray_jobs" / "configs" / "flanders.yaml", real_data, tmp_path / "work")
+    run_stages(tuple(PIPELINE), config, ())
+    workspace = load_settings(JobConfig, config).artefacts
+    manifest = load_manifest(workspace.manifest)
+    assert {zone.zone_id for zone in manifest.of_split("test")} == {"chip-a-4", "chip-b-4"}
+    # Zones of a chip touch and share parcels: the training side gave way, the test side lost nothing.
+    assert all(zone.n_trimmed == 0 for zone in manifest.of_split("test"))
+    assert sum(zone.n_trimmed for zone in manifest.of_split("train")) > 0
+    for model in ("cnn", "xgboost"):
+        metrics = metrics_of(workspace.evaluation(model) / "scores.json")
+        assert metrics["test_pixels"] == sum(zone.n_labelled for zone in manifest.of_split("test"))
+        assert all(workspace.map(model, zone.zone_id).exists() for zone in manifest.of_split("test"))
+    # Guessing the commonest of the seven classes everywhere would be about 0.4.
+    assert metrics_of(workspace.evaluation("xgboost") / "scores.json")["test_accuracy"] > 0.55
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_arkansas_reaches_the_score_of_the_plain_recipe(real_data, ray_local, tmp_path):
+    config = own_copy(ROOT / "ray_jobs" / "configs" / "arkansas.yaml", real_data, tmp_path / "work")
+    run_stages(tuple(PIPELINE), config, ())
+    metrics = metrics_of(load_settings(JobConfig, config).artefacts.evaluation("xgboost") / "scores.json")
+    assert metrics["test_accuracy"] >= 0.945
+    assert metrics["test_macro_f1"] >= 0.69

@@ -91,12 +91,25 @@ def test_runs_form_a_tree_and_the_champions_load_without_pickle(finished):
     assert not [p for p in workspace.mlflow_artifacts.rglob("*") if p.suffix in {".pkl", ".pickle", ".pt", ".pth"}]
 
 
+def tracked(workspace):
+    """(run, metric) → number of values, of every run of the experiment."""
+    client = mlflow.MlflowClient(f"sqlite:///{workspace.mlflow_database}")
+    runs = client.search_runs([client.get_experiment_by_name("small").experiment_id], max_results=100)
+    return {
+        (run.info.run_id, key): len(client.get_metric_history(run.info.run_id, key))
+        for run in runs
+        for key in run.data.metrics
+    }
+
+
 def test_a_second_run_makes_nothing_again(finished):
     workspace = workspace_of(finished)
+    metrics = tracked(workspace)
     patterns = ("*.tif", "*.parquet", "result.json", "*.ubj", "*.safetensors", "scores.json")
     before = {pattern: times(workspace.root, pattern) for pattern in patterns}
     run_stages(tuple(PIPELINE)[:-1], finished, ())
     assert {pattern: times(workspace.root, pattern) for pattern in patterns} == before
+    assert tracked(workspace) == metrics
 
 
 def test_another_seed_is_other_units_and_the_first_ones_stay(finished, tmp_path):
@@ -119,7 +132,7 @@ def test_a_job_killed_at_any_moment_goes_on_and_ends_with_the_same_scores(finish
     config = write_job(job(landscape, tmp_path / "work"), tmp_path)
     command = [sys.executable, "-m", "cropray.cli", "run", str(config)]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    for patience_s, blow in ((12, signal.SIGKILL), (25, signal.SIGTERM), (40, signal.SIGKILL)):
+    for patience_s, blow in ((10, signal.SIGKILL), (20, signal.SIGTERM), (30, signal.SIGKILL)):
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
         time.sleep(patience_s)
         process.send_signal(blow)

@@ -9,7 +9,7 @@ import torch.multiprocessing as mp
 
 from cropray.legend import IGNORE
 from cropray.training import loop
-from cropray.training.loop import class_weights, epoch_shares, evaluate, fit
+from cropray.training.loop import FitPlan, class_weights, epoch_shares, evaluate, fit, scheduled_rate
 from cropray.training.tiles import TileSet
 from tests.training.small_fits import (
     LOOKUP,
@@ -186,3 +186,12 @@ def test_it_learns():
     result = small_fit(epochs=30, patience=30, learning_rate=1e-2)
     best = result.history[result.best_epoch - 1]
     assert best["val_accuracy"] > 0.85  # classes differ in brightness by more than the noise; chance is 0.3
+
+
+def test_cosine_schedule_falls_from_the_full_rate_to_nearly_nothing():
+    plan = FitPlan(n_classes=2, learning_rate=0.1, seed=0, epochs=4, schedule="cosine")
+    # (1 + cos(π · (0, 1, 2, 3) / 4)) / 2 = 1, (1 + √½) / 2, ½, (1 − √½) / 2
+    expected = [0.1, 0.1 * (1 + 0.5**0.5) / 2, 0.05, 0.1 * (1 - 0.5**0.5) / 2]
+    assert [scheduled_rate(plan, epoch) for epoch in range(1, 5)] == pytest.approx(expected)
+    constant = FitPlan(n_classes=2, learning_rate=0.1, seed=0, epochs=4)
+    assert {scheduled_rate(constant, epoch) for epoch in range(1, 5)} == {0.1}

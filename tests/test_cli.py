@@ -1,0 +1,77 @@
+"""The command line: what it offers, its exit codes, and that nothing of the libraries reaches the terminal."""
+
+import re
+
+import pytest
+
+from cropray.cli import STAGES, main
+from cropray.stages.pipeline import PIPELINE
+from cropray.workspace import Workspace
+from tests.jobs import job, write_job
+
+
+def test_every_stage_is_a_command():
+    assert tuple(STAGES) == tuple(PIPELINE)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["demo", "--help"], *([stage, "--help"] for stage in STAGES)])
+def test_help(arguments, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    assert exit_.value.code == 0
+    if arguments[0] in STAGES:  # what a stage reads and writes
+        assert "reads" in capsys.readouterr().out
+
+
+def test_unknown_command_is_exit_code_2(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(["serach", "job.yaml"])
+    assert exit_.value.code == 2
+
+
+def test_resolved_config_is_saved_beside_the_artefacts(landscape, tmp_path):
+    config = write_job(job(landscape, tmp_path / "work"), tmp_path)
+    assert main(["zones", str(config), "--set", "dataset.n_folds=4"]) == 0
+    saved = Workspace(tmp_path / "work").config("zones").read_text()
+    assert "n_folds: 4" in saved
+    assert "tile_size: 16" in saved
+
+
+def test_zones_subset_and_skip(landscape, tmp_path, capsys):
+    config = str(write_job(job(landscape, tmp_path / "work"), tmp_path))
+    assert main(["zones", config, "--set", "zones=[picardie-1,picardie-2]"]) == 0
+    assert "2 zones in 1 regions" in capsys.readouterr().out
+    assert main(["zones", config, "--set", "zones=[picardie-1,picardie-2]"]) == 0
+    assert "up to date" in capsys.readouterr().out
+
+
+@pytest.mark.ray
+def test_terminal_shows_progress_and_no_library_noise(landscape, ray_local, tmp_path, capfd):
+    config = str(write_job(job(landscape, tmp_path / "work"), tmp_path))
+    assert main(["acquire", config]) == 0
+    out, err = capfd.readouterr()
+    assert re.search(r"6/6 zones +\S+ +\(", out)
+    assert "pixel-months were observed" in out
+    assert "INFO" not in out + err
+    assert "WARNING" not in out + err
+
+
+@pytest.mark.ray
+def test_doctor_says_what_is_missing(landscape, ray_local, tmp_path, capsys):
+    content = job(landscape, tmp_path / "work", imagery={"folder": str(tmp_path / "nowhere")})
+    assert main(["doctor", str(write_job(content, tmp_path))]) == 1
+    out, err = capsys.readouterr()
+    assert re.search(r"FAIL +inputs .*nowhere", out)
+    assert re.search(r"ok +ray starts +1 nodes", out)
+    assert "1 of" in err
+
+
+def test_ui_before_any_search(landscape, tmp_path, capsys):
+    assert main(["ui", str(write_job(job(landscape, tmp_path / "work"), tmp_path))]) == 1
+    assert "run `cropray search CONFIG.yaml` first" in capsys.readouterr().err
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert re.fullmatch(r"cropray \d+\.\d+\.\d+\n", capsys.readouterr().out)

@@ -87,14 +87,15 @@ def _run(options: argparse.Namespace) -> None:
 def _serve_ui(config: Path, overrides: Sequence[str], port: int) -> None:
     from cropray.config import JobConfig  # noqa: PLC0415
     from cropray.settings import load_settings  # noqa: PLC0415
-    from cropray.tracking import ui_command  # noqa: PLC0415
+    from cropray.tracking import Tracker, ui_command  # noqa: PLC0415
     from cropray.workspace import require  # noqa: PLC0415
 
     job = load_settings(JobConfig, config, overrides)
     if job.tracking_uri is None:
         require(job.artefacts.mlflow_database, "search")
     command = ui_command(job.artefacts, job.tracking_uri, port)
-    print(f"MLflow UI on http://127.0.0.1:{port} (Ctrl-C stops it)", flush=True)
+    page = Tracker(job.artefacts, job.name, job.tracking_uri).runs_page()
+    print(f"Runs of '{job.name}': http://127.0.0.1:{port}{page}\nReady in 10 s; Ctrl-C stops it.", flush=True)
     os.execv(command[0], command)  # noqa: S606  (our own fixed command; signals reach the server itself)
 
 

@@ -49,7 +49,6 @@ MODEL_LOADER: Final = "cropray.maps.serving"  # module with MLflow's `_load_pyfu
 CHAMPION: Final = "champion"
 UI_PORT: Final = 5000
 
-_EXPERIMENT_TAGS: Final = {"mlflow.experimentKind": "custom_model_development"}  # the UI opens on training runs
 _STEP: Final = "step"  # key of a history record that holds its step
 _BATCH: Final = 1000  # most metrics in one request, MLflow REST API
 _PARAM_BATCH: Final = 100  # most params in one request, MLflow REST API
@@ -144,6 +143,10 @@ class Tracker:
         with self._surviving(f"open experiment '{experiment}'"):
             self._open()
 
+    def runs_page(self) -> str:
+        """Page of the UI that compares the experiment's runs; its front page shows chat traces instead."""
+        return f"/#/experiments/{self._experiment_id}/runs?compareRunsMode=CHART"
+
     def search_run(
         self, model: str, fingerprint: str, params: Mapping[str, object], tags: Mapping[str, str] | None = None
     ) -> Run:
@@ -233,7 +236,7 @@ class Tracker:
 
     def _open_experiment(self, client: MlflowClient, experiment: Experiment | None) -> str:
         if experiment is None:
-            return str(client.create_experiment(self._experiment, self._artifacts, _EXPERIMENT_TAGS))
+            return str(client.create_experiment(self._experiment, self._artifacts))
         if experiment.lifecycle_stage == "deleted":
             client.restore_experiment(experiment.experiment_id)
         return str(experiment.experiment_id)

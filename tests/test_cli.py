@@ -1,11 +1,13 @@
 """The command line: what it offers, its exit codes, and that nothing of the libraries reaches the terminal."""
 
+import os
 import re
 
 import pytest
 
 from cropray.cli import STAGES, main
 from cropray.stages.pipeline import PIPELINE
+from cropray.tracking import Tracker
 from cropray.workspace import Workspace
 from tests.jobs import job, write_job
 
@@ -75,3 +77,13 @@ def test_version(capsys):
     with pytest.raises(SystemExit):
         main(["--version"])
     assert re.fullmatch(r"cropray \d+\.\d+\.\d+\n", capsys.readouterr().out)
+
+
+def test_ui_names_the_page_that_compares_runs(landscape, tmp_path, capsys, monkeypatch):
+    config = write_job(job(landscape, tmp_path / "work"), tmp_path)
+    Tracker(Workspace(tmp_path / "work"), "small")  # a store with the job's experiment
+    started = []
+    monkeypatch.setattr(os, "execv", lambda _program, command: started.append(command))
+    assert main(["ui", str(config), "--port", "5099"]) == 0
+    assert re.search(r"http://127\.0\.0\.1:5099/#/experiments/\d+/runs", capsys.readouterr().out)
+    assert started[0][-2:] == ["--port", "5099"]

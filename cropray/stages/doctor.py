@@ -43,9 +43,7 @@ def run_doctor(config: Path | None) -> None:
     else:
         job = load_settings(JobConfig, config)
         checks += [
-            Check(
-                "config", lambda: f"{config}: '{job.name}', {len(job_zones(job)) if job.points is None else 'points'}"
-            ),
+            Check("config", lambda: _describe(config, job)),
             Check("inputs", lambda: _check_inputs(job)),
             Check("workspace", lambda: _check_workspace(job)),
             Check("tracking", lambda: _check_tracking(job)),
@@ -68,6 +66,11 @@ def _passes(check: Check) -> bool:
 
 def _version(name: str) -> Callable[[], str]:
     return lambda: importlib.metadata.version(name)
+
+
+def _describe(config: Path, job: JobConfig) -> str:
+    contents = "points" if job.points is not None else f"{len(job_zones(job))} zones"
+    return f"{config}: '{job.name}', {contents}"
 
 
 def _check_inputs(job: JobConfig) -> str:

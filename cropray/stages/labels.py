@@ -1,6 +1,7 @@
 """`labels`: declared parcels to class rasters, one zone a task."""
 
 from functools import partial
+from pathlib import Path
 from typing import Final, get_args
 
 from cropray.config import JobConfig
@@ -35,7 +36,7 @@ def run(job: JobConfig, progress: Progress) -> None:
     common = [
         job.parcels.fingerprint(),
         legend.hash(),
-        source_fingerprint([job.parcels.path]),
+        source_fingerprint(_parcel_files(job.parcels.path)),
         code_hash("parcels", "legend", "grid"),
     ]
     tasks = [
@@ -58,6 +59,11 @@ def run(job: JobConfig, progress: Progress) -> None:
     for line in describe_codes(reports):
         progress.note(line)
     _check_unknown(reports, job.dataset.max_unknown_share)
+
+
+def _parcel_files(path: Path) -> list[Path]:
+    """All files of the parcel table: a shapefile keeps its attributes and its index beside it."""
+    return list(path.parent.glob(f"{path.stem}.*")) if path.suffix.lower() == ".shp" else [path]
 
 
 def describe_codes(reports: list[LabelReport]) -> list[str]:

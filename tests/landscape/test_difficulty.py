@@ -20,7 +20,7 @@ metrics = pytest.importorskip("sklearn.metrics")
 
 @pytest.fixture(scope="module")
 def land(tmp_path_factory):
-    return draw_landscape(LandscapeSettings(), tmp_path_factory.mktemp("drawn") / "landscape")
+    return draw_landscape(LandscapeSettings(), tmp_path_factory.mktemp("drawn") / "landscape", n_processes=2)
 
 
 def monthly_medians(folder, grid):

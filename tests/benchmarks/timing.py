@@ -26,5 +26,5 @@ def print_table(title: str, seconds: Mapping[str, float], baseline: str, ours: s
     """Print one line per action; returns baseline ÷ ours."""
     print(f"\n{title}")
     for name, value in seconds.items():
-        print(f"  {name:<44} {value * 1000:>10.1f} ms   {seconds[baseline] / value:>7.1f} × {baseline}")
+        print(f"  {name:<48} {value * 1000:>10.1f} ms   {seconds[baseline] / value:>7.1f} × {baseline}")
     return seconds[baseline] / seconds[ours]

@@ -132,7 +132,7 @@ def test_a_job_killed_at_any_moment_goes_on_and_ends_with_the_same_scores(finish
     config = write_job(job(landscape, tmp_path / "work"), tmp_path)
     command = [sys.executable, "-m", "cropray.cli", "run", str(config)]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    for patience_s, blow in ((8, signal.SIGTERM), (22, signal.SIGKILL)):
+    for patience_s, blow in ((8, signal.SIGKILL), (20, signal.SIGTERM)):
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
         time.sleep(patience_s)
         process.send_signal(blow)

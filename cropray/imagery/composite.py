@@ -5,7 +5,8 @@ list of compare-and-exchange steps, each on whole rows of pixels, so that one in
 
 Pixels have different numbers of clear observations. The others are replaced by the largest and the smallest value in
 turn: as many go to the top of the order as to the bottom, or one more, and the median stays in the middle rows whatever
-their number. So the network is cut down to the exchanges that the middle rows depend on.
+their number. So the network is cut down to the exchanges that the middle rows depend on; and a month may be filled up
+with cloudy scenes to a multiple of four, so that its first exchanges are made four and eight rows at a time, in registers.
 """
 
 import functools
@@ -19,7 +20,8 @@ from cropray.bands import SCL_CLEAR_MAX, SCL_CLEAR_MIN
 from cropray.imagery.kernels import Words, compiled, rounded_mean
 
 MAX_SCENES: Final = 255  # n_obs is uint8
-_BLOCK: Final = 2048  # pixels sorted together: 25 rows of 4 KiB stay in the second-level cache
+_BLOCK: Final = 1536  # pixels sorted together: their rows stay in the caches, and calls per block cost little
+_LATE_RUN: Final = 8  # runs shorter than this are merged in registers
 _CLEAR_FIRST: Final = np.uint8(SCL_CLEAR_MIN)
 _CLEAR_LAST: Final = np.uint8(SCL_CLEAR_MAX)
 
@@ -48,28 +50,30 @@ def monthly_median(stack: Words, scl: Counts) -> tuple[Words, Counts]:
     n_obs = np.zeros(height * width, np.uint8)
     if n_scenes:
         flat = np.ascontiguousarray(stack).reshape(n_scenes, n_bands, -1)
-        _median_kernel(flat, np.ascontiguousarray(scl).reshape(n_scenes, -1), _network(n_scenes), median, n_obs)
+        flat_scl = np.ascontiguousarray(scl).reshape(n_scenes, -1)
+        _median_kernel(flat, flat_scl, _late_exchanges(_n_rows(n_scenes)), median, n_obs)
     return median.reshape(n_bands, height, width), n_obs.reshape(height, width)
 
 
-def median_network(n: int) -> tuple[tuple[int, int], ...]:
+def median_network(n: int, first_run: int = 1) -> tuple[tuple[int, int], ...]:
     """Exchanges (i, j), i < j, after which positions n//2 - 1 and n//2 of n values hold what a full sort puts there.
 
-    Batcher's odd-even merge sort for any n, without the exchanges that no middle position depends on.
+    Batcher's odd-even merge sort for any n, without the exchanges that no middle position depends on. Where runs of
+    `first_run` (a power of two) values are sorted already, without those that sort them.
 
     Source: Knuth, The Art of Computer Programming, vol. 3, 5.2.2, algorithm M.
     """
     needed = {n // 2 - 1, n // 2}
     kept = []
-    for low, high in reversed(list(_merge_exchange(n))):
+    for low, high in reversed(list(_merge_exchange(n, first_run))):
         if low in needed or high in needed:
             kept.append((low, high))
             needed |= {low, high}
     return tuple(reversed(kept))
 
 
-def _merge_exchange(n: int) -> Iterator[tuple[int, int]]:
-    run = 1
+def _merge_exchange(n: int, first_run: int) -> Iterator[tuple[int, int]]:
+    run = first_run
     while run < n:
         step = run
         while step >= 1:
@@ -81,9 +85,14 @@ def _merge_exchange(n: int) -> Iterator[tuple[int, int]]:
         run *= 2
 
 
+@compiled
+def _n_rows(n_scenes: int) -> int:
+    return (n_scenes + 3) // 4 * 4
+
+
 @functools.cache
-def _network(n: int) -> npt.NDArray[np.int64]:
-    return np.array(median_network(n), np.int64).reshape(-1, 2)
+def _late_exchanges(n: int) -> npt.NDArray[np.int64]:
+    return np.array(median_network(n, _LATE_RUN), np.int64).reshape(-1, 2)
 
 
 def _require_stack(stack: Words, scl: Counts) -> None:
@@ -99,12 +108,14 @@ def _require_stack(stack: Words, scl: Counts) -> None:
 
 
 @compiled
-def _median_kernel(stack: Words, scl: Counts, network: npt.NDArray[np.int64], median: Words, n_obs: Counts) -> None:
+def _median_kernel(stack: Words, scl: Counts, late: npt.NDArray[np.int64], median: Words, n_obs: Counts) -> None:
     n_scenes, n_bands, n_pixels = stack.shape
+    n_rows = _n_rows(n_scenes)
     keep = np.empty((n_scenes, _BLOCK), np.uint16)  # all ones where an observation is clear
-    pad = np.empty((n_scenes, _BLOCK), np.uint16)  # what stands in for it where it is not
-    rows = np.empty((n_scenes, _BLOCK), np.uint16)  # one band, sorted down the columns
-    middle, lower, upper = (n_scenes - 1) // 2, max(n_scenes // 2 - 1, 0), n_scenes // 2
+    pad = np.empty((n_rows, _BLOCK), np.uint16)  # what stands in for it where it is not
+    rows = np.empty((n_rows, _BLOCK), np.uint16)  # one band, sorted down the columns
+    end_to_end = rows.ravel()
+    lower, upper = n_rows // 2 - 1, n_rows // 2
     for start in range(0, n_pixels, _BLOCK):
         stop = min(start + _BLOCK, n_pixels)
         n = stop - start
@@ -112,12 +123,20 @@ def _median_kernel(stack: Words, scl: Counts, network: npt.NDArray[np.int64], me
         for t in range(n_scenes):
             _choose(scl[t, start:stop], keep[t], pad[t], next_pad)
             _count(keep[t], n_obs[start:stop])
+        for t in range(n_scenes, n_rows):
+            next_pad ^= np.uint16(0xFFFF)
+            pad[t, :n] = next_pad
         for band in range(n_bands):
             for t in range(n_scenes):
                 _copy_or_pad(stack[t, band, start:stop], keep[t], pad[t], rows[t])
-            for exchange in range(len(network)):
-                _compare_exchange(rows[network[exchange, 0], :n], rows[network[exchange, 1], :n])
-            _take_median(rows[middle], rows[lower], rows[upper], n_obs[start:stop], median[band, start:stop])
+            rows[n_scenes:, :n] = pad[n_scenes:, :n]
+            for t in range(0, n_rows, 4):
+                _sort_four(end_to_end[t * _BLOCK :], n)
+            for t in range(0, n_rows - 7, 8):
+                _merge_fours(end_to_end[t * _BLOCK :], n)
+            for exchange in range(len(late)):
+                _compare_exchange(rows[late[exchange, 0], :n], rows[late[exchange, 1], :n])
+            _take_median(rows[lower], rows[upper], n_obs[start:stop], median[band, start:stop])
 
 
 @compiled
@@ -149,11 +168,43 @@ def _compare_exchange(low: Words, high: Words) -> None:
         high[p] = max(a, b)
 
 
+# Rows of _BLOCK values end to end, the first n of each in use: at constant distances the compiler sees that they are apart.
+
+
 @compiled
-def _take_median(middle: Words, lower: Words, upper: Words, n_obs: Counts, median: Words) -> None:
+def _sort_four(rows: Words, n: int) -> None:
+    for p in range(n):
+        a, b, c, d = rows[p], rows[p + _BLOCK], rows[p + 2 * _BLOCK], rows[p + 3 * _BLOCK]
+        a, b = min(a, b), max(a, b)
+        c, d = min(c, d), max(c, d)
+        a, c = min(a, c), max(a, c)
+        b, d = min(b, d), max(b, d)
+        b, c = min(b, c), max(b, c)
+        rows[p], rows[p + _BLOCK], rows[p + 2 * _BLOCK], rows[p + 3 * _BLOCK] = a, b, c, d
+
+
+@compiled
+def _merge_fours(rows: Words, n: int) -> None:
+    for p in range(n):
+        a, b, c, d = rows[p], rows[p + _BLOCK], rows[p + 2 * _BLOCK], rows[p + 3 * _BLOCK]
+        e, f, g, h = rows[p + 4 * _BLOCK], rows[p + 5 * _BLOCK], rows[p + 6 * _BLOCK], rows[p + 7 * _BLOCK]
+        a, e = min(a, e), max(a, e)
+        b, f = min(b, f), max(b, f)
+        c, g = min(c, g), max(c, g)
+        d, h = min(d, h), max(d, h)
+        c, e = min(c, e), max(c, e)
+        d, f = min(d, f), max(d, f)
+        b, c = min(b, c), max(b, c)
+        d, e = min(d, e), max(d, e)
+        f, g = min(f, g), max(f, g)
+        rows[p], rows[p + _BLOCK], rows[p + 2 * _BLOCK], rows[p + 3 * _BLOCK] = a, b, c, d
+        rows[p + 4 * _BLOCK], rows[p + 5 * _BLOCK], rows[p + 6 * _BLOCK], rows[p + 7 * _BLOCK] = e, f, g, h
+
+
+@compiled
+def _take_median(lower: Words, upper: Words, n_obs: Counts, median: Words) -> None:
     for p in range(len(median)):
         n = np.uint16(n_obs[p])
-        is_odd = np.uint16(0) - (n & np.uint16(1))
+        is_odd = np.uint16(0) - (n & np.uint16(1))  # as many rows are empty below as above, and one more above
         is_even = ~is_odd & (np.uint16(0) - np.uint16(n > 0))
-        mean = rounded_mean(lower[p], upper[p])
-        median[p] = (middle[p] & is_odd) | (mean & is_even)
+        median[p] = (lower[p] & is_odd) | (rounded_mean(lower[p], upper[p]) & is_even)

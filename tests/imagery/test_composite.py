@@ -11,7 +11,7 @@ from tests import oracles
 
 
 def draw(n_scenes, shape=(5, 431), n_bands=4, seed=0, share_clear=0.5):
-    """431 × 5 pixels end in the middle of a block of 2048."""
+    """431 × 5 pixels end in the middle of a block of 1536."""
     rng = np.random.default_rng([seed, n_scenes])
     stack = rng.integers(0, 65_536, (n_scenes, n_bands, *shape)).astype(np.uint16)
     stack[rng.random(stack.shape) < 0.1] = rng.choice([0, 65_535])
@@ -43,7 +43,7 @@ def test_equals_nanmedian_for_any_input(data):
         np.testing.assert_array_equal(ours, expected)
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 2048), (2, 2048), (1, 2049), (3, 1365)])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 1536), (2, 1536), (1, 1537), (3, 1365)])
 def test_block_edges(shape):
     stack, scl = draw(7, shape)
     np.testing.assert_array_equal(monthly_median(stack, scl)[0], oracles.monthly_median(stack, scl)[0])
@@ -72,6 +72,17 @@ def test_network_brings_the_middle_into_place(n):
         rows[low], rows[high] = np.minimum(rows[low], rows[high]), np.maximum(rows[low], rows[high])
     for rank in {max(n // 2 - 1, 0), (n - 1) // 2, n // 2}:
         np.testing.assert_array_equal(rows[rank], ordered[rank])
+
+
+@pytest.mark.parametrize("n", [8, 12, 16])
+def test_network_takes_up_sorted_runs(n):
+    rows = np.array(list(itertools.product((0, 1), repeat=n)), np.uint8).T
+    for start in range(0, n, 8):
+        rows[start : start + 8] = np.sort(rows[start : start + 8], axis=0)
+    ordered = np.sort(rows, axis=0)
+    for low, high in median_network(n, first_run=8):
+        rows[low], rows[high] = np.minimum(rows[low], rows[high]), np.maximum(rows[low], rows[high])
+    np.testing.assert_array_equal(rows[n // 2 - 1 : n // 2 + 1], ordered[n // 2 - 1 : n // 2 + 1])
 
 
 def test_most_scenes_that_can_be_counted():

@@ -116,9 +116,8 @@ def test_another_seed_is_other_units_and_the_first_ones_stay(finished, tmp_path)
     workspace = workspace_of(finished)
     before = times(workspace.root / "search", "result.json")
     units = {path.parent.name for path in before}
-    content = yaml.safe_load(finished.read_text()) | {"seed": 1, "search": {"models": ["xgboost"]}}
-    content["search"] |= {"xgboost": {"n_estimators": [4], "learning_rate": [0.3]}}
-    content["workspace"] = str(tmp_path / "work")
+    content = yaml.safe_load(finished.read_text())
+    content |= {"seed": 1, "search": content["search"] | {"models": ["xgboost"]}, "workspace": str(tmp_path / "work")}
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "dataset").symlink_to(workspace.dataset)
     run_stages(["search"], write_job(content, tmp_path), ())

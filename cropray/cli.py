@@ -18,14 +18,14 @@ from cropray import __version__
 from cropray.errors import CroprayError
 
 STAGES = {
-    "zones": "reads the zone table; writes zones.parquet",
+    "zones": "reads the zone table, or a land cover map to choose zones by cropland; writes zones.parquet",
     "acquire": "reads Sentinel-2 scenes; writes monthly composites and observation counts",
     "labels": "reads parcels; writes class rasters, parcel tables and code reports",
     "dataset": "reads composites and labels (or labelled points); writes pixel tables, tile shards and folds",
     "search": "reads the dataset; writes every (configuration, fold), the refitted winners and MLflow runs",
     "evaluate": "reads the winners and the test zones; writes the cube, the scores and MLflow runs",
     "map": "reads the winners and composites; writes maps (COG), mapped parcels and previews",
-    "report": "reads all results; writes one HTML page with its pictures",
+    "report": "reads the dataset and what results there are; writes pictures of the data and one HTML page",
 }
 
 
@@ -75,6 +75,10 @@ def _run(options: argparse.Namespace) -> None:
         from cropray.stages.doctor import run_doctor  # noqa: PLC0415
 
         run_doctor(options.config)
+    elif options.command == "plan":
+        from cropray.stages.plan import run_plan  # noqa: PLC0415
+
+        run_plan(options.config, options.overrides)
     elif options.command == "ui":
         _serve_ui(options.config, options.overrides, options.port)
     else:
@@ -107,6 +111,9 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--root", type=Path, default=Path("demo"), help="folder of the demo (default: demo)")
     doctor = commands.add_parser("doctor", help="check versions, Ray, storage and tracking; say what to do")
     doctor.add_argument("config", type=Path, nargs="?", help="job file; without it only the installation is checked")
+    _with_config(
+        commands.add_parser("plan", help="what a job will take: requests, disk, memory, hours; then what it took")
+    )
     ui = _with_config(commands.add_parser("ui", help="the MLflow UI on a job's runs"))
     ui.add_argument("--port", type=int, default=5000)
     _with_config(commands.add_parser("run", help=f"all stages: {' '.join(STAGES)}"))

@@ -7,14 +7,16 @@ from pydantic import Field, field_validator, model_validator
 
 from cropray.datasets.points import PointsSettings
 from cropray.datasets.settings import DatasetSettings
-from cropray.imagery.files import FilesSettings
+from cropray.imagery.sources import ImagerySettings
 from cropray.maps.settings import MapSettings
 from cropray.parcels.rpg import ParcelSettings
+from cropray.report.settings import ReportSettings
 from cropray.search.space import SearchSettings
 from cropray.settings import Settings
 from cropray.training.cnn import CnnSettings
 from cropray.training.xgboost import XgboostSettings
 from cropray.workspace import Workspace
+from cropray.zone_selection.settings import ZoneSelectionSettings
 
 
 class ClusterSettings(Settings):
@@ -40,13 +42,15 @@ class JobConfig(Settings):
     """First of the twelve months; a zone table's own column goes before."""
     zone_table: Path | None = None
     """CSV zone table; None: the 40 zones of France that come with cropray."""
+    zone_selection: ZoneSelectionSettings | None = None
+    """`cropray zones` chooses the zones where the cropland is; None: those of the zone table."""
     zones: tuple[str, ...] | None = None
     """Run stages on these zones only."""
     overwrite: bool = False
     """Make artefacts again even where they are up to date."""
     tracking_uri: str | None = None
     """MLflow server; None: SQLite in the workspace."""
-    imagery: FilesSettings | None = None
+    imagery: ImagerySettings | None = None
     parcels: ParcelSettings | None = None
     points: PointsSettings | None = None
     dataset: DatasetSettings = DatasetSettings()
@@ -54,6 +58,7 @@ class JobConfig(Settings):
     cnn: CnnSettings = CnnSettings()
     xgboost: XgboostSettings = XgboostSettings()
     map: MapSettings = MapSettings()
+    report: ReportSettings = ReportSettings()
     cluster: ClusterSettings = ClusterSettings()
 
     @field_validator("workspace")
@@ -71,6 +76,19 @@ class JobConfig(Settings):
             raise ValueError("'points' have no tiles for the CNN: set search.models to [xgboost]")
         if self.points is None and (self.imagery is None or self.parcels is None):
             raise ValueError("'imagery' and 'parcels' are both required (or 'points' instead)")
+        return self
+
+    @model_validator(mode="after")
+    def _zones_from_one_place(self) -> Self:
+        if self.zone_selection is None:
+            return self
+        if self.zone_table is not None:
+            raise ValueError("'zone_selection' replaces 'zone_table'; give one or the other")
+        if self.zone_selection.min_gap_m < self.dataset.buffer_m:
+            raise ValueError(
+                f"zone_selection.min_gap_m = {self.zone_selection.min_gap_m} is less than dataset.buffer_m = "
+                f"{self.dataset.buffer_m:g}: chosen zones would be refused as too near; raise the one or lower the other"
+            )
         return self
 
     @property

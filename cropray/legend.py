@@ -2,12 +2,15 @@
 
 The bundled legend is the three-level tree of Turkoglu et al. (2021, "Crop mapping from image time
 series: deep learning with multi-scale label hierarchies", arXiv 2102.08820), extended by the classes that
-France has and Zurich has not. Codes are those of the French parcel register (RPG).
+France has and Zurich has not. Codes are those of the French parcel register (RPG), whose table changed in 2023: 21 codes
+were added, others were withdrawn or took another meaning. The code table therefore says for which years a code means what;
+the years 2015–2022 share one table, as do 2023 and 2024.
 """
 
 import colorsys
 import csv
 import functools
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from importlib import resources
@@ -17,6 +20,8 @@ from cropray.settings import fingerprint
 
 IGNORE: Final = 255  # label of a pixel that is not in any training parcel; never trained on, never scored
 MAX_CLASSES: Final = 255  # class ids are uint8 and 255 is taken
+FIRST_YEAR: Final = 2015  # the first register with parcels; before, it held blocks of parcels without their crops
+LAST_YEAR: Final = 2024  # the last register that the bundled code table was compared with
 EXCLUDED: Final = "EXCLUDED"  # class name in the code table: the code is known and must not be trained on
 
 
@@ -37,12 +42,26 @@ class CropClass:
 
 
 @dataclass(frozen=True, slots=True)
+class CropCode:
+    """What a code of the register means in some years."""
+
+    code: str
+    class_name: str
+    """Name of a class, or EXCLUDED."""
+    first_year: int = FIRST_YEAR
+    last_year: int = LAST_YEAR
+    """Inclusive."""
+    label: str = ""
+    """The register's own words."""
+
+
+@dataclass(frozen=True, slots=True)
 class Legend:
     """Classes in id order, and the code table."""
 
     classes: tuple[CropClass, ...]
-    codes: tuple[tuple[str, str], ...] = ()
-    """(crop code, class name or EXCLUDED), sorted by code."""
+    codes: tuple[CropCode, ...] = ()
+    """Sorted by code and year; a code whose meaning changed stands there once per meaning."""
 
     def __post_init__(self) -> None:
         names = [crop.name for crop in self.classes]
@@ -50,23 +69,36 @@ class Legend:
             raise ValueError("class ids must be 0, 1, 2, … in legend order")
         if len(set(names)) != len(names) or len(names) > MAX_CLASSES:
             raise ValueError(f"a legend holds at most {MAX_CLASSES} classes with different names")
-        unknown = {name for _, name in self.codes} - {*names, EXCLUDED}
+        unknown = {crop.class_name for crop in self.codes} - {*names, EXCLUDED}
         if unknown:
             raise ValueError(f"the code table names classes that the legend lacks: {sorted(unknown)}")
+        for before, after in itertools.pairwise(self.codes):
+            if (after.code, after.first_year) <= (before.code, before.last_year):
+                raise ValueError(f"the code table must be sorted and give '{after.code}' one meaning a year")
 
     @property
     def names(self) -> tuple[str, ...]:
         """Class names in id order."""
         return tuple(crop.name for crop in self.classes)
 
-    def class_id_of_code(self) -> dict[str, int]:
-        """Crop code → class id; IGNORE for excluded codes. Codes that are absent are unknown."""
+    def codes_of(self, year: int) -> dict[str, CropCode]:
+        """Crop code → its meaning in a year's register. Codes that are absent are unknown in that year."""
+        return {crop.code: crop for crop in self.codes if crop.first_year <= year <= crop.last_year}
+
+    def class_id_of_code(self, year: int) -> dict[str, int]:
+        """Crop code → class id in a year's register; IGNORE for excluded codes, nothing for unknown ones."""
         ids = {crop.name: crop.id for crop in self.classes} | {EXCLUDED: IGNORE}
-        return {code: ids[name] for code, name in self.codes}
+        return {code: ids[crop.class_name] for code, crop in self.codes_of(year).items()}
+
+    def years_of(self, code: str) -> tuple[int, int] | None:
+        """First and last year in which a code is in use; None for one that is in no year's table."""
+        meanings = [crop for crop in self.codes if crop.code == code]
+        return (meanings[0].first_year, meanings[-1].last_year) if meanings else None
 
     def hash(self) -> str:
         """SHA-256 of classes and codes; stored with whatever holds class ids."""
-        return fingerprint([self.to_records(), self.codes])
+        meanings = [(crop.code, crop.class_name, crop.first_year, crop.last_year) for crop in self.codes]
+        return fingerprint([self.to_records(), meanings])
 
     def to_records(self) -> list[dict[str, Any]]:
         """One JSON-able record per class."""
@@ -85,7 +117,10 @@ def bundled_legend() -> Legend:
         CropClass(int(row["id"]), *(row[key] for key in ("name", "level1", "level2", "label_en", "label_fr", "colour")))
         for row in _read_table("legend.csv")
     )
-    codes = tuple(sorted((row["code"], row["class_name"]) for row in _read_table("rpg_codes.csv")))
+    codes = tuple(
+        CropCode(row["code"], row["class_name"], int(row["first_year"]), int(row["last_year"]), row["label_fr"])
+        for row in _read_table("rpg_codes.csv")
+    )
     return Legend(classes, codes)
 
 

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final, TextIO
 
@@ -13,6 +14,8 @@ class Progress:
     """Prints one line per stage event; on a terminal the counting line is rewritten in place."""
 
     stream: TextIO = field(default_factory=lambda: sys.stdout)
+    made: Counter[str] = field(default_factory=Counter, init=False)
+    """Units that were finished so far, by what they are."""
     _started: float = field(default=0.0, init=False)
     _printed: float = field(default=0.0, init=False)
     _open_line: bool = field(default=False, init=False)
@@ -31,6 +34,7 @@ class Progress:
             unit: name of the one just finished.
             noun: what is counted, plural.
         """
+        self.made[noun] += 1
         now = time.monotonic()
         if done < total and not self.stream.isatty() and now - self._printed < LOG_EVERY_S:
             return

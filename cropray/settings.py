@@ -7,12 +7,12 @@ values before validation. Unknown keys are refused and the nearest known key is 
 import difflib
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Tag, ValidationError
 
 from cropray.errors import ConfigError
 
@@ -97,13 +97,15 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
 def _explain(error: ValidationError, model: type[BaseModel]) -> str:
     lines = []
     for item in error.errors():
-        where = ".".join(str(part) for part in item["loc"])
+        where, _ = _locate(model, item["loc"])
+        message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             lines.append(_unknown_key(model, item["loc"]))
         elif item["type"] == "missing":
             lines.append(f"'{where}' is required and was not given")
+        elif item["type"] == "union_tag_invalid":
+            lines.append(f"'{where}' cannot be '{item['ctx']['tag']}'; it can be {item['ctx']['expected_tags']}")
         else:
-            message = item["msg"].removeprefix("Value error, ")
             lines.append(f"'{where}': {message}" + _seen(item["input"]) if where else message)
     return "; ".join(lines)
 
@@ -114,18 +116,36 @@ def _seen(value: object) -> str:
 
 
 def _unknown_key(model: type[BaseModel], loc: tuple[int | str, ...]) -> str:
-    known = _known_keys(model, loc[:-1])
+    where, _ = _locate(model, loc)
+    _, known = _locate(model, loc[:-1])
     near = difflib.get_close_matches(str(loc[-1]), known, n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(sorted(known))}"
-    return f"unknown key '{'.'.join(str(part) for part in loc)}'; {hint}"
+    return f"unknown key '{where}'; {hint}"
 
 
-def _known_keys(model: type[BaseModel], parents: tuple[int | str, ...]) -> list[str]:
-    node: Any = model
-    for name in parents:
-        fields: Mapping[str, Any] = getattr(node, "model_fields", {})
-        if str(name) in fields:
-            annotation = fields[str(name)].annotation
-            candidates = [annotation, *getattr(annotation, "__args__", ())]
-            node = next((c for c in candidates if hasattr(c, "model_fields")), node)
-    return list(getattr(node, "model_fields", {}))
+def _locate(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[str, list[str]]:
+    """A location as the file spells it, and the keys that are known there.
+
+    pydantic puts the tag of a chosen union member into the location; the file has no such level.
+    """
+    node, names = model, []
+    members: dict[str, type[BaseModel]] = {}
+    for name in map(str, loc):
+        if name in members:
+            node, members = members[name], {}
+            continue
+        names.append(name)
+        if name in node.model_fields:
+            found = list(_members(node.model_fields[name].annotation))
+            members = {tag: member for tag, member in found if tag is not None}
+            node = next((member for _, member in found), node)
+    return ".".join(names), list(node.model_fields)
+
+
+def _members(annotation: Any, tag: str | None = None) -> Iterator[tuple[str | None, type[BaseModel]]]:
+    """(tag, settings class) of each class that an annotation names."""
+    tag = next((m.tag for m in getattr(annotation, "__metadata__", ()) if isinstance(m, Tag)), tag)
+    if hasattr(annotation, "model_fields"):
+        yield tag, annotation
+    for argument in get_args(annotation):
+        yield from _members(argument, tag)

@@ -2,8 +2,9 @@
 
 Layout under the root (axes and columns of each artefact: `cropray.datasets.schema` and the stage's owner):
 
-    zones.parquet  composites/  labels/  parcels/  dataset/  search/  models/  evaluation/  maps/  report/
-    mlflow.db  mlartifacts/  configs/  stamps/  logs/
+    zones.parquet  zones.csv  zones.json  zones.png
+    acquisition/  composites/  labels/  parcels/  dataset/  search/  models/  evaluation/  maps/  report/
+    mlflow.db  mlartifacts/  configs/  stamps/  logs/  plan.json  timings/
 """
 
 import contextlib
@@ -51,6 +52,21 @@ class Workspace:
         """GeoParquet zone table."""
         return self.root / "zones.parquet"
 
+    @property
+    def chosen_zones(self) -> Path:
+        """CSV zone table of the zones that `zone_selection` chose."""
+        return self.root / "zones.csv"
+
+    @property
+    def zone_reasons(self) -> Path:
+        """JSON: by which settings zones were chosen, and why each."""
+        return self.root / "zones.json"
+
+    @property
+    def zone_picture(self) -> Path:
+        """PNG map of the chosen zones."""
+        return self.root / "zones.png"
+
     def composite(self, zone_id: str) -> Path:
         """COG uint16 [48, H, W], gap-filled monthly medians."""
         return self.root / "composites" / f"{zone_id}.tif"
@@ -58,6 +74,29 @@ class Workspace:
     def n_obs(self, zone_id: str) -> Path:
         """COG uint8 [12, H, W], clear observations per month before gap filling."""
         return self.root / "composites" / f"{zone_id}.nobs.tif"
+
+    @property
+    def acquisition(self) -> Path:
+        """Folder of what a remote service was asked for: listings, months not yet in a composite, accounts."""
+        return self.root / "acquisition"
+
+    def listing(self, zone_id: str) -> Path:
+        """JSON: the scenes that a remote service has of a zone."""
+        return self.acquisition / zone_id / "listing.json"
+
+    def acquired_month(self, zone_id: str, month: str) -> Path:
+        """NPZ of one month `YYYY-MM` of a zone; it goes when the zone's composite is written."""
+        return self.acquisition / zone_id / f"{month}.npz"
+
+    @property
+    def acquisition_ledger(self) -> Path:
+        """JSON lines: every unit that was asked for, with tries, errors and reason of failure."""
+        return self.acquisition / "ledger.jsonl"
+
+    @property
+    def acquisition_runs(self) -> Path:
+        """JSON: requests, bytes and seconds of every run."""
+        return self.acquisition / "runs.json"
 
     def labels(self, zone_id: str) -> Path:
         """GeoTIFF uint8 [1, H, W], class id, 255 = unlabelled."""
@@ -74,6 +113,16 @@ class Workspace:
     def label_report(self, zone_id: str) -> Path:
         """JSON: hectares and parcels per code, mapped, excluded and unknown."""
         return self.root / "parcels" / f"{zone_id}.report.json"
+
+    @property
+    def coverage(self) -> Path:
+        """JSON: what became of the declared parcels, in all, by region and by zone."""
+        return self.root / "parcels" / "coverage.json"
+
+    @property
+    def parcel_extract(self) -> Path:
+        """GeoPackage of the parcels near the zones, while `labels` reads a register without spatial index."""
+        return self.root / "parcels" / ".extract.gpkg"
 
     @property
     def dataset(self) -> Path:
@@ -97,6 +146,15 @@ class Workspace:
     def folds(self) -> Path:
         """Fold table, CSV `zone_id,region,split,fold`."""
         return self.dataset / "folds.csv"
+
+    @property
+    def pictures(self) -> Path:
+        """Folder of the pictures of the dataset."""
+        return self.dataset / "pictures"
+
+    def zone_pictures(self, zone_id: str) -> Path:
+        """Folder of one zone's films, observation maps and summary (`summary.npz`: profiles and observations)."""
+        return self.pictures / "zones" / zone_id
 
     def unit(self, model: str, unit: str) -> Path:
         """Folder of one finished (configuration, fold) of a search."""
@@ -148,6 +206,15 @@ class Workspace:
     def log(self, stage: str) -> Path:
         """Log file of a stage."""
         return self.root / "logs" / f"{stage}.log"
+
+    @property
+    def plan(self) -> Path:
+        """JSON: what the job was planned to take."""
+        return self.root / "plan.json"
+
+    def timing(self, stage: str) -> Path:
+        """JSON: seconds of each run of a stage, and what it made."""
+        return self.root / "timings" / f"{stage}.json"
 
     def stamp(self, stage: str, unit: str) -> Path:
         """Fingerprint of what an artefact was made from."""

@@ -74,3 +74,22 @@ def top_parcel(parcels, grid):
             centre = shapely.Point(*grid.centre(row, col))
             index[row, col] = next((p for p in order if parcels.geometry[p].contains(centre)), -1)
     return index
+
+
+def count_parcels(parcels, grid):
+    """[H, W] number of parcels that hold each pixel's centre."""
+    count = np.zeros(grid.shape, np.int32)
+    for row in range(grid.height):
+        for col in range(grid.width):
+            centre = shapely.Point(*grid.centre(row, col))
+            count[row, col] = sum(polygon.contains(centre) for polygon in parcels.geometry)
+    return count
+
+
+def distance_to_outline(parcels, index, grid):
+    """[H, W] metres from each pixel's centre to the outline of its parcel; infinite without parcel."""
+    distance = np.full(grid.shape, np.inf)
+    for row, col in np.argwhere(index >= 0):
+        outline = parcels.geometry[index[row, col]].boundary
+        distance[row, col] = outline.distance(shapely.Point(*grid.centre(row, col)))
+    return distance

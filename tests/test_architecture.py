@@ -20,7 +20,9 @@ ORDER = [
     {"training"},
     {"search"},
     {"maps", "report"},
+    {"zone_selection"},
     {"config"},
+    {"planning"},
     {"stages"},
     {"cli"},
 ]
@@ -28,8 +30,9 @@ ORDER = [
 FENCES = {
     "ray": {"datasets/loading.py", "training", "search", "stages"},
     "mlflow": {"tracking.py", "tracking"},
-    "ee": {"imagery/earth_engine.py"},
-    "rasterio": {"imagery", "parcels", "landscape", "maps"},
+    "ee": {"imagery/earth_engine.py", "imagery/earth_engine_worldcover.py"},
+    "pystac_client": {"imagery/stac_search.py"},
+    "rasterio": {"imagery", "parcels", "landscape", "maps", "zone_selection"},
     "xgboost": {"training", "maps"},
     "torch": {"models", "training", "maps"},
 }

@@ -1,14 +1,18 @@
 import csv
 import itertools
 import re
+from dataclasses import replace
 from importlib import resources
 
 import pytest
 
 from cropray.legend import (
     EXCLUDED,
+    FIRST_YEAR,
     IGNORE,
+    LAST_YEAR,
     CropClass,
+    CropCode,
     Legend,
     bundled_legend,
     legend_from_names,
@@ -16,6 +20,7 @@ from cropray.legend import (
 )
 
 LEGEND = bundled_legend()
+YEARS = range(FIRST_YEAR, LAST_YEAR + 1)
 LEVEL1 = {"Field crops", "Grassland", "Orchards", "Special crops", "Forest"}
 
 
@@ -29,9 +34,10 @@ def rgb(colour):
 
 
 def test_every_class_has_a_code_and_every_code_a_class():
-    mapped = {name for _, name in LEGEND.codes} - {EXCLUDED}
-    assert mapped == set(LEGEND.names)
-    assert len(LEGEND.codes) == len({code for code, _ in LEGEND.codes}) == 373
+    mapped = {year: {crop.class_name for crop in LEGEND.codes_of(year).values()} - {EXCLUDED} for year in YEARS}
+    assert mapped[2015] == set(LEGEND.names)
+    assert set(LEGEND.names) - mapped[2023] == {"Beets", "Chicory"}  # all beets are BTN since, chicory has no code left
+    assert len({crop.code for crop in LEGEND.codes}) == 373
 
 
 def test_the_three_levels_form_a_tree():
@@ -71,38 +77,71 @@ def test_colours_can_be_told_apart():
     ],
 )
 def test_codes_map_to_the_extended_tree(code, name):
-    assert LEGEND.names[LEGEND.class_id_of_code()[code]] == name
+    assert LEGEND.names[LEGEND.class_id_of_code(LEGEND.years_of(code)[1])[code]] == name
 
 
 @pytest.mark.parametrize("code", ["CSS", "SNE", "VNL", "ZZZ"])
 def test_codes_that_must_not_be_trained_on_are_ignored(code):
-    assert LEGEND.class_id_of_code()[code] == IGNORE
+    assert LEGEND.class_id_of_code(2023)[code] == IGNORE
 
 
 def test_an_unlisted_code_is_unknown():
-    assert "XYZ" not in LEGEND.class_id_of_code()
+    assert LEGEND.years_of("XYZ") is None
+    assert all("XYZ" not in LEGEND.class_id_of_code(year) for year in YEARS)
+
+
+def test_2023_added_21_codes_and_withdrew_others():
+    before, after = set(LEGEND.codes_of(2022)), set(LEGEND.codes_of(2023))
+    assert len(after - before) == 21
+    assert {"JAC", "FVP", "PHS", "MDI"} <= after - before
+    assert {"MIE", "J5M", "J6S", "PRL", "RGA"} <= before - after
+    assert {"MIS", "BTH", "PPH"} <= before & after
+    assert (LEGEND.years_of("JAC"), LEGEND.years_of("MIE"), LEGEND.years_of("BTH")) == (
+        (2023, 2024),
+        (2015, 2022),
+        (2015, 2024),
+    )
+
+
+def test_2023_changed_what_codes_mean():
+    before, after = LEGEND.codes_of(2022), LEGEND.codes_of(2023)
+    assert (before["BTN"].label, after["BTN"].label) == ("Betterave non fourragère / Bette", "Betterave")
+    assert (before["OHR"].class_name, after["OHR"].class_name) == ("WinterRapeseed", "OtherOilseed")
+    assert sum(before[code].label != after[code].label for code in before.keys() & after.keys()) == 62
+
+
+@pytest.mark.parametrize("years", [(2015, 2022), (2023, 2024)])
+def test_the_table_is_the_same_between_changes(years):
+    tables = [LEGEND.codes_of(year) for year in range(years[0], years[1] + 1)]
+    assert all(table == tables[0] for table in tables)
+
+
+def test_no_year_of_a_code_is_left_out():
+    for one, other in itertools.pairwise(LEGEND.codes):
+        assert one.code != other.code or other.first_year == one.last_year + 1
 
 
 def test_the_code_table_is_well_formed():
     for row in code_table():
-        assert row["use_in_2023"] in {"yes", "unlikely"}
+        assert FIRST_YEAR <= int(row["first_year"]) <= int(row["last_year"]) <= LAST_YEAR
         assert row["group_code"].isdigit()
         assert row["label_fr"]
 
 
 @pytest.mark.parametrize(
-    ("file", "column"),
+    ("file", "column", "year"),
     [
-        ("rpg_samples/rpg2022_100/PARCELLES_GRAPHIQUES.gpkg", "code_cultu"),
-        ("rpg_samples/bretagne_739/VT_final.shp", "CODE_CULTU"),
-        ("flanders_chips/parcels.gpkg", "CODE_CULTU"),
+        ("rpg_samples/rpg2022_100/PARCELLES_GRAPHIQUES.gpkg", "code_cultu", 2022),
+        ("rpg_samples/bretagne_739/VT_final.shp", "CODE_CULTU", 2019),
+        ("flanders_chips/parcels.gpkg", "CODE_CULTU", 2018),
+        ("flanders_chips/parcels.gpkg", "CODE_CULTU", 2019),
     ],
 )
-def test_real_registers_hold_known_codes_only(real_data, file, column):
+def test_real_registers_hold_known_codes_only(real_data, file, column, year):
     pyogrio = pytest.importorskip("pyogrio")
     codes = set(pyogrio.read_dataframe(real_data / file, columns=[column], read_geometry=False)[column])
     assert codes
-    assert codes <= set(LEGEND.class_id_of_code())
+    assert codes <= set(LEGEND.class_id_of_code(year))
 
 
 def test_records_read_back():
@@ -112,9 +151,12 @@ def test_records_read_back():
 
 
 def test_the_hash_follows_classes_and_codes():
-    swapped = tuple((code, EXCLUDED if code == "BTH" else name) for code, name in LEGEND.codes)
+    swapped = tuple(replace(crop, class_name=EXCLUDED) if crop.code == "BTH" else crop for crop in LEGEND.codes)
+    earlier = tuple(replace(crop, last_year=2023) if crop.code == "BTH" else crop for crop in LEGEND.codes)
+    worded = tuple(replace(crop, label="Blé") if crop.code == "BTH" else crop for crop in LEGEND.codes)
     assert Legend(LEGEND.classes, swapped).hash() != LEGEND.hash()
-    assert Legend(LEGEND.classes, LEGEND.codes).hash() == LEGEND.hash()
+    assert Legend(LEGEND.classes, earlier).hash() != LEGEND.hash()
+    assert Legend(LEGEND.classes, worded).hash() == LEGEND.hash()
 
 
 def test_a_flat_legend_keeps_order():
@@ -133,7 +175,9 @@ def crop(class_id, name):
     [
         ([crop(1, "a")], [], "0, 1, 2"),
         ([crop(0, "a"), crop(1, "a")], [], "different names"),
-        ([crop(0, "a")], [("X", "b")], "legend lacks"),
+        ([crop(0, "a")], [CropCode("X", "b")], "legend lacks"),
+        ([crop(0, "a")], [CropCode("X", "a", 2015, 2022), CropCode("X", "a", 2022, 2024)], "one meaning a year"),
+        ([crop(0, "a")], [CropCode("Y", "a"), CropCode("X", "a")], "sorted"),
         ([crop(i, f"c{i}") for i in range(256)], [], "at most 255"),
     ],
 )

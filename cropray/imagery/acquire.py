@@ -2,8 +2,10 @@
 
 import datetime as dt
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -68,14 +70,38 @@ def acquire_zone(source: SceneSource, zone: Zone, season_start: str, workspace: 
     scenes = source.find(zone.grid, season.start, season.end)
     if not scenes:
         raise InputError(_no_scene([zone.zone_id], season))
-    months = [_acquisitions(scenes, start, end) for start, end in season.months]
+    months = acquisitions_by_month(scenes, season)
     composite, n_obs = _composite_months(source, months, zone.grid)
+    return finish_zone(zone, season, [len(month) for month in months], composite, n_obs, workspace)
+
+
+def finish_zone(
+    zone: Zone,
+    season: Season,
+    n_scenes: Sequence[int],
+    composite: npt.NDArray[np.uint16],
+    n_obs: npt.NDArray[np.uint8],
+    workspace: Workspace,
+) -> ZoneAcquisition:
+    """Fill the gaps of a zone's monthly medians and write them; every source of imagery ends here.
+
+    Args:
+        zone: the zone.
+        season: its twelve months.
+        n_scenes: acquisitions of each month.
+        composite: [12, 4, H, W] uint16 monthly medians; 0 where `n_obs` is.
+        n_obs: [12, H, W] uint8 clear observations.
+        workspace: where `composite(zone_id)` and `n_obs(zone_id)` are written, each whole.
+
+    Raises:
+        InputError: no pixel is ever clear.
+    """
     observed = n_obs > 0
     n_pixels = zone.grid.height * zone.grid.width
     if not observed.any():
         raise InputError(
             f"zone '{zone.zone_id}': none of its {n_pixels} pixels is clear (SCL 4–7) in any of the "
-            f"{sum(map(len, months))} scenes of {season.start} to {season.end}; add scenes or leave the zone out"
+            f"{sum(n_scenes)} scenes of {season.start} to {season.end}; add scenes or leave the zone out"
         )
     write_composite(workspace.composite(zone.zone_id), fill_gaps(composite, observed), zone.grid)
     write_n_obs(workspace.n_obs(zone.zone_id), n_obs, zone.grid)
@@ -83,25 +109,49 @@ def acquire_zone(source: SceneSource, zone: Zone, season_start: str, workspace: 
         zone_id=zone.zone_id,
         season_start=season.first_month,
         n_pixels=n_pixels,
-        n_scenes=tuple(len(month) for month in months),
+        n_scenes=tuple(n_scenes),
         n_clear=tuple(int(n) for n in observed.sum(axis=(1, 2))),
         n_never_clear=int((~observed.any(axis=0)).sum()),
     )
 
 
-def check_inputs(source: SceneSource, zones: Iterable[Zone], season_start: str) -> None:
-    """Refuse, before any pixel is read, what cannot be acquired.
+def describe_clear(records: Collection[ZoneAcquisition]) -> str:
+    """How much of some zones was observed, as a line."""
+    clear = sum(record.share_clear for record in records) / len(records)
+    return f"{clear:.0%} of the pixel-months were observed; the rest was filled in time"
+
+
+def check_inputs(source: SceneSource, zones: Iterable[Zone], season_start: str) -> dict[str, tuple[Scene, ...]]:
+    """Find every zone's scenes, and refuse before any pixel is read what cannot be acquired.
+
+    Returns:
+        zone → its scenes, in time order.
 
     Raises:
         InputError: a scene cannot be used (its header says so), or zones have no scene in their season.
     """
-    without: dict[Season, list[str]] = {}
+    found = {}
+    without: list[Zone] = []
     for zone in zones:
         season = Season(zone.season_start or season_start)
-        if not source.find(zone.grid, season.start, season.end):
-            without.setdefault(season, []).append(zone.zone_id)
-    if without:
-        raise InputError("; ".join(_no_scene(zone_ids, season) for season, zone_ids in without.items()))
+        found[zone.zone_id] = source.find(zone.grid, season.start, season.end)
+        if not found[zone.zone_id]:
+            without.append(zone)
+    require_scenes(without, season_start)
+    return found
+
+
+def require_scenes(without: Iterable[Zone], season_start: str) -> None:
+    """Refuse zones that have no scene in their season.
+
+    Raises:
+        InputError: there is such a zone; all are named.
+    """
+    zone_ids: dict[Season, list[str]] = {}
+    for zone in without:
+        zone_ids.setdefault(Season(zone.season_start or season_start), []).append(zone.zone_id)
+    if zone_ids:
+        raise InputError("; ".join(_no_scene(ids, season) for season, ids in zone_ids.items()))
 
 
 def _no_scene(zone_ids: list[str], season: Season) -> str:
@@ -111,8 +161,12 @@ def _no_scene(zone_ids: list[str], season: Season) -> str:
     )
 
 
+def acquisitions_by_month(scenes: Sequence[Scene], season: Season) -> list[list[tuple[Scene, ...]]]:
+    """Each month's scenes, those of one instant together: neighbouring MGRS tiles overlap and must not count twice."""
+    return [_acquisitions(scenes, start, end) for start, end in season.months]
+
+
 def _acquisitions(scenes: Sequence[Scene], start: dt.date, end: dt.date) -> list[tuple[Scene, ...]]:
-    """The month's scenes, those of one instant together: neighbouring MGRS tiles overlap and must not count twice."""
     month = [scene for scene in scenes if start <= scene.acquired.date() < end]
     return [tuple(parts) for _, parts in itertools.groupby(month, key=lambda scene: scene.acquired)]
 
@@ -122,19 +176,19 @@ def _composite_months(
 ) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint8]]:
     composite = np.zeros((N_MONTHS, N_BANDS, *grid.shape), np.uint16)
     n_obs = np.zeros((N_MONTHS, *grid.shape), np.uint8)
-    for position, acquisitions in enumerate(months):
-        stack = np.zeros((len(acquisitions), N_BANDS, *grid.shape), np.uint16)
-        scl = np.zeros((len(acquisitions), *grid.shape), np.uint8)
-        for t, parts in enumerate(acquisitions):
-            _read_parts(source, parts, grid, stack[t], scl[t])
-        composite[position], n_obs[position] = monthly_median(stack, scl)
+    with ThreadPoolExecutor(source.scenes_at_once, thread_name_prefix="scene") as pool:
+        for position, acquisitions in enumerate(months):
+            stack = np.zeros((len(acquisitions), N_BANDS, *grid.shape), np.uint16)
+            scl = np.zeros((len(acquisitions), *grid.shape), np.uint8)
+            list(pool.map(partial(_read_parts, source, grid), acquisitions, stack, scl))
+            composite[position], n_obs[position] = monthly_median(stack, scl)
     return composite, n_obs
 
 
 def _read_parts(
     source: SceneSource,
-    parts: Sequence[Scene],
     grid: Grid,
+    parts: Sequence[Scene],
     stack: npt.NDArray[np.uint16],
     scl: npt.NDArray[np.uint8],
 ) -> None:

@@ -9,10 +9,10 @@ import datetime as dt
 import functools
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,7 @@ from cropray.bands import BANDS, N_BANDS, NODATA, SCL_NODATA
 from cropray.errors import InputError
 from cropray.grid import Grid, Window
 from cropray.imagery.scenes import Scene
-from cropray.settings import Settings
+from cropray.settings import Settings, fingerprint
 
 _SENSING_START: Final = re.compile(r"\d{8}T\d{6}")
 _SCL: Final = "SCL"
@@ -37,6 +37,8 @@ _GDAL_OPTIONS: Final = {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE"}
 class FilesSettings(Settings):
     """Where the scene files are."""
 
+    source: Literal["files"] = "files"
+    """Scenes are local files."""
     folder: Path
     """Folder of the scene files."""
     pattern: str = "**/*.tif"
@@ -48,6 +50,11 @@ class FileScenes:
     """A `SceneSource` over local files."""
 
     settings: FilesSettings
+
+    @property
+    def scenes_at_once(self) -> int:
+        """One: the zones side by side keep a disk busy."""
+        return 1
 
     def find(self, grid: Grid, start: dt.date, end: dt.date) -> tuple[Scene, ...]:
         """Scenes that reach into the grid, acquired in [start, end), in time order.
@@ -79,6 +86,14 @@ class FileScenes:
         scl = np.minimum(pixels[N_BANDS], np.iinfo(np.uint8).max).astype(np.uint8)
         scl[(bands == NODATA).any(axis=0)] = SCL_NODATA
         return bands, scl
+
+    def fingerprint(self, scenes: Sequence[Scene]) -> str:
+        """Names, sizes and times of change: many gigabytes are not read only to find that nothing changed.
+
+        Raises:
+            InputError: a file is not there any more.
+        """
+        return fingerprint([[scene.href, *_size_and_time(Path(scene.href))] for scene in scenes])
 
     def _dated_files(self) -> Iterator[tuple[Path, dt.datetime]]:
         folder, pattern = self.settings.folder, self.settings.pattern
@@ -115,11 +130,16 @@ def _sensing_start(path: Path) -> dt.datetime:
 
 
 def _header(path: Path) -> _Header:
+    return _cached_header(path, *_size_and_time(path))
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    """Bytes, and time of the last change in nanoseconds."""
     try:
         status = path.stat()
     except OSError as error:
         raise InputError(f"scene '{path}' cannot be read ({error.strerror}); restore it") from None
-    return _cached_header(path, status.st_size, status.st_mtime_ns)
+    return status.st_size, status.st_mtime_ns
 
 
 @functools.lru_cache(maxsize=100_000)

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,10 +22,19 @@ class Scene:
     """Start of sensing, UTC. Scenes of one instant are parts of one acquisition."""
     href: str
     """Where the source finds it: a path, a URL, an asset id."""
+    assets: tuple[tuple[str, str], ...] = ()
+    """(band id, where it is) of each band and of SCL, for a source that keeps every band in a file of its own."""
+    offset: int = 0
+    """Digital numbers to add to the bands, so that reflectance is number / 10000 in every scene."""
 
 
 class SceneSource(Protocol):
     """Where scenes come from. Picklable: it is sent to the workers, and opens files there."""
+
+    @property
+    def scenes_at_once(self) -> int:
+        """How many scenes of a zone are best read at the same time, each in a thread of its own."""
+        ...
 
     def find(self, grid: Grid, start: dt.date, end: dt.date) -> tuple[Scene, ...]:
         """Scenes that reach into the grid, acquired in [start, end), in time order.
@@ -41,6 +51,14 @@ class SceneSource(Protocol):
 
         Raises:
             InputError: the scene cannot be read.
+        """
+        ...
+
+    def fingerprint(self, scenes: Sequence[Scene]) -> str:
+        """Identity of what `find` returned: it changes whenever `read` could give other pixels.
+
+        Raises:
+            InputError: a scene is not there any more.
         """
         ...
 

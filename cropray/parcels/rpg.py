@@ -1,24 +1,41 @@
 """Declared parcels of a zone, from the French register (RPG) or any file with an id, a crop code and polygons."""
 
+import functools
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import geopandas as gpd
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
+import pyogrio
 import shapely
-from pydantic import field_validator
+from pydantic import Field, field_validator
 from pyproj import CRS, Transformer
 from pyproj.exceptions import CRSError
 
 from cropray.errors import InputError
 from cropray.grid import Grid
-from cropray.parcels.vector_files import Bounds, FileHeader, read_features, read_header
+from cropray.legend import FIRST_YEAR, LAST_YEAR
+from cropray.parcels.vector_files import (
+    WKB_COLUMN,
+    Bounds,
+    FileHeader,
+    iterate_features,
+    read_bounds,
+    read_features,
+    read_header,
+)
 from cropray.settings import Settings
 
 _EDGE_STEPS: Final = 21  # points along each edge of a rectangle that is reprojected: straight edges bend
-_M2_PER_HA: Final = 10_000
+M2_PER_HA: Final = 10_000
+_EXTRACT_LAYER: Final = "parcels"
+_EXTRACT_COLUMNS: Final = ("parcel_id", "code")
 
 
 class ParcelSettings(Settings):
@@ -26,6 +43,8 @@ class ParcelSettings(Settings):
 
     path: Path
     """GeoPackage, shapefile or GeoParquet of parcels."""
+    year: int | None = Field(default=None, ge=FIRST_YEAR, le=LAST_YEAR)
+    """Year of the register, whose code table counts; None: the year in which the middle of the season lies."""
     layer: str | None = None
     """Layer to read; needed only where the file has several."""
     crs: str | None = None
@@ -36,6 +55,12 @@ class ParcelSettings(Settings):
     """Column of the parcel id, upper or lower case."""
     unknown_codes: Literal["report", "refuse"] = "report"
     """What to do with codes that the legend lacks: leave the parcels unlabelled and report them, or stop."""
+    max_unmapped_share: float = Field(default=0.5, ge=0, le=1)
+    """Largest share of a region's declared area that may get no class, its codes being unknown or excluded; above it
+    the stage stops."""
+    inner_buffer_m: float = Field(default=0, ge=0, le=100)
+    """Leave pixels unlabelled whose centre is nearer than this to the outline of their parcel, m: they may be mixed.
+    Scores leave them out as well, in test zones too."""
 
     @field_validator("crs")
     @classmethod
@@ -46,33 +71,86 @@ class ParcelSettings(Settings):
             raise ValueError("no such coordinate system; write it like EPSG:2154") from None
 
 
-def read_parcels(settings: ParcelSettings, grid: Grid) -> gpd.GeoDataFrame:
+@dataclass(frozen=True, slots=True)
+class ZoneParcels:
+    """The parcels of one grid, and what had to be mended."""
+
+    frame: gpd.GeoDataFrame
+    """One row per parcel, ordered by parcel_id and then as in the file, with `parcel_id` and `code` (text; empty where
+    the file has none), `area_ha` (of the whole parcel, from its repaired polygon) and `geometry` (2-D, valid)."""
+    n_repaired: int
+    """Parcels whose polygon was invalid (crossed itself, say) and was repaired."""
+    n_without_area: int
+    """Features left out because nothing with an area remained of them."""
+
+
+def read_parcels(settings: ParcelSettings, grid: Grid, extract: Path | None = None) -> ZoneParcels:
     """Parcels that reach into a grid, reprojected to its coordinate system.
 
-    Returns:
-        One row per parcel, ordered by parcel_id and then as in the file, with `parcel_id` and `code` (text; empty
-        where the file has none), `area_ha` (of the whole parcel, from its repaired polygon) and `geometry` (2-D).
+    Args:
+        settings: the register.
+        grid: rectangle to read.
+        extract: read from this file instead, which `extract_parcels` made for several grids, this one among them.
 
     Raises:
         InputError: the file cannot be used; the message says why.
     """
-    header, crs, columns = _open(settings)
-    to_file = Transformer.from_crs(CRS.from_epsg(grid.epsg), crs, always_xy=True)
-    box = to_file.transform_bounds(*grid.bounds, densify_pts=_EDGE_STEPS)
-    raw = read_features(settings.path, header, list(columns), box)
+    path = settings.path if extract is None else extract
+    header, crs, columns = _open(settings) if extract is None else _open_extract(extract)
+    raw = read_features(path, header, list(columns), _box_in(crs, grid))
     geometry = raw.geometry.set_crs(crs, allow_override=True).to_crs(epsg=grid.epsg)
-    polygons = _repair(geometry.to_numpy())
+    flat = shapely.force_2d(geometry.to_numpy())
+    polygons, is_repaired = _repair(flat)
+    is_inside = _reach_into(polygons, grid)
+    is_lost = (shapely.area(polygons) == 0) & shapely.intersects(flat, shapely.box(*grid.bounds))
     parcels = gpd.GeoDataFrame(
         {
             "parcel_id": _as_text(raw[columns[0]]),
             "code": _as_text(raw[columns[1]]),
-            "area_ha": shapely.area(polygons) / _M2_PER_HA,
+            "area_ha": shapely.area(polygons) / M2_PER_HA,
         },
         geometry=polygons,
         crs=f"EPSG:{grid.epsg}",
     )
-    parcels = parcels[_reach_into(polygons, grid)]
-    return parcels.sort_values("parcel_id", kind="stable", ignore_index=True)
+    frame = parcels[is_inside].sort_values("parcel_id", kind="stable", ignore_index=True)
+    return ZoneParcels(frame, int((is_repaired & is_inside).sum()), int(is_lost.sum()))
+
+
+def has_spatial_index(settings: ParcelSettings) -> bool:
+    """Whether the parcels of a rectangle can be read without reading all others.
+
+    Raises:
+        InputError: the file cannot be used.
+    """
+    return _open(settings)[0].has_spatial_index
+
+
+def extract_parcels(settings: ParcelSettings, grids: Sequence[Grid], path: Path) -> None:
+    """Copy the parcels near some grids to a GeoPackage with a spatial index, in one pass over the register.
+
+    Raises:
+        InputError: the file cannot be used.
+    """
+    header, crs, columns = _open(settings)
+    pieces = iterate_features(settings.path, header, list(columns), [_box_in(crs, grid) for grid in grids])
+    for piece in pieces:
+        _append(piece, path, crs)
+    if not path.exists():
+        nothing = pa.table([pa.array([], pa.string())] * 2 + [pa.array([], pa.binary())], [*columns, WKB_COLUMN])
+        _append(nothing, path, crs)
+
+
+def _append(piece: pa.Table, path: Path, crs: CRS) -> None:
+    pyogrio.write_arrow(
+        piece.rename_columns([*_EXTRACT_COLUMNS, WKB_COLUMN]),
+        path,
+        layer=_EXTRACT_LAYER,
+        driver="GPKG",
+        geometry_name=WKB_COLUMN,
+        geometry_type="Unknown",
+        crs=crs.to_wkt(),
+        append=path.exists(),
+    )
 
 
 def check_parcels(settings: ParcelSettings) -> None:
@@ -82,9 +160,10 @@ def check_parcels(settings: ParcelSettings) -> None:
         InputError: no file, no such layer or column, no coordinate system, or coordinates that cannot be in it.
     """
     header, crs, _ = _open(settings)
-    if header.bounds is not None and not _can_be_in(header.bounds, crs):
+    bounds = read_bounds(settings.path, header)
+    if bounds is not None and not _can_be_in(bounds, crs):
         raise InputError(
-            f"parcel file '{settings.path}' has coordinates {_rounded(header.bounds)}, which do not lie in {crs.name}; "
+            f"parcel file '{settings.path}' has coordinates {_rounded(bounds)}, which do not lie in {crs.name}; "
             f"set 'crs' to the system they are in (EPSG:2154 for the RPG of metropolitan France)"
         )
 
@@ -92,13 +171,32 @@ def check_parcels(settings: ParcelSettings) -> None:
 def describe_extent(settings: ParcelSettings) -> str:
     """Where the file's parcels lie, for messages."""
     header, crs, _ = _open(settings)
-    return f"{_rounded(header.bounds) if header.bounds else 'unknown bounds'} in {crs.name}"
+    bounds = read_bounds(settings.path, header)
+    return f"{_rounded(bounds) if bounds else 'unknown bounds'} in {crs.name}"
 
 
 def _open(settings: ParcelSettings) -> tuple[FileHeader, CRS, tuple[str, str]]:
     header = read_header(settings.path, settings.layer)
     columns = _column(settings, header, settings.id_column), _column(settings, header, settings.code_column)
     return header, _crs(settings, header), columns
+
+
+def _open_extract(path: Path) -> tuple[FileHeader, CRS, tuple[str, str]]:
+    header = read_header(path, _EXTRACT_LAYER)
+    assert header.crs is not None
+    return header, header.crs, _EXTRACT_COLUMNS
+
+
+def _box_in(crs: CRS, grid: Grid) -> Bounds:
+    """The rectangle of another system that holds a grid."""
+    bounds: Bounds = _transformer(grid.epsg, crs).transform_bounds(*grid.bounds, densify_pts=_EDGE_STEPS)
+    return bounds
+
+
+@functools.lru_cache(maxsize=8)
+def _transformer(epsg: int, crs: CRS) -> Transformer:
+    """Setting one up takes as long as reading a zone."""
+    return Transformer.from_crs(CRS.from_epsg(epsg), crs, always_xy=True)
 
 
 def _crs(settings: ParcelSettings, header: FileHeader) -> CRS:
@@ -148,14 +246,16 @@ def _as_text(values: "pd.Series[Any]") -> "pd.Series[str]":
     return values.astype("string").fillna("").str.strip().astype(str)
 
 
-def _repair(geometries: Any) -> Any:
-    """[n] valid 2-D polygons or multipolygons; empty where a geometry has no area."""
-    valid = shapely.make_valid(shapely.force_2d(geometries))
+def _repair(geometries: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+    """[n] valid polygons or multipolygons, empty where a geometry has no area; and [n] true where one was invalid."""
+    is_invalid = ~shapely.is_valid(geometries) & ~shapely.is_missing(geometries)
+    valid = geometries.copy()
+    valid[is_invalid] = shapely.make_valid(geometries[is_invalid])
     is_mixed = ~np.isin(shapely.get_type_id(valid), [shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON])
     for row in np.flatnonzero(is_mixed):
         parts = shapely.get_parts(valid[row]) if valid[row] is not None else []
         valid[row] = shapely.union_all([part for part in parts if shapely.area(part) > 0])
-    return valid
+    return valid, is_invalid
 
 
 def _reach_into(polygons: Any, grid: Grid) -> Any:

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cropray.errors import SchemaError
-from cropray.parcels.labels import CodeTally, LabelReport
+from cropray.parcels.report import CodeTally, LabelReport
 from cropray.workspace import require
 
 

@@ -1,24 +1,33 @@
-"""Parcel files of any format: what they say of themselves, and the features of a rectangle.
+"""Parcel files of any format: what they say of themselves, the features of a rectangle, and all features in pieces.
 
-GeoPackage, shapefile and whatever else GDAL reads go through pyogrio, which uses their spatial index; GeoParquet goes
-through geopandas, which uses its bounding-box column where there is one.
+A file with a spatial index (GeoPackage, shapefile with .qix, GeoParquet with bounding-box column) answers for a rectangle;
+any other is read from end to end, in pieces.
 """
 
 import json
+import struct
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import geopandas as gpd
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pyogrio
 import pyogrio.errors
+import shapely
+import shapely.errors
 from pyproj import CRS
 
 from cropray.errors import InputError
 
 Bounds = tuple[float, float, float, float]
+WKB_COLUMN: Final = "geometry_wkb"  # name of the geometry in the pieces of `iterate_features`
+_BATCH_ROWS: Final = 65_536  # some 30 MB of parcels
+_BUFFER_BYTES: Final = 1 << 20  # read from each column at a time; a whole row group may hold gigabytes
+_DAMAGE: Final = (pyogrio.errors.DataSourceError, pyogrio.errors.FeatureError, pa.ArrowException, OSError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +39,10 @@ class FileHeader:
     columns: tuple[str, ...]
     """Attribute columns, as the file spells them."""
     crs: CRS | None
-    bounds: Bounds | None
-    """(x_min, y_min, x_max, y_max) of all features in `crs`."""
+    has_spatial_index: bool
+    """Whether the features of a rectangle can be read without reading all others."""
     geometry_column: str | None = None
     """GeoParquet only."""
-    has_bbox_column: bool = False
-    """GeoParquet only: whether row groups can be skipped by rectangle."""
 
 
 def read_header(path: Path, layer: str | None) -> FileHeader:
@@ -53,19 +60,96 @@ def read_header(path: Path, layer: str | None) -> FileHeader:
     return _parquet_header(path) if _is_parquet(path) else _layer_header(path, layer)
 
 
-def read_features(path: Path, header: FileHeader, columns: list[str], box: Bounds) -> gpd.GeoDataFrame:
-    """Features whose bounding box meets `box` (in the file's own coordinates), or a few more.
+def read_bounds(path: Path, header: FileHeader) -> Bounds | None:
+    """(x_min, y_min, x_max, y_max) of all features, as stored or else by reading them; None where GeoParquet lacks it.
 
     Raises:
         InputError: the file is damaged.
     """
+    if header.geometry_column is not None:
+        bounds = _geo_metadata(path)["columns"][header.geometry_column].get("bbox", ())
+        return tuple(bounds) if len(bounds) == 4 else None
+    try:
+        info = pyogrio.read_info(path, layer=header.layer, force_total_bounds=True)
+    except _DAMAGE as error:
+        raise _unreadable(path, error) from None
+    bounds = info["total_bounds"]
+    return None if bounds is None else tuple(bounds)
+
+
+def read_features(path: Path, header: FileHeader, columns: list[str], box: Bounds) -> gpd.GeoDataFrame:
+    """Features whose bounding box meets `box` (in the file's own coordinates), or a few more.
+
+    A file without spatial index is read piece by piece for it: see `iterate_features` for many boxes at once.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    if not header.has_spatial_index:
+        pieces = list(iterate_features(path, header, columns, [box]))
+        table = pa.concat_tables(pieces) if pieces else pa.table({name: [] for name in [*columns, WKB_COLUMN]})
+        geometry = shapely.from_wkb(table[WKB_COLUMN].to_numpy())
+        return gpd.GeoDataFrame(table.drop_columns([WKB_COLUMN]).to_pandas(), geometry=geometry, crs=header.crs)
     try:
         if header.geometry_column is not None:
-            bbox = box if header.has_bbox_column else None
-            return gpd.read_parquet(path, columns=[*columns, header.geometry_column], bbox=bbox)
-        return gpd.read_file(path, layer=header.layer, columns=columns, bbox=box, engine="pyogrio")
-    except (pyogrio.errors.DataSourceError, pyogrio.errors.FeatureError, pa.ArrowException, OSError) as error:
-        raise InputError(f"parcel file '{path}' cannot be read ({_short(error)}); fetch it again") from None
+            return gpd.read_parquet(path, columns=[*columns, header.geometry_column], bbox=box)
+        return gpd.read_file(path, layer=header.layer, columns=columns, bbox=box, engine="pyogrio", use_arrow=True)
+    except _DAMAGE as error:
+        raise _unreadable(path, error) from None
+
+
+def iterate_features(path: Path, header: FileHeader, columns: list[str], boxes: Sequence[Bounds]) -> Iterator[pa.Table]:
+    """Features whose bounding box meets any of some boxes, in the file's order: one pass over the whole file.
+
+    Memory holds one piece of the file, whatever its size.
+
+    Args:
+        path: the file.
+        header: what `read_header` said of it.
+        columns: attribute columns to read.
+        boxes: in the file's own coordinates.
+
+    Yields:
+        The columns, and the geometry as WKB in `WKB_COLUMN`.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    tree = shapely.STRtree([shapely.box(*box) for box in boxes])
+    batches = _parquet_batches if header.geometry_column is not None else _layer_batches
+    try:
+        for batch in batches(path, header, columns):
+            geometries = shapely.from_wkb(batch[WKB_COLUMN].to_numpy())
+            rows = np.unique(tree.query(geometries)[0])  # compares bounding boxes; what has no geometry meets none
+            if len(rows):
+                yield batch.take(rows)
+    except (*_DAMAGE, shapely.errors.GEOSException) as error:
+        raise _unreadable(path, error) from None
+
+
+def _parquet_batches(path: Path, header: FileHeader, columns: list[str]) -> Iterator[pa.Table]:
+    names = [*columns, header.geometry_column]
+    with pq.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False) as file:
+        for batch in file.iter_batches(_BATCH_ROWS, columns=names):
+            yield _piece(batch, columns, header.geometry_column)
+
+
+def _layer_batches(path: Path, header: FileHeader, columns: list[str]) -> Iterator[pa.Table]:
+    options = {"layer": header.layer, "columns": columns, "batch_size": _BATCH_ROWS, "use_pyarrow": True}
+    with pyogrio.open_arrow(path, **options) as (meta, reader):
+        for batch in reader:
+            yield _piece(batch, columns, meta["geometry_name"] or "wkb_geometry")
+
+
+def _piece(batch: pa.RecordBatch, columns: list[str], geometry_column: str | None) -> pa.Table:
+    """The wanted columns as plain values: no dictionaries, no extension types."""
+    plain = {name: batch[name] for name in columns} | {WKB_COLUMN: batch[geometry_column]}
+    for name, values in plain.items():
+        if isinstance(values, pa.DictionaryArray):
+            plain[name] = values.dictionary_decode()
+        elif isinstance(values, pa.ExtensionArray):
+            plain[name] = values.storage
+    return pa.table(plain)
 
 
 def _is_parquet(path: Path) -> bool:
@@ -76,11 +160,29 @@ def _layer_header(path: Path, layer: str | None) -> FileHeader:
     try:
         layers = [str(name) for name, geometry_type in pyogrio.list_layers(path) if geometry_type is not None]
         chosen = _choose_layer(path, layers, layer)
-        info = pyogrio.read_info(path, layer=chosen, force_total_bounds=True)
+        info = pyogrio.read_info(path, layer=chosen)
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
         raise InputError(f"parcel file '{path}' cannot be opened ({_short(error)}); fetch it again") from None
+    if path.suffix.lower() == ".shp":
+        _require_whole_shapefile(path)
     crs = CRS.from_user_input(info["crs"]) if info["crs"] else None
-    return FileHeader(chosen, tuple(map(str, info["fields"])), crs, info["total_bounds"])
+    is_indexed = bool(info["capabilities"]["fast_spatial_filter"])
+    return FileHeader(chosen, tuple(map(str, info["fields"])), crs, has_spatial_index=is_indexed)
+
+
+def _require_whole_shapefile(path: Path) -> None:
+    """GDAL passes over what a cut file lacks; the headers say how long the parts must be."""
+    with path.open("rb") as file:
+        n_words = int.from_bytes(file.read(28)[24:], "big", signed=True)
+    wanted = {path: 2 * n_words}
+    for table in (path.with_suffix(suffix) for suffix in (".dbf", ".DBF")):
+        if table.exists():
+            with table.open("rb") as file:
+                _, n_records, header_bytes, record_bytes = struct.unpack("<4sIHH", file.read(12))
+            wanted[table] = header_bytes + n_records * record_bytes
+    for part, n_bytes in wanted.items():
+        if part.stat().st_size < n_bytes:
+            raise InputError(f"'{part}' has {part.stat().st_size:,} of its {n_bytes:,} bytes; fetch it again")
 
 
 def _choose_layer(path: Path, layers: list[str], wanted: str | None) -> str:
@@ -93,6 +195,27 @@ def _choose_layer(path: Path, layers: list[str], wanted: str | None) -> str:
 
 
 def _parquet_header(path: Path) -> FileHeader:
+    geo = _geo_metadata(path)
+    geometry_column = geo["primary_column"]
+    column: dict[str, Any] = geo["columns"][geometry_column]
+    is_indexed = "covering" in column
+    if not is_indexed and column.get("encoding", "WKB") != "WKB":
+        raise InputError(
+            f"parcel file '{path}' holds its geometry as '{column['encoding']}' without a bounding-box column; "
+            f"write it with geopandas' `to_parquet(…, write_covering_bbox=True)`"
+        )
+    # GeoParquet 1.1: an absent key means longitude and latitude, null means unknown.
+    crs = column.get("crs", "OGC:CRS84")
+    return FileHeader(
+        layer=None,
+        columns=tuple(name for name in pq.read_schema(path).names if name != geometry_column),
+        crs=CRS.from_user_input(crs) if crs else None,
+        has_spatial_index=is_indexed,
+        geometry_column=geometry_column,
+    )
+
+
+def _geo_metadata(path: Path) -> dict[str, Any]:
     try:
         schema = pq.read_schema(path)
     except (pa.ArrowException, OSError) as error:
@@ -100,19 +223,12 @@ def _parquet_header(path: Path) -> FileHeader:
     text = (schema.metadata or {}).get(b"geo")
     if text is None:
         raise InputError(f"parcel file '{path}' is Parquet without geometry; write it with geopandas' `to_parquet`")
-    geo = json.loads(text)
-    geometry_column = geo["primary_column"]
-    column: dict[str, Any] = geo["columns"][geometry_column]
-    # GeoParquet 1.1: an absent key means longitude and latitude, null means unknown.
-    crs = column.get("crs", "OGC:CRS84")
-    return FileHeader(
-        layer=None,
-        columns=tuple(name for name in schema.names if name != geometry_column),
-        crs=CRS.from_user_input(crs) if crs else None,
-        bounds=tuple(column["bbox"]) if len(column.get("bbox", ())) == 4 else None,
-        geometry_column=geometry_column,
-        has_bbox_column="covering" in column,
-    )
+    metadata: dict[str, Any] = json.loads(text)
+    return metadata
+
+
+def _unreadable(path: Path, error: BaseException) -> InputError:
+    return InputError(f"parcel file '{path}' cannot be read ({_short(error)}); fetch it again")
 
 
 def _short(error: BaseException) -> str:

@@ -25,7 +25,8 @@ def doubts(inputs: ReportInputs) -> tuple[str, ...]:
 def _on_zones(inputs: ReportInputs) -> Iterator[str]:
     test = inputs.manifest.of_split("test")
     n_pixels = sum(zone.n_labelled for zone in test)
-    yield f"The scores rest on {n_pixels:,} labelled pixels in {len(test)} test zones; pixels of one zone are alike."
+    rest = "rest" if inputs.models else "will rest"
+    yield f"The scores {rest} on {n_pixels:,} labelled pixels in {len(test)} test zones; pixels of one zone are alike."
     if len(test) < FEW_ZONES:
         yield f"With {len(test)} test zones the intervals are rather too narrow than too wide."
     regions = {zone.region for zone in inputs.manifest.of_split("train")}

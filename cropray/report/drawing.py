@@ -1,13 +1,15 @@
 """How pictures of the report look, and how one is written."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from cropray.bands import N_MONTHS
+from cropray.imagery.scenes import Season
 from cropray.workspace import whole_file
 
 INK: Final = "#1f2933"
@@ -16,6 +18,7 @@ LINE: Final = "#d9dee4"
 MODEL_COLOURS: Final = ("#1f6fb2", "#d9722b", "#2f8f5b", "#8a4fb0")  # told apart by colour-blind readers too
 FOLD_STYLES: Final = ("-", "--", ":", "-.")
 DPI: Final = 160
+_MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 _STYLE: Final[dict[str, Any]] = {
     "axes.axisbelow": True,
@@ -69,3 +72,18 @@ def compact(count: float) -> str:
             scaled = count / limit
             return f"{scaled:.1f}{unit}" if scaled < 9.95 else f"{scaled:.0f}{unit}"
     return f"{count:.0f}"
+
+
+def month_names(season: Season) -> tuple[str, ...]:
+    """`Jan 2023` and so on, the same in every locale."""
+    return tuple(f"{_MONTHS[start.month - 1]} {start.year}" for start, _ in season.months)
+
+
+def common_months(names: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    """Names for an axis that several zones share.
+
+    Returns:
+        `Jan` and so on; the positions `1` to `12` where seasons begin in different months of the year.
+    """
+    short = {tuple(name[:3] for name in months) for months in names}
+    return short.pop() if len(short) == 1 else tuple(str(i) for i in range(1, N_MONTHS + 1))

@@ -1,28 +1,28 @@
-"""The report: one HTML page with its pictures beside it."""
+"""The report: one HTML page with its pictures beside it; what is already scored comes first, then the data."""
 
+import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cropray.bands import FEATURE_COLUMNS
 from cropray.report import tables
-from cropray.report.class_pictures import (
-    draw_class_by_region,
-    draw_class_distribution,
-    draw_class_scores,
-    draw_confusion,
-)
+from cropray.report.class_pictures import draw_class_scores, draw_confusion
 from cropray.report.doubts import doubts
 from cropray.report.drawing import MODEL_COLOURS
-from cropray.report.results import ModelResult, Params, ReportInputs
+from cropray.report.results import ModelResult, Params, ReportInputs, ZonePictures
 from cropray.report.score_pictures import draw_curves, draw_scores, draw_zone_scores
 from cropray.report.study import CITATION, PUBLISHED, WHY_NOT_COMPARABLE
 from cropray.workspace import whole_folder
 
 PAGE_FILE: Final = "index.html"
+FILMS_PER_ZONE: Final = 2  # true and false colour; single bands are linked
+MAX_FILM_BYTES: Final = 12_000_000  # of films and observation maps on the page, so that it stays quick to open
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +36,26 @@ class SearchRow:
 
 
 @dataclass(frozen=True, slots=True)
+class ShownZone:
+    """A zone on the page."""
+
+    zone_id: str
+    region: str
+    films: tuple[tuple[str, str], ...]
+    """(what it shows, file beside the page)."""
+    links: tuple[tuple[str, str], ...]
+    """(what it shows, link to a film that is not on the page)."""
+    n_obs: str | None
+    """File beside the page; None where the page was full."""
+
+
+@dataclass(frozen=True, slots=True)
 class Pictures:
     """File names beside the page."""
 
-    fixed: tuple[str, ...]
+    overviews: tuple[tuple[str, str], ...]
+    """(what it shows, file)."""
+    zones: "tuple[ShownZone, ...]"
     curves: dict[str, str]
     """Model → learning curves; models without history are left out."""
     previews: tuple[tuple[str, str], ...]
@@ -50,40 +66,70 @@ def write_report(inputs: ReportInputs, folder: Path) -> Path:
     """Write page and pictures whole, replacing an earlier report.
 
     Args:
-        inputs: what to report; at least one model.
-        folder: gets `index.html` and PNG files.
+        inputs: what to report; without a model the page shows the data alone.
+        folder: gets `index.html`, PNG and GIF files.
 
     Returns:
         Path of the page.
     """
     with whole_folder(folder) as temporary:
-        pictures = draw_pictures(inputs, temporary)
+        overviews = tuple((title, _copy(path, temporary)) for title, path in inputs.pictures.overviews)
+        zones = _copy_zones(inputs.pictures.zones, temporary)
+        curves = draw_scored(inputs, temporary)
+        previews = tuple(
+            (f"{p.model_label}, {p.zone_id}", _copy(p.path, temporary, f"map_{p.model_label.lower()}_{p.zone_id}.png"))
+            for p in inputs.previews
+        )
+        pictures = Pictures(overviews, zones, curves, previews)
         (temporary / PAGE_FILE).write_text(render_page(inputs, pictures), encoding="utf-8")
     return folder / PAGE_FILE
 
 
-def draw_pictures(inputs: ReportInputs, folder: Path) -> Pictures:
-    """Draw every picture of a report into a folder; also what an evaluation stores with its run."""
-    drawings = {
-        "scores.png": draw_scores,
-        "zone_scores.png": draw_zone_scores,
-        "class_scores.png": draw_class_scores,
-        "class_distribution.png": draw_class_distribution,
-        "class_by_region.png": draw_class_by_region,
-    }
-    for name, draw in drawings.items():
-        draw(inputs, folder / name)
+def draw_scored(inputs: ReportInputs, folder: Path) -> dict[str, str]:
+    """Draw every picture of the scores into a folder; nothing without a model.
+
+    Returns:
+        Model → file of its learning curves, for models with a history.
+    """
+    if not inputs.models:
+        return {}
+    draw_scores(inputs, folder / "scores.png")
+    draw_zone_scores(inputs, folder / "zone_scores.png")
+    draw_class_scores(inputs, folder / "class_scores.png")
     curves = {}
     for model in inputs.models:
         draw_confusion(model, inputs.manifest, folder / f"confusion_{model.name}.png")
         if draw_curves(model, folder / f"curves_{model.name}.png"):
             curves[model.name] = f"curves_{model.name}.png"
-    previews = []
-    for preview in inputs.previews:
-        name = f"map_{preview.model_label.lower()}_{preview.zone_id}.png"
-        shutil.copyfile(preview.path, folder / name)
-        previews.append((f"{preview.model_label}, {preview.zone_id}", name))
-    return Pictures(tuple(drawings), curves, tuple(previews))
+    return curves
+
+
+def _copy_zones(zones: Sequence[ZonePictures], folder: Path) -> tuple[ShownZone, ...]:
+    """Copy what fits on the page, zone by zone; the rest is linked where it lies."""
+    shown, n_bytes = [], 0
+    for zone in zones:
+        on_page = [path for _, path in zone.films[:FILMS_PER_ZONE]] + [zone.n_obs]
+        n_bytes += sum(path.stat().st_size for path in on_page)
+        n_films = FILMS_PER_ZONE if n_bytes <= MAX_FILM_BYTES else 0
+        shown.append(
+            ShownZone(
+                zone.zone_id,
+                zone.region,
+                tuple(
+                    (title, _copy(path, folder, f"{zone.zone_id}_{path.name}")) for title, path in zone.films[:n_films]
+                ),
+                tuple((title, quote(os.path.relpath(path, folder))) for title, path in zone.films[n_films:]),
+                _copy(zone.n_obs, folder, f"{zone.zone_id}_{zone.n_obs.name}") if n_films else None,
+            )
+        )
+    return tuple(shown)
+
+
+def _copy(path: Path, folder: Path, name: str | None = None) -> str:
+    """Copy a picture beside the page and return its name there."""
+    name = name or path.name
+    shutil.copyfile(path, folder / name)
+    return name
 
 
 def render_page(inputs: ReportInputs, pictures: Pictures) -> str:

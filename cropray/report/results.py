@@ -105,11 +105,33 @@ class Preview:
 
 
 @dataclass(frozen=True, slots=True)
+class ZonePictures:
+    """Pictures of one zone, as they lie beside the dataset."""
+
+    zone_id: str
+    region: str
+    films: tuple[tuple[str, Path], ...]
+    """(what it shows, GIF), true colour and false colour first."""
+    n_obs: Path
+    """Maps of the clear observations."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataPictures:
+    """Pictures of the dataset, as they lie beside it; made before any training."""
+
+    overviews: tuple[tuple[str, Path], ...] = ()
+    """(what it shows, PNG)."""
+    zones: tuple[ZonePictures, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ReportInputs:
     """Everything that the page shows."""
 
     manifest: Manifest
-    models: tuple[ModelResult, ...]
+    models: tuple[ModelResult, ...] = ()
+    """Models that have been searched and evaluated on this dataset; without one, the page shows the data alone."""
     zone_quality: tuple[ZoneQuality, ...] = ()
     """Empty for a dataset of points, which has no images."""
     unknown_codes_ha: Mapping[str, float] = field(default_factory=dict)
@@ -119,3 +141,6 @@ class ReportInputs:
     """What made these results: version, git commit, seed, data hash."""
     next_commands: Mapping[str, str] = field(default_factory=dict)
     """What a reader may want next → the command that does it."""
+    missing_models: Mapping[str, str] = field(default_factory=dict)
+    """Model without scores → why, for example `not searched yet`."""
+    pictures: DataPictures = DataPictures()

@@ -13,10 +13,14 @@ import ray
 
 from cropray.config import ClusterSettings, JobConfig
 from cropray.errors import CroprayError
+from cropray.imagery.earth_engine_settings import EarthEngineSettings
+from cropray.imagery.files import FilesSettings
 from cropray.settings import load_settings
 from cropray.stages.cluster import ray_session
+from cropray.stages.earth_engine_pool import check_access
 from cropray.stages.inputs import job_zones
 from cropray.tracking import Tracker
+from cropray.zone_selection.land_cover import input_files
 
 PACKAGES: Final = ("ray", "torch", "xgboost", "xgboost-ray", "mlflow", "rasterio", "geopandas", "pyarrow", "numpy")
 LEAST_FREE_GB: Final = 5  # a zone of 10 km × 10 km takes 0.1 GB as composite and as much again as dataset
@@ -49,6 +53,9 @@ def run_doctor(config: Path | None) -> None:
             Check("tracking", lambda: _check_tracking(job)),
             Check("ray starts", lambda: _check_ray(job.cluster)),
         ]
+        if isinstance(job.imagery, EarthEngineSettings):
+            settings = job.imagery
+            checks.append(Check("earth engine", lambda: _check_earth_engine(job.cluster, settings)))
     n_failed = sum(not _passes(check) for check in checks)
     if n_failed:
         raise CroprayError(f"{n_failed} of {len(checks)} checks failed; each line above says what to do")
@@ -69,14 +76,22 @@ def _version(name: str) -> Callable[[], str]:
 
 
 def _describe(config: Path, job: JobConfig) -> str:
-    contents = "points" if job.points is not None else f"{len(job_zones(job))} zones"
+    if job.points is not None:
+        contents = "points"
+    elif job.zone_selection is not None and not job.artefacts.zone_reasons.exists():
+        contents = "zones not chosen yet: `cropray zones` does it"
+    else:
+        contents = f"{len(job_zones(job))} zones"
     return f"{config}: '{job.name}', {contents}"
 
 
 def _check_inputs(job: JobConfig) -> str:
     paths = [job.points.path] if job.points else []
-    paths += [job.imagery.folder] if job.imagery else []
+    paths += [job.imagery.folder] if isinstance(job.imagery, FilesSettings) else []
     paths += [job.parcels.path] if job.parcels else []
+    if job.zone_selection is not None:
+        paths += [path for path in (job.zone_selection.region_table, job.zone_selection.outline) if path is not None]
+        paths += input_files(job.zone_selection.worldcover)
     missing = [str(path) for path in paths if not path.exists()]
     if missing:
         raise CroprayError(f"{missing} do not exist; mend the paths (they start at the current folder)")
@@ -96,6 +111,11 @@ def _check_tracking(job: JobConfig) -> str:
     if tracker.n_missed:
         raise CroprayError(f"MLflow store '{tracker.uri}' does not answer; start it or set tracking_uri")
     return tracker.uri
+
+
+def _check_earth_engine(cluster: ClusterSettings, settings: EarthEngineSettings) -> str:
+    with ray_session(cluster):
+        return check_access(settings)
 
 
 def _check_ray(settings: ClusterSettings) -> str:

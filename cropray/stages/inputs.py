@@ -1,22 +1,64 @@
 """What every stage settles first: the zone table, and fingerprints of what came in."""
 
+import json
 from pathlib import Path
 
+from cropray.bands import N_MONTHS
 from cropray.config import JobConfig
+from cropray.errors import ConfigError
+from cropray.imagery.scenes import Season
+from cropray.legend import FIRST_YEAR, LAST_YEAR
 from cropray.settings import fingerprint
-from cropray.workspace import file_hash
+from cropray.workspace import file_hash, require
+from cropray.zone_selection.settings import ZoneSelectionSettings
 from cropray.zones import Zone, bundled_zones, read_zones, select_zones
 
 
 def job_zones(job: JobConfig) -> tuple[Zone, ...]:
-    """The zones of this run, in table order."""
-    table = bundled_zones() if job.zone_table is None else read_zones(job.zone_table)
+    """The zones of this run, in table order.
+
+    Raises:
+        MissingArtefactError: the job chooses its zones, and `zones` has not run.
+        ConfigError: it has run with other settings, or a wanted zone is not in the table.
+    """
+    if job.zone_selection is not None:
+        table = _chosen_zones(job, job.zone_selection)
+    else:
+        table = bundled_zones() if job.zone_table is None else read_zones(job.zone_table)
     return select_zones(table, job.zones)
+
+
+def _chosen_zones(job: JobConfig, settings: ZoneSelectionSettings) -> tuple[Zone, ...]:
+    workspace = job.artefacts
+    reasons = json.loads(require(workspace.zone_reasons, "zones").read_text(encoding="utf-8"))
+    if reasons["settings"] != settings.model_dump(mode="json"):
+        raise ConfigError(
+            f"'{workspace.chosen_zones}' was chosen with other settings than 'zone_selection' holds now; run "
+            f"`cropray zones CONFIG.yaml` to choose again, or put the settings back"
+        )
+    return read_zones(require(workspace.chosen_zones, "zones"))
 
 
 def season_of(zone: Zone, job: JobConfig) -> str:
     """First month `YYYY-MM` of a zone's season."""
     return zone.season_start or job.season_start
+
+
+def register_year(zone: Zone, job: JobConfig) -> int:
+    """Year of the parcel register whose code table counts for a zone: the settings', else the middle of the season's.
+
+    Raises:
+        ConfigError: the code table does not reach to that year.
+    """
+    if job.parcels is not None and job.parcels.year is not None:
+        return job.parcels.year
+    year = Season(season_of(zone, job)).months[N_MONTHS // 2][0].year
+    if not FIRST_YEAR <= year <= LAST_YEAR:
+        raise ConfigError(
+            f"zone '{zone.zone_id}' has its season in {year}; the code table knows the registers of {FIRST_YEAR} to "
+            f"{LAST_YEAR}: set parcels.year to the one whose codes the file uses"
+        )
+    return year
 
 
 def zone_fingerprint(zone: Zone) -> str:

@@ -1,31 +1,33 @@
 """`labels`: declared parcels to class rasters, one zone a task."""
 
+import contextlib
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final, get_args
 
 from cropray.config import JobConfig
 from cropray.errors import ConfigError, InputError
-from cropray.legend import bundled_legend
-from cropray.parcels.labels import LabelReport, Status, label_zone
-from cropray.parcels.rpg import check_parcels
+from cropray.legend import Legend, bundled_legend
+from cropray.parcels.coverage import Coverage, CoverageRow, describe, summarize
+from cropray.parcels.labels import label_zone
+from cropray.parcels.report import LabelReport
+from cropray.parcels.rpg import ParcelSettings, check_parcels, extract_parcels, has_spatial_index
 from cropray.parcels.tables import read_label_report
 from cropray.progress import Progress
 from cropray.settings import fingerprint
 from cropray.stages.cluster import ray_session
-from cropray.stages.inputs import job_zones, source_fingerprint, zone_fingerprint
+from cropray.stages.inputs import job_zones, register_year, source_fingerprint, zone_fingerprint
 from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks
-from cropray.workspace import code_hash
-
-STATUSES: Final[tuple[Status, ...]] = get_args(Status)
+from cropray.workspace import Workspace, code_hash, write_json
+from cropray.zones import Zone
 
 
 def run(job: JobConfig, progress: Progress) -> None:
-    """Write label rasters, parcel tables and code reports of every zone.
+    """Write label rasters, parcel tables and code reports of every zone, and the coverage of all.
 
     Raises:
         ConfigError: the job has no parcels.
-        InputError: the parcel file cannot be used, or too much area has unknown codes.
+        InputError: the parcel file cannot be used, or too much area has no class.
         StageFailedError: some zones failed.
     """
     if job.parcels is None:
@@ -33,32 +35,68 @@ def run(job: JobConfig, progress: Progress) -> None:
     zones, workspace, legend = job_zones(job), job.artefacts, bundled_legend()
     progress.stage("labels", f"{job.parcels.path} for {len(zones)} zones, {len(legend.classes)} classes")
     check_parcels(job.parcels)
-    common = [
-        job.parcels.fingerprint(),
-        legend.hash(),
-        source_fingerprint(_parcel_files(job.parcels.path)),
-        code_hash("parcels", "legend", "grid"),
-    ]
-    tasks = [
-        ZoneTask(
-            zone.zone_id,
-            partial(label_zone, job.parcels, zone, legend, workspace),
-            fingerprint([*common, zone_fingerprint(zone)]),
-            (
-                workspace.labels(zone.zone_id),
-                workspace.parcel_index(zone.zone_id),
-                workspace.parcels(zone.zone_id),
-                workspace.label_report(zone.zone_id),
-            ),
-        )
-        for zone in zones
-    ]
-    with ray_session(job.cluster):
+    tasks = _tasks(job, job.parcels, zones, legend)
+    todo = [t for t in tasks if job.overwrite or not workspace.is_current("labels", t.zone_id, t.inputs, t.outputs)]
+    wanted = {task.zone_id for task in todo}
+    nearby = [zone for zone in zones if zone.zone_id in wanted]
+    session = ray_session(job.cluster) if todo else contextlib.nullcontext()  # it takes longer to start than a look
+    with _indexed(job.parcels, nearby, workspace, progress), session:
         run_zone_tasks("labels", tasks, workspace, progress, overwrite=job.overwrite)
     reports = [read_label_report(workspace.label_report(zone.zone_id)) for zone in zones]
-    for line in describe_codes(reports):
+    coverage = summarize(reports, {zone.zone_id: zone.region for zone in zones}, legend)
+    write_json(workspace.coverage, coverage.to_record())
+    for line in describe(coverage):
         progress.note(line)
     _check_unknown(reports, job.dataset.max_unknown_share)
+    _check_unmapped(coverage, job.parcels.max_unmapped_share)
+
+
+def _tasks(
+    job: JobConfig, settings: ParcelSettings, zones: Sequence[Zone], legend: Legend
+) -> list[ZoneTask[LabelReport]]:
+    workspace = job.artefacts
+    extract = None if has_spatial_index(settings) else workspace.parcel_extract
+    common = [
+        settings.model_copy(update={"year": None, "max_unmapped_share": 0}).fingerprint(),  # neither changes a zone
+        legend.hash(),
+        source_fingerprint(_parcel_files(settings.path)),
+        code_hash("parcels", "legend", "grid"),
+    ]
+    tasks = []
+    for zone in zones:
+        year = register_year(zone, job)
+        tasks.append(
+            ZoneTask(
+                zone.zone_id,
+                partial(label_zone, settings, zone, year, legend, workspace, extract),
+                fingerprint([*common, year, zone_fingerprint(zone)]),
+                (
+                    workspace.labels(zone.zone_id),
+                    workspace.parcel_index(zone.zone_id),
+                    workspace.parcels(zone.zone_id),
+                    workspace.label_report(zone.zone_id),
+                ),
+            )
+        )
+    return tasks
+
+
+@contextlib.contextmanager
+def _indexed(
+    settings: ParcelSettings, zones: Sequence[Zone], workspace: Workspace, progress: Progress
+) -> Iterator[None]:
+    """Where the register has no spatial index: one pass over it for all zones, instead of one for each."""
+    if not zones or has_spatial_index(settings):
+        yield
+        return
+    progress.note(f"{settings.path.name} has no spatial index: it is read once from end to end, for all zones")
+    workspace.parcel_extract.parent.mkdir(parents=True, exist_ok=True)
+    workspace.parcel_extract.unlink(missing_ok=True)  # of a run that was killed
+    try:
+        extract_parcels(settings, [zone.grid for zone in zones], workspace.parcel_extract)
+        yield
+    finally:
+        workspace.parcel_extract.unlink(missing_ok=True)
 
 
 def _parcel_files(path: Path) -> list[Path]:
@@ -66,26 +104,34 @@ def _parcel_files(path: Path) -> list[Path]:
     return list(path.parent.glob(f"{path.stem}.*")) if path.suffix.lower() == ".shp" else [path]
 
 
-def describe_codes(reports: list[LabelReport]) -> list[str]:
-    """Lines that say how many hectares were mapped, excluded and unknown."""
-    totals = {status: sum(report.area_ha(status) for report in reports) for status in STATUSES}
-    lines = [", ".join(f"{status} {area:.1f} ha" for status, area in totals.items())]
-    unknown = sorted({code for report in reports for code in report.unknown_codes})
-    if unknown:
-        lines.append(f"codes that the legend does not know: {', '.join(unknown)} (their pixels stay unlabelled)")
-    return lines
-
-
-def _check_unknown(reports: list[LabelReport], limit: float) -> None:
+def _check_unknown(reports: Sequence[LabelReport], limit: float) -> None:
     over = {}
     for report in reports:
-        total = sum(report.area_ha(status) for status in STATUSES)
-        share = report.area_ha("unknown") / max(total, 1e-9)
-        if share > limit:
-            over[report.zone_id] = f"{share:.1%} ({', '.join(report.unknown_codes)})"
+        unknown_ha, total = report.area_ha("unknown"), sum(tally.area_ha for tally in report.codes)
+        if unknown_ha > limit * total:
+            over[report.zone_id] = f"{unknown_ha / total:.1%} ({', '.join(report.unknown_codes)})"
     if over:
-        listing = ", ".join(f"{zone_id}: {what}" for zone_id, what in over.items())
+        years = sorted({report.year for report in reports})
         raise InputError(
-            f"more than {limit:.0%} of the parcel area has codes that the legend does not know: {listing}; "
-            f"check parcels.code_column, or raise dataset.max_unknown_share"
+            f"more than {limit:.0%} of the parcel area has codes that the legend does not know in "
+            f"{', '.join(map(str, years))}: {_listing(over)}; "
+            f"check parcels.code_column and parcels.year, or raise dataset.max_unknown_share"
         )
+
+
+def _check_unmapped(coverage: Coverage, limit: float) -> None:
+    over = {row.name: _shares(row) for row in coverage.regions if row.unmapped_share > limit}
+    if over:
+        raise InputError(
+            f"more than {limit:.0%} of a region's parcel area gets no class: {_listing(over)}; "
+            f"check parcels.code_column and parcels.year, or raise parcels.max_unmapped_share"
+        )
+
+
+def _shares(row: CoverageRow) -> str:
+    unknown, excluded = row.unknown_ha / row.declared_ha, row.excluded_ha / row.declared_ha
+    return f"{row.unmapped_share:.1%} ({unknown:.1%} unknown, {excluded:.1%} excluded)"
+
+
+def _listing(over: dict[str, str]) -> str:
+    return ", ".join(f"{name}: {what}" for name, what in over.items())

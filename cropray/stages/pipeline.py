@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -12,6 +13,7 @@ from cropray.progress import Progress
 from cropray.settings import dump_yaml, load_settings
 from cropray.stages import acquire, dataset, evaluate, labels, map, report, search, zones  # noqa: A004
 from cropray.stages.cluster import ray_session
+from cropray.stages.timings import RAY_START, append_timing, timed
 from cropray.workspace import whole_file
 
 PIPELINE: Final[Mapping[str, Callable[[JobConfig, Progress], None]]] = MappingProxyType(
@@ -43,11 +45,15 @@ def run_stages(stages: Sequence[str], config: str | Path, overrides: Sequence[st
         wanted = [s for s in stages if len(stages) == 1 or job.points is None or s not in IMAGE_STAGES]
         # One Ray for all stages of a run; a single stage starts its own, if it needs one.
         session = ray_session(job.cluster, needs_dashboard=job.uses_worker_groups)
+        started = time.monotonic()
         with session if len(wanted) > 1 else contextlib.nullcontext():
+            if len(wanted) > 1:
+                append_timing(workspace, RAY_START, time.monotonic() - started, {"ray": 1})
             for stage in wanted:
                 with whole_file(workspace.config(stage)) as path:
                     path.write_text(dump_yaml(job), encoding="utf-8")
-                PIPELINE[stage](job, progress)
+                with timed(workspace, stage, progress):
+                    PIPELINE[stage](job, progress)
 
 
 @contextlib.contextmanager

@@ -73,6 +73,8 @@ def run_zone_tasks(
 
 def _on_ray(tasks: Sequence[ZoneTask[ResultT]]) -> Iterable[ZoneOutcome[ResultT]]:
     """Outcomes as they come; twice as many tasks in flight as CPUs, so that no worker waits for the driver."""
+    if not tasks:
+        return  # a stage with nothing to do need not start Ray
     limit = max(2, 2 * int(ray.cluster_resources().get("CPU", 1)))
     waiting = list(reversed(tasks))
     running: dict[ray.ObjectRef, str] = {}

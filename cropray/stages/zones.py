@@ -1,4 +1,4 @@
-"""`zones`: the job's zone table as GeoParquet, for maps and for whoever joins it."""
+"""`zones`: choose the zones where the job asks for it; the zone table as GeoParquet, for whoever joins it."""
 
 import geopandas
 import pyproj
@@ -8,11 +8,17 @@ from cropray.config import JobConfig
 from cropray.progress import Progress
 from cropray.settings import fingerprint
 from cropray.stages.inputs import job_zones, season_of, zone_fingerprint
+from cropray.stages.zone_selection import choose
 from cropray.workspace import whole_file
 
 
 def run(job: JobConfig, progress: Progress) -> None:
-    """Write `zones.parquet`: zone_id, region, split, season_start, epsg, transform, shape, geometry (EPSG:4326)."""
+    """Write `zones.parquet`: zone_id, region, split, season_start, epsg, transform, shape, geometry (EPSG:4326).
+
+    Where the job has a `zone_selection`, the zones are chosen first: `zones.csv`, `zones.json`, `zones.png`.
+    """
+    if job.zone_selection is not None:
+        choose(job, job.zone_selection, progress)
     zones = job_zones(job)
     workspace = job.artefacts
     regions = len({zone.region for zone in zones})

@@ -39,7 +39,7 @@ def monthly_medians(folder, grid):
 
 
 def labelled_pixels(land, zone, parcels):
-    ids = bundled_legend().class_id_of_code()
+    ids = bundled_legend().class_id_of_code(2023)
     local = parcels.to_crs(zone.grid.epsg)
     shapes = [(shape, ids.get(code, IGNORE)) for shape, code in zip(local.geometry, local.CODE_CULTU, strict=True)]
     labels = rasterize(shapes, zone.grid.shape, IGNORE, transform=Affine(*zone.grid.transform), dtype="uint8")

@@ -133,7 +133,7 @@ def test_parcels_do_not_overlap(parcels):
 
 
 def test_one_parcel_has_an_unknown_code(parcels):
-    known = bundled_legend().class_id_of_code()
+    known = bundled_legend().class_id_of_code(2023)
     assert list(parcels.CODE_CULTU[~parcels.CODE_CULTU.isin(list(known))]) == [UNKNOWN_CODE]
 
 
@@ -180,7 +180,7 @@ def test_worldcover_shows_cropland_at_every_zone(land):
 
 def test_excluded_codes_grow_somewhere_in_the_whole_landscape():
     assert any(EXCLUDED_CODE in dict(style.crop_shares) for style in REGION_STYLES)
-    assert bundled_legend().class_id_of_code()[EXCLUDED_CODE] == 255
+    assert bundled_legend().class_id_of_code(2023)[EXCLUDED_CODE] == 255
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def mean_ndvi(stand, day):
 
 
 def test_every_drawn_code_has_a_canopy_and_a_class():
-    known = bundled_legend().class_id_of_code()
+    known = bundled_legend().class_id_of_code(2023)
     drawn = {code for style in REGION_STYLES for code, _ in style.crop_shares}
     assert drawn <= set(canopy.CROPS)
     assert drawn <= set(known)

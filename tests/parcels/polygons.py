@@ -5,11 +5,17 @@ import numpy as np
 import shapely
 
 from cropray.grid import Grid
-from cropray.legend import Legend, legend_from_names
+from cropray.legend import EXCLUDED, CropCode, Legend, legend_from_names
 
 GRID = Grid(32631, 600_000.0, 5_400_000.0, 20, 24)
 LEGEND = Legend(
-    legend_from_names(["Wheat", "Maize"]).classes, (("BTH", "Wheat"), ("JAC", "EXCLUDED"), ("MIS", "Maize"))
+    legend_from_names(["Wheat", "Maize"]).classes,
+    (
+        CropCode("BTH", "Wheat", label="soft wheat"),
+        CropCode("JAC", EXCLUDED, 2023, 2024, "fallow"),
+        CropCode("MIS", "Maize", 2015, 2022, "maize"),
+        CropCode("MIS", "Maize", 2023, 2024, "maize but sweet maize"),
+    ),
 )
 
 

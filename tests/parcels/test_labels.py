@@ -4,11 +4,14 @@ import geopandas as gpd
 import numpy as np
 import pytest
 import rasterio
+import shapely
+import shapely.affinity
 
 from cropray.errors import InputError, MissingArtefactError, SchemaError
 from cropray.grid import Grid
-from cropray.legend import IGNORE
-from cropray.parcels.labels import CodeTally, label_zone, read_labels, read_parcel_index
+from cropray.legend import IGNORE, CropCode, Legend
+from cropray.parcels.labels import label_zone, read_labels, read_parcel_index
+from cropray.parcels.report import CodeTally
 from cropray.parcels.rpg import ParcelSettings
 from cropray.workspace import Workspace
 from cropray.zones import Zone
@@ -33,7 +36,7 @@ def settings(tmp_path):
 
 def test_writes_labels_index_table_and_report(tmp_path, settings):
     workspace = Workspace(tmp_path / "work")
-    report = label_zone(settings, ZONE, LEGEND, workspace)
+    report = label_zone(settings, ZONE, 2023, LEGEND, workspace)
     labels, index = read_labels(workspace.labels("here")), read_parcel_index(workspace.parcel_index("here"))
     table = gpd.read_parquet(workspace.parcels("here"))
 
@@ -49,15 +52,17 @@ def test_writes_labels_index_table_and_report(tmp_path, settings):
         assert (dataset.nodata, dataset.transform[:6]) == (IGNORE, GRID.transform)
 
     assert report.codes == (
-        CodeTally("", "unknown", None, 1, pytest.approx(0.01), 1),
-        CodeTally("BTH", "mapped", "Wheat", 2, pytest.approx(0.25 + 0.12), 25 + 12),
-        CodeTally("JAC", "excluded", None, 1, pytest.approx(0.09), 9),
-        CodeTally("MIS", "mapped", "Maize", 1, pytest.approx(0.25), 25),
-        CodeTally("XYZ", "unknown", None, 1, pytest.approx(0.04), 4),
+        CodeTally("", "", "unknown", None, 1, pytest.approx(0.01), 1),
+        CodeTally("BTH", "soft wheat", "mapped", "Wheat", 2, pytest.approx(0.25 + 0.12), 25 + 12),
+        CodeTally("JAC", "fallow", "excluded", None, 1, pytest.approx(0.09), 9),
+        CodeTally("MIS", "maize but sweet maize", "mapped", "Maize", 1, pytest.approx(0.25), 25),
+        CodeTally("XYZ", "", "unknown", None, 1, pytest.approx(0.04), 4),
     )
     assert (report.n_pixels, report.n_labelled, report.n_parcels) == (480, 62, 6)
     assert report.unknown_codes == ("", "XYZ")
     assert report.area_ha("unknown") == pytest.approx(0.05)
+    assert (report.year, report.n_repaired, report.n_without_area) == (2023, 0, 0)
+    assert (report.shared_ha, report.n_shared_pixels, report.n_border_pixels) == (0, 0, 0)
     stored = json.loads(workspace.label_report("here").read_text())
     assert stored == json.loads(json.dumps(report.to_record()))
 
@@ -65,15 +70,69 @@ def test_writes_labels_index_table_and_report(tmp_path, settings):
 def test_same_input_writes_the_same_bytes(tmp_path, settings):
     files = []
     for name in ("one", "two"):
-        label_zone(settings, ZONE, LEGEND, Workspace(tmp_path / name))
+        label_zone(settings, ZONE, 2023, LEGEND, Workspace(tmp_path / name))
         files.append({path.name: path.read_bytes() for path in (tmp_path / name).rglob("*.*") if path.is_file()})
     assert files[0] == files[1]
     assert len(files[0]) == 4
 
 
+def label(tmp_path, year, *parcels, **options):
+    parcel_frame(*parcels).to_parquet(tmp_path / "p.parquet")
+    settings = ParcelSettings(path=tmp_path / "p.parquet", **options)
+    workspace = Workspace(tmp_path / "work")
+    return label_zone(settings, ZONE, year, LEGEND, workspace), read_labels(workspace.labels("here"))
+
+
+def test_the_year_decides_which_codes_are_known(tmp_path):
+    fallow, wheat = ("c", "JAC", square(12, 12, 3, 3)), ("a", "BTH", square(2, 2, 5, 5))
+    before, _ = label(tmp_path, 2022, fallow, wheat)
+    after, _ = label(tmp_path, 2023, fallow, wheat)
+    assert (before.unknown_codes, before.area_ha("excluded")) == (("JAC",), 0)
+    assert (after.unknown_codes, after.area_ha("excluded")) == ((), pytest.approx(0.09))
+
+
+def test_counts_what_is_declared_twice_and_gives_it_to_the_smaller(tmp_path):
+    report, labels = label(
+        tmp_path,
+        2023,
+        ("a", "BTH", square(2, 2, 6, 6)),
+        ("b", "MIS", square(2, 6, 6, 4)),  # the last two columns of a, and two more
+        ("c", "MIS", square(12, 2, 3, 3)),
+        ("d", "MIS", square(12, 2, 3, 3)),  # the same field again
+        ("e", "BTH", square(12, 5, 3, 3)),  # a neighbour shares an edge only
+        ("f", "BTH", square(13, 3, 1, 1)),  # three claim this pixel
+        ("g", "BTH", square(-3, 20, 4, 2)),
+        ("h", "BTH", square(-3, 20, 4, 2)),  # twice, but only one row of it inside
+    )
+    assert report.shared_ha == pytest.approx(0.12 + 0.09 + 0.02)
+    assert report.n_shared_pixels == 12 + 9 + 2
+    assert (labels[2:8, 2:6] == 0).all()
+    assert (labels[2:8, 6:10] == 1).all()
+    assert labels[13, 3] == 0
+
+
+def test_counts_repairs_and_what_cannot_be_repaired(tmp_path):
+    x, y = GRID.bounds[0], GRID.bounds[3]
+    bow_tie = shapely.Polygon([(x, y), (x + 100, y - 100), (x + 100, y), (x, y - 100)])
+    flat = shapely.Polygon([(x + 5, y - 150), (x + 50, y - 150), (x + 20, y - 150)])
+    away = shapely.affinity.translate(bow_tie, 5000, 0)
+    report, _ = label(tmp_path, 2023, ("a", "BTH", bow_tie), ("b", "BTH", flat), ("c", "BTH", away))
+    assert (report.n_parcels, report.n_repaired, report.n_without_area) == (1, 1, 1)
+    assert report.area_ha("mapped") == pytest.approx(0.5)
+
+
+def test_inner_buffer_leaves_border_pixels_unlabelled(tmp_path):
+    report, labels = label(tmp_path, 2023, ("a", "BTH", square(2, 2, 6, 6)), inner_buffer_m=10)
+    assert (labels == 0).sum() == report.n_labelled == 16
+    assert (labels[3:7, 3:7] == 0).all()
+    assert report.n_border_pixels == 20
+    assert report.codes[0].n_pixels == 36  # the parcel is as large as before
+    assert report.area_ha("mapped") == pytest.approx(0.36)
+
+
 def refuse(tmp_path, settings, zone, *said):
     with pytest.raises(InputError) as error:
-        label_zone(settings, zone, LEGEND, Workspace(tmp_path / "work"))
+        label_zone(settings, zone, 2023, LEGEND, Workspace(tmp_path / "work"))
     for text in said:
         assert text in str(error.value)
     assert not (tmp_path / "work").exists()
@@ -81,7 +140,7 @@ def refuse(tmp_path, settings, zone, *said):
 
 def test_refuses_unknown_codes_if_told(tmp_path, settings):
     strict = settings.model_copy(update={"unknown_codes": "refuse"})
-    refuse(tmp_path, strict, ZONE, "'XYZ' (0.0 ha)", "'' (0.0 ha)", "unknown_codes: report")
+    refuse(tmp_path, strict, ZONE, "'XYZ' (0.0 ha)", "'' (0.0 ha)", "in 2023", "unknown_codes: report")
 
 
 def test_refuses_a_zone_without_parcel(tmp_path, settings):
@@ -98,7 +157,7 @@ def test_says_what_is_wrong_with_a_raster(tmp_path, settings):
     workspace = Workspace(tmp_path / "work")
     with pytest.raises(MissingArtefactError, match="cropray labels"):
         read_labels(workspace.labels("here"))
-    label_zone(settings, ZONE, LEGEND, workspace)
+    label_zone(settings, ZONE, 2023, LEGEND, workspace)
     with pytest.raises(SchemaError, match=r"int32.*uint8"):
         read_labels(workspace.parcel_index("here"))
     workspace.labels("here").write_bytes(b"nonsense")
@@ -114,10 +173,10 @@ def test_real_parcels_give_the_real_labels_back(real_data, tmp_path, chip):
         grid = Grid(32631, dataset.transform.c, dataset.transform.f, *dataset.shape)
     settings = ParcelSettings(path=folder / "parcels.gpkg")
     parcels = gpd.read_file(settings.path)
-    known = tuple(sorted({(code, "Wheat") for code in parcels.CODE_CULTU.dropna()}))
-    legend = type(LEGEND)(LEGEND.classes, known)
+    known = tuple(CropCode(code, "Wheat") for code in sorted(set(parcels.CODE_CULTU.dropna())))
+    legend = Legend(LEGEND.classes, known)
     workspace = Workspace(tmp_path)
-    label_zone(settings, Zone(chip, "flanders", "train", grid), legend, workspace)
+    label_zone(settings, Zone(chip, "flanders", "train", grid), 2018, legend, workspace)
     table = gpd.read_parquet(workspace.parcels(chip))
     code_of_id = dict(zip(parcels.ID_PARCEL.astype(str), parcels.CT, strict=True))
     index = read_parcel_index(workspace.parcel_index(chip))

@@ -12,7 +12,8 @@ from tests.parcels.polygons import GRID, read_frame, square
 
 def rasterize(parcels, class_ids=None):
     ids = np.arange(len(parcels)) if class_ids is None else class_ids
-    return rasterize_parcels(parcels, np.asarray(ids, np.uint8), GRID)
+    rasters = rasterize_parcels(parcels, np.asarray(ids, np.uint8), GRID)
+    return rasters.labels, rasters.index
 
 
 def draw_polygons(seed, n):
@@ -61,6 +62,35 @@ def test_no_parcel_at_all():
     labels, index = rasterize(read_frame([]))
     assert (labels == IGNORE).all()
     assert (index == -1).all()
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 8))
+def test_shared_pixels_are_those_of_two_parcels(seed, n):
+    parcels = read_frame(draw_polygons(seed, n))
+    rasters = rasterize_parcels(parcels, np.zeros(n, np.uint8), GRID)
+    np.testing.assert_array_equal(rasters.is_shared, oracles.count_parcels(parcels, GRID) > 1)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 8), st.sampled_from([4.0, 10.0, 25.0]))
+def test_inner_buffer_unlabels_pixels_near_the_outline_of_their_own_parcel(seed, n, inner_buffer_m):
+    parcels = read_frame(draw_polygons(seed, n))
+    rasters = rasterize_parcels(parcels, np.arange(n, dtype=np.uint8), GRID, inner_buffer_m)
+    whole = rasterize_parcels(parcels, np.arange(n, dtype=np.uint8), GRID)
+    distance = oracles.distance_to_outline(parcels, whole.index, GRID)
+    is_clear = np.abs(distance - inner_buffer_m) > 0.01  # m: an arc of the buffer is drawn by chords
+    np.testing.assert_array_equal(rasters.is_border[is_clear], (distance < inner_buffer_m)[is_clear])
+    np.testing.assert_array_equal(rasters.index, whole.index)
+    np.testing.assert_array_equal(rasters.labels, np.where(rasters.is_border, IGNORE, whole.labels))
+
+
+def test_the_rim_of_a_small_parcel_does_not_fall_to_the_large_one_below():
+    parcels = read_frame([square(0, 0, 20, 24), square(5, 5, 6, 6)])
+    rasters = rasterize_parcels(parcels, np.array([0, 1], np.uint8), GRID, 10.0)
+    assert (rasters.labels[5:11, 5:11] == 1).sum() == 16
+    assert (rasters.labels[5:11, 5:11] == IGNORE).sum() == 20
+    assert rasters.labels[4, 7] == 0  # the large parcel's own outline is far
 
 
 def test_refuses_class_ids_of_other_parcels():

@@ -1,5 +1,7 @@
 import geopandas as gpd
+import geopandas.testing
 import numpy as np
+import pandas as pd
 import pyogrio
 import pytest
 import shapely
@@ -7,7 +9,9 @@ from pydantic import ValidationError
 
 from cropray.errors import InputError
 from cropray.grid import Grid
-from cropray.parcels.rpg import ParcelSettings, check_parcels, read_parcels
+from cropray.parcels import vector_files
+from cropray.parcels.rpg import ParcelSettings, check_parcels, extract_parcels, has_spatial_index
+from cropray.parcels.rpg import read_parcels as read_with_counts
 from tests.parcels.polygons import GRID, parcel_frame, square
 
 PARCELS = parcel_frame(
@@ -18,6 +22,12 @@ PARCELS = parcel_frame(
     ("out", "BTH", square(0, 40, 5, 5)),
     ("touch", "BTH", square(0, 24, 5, 5)),  # shares an edge with the grid
 )
+
+
+def read_parcels(settings, grid):
+    return read_with_counts(settings, grid).frame
+
+
 WRITERS = {
     "p.gpkg": lambda frame, path: frame.to_file(path, layer="parcelles"),
     "p.shp": lambda frame, path: frame.to_file(path),
@@ -78,7 +88,7 @@ def refuse(settings, *said):
     for action in (lambda: check_parcels(settings), lambda: read_parcels(settings, GRID)):
         with pytest.raises(InputError) as error:
             action()
-        for text in (str(settings.path), *said):
+        for text in (str(settings.path.parent), *said):
             assert text in str(error.value)
 
 
@@ -118,6 +128,101 @@ def test_check_refuses_coordinates_that_cannot_be_in_the_system(tmp_path, name):
 def test_refuses_a_missing_column_and_lists_those_there(tmp_path, name):
     WRITERS[name](PARCELS, tmp_path / name)
     refuse(ParcelSettings(path=tmp_path / name, code_column="CROP"), "'CROP'", "CODE_CULTU", "SURF_PARC")
+
+
+UNINDEXED = {
+    "plain.gpkg": lambda frame, path: frame.to_file(path, SPATIAL_INDEX="NO"),
+    "p.shp": lambda frame, path: frame.to_file(path),
+    "p.geojson": lambda frame, path: frame.to_file(path),
+    "p.parquet": lambda frame, path: frame.to_parquet(path, row_group_size=2),
+    "words.parquet": lambda frame, path: frame.astype({"CODE_CULTU": "category"}).to_parquet(path),
+}
+ELSEWHERE = Grid(32631, GRID.x_min + 400, GRID.y_max, 8, 8)
+
+
+@pytest.mark.parametrize("name", [*WRITERS, *UNINDEXED])
+def test_knows_which_files_have_a_spatial_index(tmp_path, name):
+    (WRITERS | UNINDEXED)[name](PARCELS.to_crs(epsg=4326), tmp_path / name)
+    is_indexed = name in {"p.gpkg", "covering.parquet"}
+    assert has_spatial_index(ParcelSettings(path=tmp_path / name)) == is_indexed
+
+
+def test_uses_the_index_file_of_a_shapefile(tmp_path):
+    PARCELS.to_file(tmp_path / "p.shp", SPATIAL_INDEX="YES")
+    assert has_spatial_index(ParcelSettings(path=tmp_path / "p.shp"))
+    assert (tmp_path / "p.qix").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "epsg"),
+    [
+        ("plain.gpkg", 32631),
+        ("p.shp", 32631),
+        ("p.shp", 2154),
+        ("p.geojson", 4326),
+        ("p.parquet", 2154),
+        ("p.parquet", 4326),
+        ("words.parquet", 2154),
+    ],
+)
+def test_an_extract_gives_the_same_parcels_as_the_file(tmp_path, monkeypatch, name, epsg):
+    monkeypatch.setattr(vector_files, "_BATCH_ROWS", 2)  # several pieces
+    frame = pd.concat([PARCELS, parcel_frame(("far", "BTH", square(0, 900, 3, 3)), ("none", "BTH", None))])
+    UNINDEXED[name](frame.to_crs(epsg=epsg), tmp_path / name)
+    settings, extract = ParcelSettings(path=tmp_path / name), tmp_path / "extract.gpkg"
+    extract_parcels(settings, [GRID, ELSEWHERE], extract)
+    ids = set(gpd.read_file(extract).parcel_id)
+    assert {"20", "3", "1", "7", "out"} <= ids
+    assert not ids & {"far", "none"}
+    for grid in (GRID, ELSEWHERE):
+        ours, expected = read_with_counts(settings, grid, extract), read_with_counts(settings, grid)
+        gpd.testing.assert_geodataframe_equal(ours.frame, expected.frame)
+        assert len(expected.frame)
+
+
+def test_an_extract_may_be_empty(tmp_path):
+    PARCELS.to_file(tmp_path / "p.shp")
+    settings = ParcelSettings(path=tmp_path / "p.shp")
+    away = Grid(32631, 800_000.0, 5_400_000.0, 9, 9)
+    extract_parcels(settings, [away], tmp_path / "extract.gpkg")
+    assert read_with_counts(settings, away, tmp_path / "extract.gpkg").frame.empty
+    assert read_parcels(settings, away).empty
+
+
+def test_a_file_without_index_is_read_in_pieces(tmp_path):
+    n = 200_000
+    ids = np.arange(n)
+    polygons = shapely.box(ids * 20.0, 0, ids * 20.0 + 15, 15)
+    frame = gpd.GeoDataFrame({"ID_PARCEL": ids.astype(str), "CODE_CULTU": "BTH"}, geometry=polygons, crs=2154)
+    frame.to_parquet(tmp_path / "p.parquet")
+    header = vector_files.read_header(tmp_path / "p.parquet", None)
+    box = (0.0, 0.0, 1e9, 1.0)
+    pieces = list(vector_files.iterate_features(tmp_path / "p.parquet", header, ["ID_PARCEL"], [box]))
+    assert max(piece.num_rows for piece in pieces) <= 65_536
+    assert [i for piece in pieces for i in piece["ID_PARCEL"].to_pylist()] == frame.ID_PARCEL.tolist()
+
+
+@pytest.mark.parametrize("part", ["p.shp", "p.dbf", "p.shx", "p.parquet", "p.gpkg"])
+def test_refuses_a_file_that_was_cut(tmp_path, part):
+    name = part if part in WRITERS else "p.shp"
+    WRITERS[name](gpd.GeoDataFrame(pd.concat([PARCELS] * 2000, ignore_index=True)), tmp_path / name)
+    (tmp_path / part).write_bytes((tmp_path / part).read_bytes()[: (tmp_path / part).stat().st_size // 2])
+    refuse(ParcelSettings(path=tmp_path / name), "fetch it again")
+
+
+def test_says_that_a_damaged_piece_cannot_be_read(tmp_path):
+    path = tmp_path / "p.parquet"
+    gpd.GeoDataFrame(pd.concat([PARCELS] * 500, ignore_index=True)).to_parquet(path)
+    content = bytearray(path.read_bytes())
+    content[400:2400] = bytes(2000)
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="fetch it again"):
+        extract_parcels(ParcelSettings(path=path), [GRID], tmp_path / "extract.gpkg")
+
+
+def test_refuses_native_geometry_without_bounding_boxes(tmp_path):
+    PARCELS.to_parquet(tmp_path / "p.parquet", geometry_encoding="geoarrow", schema_version="1.1.0")
+    refuse(ParcelSettings(path=tmp_path / "p.parquet"), "'polygon'", "write_covering_bbox")
 
 
 def test_refuses_layers_in_doubt(tmp_path):

@@ -9,10 +9,11 @@ import pytest
 from PIL import Image
 
 from cropray.metrics import score
-from cropray.report.class_pictures import draw_confusion
+from cropray.report import page as page_module
+from cropray.report.class_pictures import draw_class_by_region, draw_class_distribution, draw_confusion
 from cropray.report.drawing import compact
 from cropray.report.page import Pictures, render_page, write_report
-from cropray.report.results import Preview
+from cropray.report.results import DataPictures, Preview, ZonePictures
 from tests.report.builders import Configuration, Fold, draw_inputs
 
 
@@ -23,13 +24,15 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.images, self.open = [], []
+        self.images, self.links, self.open = [], [], []
         self.feed(text)
         assert self.open == []
 
     def handle_starttag(self, tag, attrs):
         if tag == "img":
             self.images.append(dict(attrs)["src"])
+        if tag == "a":
+            self.links.append(dict(attrs)["href"])
         if tag not in self.VOID:
             self.open.append(tag)
 
@@ -43,10 +46,30 @@ def inputs():
 
 
 @pytest.fixture(scope="module")
-def folder(inputs, tmp_path_factory):
+def pictures(inputs, tmp_path_factory):
+    """Pictures of the data as they lie beside a dataset: two drawn ones, and of two zones grey stand-ins."""
+    root = tmp_path_factory.mktemp("data") / "dataset" / "pictures"
+    draw_class_distribution(inputs, root / "class_distribution.png")
+    draw_class_by_region(inputs, root / "class_by_region.png")
+    zones = []
+    for zone_id in ("beauce-1", "picardie-1"):
+        files = [
+            root / "zones" / zone_id / name for name in ("true_colour.gif", "false_colour.gif", "B02.gif", "n.png")
+        ]
+        files[0].parent.mkdir(parents=True)
+        for file in files:
+            Image.new("L", (500, 400)).save(file)
+        films = (("true colour", files[0]), ("infrared, red, green", files[1]), ("B02, blue", files[2]))
+        zones.append(ZonePictures(zone_id, zone_id[:-2], films, files[3]))
+    overviews = (("Classes", root / "class_distribution.png"), ("Regions", root / "class_by_region.png"))
+    return DataPictures(overviews, tuple(zones))
+
+
+@pytest.fixture(scope="module")
+def folder(inputs, pictures, tmp_path_factory):
     root = tmp_path_factory.mktemp("report")
     Image.new("RGB", (40, 20)).save(root / "preview.png")
-    shown = replace(inputs, previews=(Preview("beauce-5", "CNN", root / "preview.png"),))
+    shown = replace(inputs, pictures=pictures, previews=(Preview("beauce-5", "CNN", root / "preview.png"),))
     return write_report(shown, root / "report").parent
 
 
@@ -54,11 +77,54 @@ def test_every_picture_is_beside_the_page_and_on_it(folder):
     page = Page((folder / "index.html").read_text())
     on_disk = {path.name for path in folder.iterdir()} - {"index.html"}
     assert set(page.images) == on_disk
-    assert "map_cnn_beauce-5.png" in on_disk
-    for name in on_disk - {"map_cnn_beauce-5.png"}:
+    assert {"map_cnn_beauce-5.png", "beauce-1_true_colour.gif", "picardie-1_n.png"} <= on_disk
+    for name in on_disk:
+        if name.startswith(("map_", "beauce-1_", "picardie-1_")):
+            continue  # stand-ins
         with Image.open(folder / name) as picture:
             assert min(picture.size) > 300
             assert np.asarray(picture.convert("L")).std() > 5  # not blank
+
+
+def test_every_link_leads_to_a_picture(folder):
+    page = Page((folder / "index.html").read_text())
+    assert all((folder / link).is_file() for link in page.links)
+    assert sum(link.endswith("zones/beauce-1/B02.gif") for link in page.links) == 1  # single bands lie by the dataset
+
+
+def test_films_that_would_make_the_page_heavy_are_linked_instead(inputs, pictures, tmp_path, monkeypatch):
+    first = pictures.zones[0]
+    n_bytes = sum(path.stat().st_size for path in (first.films[0][1], first.films[1][1], first.n_obs))
+    monkeypatch.setattr(page_module, "MAX_FILM_BYTES", n_bytes)
+    report = write_report(replace(inputs, models=(), pictures=pictures), tmp_path / "report")
+    page = Page(report.read_text())
+    assert [name for name in page.images if name.startswith("beauce-1")] == [
+        "beauce-1_true_colour.gif", "beauce-1_false_colour.gif", "beauce-1_n.png",
+    ]  # fmt: skip
+    assert not [name for name in page.images if name.startswith("picardie-1")]
+    assert sum("picardie-1" in link for link in page.links) == 3
+    assert all((report.parent / link).is_file() for link in page.links)
+
+
+def test_a_dataset_alone_has_a_page_that_says_what_to_run(inputs, pictures, tmp_path):
+    missing = {"CNN": "not searched yet", "XGBoost": "not evaluated yet"}
+    bare = replace(inputs, models=(), missing_models=missing, pictures=pictures, next_commands={"go": "cropray search"})
+    report = write_report(bare, tmp_path / "report")
+    text = re.sub(r"\s+", " ", report.read_text())
+    assert set(Page(text).images) == {path.name for path in report.parent.iterdir()} - {"index.html"}
+    for expected in ("No scores yet", "CNN: not searched yet", "XGBoost: not evaluated yet", "cropray search"):
+        assert expected in text
+    for absent in ("Scores on the test zones", "Macro F1", "Zone by zone</h2>", "confusion", "0.8721"):
+        assert absent not in text
+    assert "will rest on" in text
+
+
+def test_a_model_without_scores_is_named_beside_one_that_has_some(inputs):
+    half = replace(inputs, models=inputs.models[:1], missing_models={"XGBoost": "not searched yet"}, zone_quality=())
+    text = render_page(half, Pictures((), (), {}, ()))
+    assert "Not in this report" in text
+    assert "XGBoost: not searched yet" in text
+    assert "Scores on the test zones" in text
 
 
 def test_the_page_says_the_scores_and_that_the_study_is_not_comparable(folder, inputs):
@@ -82,7 +148,7 @@ def test_the_same_results_give_the_same_bytes(folder, inputs, tmp_path):
 
 def test_texts_from_outside_are_escaped(inputs):
     strange = replace(inputs, unknown_codes_ha={"<script>": 1.0}, zone_quality=())
-    assert "<script>" not in render_page(strange, Pictures((), {}, ()))
+    assert "<script>" not in render_page(strange, Pictures((), (), {}, ()))
 
 
 def test_a_bare_report_of_one_model(inputs, tmp_path):

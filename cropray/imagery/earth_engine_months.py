@@ -1,0 +1,198 @@
+"""What Earth Engine is asked for, and what has come: a zone's listing, its months on disk, its composite.
+
+The unit of work is one month of one zone. It is kept as a file of its own until the zone's composite is written, so
+that an interrupted run goes on where it stood.
+"""
+
+import datetime as dt
+import json
+import re
+import shutil
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from cropray.bands import N_BANDS, N_MONTHS
+from cropray.errors import InputError
+from cropray.grid import Grid
+from cropray.imagery.acquire import ZoneAcquisition, acquisitions_by_month, finish_zone
+from cropray.imagery.composite import MAX_SCENES
+from cropray.imagery.earth_engine_settings import EarthEngineSettings
+from cropray.imagery.scenes import Scene, Season
+from cropray.settings import fingerprint
+from cropray.workspace import Workspace, whole_file, write_json
+from cropray.zones import Zone
+
+RECIPE: Final = 1  # of the expression that is sent; another recipe makes every month stale, and costs its quota again
+
+# `20230714T105031_20230714T105028_T31TEL`: start of sensing of the datatake, of the tile, and MGRS tile.
+_ASSET: Final = re.compile(r"(?P<start>\d{8}T\d{6})_\w+_T(?P<utm>\d{2})(?P<belt>[C-HJ-NP-X])[A-Z]{2}")
+
+
+@dataclass(frozen=True, slots=True)
+class MonthUnit:
+    """One month of one zone: the pixels that one request asks for."""
+
+    zone_id: str
+    month: str
+    """`YYYY-MM`."""
+    grid: Grid
+    acquisitions: tuple[tuple[str, ...], ...]
+    """Asset ids; those of one instant together, the first with data counts."""
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.zone_id} {self.month}"
+
+    def key(self) -> str:
+        """Fingerprint of everything that the pixels depend on."""
+        grid = self.grid
+        return fingerprint([RECIPE, self.acquisitions, grid.epsg, grid.bounds, grid.shape])
+
+
+@dataclass(frozen=True, slots=True)
+class MonthPixels:
+    """One month of one zone, as it came."""
+
+    median: npt.NDArray[np.uint16]
+    """[4, H, W]; 0 where no observation is clear."""
+    n_obs: npt.NDArray[np.uint8]
+    """[H, W] clear observations."""
+
+
+def listing_key(settings: EarthEngineSettings, zone: Zone, season: Season) -> str:
+    """Fingerprint of what a listing, and with it the whole composite, depends on besides the archive itself."""
+    grid = zone.grid
+    return fingerprint([RECIPE, settings.collection, season.first_month, grid.epsg, grid.bounds, grid.shape])
+
+
+def scenes_of(indexes: Sequence[str], collection: str, grid: Grid, season: Season) -> tuple[Scene, ...]:
+    """Scenes of a zone's season from the names of its assets (`system:index`), in time order.
+
+    Tiles of the neighbouring UTM system are left out: their pixels lie askew to the zone's, and the tiles of the
+    zone's own system hold the same acquisition.
+
+    Raises:
+        InputError: a name is no Sentinel-2 asset's, or all scenes are in another UTM system than the zone.
+    """
+    scenes, elsewhere = [], set()
+    for index in indexes:
+        match = _ASSET.fullmatch(index)
+        if match is None:
+            raise InputError(
+                f"collection '{collection}' has an asset '{index}'; a Sentinel-2 asset is named like "
+                f"'20230714T105031_20230714T105028_T31TEL': set imagery.collection to a Sentinel-2 L2A collection"
+            )
+        acquired = dt.datetime.strptime(match["start"], "%Y%m%dT%H%M%S").replace(tzinfo=dt.UTC)
+        epsg = (32600 if match["belt"] >= "N" else 32700) + int(match["utm"])
+        if not season.start <= acquired.date() < season.end:
+            continue
+        if epsg == grid.epsg:
+            scenes.append(Scene(index, acquired, f"{collection}/{index}"))
+        else:
+            elsewhere.add(epsg)
+    if elsewhere and not scenes:
+        raise InputError(
+            f"all scenes there are in {', '.join(f'EPSG:{epsg}' for epsg in sorted(elsewhere))}, and the zone is in "
+            f"EPSG:{grid.epsg}; give the zone's grid in one of theirs"
+        )
+    return tuple(sorted(scenes, key=lambda scene: (scene.acquired, scene.href)))
+
+
+def write_listing(workspace: Workspace, zone_id: str, key: str, scenes: Sequence[Scene]) -> None:
+    """Keep a zone's scenes."""
+    write_json(workspace.listing(zone_id), {"key": key, "assets": [scene.href for scene in scenes]})
+
+
+def read_listing(workspace: Workspace, settings: EarthEngineSettings, zone: Zone, season: Season) -> list[str] | None:
+    """The `system:index` of a zone's scenes as they were listed; None: never, for something else, or unreadable."""
+    try:
+        content = json.loads(workspace.listing(zone.zone_id).read_text(encoding="utf-8"))
+        if content["key"] != listing_key(settings, zone, season):
+            return None
+        return [str(asset).rpartition("/")[2] for asset in content["assets"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def month_units(zone: Zone, season: Season, scenes: Sequence[Scene]) -> tuple[MonthUnit, ...]:
+    """The months of a zone that have a scene, in time order: an empty month needs no request.
+
+    Raises:
+        InputError: a month has more acquisitions than can be counted.
+    """
+    units = []
+    for (start, _), acquisitions in zip(season.months, acquisitions_by_month(scenes, season), strict=True):
+        if len(acquisitions) > MAX_SCENES:
+            raise InputError(f"{len(acquisitions)} acquisitions in {start:%Y-%m}; at most {MAX_SCENES} can be counted")
+        if acquisitions:
+            assets = tuple(tuple(scene.href for scene in parts) for parts in acquisitions)
+            units.append(MonthUnit(zone.zone_id, f"{start:%Y-%m}", zone.grid, assets))
+    return tuple(units)
+
+
+def write_month(workspace: Workspace, unit: MonthUnit, pixels: MonthPixels) -> None:
+    """Keep one month, whole."""
+    with whole_file(workspace.acquired_month(unit.zone_id, unit.month)) as temporary:
+        np.savez(temporary, key=np.array(unit.key()), median=pixels.median, n_obs=pixels.n_obs)
+
+
+def has_month(workspace: Workspace, unit: MonthUnit) -> bool:
+    """Whether the month is there, made from these assets on this grid, and undamaged."""
+    return _read_month(workspace, unit) is not None
+
+
+def _read_month(workspace: Workspace, unit: MonthUnit) -> MonthPixels | None:
+    try:
+        with np.load(workspace.acquired_month(unit.zone_id, unit.month)) as file:
+            if str(file["key"]) != unit.key():
+                return None
+            return MonthPixels(file["median"], file["n_obs"])  # reading checks each member's CRC
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+def assemble_zone(workspace: Workspace, zone: Zone, season: Season, units: Sequence[MonthUnit]) -> ZoneAcquisition:
+    """Write a zone's composite from its months; they stay until `drop_months`.
+
+    Raises:
+        InputError: a month is missing, or no pixel is ever clear.
+    """
+    composite = np.zeros((N_MONTHS, N_BANDS, *zone.grid.shape), np.uint16)
+    n_obs = np.zeros((N_MONTHS, *zone.grid.shape), np.uint8)
+    n_scenes = [0] * N_MONTHS
+    months = [f"{start:%Y-%m}" for start, _ in season.months]
+    for unit in units:
+        pixels = _read_month(workspace, unit)
+        if pixels is None:
+            raise InputError(f"month {unit.month} is not in '{workspace.acquisition}' any more; run the stage again")
+        position = months.index(unit.month)
+        composite[position], n_obs[position] = pixels.median, pixels.n_obs
+        n_scenes[position] = len(unit.acquisitions)
+    return finish_zone(zone, season, n_scenes, composite, n_obs, workspace)
+
+
+def drop_months(workspace: Workspace, zone_id: str) -> None:
+    """Remove the months of a zone whose composite is written and recorded."""
+    for path in workspace.listing(zone_id).parent.glob("*.npz"):
+        path.unlink(missing_ok=True)
+
+
+def forget_zone(workspace: Workspace, zone_id: str) -> None:
+    """Remove what came of a zone: it is wanted again from the service."""
+    shutil.rmtree(workspace.listing(zone_id).parent, ignore_errors=True)
+
+
+def remove_leftovers(workspace: Workspace, zone_id: str) -> None:
+    """Remove the temporary files of a zone that a killed run left behind."""
+    left: list[Path] = [*workspace.listing(zone_id).parent.glob(".*")]
+    for path in (workspace.composite(zone_id), workspace.n_obs(zone_id)):
+        left += path.parent.glob(f".{path.stem}.*{path.suffix}")
+    for path in left:
+        path.unlink(missing_ok=True)

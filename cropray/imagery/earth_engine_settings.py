@@ -1,0 +1,40 @@
+"""Settings of the Earth Engine source; apart from its client, so that a job file is read without loading it."""
+
+from typing import Final, Literal
+
+from pydantic import Field
+
+from cropray.settings import Settings
+
+# Source: Earth Engine documentation, "Earth Engine quotas": per project.
+MAX_CONCURRENT: Final = 40
+MAX_REQUESTS_PER_S: Final = 100
+
+
+class EarthEngineSettings(Settings):
+    """Monthly medians that Earth Engine computes; one request per zone and month."""
+
+    source: Literal["earth_engine"]
+    project: str = Field(min_length=1)
+    """Google Cloud project that the requests are counted for; it must be registered for Earth Engine."""
+    collection: str = "COPERNICUS/S2_SR_HARMONIZED"
+    """Sentinel-2 L2A collection; its numbers are reflectance × 10000 at every date."""
+    credentials: Literal["default", "anonymous"] = "default"
+    """`default`: the file that GOOGLE_APPLICATION_CREDENTIALS names, or what `earthengine authenticate` or
+    `gcloud auth application-default login` stored. `anonymous`: none, for a server that asks for none."""
+    endpoint: str | None = Field(default=None, pattern=r"^https?://[^/]+$")
+    """Scheme and host of the service; None: Earth Engine's high-volume endpoint."""
+    max_concurrent: int = Field(default=20, ge=1, le=MAX_CONCURRENT)
+    """Requests in flight, in the whole cluster; Earth Engine's own limit is 40 per project."""
+    max_requests_per_s: float = Field(default=20.0, gt=0, le=MAX_REQUESTS_PER_S)
+    """Requests begun per second, in the whole cluster; Earth Engine's own limit is 100 per project."""
+    timeout_s: float = Field(default=330.0, gt=0)
+    """Longest wait for one answer; Earth Engine itself gives up after 5 minutes."""
+    max_attempts: int = Field(default=8, ge=1)
+    """How often one request is made when the service is busy, down or out of reach."""
+    first_wait_s: float = Field(default=1.0, gt=0)
+    """Upper end of the random wait before the second attempt; it doubles with each further one."""
+    max_wait_s: float = Field(default=60.0, gt=0)
+    """Where the doubling ends. A wait that the service asks for (Retry-After) comes on top."""
+    min_window_px: int = Field(default=64, ge=1)
+    """A window that is too much for the service is asked for in quarters, down to this height and width."""

@@ -1,0 +1,197 @@
+"""Scenes from any STAC API, without an account: Earth Search, Planetary Computer, or one's own.
+
+Only the windows that a zone needs are read from the cloud-optimised files, over range requests.
+
+Products of processing baseline 04.00 and later carry 1000 in every digital number, so that negative reflectance can be
+stored. Whether a file still holds it depends on its catalogue and, for products processed again, not on its date:
+
+1. an item of an earlier baseline has no offset;
+2. one whose catalogue says that the offset is gone (`earthsearch:boa_offset_applied`) is taken at its word;
+3. any other has it, unless its own pixels show that it is gone. Earth Search denies it of some items where it is: to
+   subtract 1000 again would make half of the land black. Where more than half of the vegetation (SCL 4) in the window
+   reads less than 900 in its darkest visible band, which with the offset in it would be a reflectance below −1 %,
+   nothing is subtracted, and a warning names the item. Of 102 real scenes without the offset, 101 read less.
+"""
+
+import datetime as dt
+import functools
+import logging
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import rasterio.warp
+
+from cropray.bands import BAND_IDS, N_BANDS, NODATA
+from cropray.errors import InputError
+from cropray.grid import Grid
+from cropray.imagery.kernels import Words, compiled
+from cropray.imagery.retry import RetryPolicy
+from cropray.imagery.scenes import Scene
+from cropray.imagery.stac_items import SCL, ItemScene, newest_versions, understand
+from cropray.imagery.stac_read import read_band
+from cropray.imagery.stac_settings import StacSettings
+from cropray.settings import fingerprint
+
+_LONGEST_PASS: Final = dt.timedelta(hours=1)  # an item's time may lie so far after the start of its data take
+_ANSWERS_AGE_S: Final = 3600  # a search is not repeated within this time
+_FIRST_WAIT_S: Final = 1.0  # upper end of the random wait before the second attempt
+_VEGETATION: Final = 4  # SCL
+_MIN_VEGETATION: Final = 100  # pixels; fewer say nothing
+_MANY_PIXELS: Final = 100_000
+_OFFSET_IS_GONE_BELOW: Final = 900  # digital number of the darkest visible band over vegetation
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class StacScenes:
+    """A `SceneSource` over a STAC API."""
+
+    settings: StacSettings
+
+    @property
+    def scenes_at_once(self) -> int:
+        """So many that the threads have work, each scene in its five files."""
+        return max(1, self.settings.read_threads // (N_BANDS + 1))
+
+    def find(self, grid: Grid, start: dt.date, end: dt.date) -> tuple[Scene, ...]:
+        """Scenes that reach into the grid, acquired in [start, end), in time order; the last processing of each.
+
+        Tiles of another UTM system than the grid's are left out. The API is asked once an hour at most.
+
+        Raises:
+            InputError: the API fails, an item cannot be used, or all tiles here are of another UTM system.
+        """
+        return _find(self.settings, grid, start, end, int(time.monotonic() // _ANSWERS_AGE_S))
+
+    def read(self, scene: Scene, grid: Grid) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint8]]:
+        """Digital numbers [4, H, W] uint16, without ESA's offset, and scene classes [H, W] uint8; 0 outside the scene.
+
+        Classes are repeated from 20 m pixels. A number that would fall to 0 or below becomes 1: 0 is no data.
+
+        Raises:
+            InputError: a file cannot be read or does not fit the grid; the message names the item.
+        """
+        bands = np.empty((N_BANDS, *grid.shape), np.uint16)
+        scl = np.empty(grid.shape, np.uint8)
+        places = dict(zip((*BAND_IDS, SCL), (*bands, scl), strict=True))
+        policy, timeout_s = _policy(self.settings), self.settings.timeout_s
+
+        def read(asset: tuple[str, str]) -> None:
+            band, href = asset
+            read_band(href, grid, places[band], policy, timeout_s)
+
+        try:
+            list(_pool(self.settings.read_threads).map(read, self._signed(scene.assets)))
+        except InputError as error:
+            raise InputError(
+                f"item {scene.href}: {error}; run the stage again later, or put the item's id into 'exclude'"
+            ) from None
+        offset = scene.offset
+        if self.settings.offset == "auto" and offset and offset_is_gone(bands, scl):
+            _log.warning("%s: its pixels hold no offset although its metadata say so; none is subtracted", scene.href)
+            offset = 0
+        shift(bands, scl, offset)
+        return bands, scl
+
+    def fingerprint(self, scenes: Sequence[Scene]) -> str:
+        """Identity of the products, and of what is done to their numbers."""
+        products = [(scene.scene_id, scene.acquired.isoformat(), scene.assets, scene.offset) for scene in scenes]
+        return fingerprint([products, self.settings.offset])
+
+    def _signed(self, assets: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+        if self.settings.sign is None:
+            return assets
+        import planetary_computer  # noqa: PLC0415  it takes a second to load, and few need it
+
+        return tuple((band, str(planetary_computer.sign_url(href))) for band, href in assets)
+
+
+def offset_is_gone(bands: Words, scl: npt.NDArray[np.uint8]) -> bool:
+    """Whether vegetation is darker than it could be if the numbers [4, H, W] still held ESA's offset.
+
+    Every fourth row of large images is enough.
+    """
+    rows = slice(None, None, 4 if scl.size > _MANY_PIXELS else 1)
+    vegetation = scl[rows] == _VEGETATION
+    darkest = bands[:3, rows].min(axis=0)[vegetation]  # blue, green, red
+    darkest = darkest[darkest > NODATA]
+    return bool(darkest.size >= _MIN_VEGETATION and (darkest < _OFFSET_IS_GONE_BELOW).sum() * 2 > darkest.size)
+
+
+def shift(bands: Words, scl: npt.NDArray[np.uint8], offset: int) -> None:
+    """Add an offset of 0 or less to [C, H, W] numbers in place, least result 1.
+
+    A number of 0 stays 0, and takes the scene class [H, W] of its pixel away.
+    """
+    _shift_kernel(bands.reshape(len(bands), -1), scl.reshape(-1), np.uint16(-offset))
+
+
+@compiled
+def _shift_kernel(bands: Words, scl: npt.NDArray[np.uint8], darkening: np.uint16) -> None:
+    for band in range(len(bands)):
+        _darken(bands[band], darkening)
+        _take_class_away(bands[band], scl)
+
+
+@compiled
+def _darken(numbers: Words, amount: np.uint16) -> None:
+    for p in range(len(numbers)):
+        has_data = np.uint16(0) - np.uint16(numbers[p] > 0)
+        numbers[p] = (max(numbers[p], np.uint16(amount + np.uint16(1))) - amount) & has_data
+
+
+@compiled
+def _take_class_away(numbers: Words, scl: npt.NDArray[np.uint8]) -> None:
+    for p in range(len(scl)):
+        scl[p] &= np.uint8(0) - np.uint8(numbers[p] > 0)
+
+
+@functools.cache
+def _pool(n_threads: int) -> ThreadPoolExecutor:
+    """Threads that live as long as the process: in a new one GDAL and PROJ take milliseconds to set themselves up."""
+    return ThreadPoolExecutor(n_threads, thread_name_prefix="read")
+
+
+@functools.lru_cache(maxsize=10_000)
+def _find(settings: StacSettings, grid: Grid, start: dt.date, end: dt.date, hour: int) -> tuple[Scene, ...]:  # noqa: ARG001  the hour is part of the key
+    from cropray.imagery.stac_search import search_items  # noqa: PLC0415  its client loads for half a second
+
+    bbox = rasterio.warp.transform_bounds(f"EPSG:{grid.epsg}", "EPSG:4326", *grid.bounds)
+    first, last = (dt.datetime.combine(day, dt.time(), dt.UTC) for day in (start, end))
+    span = first - _LONGEST_PASS, last + _LONGEST_PASS
+    place = settings.url, settings.collection
+    answer = search_items(place, bbox, span, _policy(settings), settings.timeout_s)
+    names = settings.assets.model_dump() if settings.assets else None
+    offset = None if settings.offset == "auto" else settings.offset
+    items = [understand(item, names, offset) for item in answer if item["id"] not in settings.exclude]
+    items = [item for item in items if first <= item.scene.acquired < last]
+    _require_system(items, grid)
+    here = [item for item in items if _reaches_into(item, grid)]
+    return tuple(item.scene for item in newest_versions(here) if item.cloud_cover <= settings.max_cloud_cover)
+
+
+def _require_system(items: Sequence[ItemScene], grid: Grid) -> None:
+    systems = {item.epsg for item in items}
+    if systems and grid.epsg not in systems:
+        raise InputError(
+            f"the {len(items)} items over {', '.join(f'{x:.0f}' for x in grid.bounds)} (EPSG:{grid.epsg}) are all in "
+            f"{', '.join(f'EPSG:{epsg}' for epsg in sorted(systems))}; lay the zone in that system"
+        )
+
+
+def _reaches_into(item: ItemScene, grid: Grid) -> bool:
+    if item.epsg != grid.epsg or item.outline is None:
+        return item.epsg == grid.epsg
+    west, south, east, north = item.outline.bounds
+    x_min, y_min, x_max, y_max = grid.bounds
+    return west < x_max and x_min < east and south < y_max and y_min < north
+
+
+def _policy(settings: StacSettings) -> RetryPolicy:
+    return RetryPolicy(settings.max_attempts, _FIRST_WAIT_S, settings.max_wait_s)

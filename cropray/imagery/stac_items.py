@@ -1,0 +1,182 @@
+"""What a STAC item says of a Sentinel-2 L2A scene: when it was sensed, by which processing, on which grid, in which files.
+
+Catalogues describe the same products with small differences; what is read here is common to Earth Search, Planetary
+Computer and others that follow the `s2`, `proj` and `grid` extensions.
+"""
+
+import datetime as dt
+import re
+from dataclasses import dataclass
+from typing import Any, Final
+
+from cropray.bands import BAND_IDS
+from cropray.errors import InputError
+from cropray.grid import Grid
+from cropray.imagery.scenes import Scene
+
+SCL: Final = "SCL"
+BASELINE_WITH_OFFSET: Final = (4, 0)
+BOA_OFFSET: Final = -1000  # digital numbers; ESA, processing baseline 04.00, BOA_ADD_OFFSET of every 10 m band
+
+# Names of the assets at Planetary Computer, Earth Search and the Copernicus Data Space, in this order.
+_USUAL_NAMES: Final = {
+    "B02": ("B02", "blue", "B02_10m"),
+    "B03": ("B03", "green", "B03_10m"),
+    "B04": ("B04", "red", "B04_10m"),
+    "B08": ("B08", "nir", "B08_10m"),
+    SCL: (SCL, "scl", "SCL_20m"),
+}
+# GS2B_20230505T105031_012345_N05.09 and S2B_MSIL2A_20230505T105031_N0509_R051_T31UES_20230505T145630.SAFE
+_DATA_TAKE: Final = re.compile(r"(?:^GS2[A-Z]_|_MSIL2A_)(\d{8}T\d{6})_")
+_BASELINE: Final = re.compile(r"(?:^|_N)(\d{1,2})\.?(\d{2})(?:_|$)")
+_DATA_STRIP: Final = re.compile(r"_S(\d{8}T\d{6})_")
+_TILE: Final = re.compile(r"(?:^|MGRS-|_T)(\d{1,2}[C-X][A-Z]{2})(?:_|$)")
+
+
+@dataclass(frozen=True, slots=True)
+class ItemScene:
+    """One item, understood."""
+
+    scene: Scene
+    """Its `offset` is what the item's metadata ask for."""
+    mgrs_tile: str
+    data_strip: str
+    """Start of sensing of its data strip: a tile at the seam of two strips is delivered as two products."""
+    baseline: tuple[int, int]
+    generated: str
+    """When it was processed, ISO 8601."""
+    epsg: int
+    outline: Grid | None
+    """Grid of its first band, where the item states it."""
+    cloud_cover: float
+    """Percent of the whole tile; 0 where the item does not say."""
+
+    @property
+    def product(self) -> tuple[str, dt.datetime, str]:
+        """What stays the same when the product is processed again."""
+        return self.mgrs_tile, self.scene.acquired, self.data_strip
+
+
+def understand(item: dict[str, Any], asset_names: dict[str, str] | None, offset: int | None) -> ItemScene:
+    """Read an item.
+
+    Args:
+        item: GeoJSON of the item.
+        asset_names: band id (and `SCL`) → key of the asset; None: the usual ones.
+        offset: digital numbers to add; None: by processing baseline.
+
+    Raises:
+        InputError: it lacks an asset, its coordinate system, its time, or its baseline while that is needed.
+    """
+    properties = item["properties"]
+    item_id = str(item["id"])
+    product = str(properties.get("s2:product_uri") or item_id).removesuffix(".SAFE")
+    assets = _assets(item, asset_names)
+    baseline = _baseline(properties, product)
+    if offset is None:
+        offset = _expected_offset(item_id, properties, baseline)
+    first = {**properties, **item["assets"][assets[0][0]]}
+    epsg = _epsg(item_id, first)
+    hrefs = tuple((band, str(item["assets"][key]["href"])) for (key, band) in assets)
+    acquired = _acquired(item_id, properties, product)
+    return ItemScene(
+        scene=Scene(product, acquired, _page(item), hrefs, offset),
+        mgrs_tile=_mgrs_tile(item_id, properties, product),
+        data_strip=_first_match(_DATA_STRIP, properties.get("s2:datastrip_id")) or str(properties.get("datetime")),
+        baseline=baseline or (0, 0),
+        generated=str(properties.get("s2:generation_time") or properties.get("processing:datetime") or product),
+        epsg=epsg,
+        outline=_outline(first, epsg),
+        cloud_cover=float(properties.get("eo:cloud_cover") or 0),
+    )
+
+
+def newest_versions(items: list[ItemScene]) -> list[ItemScene]:
+    """One item per product, the last processing of each, in order of time and tile."""
+    newest = {item.product: item for item in sorted(items, key=_processed)}
+    # Strips that were timed anew are kept twice: the newer processing comes first, and its pixels count.
+    newer_first = sorted(newest.values(), key=_processed, reverse=True)
+    return sorted(newer_first, key=lambda item: (item.scene.acquired, item.mgrs_tile))
+
+
+def _processed(item: ItemScene) -> tuple[tuple[int, int], str, str]:
+    return item.baseline, item.generated, item.scene.scene_id
+
+
+def _assets(item: dict[str, Any], asset_names: dict[str, str] | None) -> list[tuple[str, str]]:
+    """(key, band id) of the four bands and of SCL."""
+    there = item["assets"]
+    usual = {band: (name,) for band, name in asset_names.items()} if asset_names else _USUAL_NAMES
+    keys = {band: next((name for name in usual[band] if name in there), None) for band in (*BAND_IDS, SCL)}
+    missing = [f"{band} ({' or '.join(usual[band])})" for band, key in keys.items() if key is None]
+    if missing:
+        raise InputError(
+            f"item '{item['id']}' has no asset {', '.join(missing)}; it has {', '.join(sorted(there))}: "
+            f"set 'assets' to their names, or put the item's id into 'exclude'"
+        )
+    return [(key, band) for band, key in keys.items() if key is not None]
+
+
+def _acquired(item_id: str, properties: dict[str, Any], product: str) -> dt.datetime:
+    """Start of the data take: one instant for all tiles of one pass, unlike an item's own `datetime` in some catalogues."""
+    start = _first_match(_DATA_TAKE, properties.get("s2:datatake_id"), product)
+    if start:
+        return dt.datetime.strptime(start, "%Y%m%dT%H%M%S").replace(tzinfo=dt.UTC)
+    try:
+        return dt.datetime.fromisoformat(properties.get("datetime") or properties["start_datetime"]).astimezone(dt.UTC)
+    except (KeyError, ValueError):
+        raise InputError(
+            f"item '{item_id}' says by no 's2:datatake_id' or 'datetime' when it was sensed; "
+            f"put its id into 'exclude', or use another collection"
+        ) from None
+
+
+def _baseline(properties: dict[str, Any], product: str) -> tuple[int, int] | None:
+    texts = (properties.get("s2:processing_baseline"), properties.get("processing:version"), product)
+    for match in (_BASELINE.search(str(text)) for text in texts if text):
+        if match:
+            return int(match[1]), int(match[2])
+    return None
+
+
+def _expected_offset(item_id: str, properties: dict[str, Any], baseline: tuple[int, int] | None) -> int:
+    if baseline is None:
+        raise InputError(
+            f"item '{item_id}' does not say its processing baseline ('s2:processing_baseline'), which decides whether "
+            f"its digital numbers are shifted by {-BOA_OFFSET}; set 'offset' to 0 or {BOA_OFFSET}"
+        )
+    is_gone = properties.get("earthsearch:boa_offset_applied") is True
+    return 0 if baseline < BASELINE_WITH_OFFSET or is_gone else BOA_OFFSET
+
+
+def _epsg(item_id: str, properties: dict[str, Any]) -> int:
+    """From `proj:code` (projection extension 2) or `proj:epsg` (1)."""
+    code = str(properties.get("proj:code") or properties.get("proj:epsg") or "").removeprefix("EPSG:")
+    if not code.isdigit():
+        raise InputError(
+            f"item '{item_id}' does not say its coordinate system ('proj:epsg'); put its id into 'exclude', "
+            f"or use another collection"
+        )
+    return int(code)
+
+
+def _outline(properties: dict[str, Any], epsg: int) -> Grid | None:
+    transform, shape = properties.get("proj:transform"), properties.get("proj:shape")
+    if not transform or not shape:
+        return None
+    return Grid(epsg, transform[2], transform[5], int(shape[0]), int(shape[1]), transform[0])
+
+
+def _mgrs_tile(item_id: str, properties: dict[str, Any], product: str) -> str:
+    """The tile, or the item's own id: then no other item is a version of it."""
+    known = (properties.get("s2:mgrs_tile"), properties.get("grid:code"), product)
+    return _first_match(_TILE, *known) or item_id
+
+
+def _page(item: dict[str, Any]) -> str:
+    links = (link["href"] for link in item.get("links", ()) if link.get("rel") == "self")
+    return str(next(links, item["id"]))
+
+
+def _first_match(pattern: re.Pattern[str], *texts: object) -> str | None:
+    return next((match[1] for text in texts if text and (match := pattern.search(str(text)))), None)

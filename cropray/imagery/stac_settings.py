@@ -1,0 +1,47 @@
+"""Settings of the STAC source; apart from its client, so that a job file is read without loading it."""
+
+from typing import Annotated, Final, Literal
+
+from pydantic import Field
+
+from cropray.settings import Settings
+
+EARTH_SEARCH: Final = "https://earth-search.aws.element84.com/v1"
+
+
+class StacAssets(Settings):
+    """Keys of the assets of an item."""
+
+    B02: str
+    B03: str
+    B04: str
+    B08: str
+    SCL: str
+
+
+class StacSettings(Settings):
+    """Which STAC API, and what of it."""
+
+    source: Literal["stac"]
+    url: str = Field(default=EARTH_SEARCH, pattern="^https?://")
+    """Root of the API; Planetary Computer: https://planetarycomputer.microsoft.com/api/stac/v1."""
+    collection: str = "sentinel-2-l2a"
+    """Sentinel-2 Level-2A; Earth Search has ESA's reprocessed Collection 1 as `sentinel-2-c1-l2a`."""
+    assets: StacAssets | None = None
+    """Asset of each band; None: the names of Earth Search, Planetary Computer and the Copernicus Data Space."""
+    sign: Literal["planetary_computer"] | None = None
+    """Whose signature the files' addresses need."""
+    max_cloud_cover: float = Field(default=100, ge=0, le=100)
+    """Tiles with more clouds than this, percent, are left out."""
+    exclude: tuple[str, ...] = ()
+    """Ids of items to leave out."""
+    offset: Literal["auto"] | Annotated[int, Field(ge=-10_000, le=0)] = "auto"
+    """Digital numbers to add to every item's bands; auto: −1000 where the processing baseline asks for it."""
+    read_threads: int = Field(default=20, ge=1, le=64)
+    """Files that one worker reads at the same time; a scene is five. Most of the time is spent waiting for the server."""
+    max_attempts: int = Field(default=6, ge=1)
+    """How often a server is asked while it is busy or out of reach."""
+    max_wait_s: float = Field(default=60, ge=0)
+    """Longest wait between two attempts, s."""
+    timeout_s: float = Field(default=60, gt=0)
+    """Longest silence of a server, s."""

@@ -1,0 +1,159 @@
+"""Coverage of many zones: how much was declared, and how much of it has a class, by zone, by region and in all."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final, get_args
+
+from cropray.legend import Legend
+from cropray.parcels.report import LabelReport, Status
+
+STATUSES: Final[tuple[Status, ...]] = get_args(Status)
+TOTAL: Final = "all"
+_COLUMNS: Final = ("parcels", "ha", "mapped", "excluded", "unknown", "labelled", "shared ha", "repaired")
+
+
+@dataclass(frozen=True, slots=True)
+class CoverageRow:
+    """What became of the parcels of one zone, one region, or all."""
+
+    name: str
+    n_parcels: int
+    """A parcel that reaches into two zones counts in both."""
+    declared_ha: float
+    """Inside the zones; where parcels overlap, each counts."""
+    mapped_ha: float
+    """Of `declared_ha`, under codes with a class."""
+    excluded_ha: float
+    """Of `declared_ha`, under codes that must not be trained on."""
+    unknown_ha: float
+    """Of `declared_ha`, under codes that the year's code table lacks, or none."""
+    unmapped_share: float
+    """(excluded + unknown) ÷ declared, 0–1."""
+    labelled_share: float
+    """Pixels with a class ÷ all pixels of the zones, 0–1."""
+    shared_ha: float
+    """Hectares that two or more parcels declare; the smallest parcel decides."""
+    n_shared_pixels: int
+    n_border_pixels: int
+    """Pixels left unlabelled by the inner buffer."""
+    n_repaired: int
+    """Parcels with an invalid polygon, repaired."""
+    n_without_area: int
+    """Features left out because nothing with an area remained of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownCode:
+    """A code that the code table of its year lacks."""
+
+    code: str
+    """Empty where the register names none."""
+    area_ha: float
+    n_parcels: int
+    used: tuple[int, int] | None
+    """First and last year in which the code table does have it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """The coverage report of a job."""
+
+    total: CoverageRow
+    regions: tuple[CoverageRow, ...]
+    """In the order of the zone table."""
+    zones: Mapping[str, tuple[CoverageRow, ...]]
+    """Region → its zones."""
+    unknown_codes: tuple[UnknownCode, ...]
+    """Largest area first."""
+
+    def to_record(self) -> dict[str, Any]:
+        """A JSON-able record."""
+        return asdict(self)
+
+
+def summarize(reports: Sequence[LabelReport], region_of: Mapping[str, str], legend: Legend) -> Coverage:
+    """Sum the reports of zones to regions and to one total.
+
+    Args:
+        reports: one per zone.
+        region_of: zone → region.
+        legend: says in which years an unknown code is known.
+    """
+    by_region: dict[str, list[LabelReport]] = {}
+    for report in reports:
+        by_region.setdefault(region_of[report.zone_id], []).append(report)
+    return Coverage(
+        total=_row(TOTAL, reports),
+        regions=tuple(_row(region, some) for region, some in by_region.items()),
+        zones={region: tuple(_row(one.zone_id, [one]) for one in some) for region, some in by_region.items()},
+        unknown_codes=_unknown_codes(reports, legend),
+    )
+
+
+def describe(coverage: Coverage) -> Iterator[str]:
+    """The coverage as a table of text: total, regions, and zones below their region; then the unknown codes."""
+    names = [TOTAL, *(f"  {row.name}" for row in coverage.regions)]
+    names += [f"    {row.name}" for rows in coverage.zones.values() for row in rows]
+    width = max(map(len, names))
+    yield " ".join([" " * width, *(f"{column:>9}" for column in _COLUMNS)])
+    yield _line(TOTAL, width, coverage.total)
+    for region in coverage.regions:
+        yield _line(f"  {region.name}", width, region)
+        for zone in coverage.zones[region.name]:
+            yield _line(f"    {zone.name}", width, zone)
+    for unknown in coverage.unknown_codes:
+        yield _explain(unknown)
+
+
+def _row(name: str, reports: Iterable[LabelReport]) -> CoverageRow:
+    some = list(reports)
+    area = {status: sum(report.area_ha(status) for report in some) for status in STATUSES}
+    declared_ha = sum(area.values())
+    return CoverageRow(
+        name=name,
+        n_parcels=sum(report.n_parcels for report in some),
+        declared_ha=declared_ha,
+        mapped_ha=area["mapped"],
+        excluded_ha=area["excluded"],
+        unknown_ha=area["unknown"],
+        unmapped_share=(area["excluded"] + area["unknown"]) / declared_ha if declared_ha else 0.0,
+        labelled_share=sum(report.n_labelled for report in some) / max(1, sum(report.n_pixels for report in some)),
+        shared_ha=sum(report.shared_ha for report in some),
+        n_shared_pixels=sum(report.n_shared_pixels for report in some),
+        n_border_pixels=sum(report.n_border_pixels for report in some),
+        n_repaired=sum(report.n_repaired for report in some),
+        n_without_area=sum(report.n_without_area for report in some),
+    )
+
+
+def _unknown_codes(reports: Sequence[LabelReport], legend: Legend) -> tuple[UnknownCode, ...]:
+    tallies = [tally for report in reports for tally in report.codes if tally.status == "unknown"]
+    found = [
+        UnknownCode(
+            code=code,
+            area_ha=sum(tally.area_ha for tally in tallies if tally.code == code),
+            n_parcels=sum(tally.n_parcels for tally in tallies if tally.code == code),
+            used=legend.years_of(code),
+        )
+        for code in {tally.code for tally in tallies}
+    ]
+    return tuple(sorted(found, key=lambda unknown: (-unknown.area_ha, unknown.code)))
+
+
+def _line(name: str, width: int, row: CoverageRow) -> str:
+    declared = max(row.declared_ha, 1e-9)
+    cells = [
+        f"{row.n_parcels:,}",
+        f"{row.declared_ha:,.0f}",
+        *(f"{area / declared:.1%}" for area in (row.mapped_ha, row.excluded_ha, row.unknown_ha)),
+        f"{row.labelled_share:.1%}",
+        f"{row.shared_ha:,.1f}",
+        f"{row.n_repaired:,}",
+    ]
+    return " ".join([f"{name:<{width}}", *(f"{cell:>9}" for cell in cells)])
+
+
+def _explain(unknown: UnknownCode) -> str:
+    what = f"code '{unknown.code}'" if unknown.code else "no code"
+    years = f"; it is in use {unknown.used[0]}–{unknown.used[1]}: is parcels.year right?" if unknown.used else ""
+    return f"{what}: {unknown.n_parcels:,} parcels, {unknown.area_ha:,.1f} ha stay unlabelled{years}"

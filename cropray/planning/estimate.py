@@ -1,0 +1,257 @@
+"""The plan of a job: seconds, bytes, memory, from counted work and measured unit costs."""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from cropray.bands import N_BANDS, N_FEATURES, N_MONTHS
+from cropray.config import JobConfig
+from cropray.planning.costs import (
+    FILMS_SHOWN,
+    FIT_FILES_BYTES,
+    MOST_PREVIEWS,
+    PREVIEW_BYTES,
+    REPORT_BYTES,
+    TRACKED_FOLD_BYTES,
+    TRACKED_MODEL_BYTES,
+    TRACKING_BYTES,
+    UNIT_S,
+    WORKER_GROUP_S,
+    TreeCosts,
+    UnitCosts,
+)
+from cropray.planning.traffic import Traffic
+from cropray.planning.work import Cluster, Fit, SearchWork, ZoneWork, at_once, makespan
+from cropray.search.run import Placement
+from cropray.search.space import ModelName, search_units
+
+LOADING_COPIES: Final = 2  # a dataset in the object store while it is read: blocks as they came, then zone by zone
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a job is expected to take."""
+
+    seconds: Mapping[str, float]
+    """Stage → seconds; `start` is Ray's, once."""
+    disk_bytes: Mapping[str, float]
+    """Part of the workspace → bytes."""
+    worker_bytes: Mapping[str, float]
+    """Kind of worker → most memory of one process."""
+    object_store_bytes: float
+    """On a node that trains."""
+    traffic: Traffic | None
+    """None: no remote source is asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobWork:
+    """A job's work and where it is done."""
+
+    zones: ZoneWork
+    search: SearchWork
+    placements: Mapping[ModelName, Placement]
+    cluster: Cluster
+    tile_size: int
+    traffic: Traffic | None = None
+
+
+def search_work(job: JobConfig, placements: Mapping[ModelName, Placement], n_folds: int) -> SearchWork:
+    """All fits of a job. Models whose units take the same share of the cluster run side by side."""
+    groups: list[tuple[Fit, ...]] = []
+    for _, group in itertools.groupby(job.search.models, key=lambda model: placements[model]):
+        models = list(group)
+        groups.append(tuple(fit for model in models for fit in _fits(job, model, n_folds)))
+        groups.append(tuple(_refit(job, model) for model in models))
+    return SearchWork(tuple(groups), n_folds, job.cnn.batch_size)
+
+
+def _fits(job: JobConfig, model: ModelName, n_folds: int) -> list[Fit]:
+    units = search_units(job.search, model, n_folds)
+    if model == "xgboost":
+        return [Fit(model, 0, max(job.search.xgboost.n_estimators)) for _ in units]
+    return [Fit(model, unit.point.kernel_size, job.cnn.epochs) for unit in units if hasattr(unit.point, "kernel_size")]
+
+
+def _refit(job: JobConfig, model: ModelName) -> Fit:
+    """The winner is not known; the largest is assumed."""
+    if model == "xgboost":
+        return Fit(model, 0, max(job.search.xgboost.n_estimators), is_refit=True)
+    return Fit(model, max(job.search.cnn.kernel_size), job.cnn.epochs, is_refit=True)
+
+
+def estimate(work: JobWork, costs: UnitCosts) -> Estimate:
+    """Sum up a job."""
+    return Estimate(
+        seconds=_seconds(work, costs),
+        disk_bytes=_disk(work, costs),
+        worker_bytes=_memory(work, costs),
+        object_store_bytes=object_store_bytes(work.zones, list(work.placements), work.tile_size),
+        traffic=work.traffic,
+    )
+
+
+def _seconds(work: JobWork, costs: UnitCosts) -> dict[str, float]:
+    seconds = {"start": costs.ray_start_s}
+    if costs.zone is not None:
+        seconds |= _zone_seconds(work, costs)
+    seconds["search"] = _search_seconds(work, costs)
+    seconds["evaluate"] = costs.worker_start_s + sum(_evaluate_seconds(work, costs, m) for m in work.placements)
+    if costs.zone is not None:
+        seconds["map"] = sum(_map_seconds(work, costs, model) for model in work.placements)
+        films_s = makespan([costs.zone.film_s] * work.zones.n_films, at_once(work.cluster))
+        seconds["report"] = costs.fixed_s("report") + films_s
+    else:
+        seconds["report"] = costs.fixed_s("report")
+    return seconds
+
+
+def _zone_seconds(work: JobWork, costs: UnitCosts) -> dict[str, float]:
+    assert costs.zone is not None
+    n, slots = work.zones.n_zones, at_once(work.cluster)
+    acquire_s = makespan([costs.zone.acquire_s] * n, slots)
+    if work.traffic is not None:
+        acquire_s = max(acquire_s, work.traffic.seconds)  # composites are written while others are on their way
+    return {
+        "zones": costs.fixed_s("zones"),
+        "acquire": costs.fixed_s("acquire") + costs.find_s + acquire_s,
+        "labels": costs.fixed_s("labels") + makespan([costs.zone.label_s] * n, slots),
+        "dataset": costs.fixed_s("dataset") + n * costs.zone.count_s + makespan([costs.zone.build_s] * n, slots),
+    }
+
+
+def _search_seconds(work: JobWork, costs: UnitCosts) -> float:
+    seconds = 0.0
+    for fits in work.search.groups:
+        placement = work.placements[fits[0].model]
+        start_s = costs.fixed_s("refit" if fits[0].is_refit else "search")
+        durations = [fit_seconds(fit, work, costs) + UNIT_S for fit in fits]
+        seconds += start_s + costs.worker_start_s + makespan(durations, placement.max_concurrent)
+    return seconds
+
+
+def fit_seconds(fit: Fit, work: JobWork, costs: UnitCosts) -> float:
+    """One fit, beside as many others as run at the same time; the CNN's epochs are at most so many."""
+    trained = 1.0 if fit.is_refit else (work.search.n_folds - 1) / work.search.n_folds
+    validated = 0.0 if fit.is_refit else 1 / work.search.n_folds
+    if fit.model == "xgboost":
+        assert costs.trees is not None
+        rows = work.zones.train_rows * trained
+        own_s = rows * costs.trees.setup_row_s + fit.steps * (costs.trees.round_s + rows * costs.trees.round_row_s)
+    else:
+        cnn = costs.cnn[fit.kernel_size]
+        tiles = work.zones.train_tiles
+        epoch_s = tiles * (trained * cnn.train_tile_s + validated * cnn.eval_tile_s)
+        own_s = cnn.start_s + fit.steps * epoch_s
+    n_workers = round(work.placements[fit.model].cpus_per_unit) if _has_workers(work, fit.model) else 1
+    return own_s / max(n_workers, 1) + (WORKER_GROUP_S if _has_workers(work, fit.model) else 0.0)
+
+
+def _has_workers(work: JobWork, model: ModelName) -> bool:
+    placement = work.placements[model]
+    return placement.trial_cpus < placement.cpus_per_unit
+
+
+def _evaluate_seconds(work: JobWork, costs: UnitCosts, model: ModelName) -> float:
+    n, slots = max(work.zones.n_test, 1), at_once(work.cluster)
+    if model == "xgboost":
+        assert costs.trees is not None
+        zone_s = work.zones.test_rows / n * costs.trees.predict_row_s * _rounds(work)
+    else:
+        zone_s = work.zones.test_tiles / n * max(cnn.eval_tile_s for cnn in costs.cnn.values())
+    return costs.fixed_s("evaluate") + makespan([zone_s] * n, slots)
+
+
+def _map_seconds(work: JobWork, costs: UnitCosts, model: ModelName) -> float:
+    n, slots = work.zones.n_mapped, at_once(work.cluster)
+    if model == "xgboost":
+        assert costs.trees is not None
+        pixels = work.zones.n_pixels / max(work.zones.n_zones, 1)
+        zone_s = costs.trees.map_s + pixels * costs.trees.predict_row_s * _rounds(work)
+    else:
+        zone_s = max(cnn.map_s for cnn in costs.cnn.values())
+    return costs.fixed_s("map") + makespan([zone_s] * n, slots)
+
+
+def _rounds(work: JobWork) -> int:
+    return max(fit.steps for group in work.search.groups for fit in group if fit.model == "xgboost")
+
+
+def _disk(work: JobWork, costs: UnitCosts) -> dict[str, float]:
+    n = work.zones.n_zones
+    disk: dict[str, float] = {}
+    if costs.zone is not None:
+        disk = {
+            "composites": n * costs.zone.composite_bytes,
+            "labels": n * costs.zone.label_bytes,
+            "dataset": n * costs.zone.dataset_bytes,
+        }
+    fits = [fit for group in work.search.groups for fit in group]
+    models = {model: _model_bytes(work, costs, model) for model in work.placements}
+    n_folds = sum(not fit.is_refit for fit in fits)
+    disk["search"] = sum(_fit_bytes(fit, costs) + FIT_FILES_BYTES for fit in fits) + sum(models.values())
+    disk["tracking"] = TRACKING_BYTES + n_folds * TRACKED_FOLD_BYTES
+    disk["tracking"] += sum(models.values()) + len(models) * TRACKED_MODEL_BYTES
+    disk["report"] = REPORT_BYTES
+    if costs.zone is not None:
+        disk["maps"] = work.zones.n_mapped * sum(_map_bytes(costs, model) for model in work.placements)
+        disk["report"] += len(models) * min(work.zones.n_mapped, MOST_PREVIEWS) * PREVIEW_BYTES
+        disk["report"] += work.zones.n_films * costs.zone.film_bytes * (1 + FILMS_SHOWN)
+    return disk
+
+
+def _fit_bytes(fit: Fit, costs: UnitCosts) -> float:
+    if fit.model == "xgboost":
+        assert costs.trees is not None
+        return fit.steps * costs.trees.round_bytes
+    return costs.cnn[fit.kernel_size].model_bytes
+
+
+def _model_bytes(work: JobWork, costs: UnitCosts, model: ModelName) -> float:
+    refits = [fit for group in work.search.groups for fit in group if fit.model == model and fit.is_refit]
+    return sum(_fit_bytes(fit, costs) for fit in refits)
+
+
+def _map_bytes(costs: UnitCosts, model: ModelName) -> float:
+    if model == "xgboost":
+        assert costs.trees is not None
+        return costs.trees.map_bytes
+    return max(cnn.map_bytes for cnn in costs.cnn.values())
+
+
+def _memory(work: JobWork, costs: UnitCosts) -> dict[str, float]:
+    memory = {} if costs.zone is None else {"zones": costs.zone.peak_bytes}
+    for model in work.placements:
+        if model == "xgboost":
+            memory["trees"] = tree_bytes(costs.trees, work.zones.train_rows)
+        else:
+            memory["cnn"] = max(cnn.peak_bytes for cnn in costs.cnn.values())
+    return memory
+
+
+def tree_bytes(trees: TreeCosts | None, rows: float) -> float:
+    """Most memory of a fit: a refit holds all training rows, a fold the same number with its validation rows."""
+    assert trees is not None
+    return trees.worker_bytes + rows * trees.row_bytes
+
+
+def object_store_bytes(zones: ZoneWork, models: Sequence[ModelName], tile_size: int) -> float:
+    """Training data of all models, with the copies while it is read."""
+    size = 0.0
+    if "xgboost" in models:
+        size += zones.train_rows * (2 * N_FEATURES + 1)
+    if "cnn" in models:
+        size += zones.train_tiles * tile_bytes(tile_size)
+    return LOADING_COPIES * size
+
+
+def tile_bytes(tile_size: int) -> int:
+    """One tile in memory: uint16 bands and a flag of every month, and a label."""
+    return tile_size**2 * (N_MONTHS * (2 * N_BANDS + 1) + 1)
+
+
+def n_tiles(shape: tuple[int, int], tile_size: int) -> int:
+    """Tiles of a zone, those without labels too."""
+    return math.ceil(shape[0] / tile_size) * math.ceil(shape[1] / tile_size)

@@ -1,0 +1,78 @@
+"""How much there is to do: zones, pixels, rows, tiles, fits; and where it is done."""
+
+import heapq
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from cropray.search.space import ModelName
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneWork:
+    """Zones of a job, with what they hold: counted, or scaled up from a sample."""
+
+    n_zones: int
+    n_train: int
+    n_test: int
+    n_mapped: int
+    """Zones that each model maps."""
+    n_films: int
+    """Zones that the report shows through the year."""
+    n_pixels: int
+    """Of all zones."""
+    rows: float
+    """Labelled pixels of all zones."""
+    train_rows: float
+    test_rows: float
+    train_tiles: float
+    test_tiles: float
+    n_classes: int
+    is_sampled: bool
+    """Whether rows, tiles and classes are scaled up from a sample; otherwise the dataset's manifest counted them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """One unit of a search, as far as its cost goes."""
+
+    model: ModelName
+    kernel_size: int
+    """Of the CNN; 0 for trees."""
+    steps: int
+    """Most epochs, or boosting rounds."""
+    is_refit: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SearchWork:
+    """The fits of a job, in the order in which they are begun, by groups that run side by side."""
+
+    groups: tuple[tuple[Fit, ...], ...]
+    n_folds: int
+    batch_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Where the work is done."""
+
+    n_cpus: float
+    n_gpus: float
+    n_nodes: int
+    object_store_bytes: float
+    """Of one node: what a fit reads must lie in its own node's store."""
+
+
+def makespan(durations_s: Iterable[float], n_slots: int) -> float:
+    """Seconds until the last of some tasks ends, which start in order, each in the first slot that is free."""
+    if n_slots < 1:
+        raise ValueError(f"tasks need at least one slot, got {n_slots}")
+    slots = [0.0] * n_slots
+    for duration in durations_s:
+        heapq.heapreplace(slots, slots[0] + duration)
+    return max(slots)
+
+
+def at_once(cluster: Cluster, cpus_per_task: float = 1.0) -> int:
+    """Tasks that the cluster's CPUs hold at the same time, at least one."""
+    return max(1, int(cluster.n_cpus / cpus_per_task + 1e-9))

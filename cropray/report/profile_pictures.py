@@ -1,0 +1,165 @@
+"""Pictures of how the classes go through the year: NDVI and reflectance, class by class."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from cropray.bands import BANDS, N_MONTHS
+from cropray.legend import CropClass
+from cropray.report.drawing import INK, LINE, MUTED, compact, picture
+from cropray.report.summary import SERIES, Profiles
+
+MAX_CLASSES: Final = 24  # most frequent classes that get a panel; more make a picture that nobody reads
+_OUTER: Final = (0.1, 0.9)  # shares of the pixels between which the light area lies
+_INNER: Final = (0.25, 0.75)  # and the dark one
+_OUTER_OPACITY, _INNER_OPACITY = 0.3, 0.8
+_PER_ROW: Final = 4
+_MAX_LABEL: Final = 24  # characters that fit over a panel
+_MONTHS: Final = np.arange(N_MONTHS)
+_NDVI: Final = SERIES.index("NDVI")
+_BAND_COLOURS: Final = {"B02": "#2f6fb5", "B03": "#3a9a4f", "B04": "#d0483e", "B08": "#7a4a9e"}
+_REFLECTANCE_TICKS: Final = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8)
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileData:
+    """What profile pictures are drawn from."""
+
+    profiles: Profiles
+    """Over class indices."""
+    classes: tuple[CropClass, ...]
+    """By class index."""
+    n_pixels: npt.NDArray[np.int64]
+    """[K] labelled pixels in the training zones."""
+    months: tuple[str, ...]
+    """`Jan` and so on, of which the first letter is shown; or positions `1` to `12`."""
+
+    @property
+    def shown(self) -> list[int]:
+        """Class indices, most frequent first, at most `MAX_CLASSES`."""
+        order = sorted(np.flatnonzero(self.n_pixels).tolist(), key=lambda k: (-self.n_pixels[k], k))
+        return order[:MAX_CLASSES]
+
+    @property
+    def left_out(self) -> str:
+        """` (8 rarer classes not shown)`; empty where all are."""
+        n = np.count_nonzero(self.n_pixels) - len(self.shown)
+        return f" ({n} rarer classes not shown)" if n else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """Between two quantiles of each class and month."""
+
+    lower: npt.NDArray[np.float64]
+    """[K, T]."""
+    upper: npt.NDArray[np.float64]
+    """[K, T]."""
+    opacity: float
+
+
+def draw_ndvi_profiles(data: ProfileData, path: Path) -> None:
+    """NDVI through the year, one panel per class, before the means of all others."""
+    shown, mean = data.shown, data.profiles.mean[:, _NDVI]
+    areas = _areas(data.profiles, _NDVI)
+    with picture(path, 9.6, _height(data)) as figure:
+        for axes, k in _panels(figure, data, "NDVI"):
+            axes.plot(_MONTHS, mean[[other for other in shown if other != k]].T, color=LINE, linewidth=0.8, zorder=0.8)
+            # The mean in ink: many class colours are too light for a line.
+            _draw_profile(axes, areas, mean, k, data.classes[k].colour, INK)
+        figure.axes[0].set_ylim(*_limits(areas, shown))
+        figure.suptitle(f"NDVI of each class in the training zones{data.left_out}", **_TITLE)
+        handles = [
+            Line2D([], [], color=INK, label="mean"),
+            Patch(color=MUTED, alpha=_INNER_OPACITY, linewidth=0, label="half of the pixels"),
+            Patch(color=MUTED, alpha=_OUTER_OPACITY, linewidth=0, label="four fifths of the pixels"),
+            Line2D([], [], color=LINE, label="means of the other classes"),
+        ]
+        figure.legend(handles=handles, loc="outside lower center", ncols=4, labelcolor=MUTED)
+
+
+def draw_band_profiles(data: ProfileData, path: Path) -> None:
+    """Reflectance of the four bands through the year, one panel per class."""
+    mean = data.profiles.mean
+    areas = {band: _areas(data.profiles, SERIES.index(band))[:1] for band in _BAND_COLOURS}
+    with picture(path, 9.6, _height(data)) as figure:
+        for axes, k in _panels(figure, data, "reflectance"):
+            for band, colour in _BAND_COLOURS.items():
+                _draw_profile(axes, areas[band], mean[:, SERIES.index(band)], k, colour, colour)
+        axes = figure.axes[0]
+        # Square roots: the visible bands are dark and close together, near infrared is far above them.
+        axes.set_yscale("function", functions=(_signed_root, np.square))
+        axes.set_yticks(_REFLECTANCE_TICKS, [f"{tick:g}" for tick in _REFLECTANCE_TICKS])
+        spans = [_limits(area, data.shown) for area in areas.values()]
+        axes.set_ylim(max(0, min(low for low, _ in spans)), max(high for _, high in spans))
+        figure.suptitle(f"Reflectance of each class in the training zones{data.left_out}", **_TITLE)
+        handles: list[Any] = [
+            Line2D([], [], color=_BAND_COLOURS[band.id], label=f"{band.id}, {band.name}") for band in BANDS
+        ]
+        handles.append(Patch(color=MUTED, alpha=_OUTER_OPACITY, linewidth=0, label="four fifths of the pixels"))
+        figure.legend(handles=handles, loc="outside lower center", ncols=5, labelcolor=MUTED)
+
+
+_TITLE: Final[dict[str, Any]] = {"x": 0.01, "ha": "left", "fontsize": 9.5, "fontweight": "bold"}
+
+
+def _height(data: ProfileData) -> float:
+    """Inches."""
+    return 0.9 + 1.42 * -(-len(data.shown) // _PER_ROW)
+
+
+def _panels(figure: Any, data: ProfileData, unit: str) -> Iterator[tuple[Any, int]]:
+    """(axes, class index) of each panel; all share both axes."""
+    n_rows = -(-len(data.shown) // _PER_ROW)
+    grid = figure.subplots(n_rows, _PER_ROW, sharex=True, sharey=True, squeeze=False)
+    for axes in grid.flat[len(data.shown) :]:
+        axes.set_visible(False)
+    for axes, k in zip(grid.flat, data.shown, strict=False):
+        yield axes, k
+        axes.grid(axis="y")
+        axes.set_title(_shortened(data.classes[k].label_en), fontsize=8.5)
+        axes.set_title(f"{compact(data.n_pixels[k])} px", loc="right", fontsize=7.5, color=MUTED, fontweight="normal")
+    for axes in grid.flat[max(0, len(data.shown) - _PER_ROW) : len(data.shown)]:
+        axes.tick_params(labelbottom=True)  # the lowest panel of each column
+    for axes in grid[:, 0]:
+        axes.set_ylabel(unit)
+    grid[0, 0].set_xticks(_MONTHS, [name[0] if name.isalpha() else name for name in data.months], fontsize=7.5)
+    grid[0, 0].set_xlim(-0.3, N_MONTHS - 0.7)
+
+
+def _areas(profiles: Profiles, series: int) -> list[Area]:
+    """The wide area first."""
+    return [
+        Area(profiles.quantile(low)[:, series], profiles.quantile(high)[:, series], opacity)
+        for (low, high), opacity in ((_OUTER, _OUTER_OPACITY), (_INNER, _INNER_OPACITY))
+    ]
+
+
+def _draw_profile(
+    axes: Any, areas: Sequence[Area], mean: npt.NDArray[np.float64], k: int, fill: str, line: str
+) -> None:
+    for area in areas:
+        axes.fill_between(_MONTHS, area.lower[k], area.upper[k], color=fill, alpha=area.opacity, linewidth=0)
+    axes.plot(_MONTHS, mean[k], color=line, linewidth=1.2)
+
+
+def _limits(areas: Sequence[Area], shown: Sequence[int]) -> tuple[float, float]:
+    """What an axis must span to show the wide area of every class shown."""
+    low, high = float(np.nanmin(areas[0].lower[shown])), float(np.nanmax(areas[0].upper[shown]))
+    margin = max(0.04 * (high - low), 1e-3)
+    return low - margin, high + margin
+
+
+def _signed_root(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    roots: npt.NDArray[np.float64] = np.sign(values) * np.sqrt(np.abs(values))
+    return roots
+
+
+def _shortened(label: str) -> str:
+    return label if len(label) <= _MAX_LABEL else f"{label[: _MAX_LABEL - 1].rstrip()}…"

@@ -1,0 +1,176 @@
+"""Summary of a zone: how its classes and its observations go through the year, in counts that add up over zones.
+
+Quantiles over many zones follow from histograms, so that no zone has to stay in memory and no pixel is left out.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from cropray.bands import BAND_IDS, N_MONTHS, NODATA, REFLECTANCE_SCALE
+from cropray.legend import IGNORE
+from cropray.metrics import Counts
+from cropray.workspace import whole_file
+
+SERIES: Final = ("NDVI", *BAND_IDS)  # what a profile is drawn of
+N_BINS: Final = 1000  # per series: 0.001 of reflectance from 0 to 1, 0.002 of NDVI from -1 to 1
+_DN_PER_BIN: Final = 10
+_RED, _NEAR_INFRARED = "B04", "B08"
+
+
+@dataclass(frozen=True, slots=True)
+class Profiles:
+    """Values of each class by series and month; profiles of several zones are added field by field."""
+
+    counts: Counts
+    """[K, S, T, N_BINS] int64: pixels by class, series, month and bin; pixels without data are not counted."""
+    totals: npt.NDArray[np.float64]
+    """[K, S, T]: sum of the values, reflectance 0–1 or NDVI."""
+
+    def add(self, other: "Profiles") -> None:
+        """Add the pixels of other zones, in place."""
+        self.counts[:] += other.counts
+        self.totals[:] += other.totals
+
+    @property
+    def mean(self) -> npt.NDArray[np.float64]:
+        """[K, S, T] mean value; NaN where a class has no value in a month."""
+        n_values = self.counts.sum(-1)
+        means: npt.NDArray[np.float64] = np.where(n_values > 0, self.totals / np.maximum(n_values, 1), np.nan)
+        return means
+
+    def quantile(self, share: float) -> npt.NDArray[np.float64]:
+        """The value that a share of the pixels does not exceed, to half a bin.
+
+        Args:
+            share: 0–1.
+
+        Returns:
+            [K, S, T]; NaN where a class has no value in a month.
+        """
+        up_to = self.counts.cumsum(-1)
+        n_values = up_to[..., -1:]
+        rank = np.maximum(np.ceil(share * n_values - 1e-9), 1)  # 0.1 × 30 is a little more than 3 in floating point
+        bins = (up_to < rank).sum(-1)
+        return np.where(n_values[..., 0] > 0, _bin_values()[np.arange(len(SERIES))[:, None], bins % N_BINS], np.nan)
+
+
+@dataclass(frozen=True, slots=True)
+class Observations:
+    """How often the pixels of a zone were seen clear."""
+
+    n_pixels: int
+    n_clear: Counts
+    """[T] int64: clear observations, summed over the pixels."""
+    n_seen: Counts
+    """[T] int64: pixels with at least one clear observation."""
+
+    @property
+    def share_filled(self) -> float:
+        """Share of pixel-months without a clear observation."""
+        return 1 - float(self.n_seen.sum()) / (self.n_pixels * N_MONTHS)
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneSummary:
+    """What the overview pictures need to know of one zone."""
+
+    profiles: Profiles | None
+    """Over legend class ids; None for a test zone, which stays unseen."""
+    observations: Observations | None
+    """None for a zone of points, which has no images."""
+
+
+def no_profiles(n_classes: int) -> Profiles:
+    """Profiles without any pixel, to add to."""
+    shape = (n_classes, len(SERIES), N_MONTHS)
+    return Profiles(np.zeros((*shape, N_BINS), np.int64), np.zeros(shape))
+
+
+def count_profiles(table: pa.Table, n_classes: int) -> Profiles:
+    """Profiles of the labelled pixels of a zone.
+
+    Args:
+        table: columns of `pixel_schema()`; digital numbers, 0 = no data.
+        n_classes: labels are 0 … n_classes - 1.
+    """
+    profiles = no_profiles(n_classes)
+    labels = table["label"].to_numpy().astype(np.int64)
+    for month in range(N_MONTHS):
+        bands = {band: table[f"{band}_{month + 1:02d}"].to_numpy() for band in BAND_IDS}
+        for series, name in enumerate(SERIES):
+            values, bins, seen = _ndvi(bands) if name == "NDVI" else _reflectance(bands[name])
+            cells = labels[seen] * N_BINS + bins[seen]
+            profiles.counts[:, series, month] = np.bincount(cells, minlength=n_classes * N_BINS).reshape(-1, N_BINS)
+            profiles.totals[:, series, month] = np.bincount(labels[seen], values[seen], n_classes)
+    return profiles
+
+
+def count_observations(n_obs: npt.NDArray[np.uint8]) -> Observations:
+    """Sums over the pixels of a zone, from its counts [T, H, W]."""
+    return Observations(n_obs[0].size, n_obs.sum((1, 2), dtype=np.int64), (n_obs > 0).sum((1, 2), dtype=np.int64))
+
+
+def save_summary(summary: ZoneSummary, path: Path) -> None:
+    """Write a summary whole; of profiles, only the classes that occur."""
+    arrays: dict[str, Any] = {}
+    if summary.profiles is not None:
+        present = np.flatnonzero(summary.profiles.counts.any((1, 2, 3)))
+        arrays["class_ids"] = present.astype(np.uint8)
+        arrays["counts"] = summary.profiles.counts[present].astype(np.uint32)
+        arrays["totals"] = summary.profiles.totals[present]
+    if summary.observations is not None:
+        seen = summary.observations
+        arrays |= {"n_pixels": np.array(seen.n_pixels), "n_clear": seen.n_clear, "n_seen": seen.n_seen}
+    with whole_file(path) as temporary:
+        np.savez_compressed(temporary, **arrays)
+
+
+def read_summary(path: Path, lookup: npt.NDArray[np.uint8]) -> ZoneSummary:
+    """A summary that `save_summary` wrote.
+
+    Args:
+        path: the file.
+        lookup: [256] uint8: legend class id → index in the profiles; `Manifest.lookup()`.
+
+    Returns:
+        Profiles over class indices; observations.
+    """
+    n_classes = int((lookup != IGNORE).sum())
+    with np.load(path, allow_pickle=False) as arrays:
+        profiles, observations = None, None
+        if "class_ids" in arrays:
+            profiles = no_profiles(n_classes)
+            rows = lookup[arrays["class_ids"]]
+            profiles.counts[rows] = arrays["counts"]
+            profiles.totals[rows] = arrays["totals"]
+        if "n_pixels" in arrays:
+            observations = Observations(int(arrays["n_pixels"]), arrays["n_clear"], arrays["n_seen"])
+    return ZoneSummary(profiles, observations)
+
+
+def _reflectance(band: npt.NDArray[np.uint16]) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[np.bool_]]:
+    """(values, bins, which pixels hold data) of a band in a month."""
+    return band * REFLECTANCE_SCALE, np.minimum(band // _DN_PER_BIN, N_BINS - 1), band != NODATA
+
+
+def _ndvi(
+    bands: dict[str, npt.NDArray[np.uint16]],
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[np.bool_]]:
+    """(values, bins, which pixels hold data) of the vegetation index in a month."""
+    red, near = bands[_RED].astype(np.float64), bands[_NEAR_INFRARED].astype(np.float64)
+    seen = (bands[_RED] != NODATA) & (bands[_NEAR_INFRARED] != NODATA)
+    values = (near - red) / np.maximum(near + red, 1)
+    bins = np.minimum((values + 1) * (N_BINS / 2), N_BINS - 1).astype(np.int64)
+    return values, bins, seen
+
+
+def _bin_values() -> npt.NDArray[np.float64]:
+    """[S, N_BINS] value at the centre of each bin."""
+    centres = np.arange(N_BINS) + 0.5
+    bands = np.tile(centres * _DN_PER_BIN * REFLECTANCE_SCALE, (len(BAND_IDS), 1))
+    return np.vstack([-1 + centres * (2 / N_BINS), bands])

@@ -1,0 +1,219 @@
+"""`acquire` from Earth Engine: every zone is listed, its months are asked for, its composite is written.
+
+What came stays in the workspace: an interrupted run goes on where it stood, and asks for nothing that is there.
+"""
+
+import contextlib
+import datetime as dt
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import ray
+
+from cropray.config import JobConfig
+from cropray.errors import CroprayError, InputError, StageFailedError
+from cropray.imagery.acquire import ZoneAcquisition, describe_clear, require_scenes
+from cropray.imagery.earth_engine_ledger import RunAccount, UnitOutcome, append_outcome, append_run
+from cropray.imagery.earth_engine_months import (
+    MonthUnit,
+    assemble_zone,
+    drop_months,
+    forget_zone,
+    has_month,
+    listing_key,
+    month_units,
+    read_listing,
+    remove_leftovers,
+    scenes_of,
+    write_listing,
+)
+from cropray.imagery.earth_engine_settings import EarthEngineSettings
+from cropray.imagery.scenes import Scene, Season
+from cropray.progress import Progress
+from cropray.stages.cluster import ray_session
+from cropray.stages.earth_engine_pool import ClientPool, ListingUnit
+from cropray.stages.inputs import job_zones, season_of
+from cropray.stages.zone_jobs import ZoneOutcome, ZoneTask, attempt
+from cropray.workspace import Workspace
+from cropray.zones import Zone
+
+STAGE = "acquire"
+
+
+def run(job: JobConfig, settings: EarthEngineSettings, progress: Progress) -> None:
+    """Write the composite and the observation counts of every zone.
+
+    Raises:
+        InputError: zones have no scene in their season.
+        CroprayError: the service cannot be used at all.
+        StageFailedError: some zones failed.
+    """
+    zones = job_zones(job)
+    progress.stage(STAGE, f"monthly medians of {settings.collection} on Earth Engine for {len(zones)} zones")
+    todo = _prepare(job, settings, zones)
+    if len(todo) < len(zones):
+        progress.note(f"{len(zones) - len(todo)} of {len(zones)} zones are up to date and skipped")
+    if not todo:
+        return
+    with ray_session(job.cluster), ClientPool(settings, job.artefacts) as pool:
+        acquisition = _Acquisition(job, settings, pool, progress)
+        with acquisition.accounted():
+            acquisition.list_zones(todo)
+            acquisition.fetch_months()
+    if acquisition.records:
+        progress.note(describe_clear(acquisition.records))
+    if acquisition.failures:
+        raise StageFailedError(STAGE, acquisition.failures, len(zones) - len(acquisition.failures))
+
+
+def _prepare(job: JobConfig, settings: EarthEngineSettings, zones: Sequence[Zone]) -> list[Zone]:
+    """The zones that are not up to date; what killed runs left of any is tidied up."""
+    workspace, todo = job.artefacts, []
+    for zone in zones:
+        remove_leftovers(workspace, zone.zone_id)
+        outputs = (workspace.composite(zone.zone_id), workspace.n_obs(zone.zone_id))
+        inputs = listing_key(settings, zone, Season(season_of(zone, job)))
+        if job.overwrite:
+            forget_zone(workspace, zone.zone_id)
+        elif workspace.is_current(STAGE, zone.zone_id, inputs, outputs):
+            drop_months(workspace, zone.zone_id)
+            continue
+        workspace.mark_stale(STAGE, zone.zone_id)
+        todo.append(zone)
+    return todo
+
+
+class _Acquisition:
+    """One run: what is known of each zone so far."""
+
+    def __init__(self, job: JobConfig, settings: EarthEngineSettings, pool: ClientPool, progress: Progress) -> None:
+        self.records: list[ZoneAcquisition] = []
+        self.failures: dict[str, str] = {}
+        self._job = job
+        self._settings = settings
+        self._pool = pool
+        self._progress = progress
+        self._workspace: Workspace = job.artefacts
+        self._account = RunAccount(dt.datetime.now(dt.UTC).isoformat(timespec="seconds"))
+        self._zones: dict[str, Zone] = {}
+        self._units: dict[str, tuple[MonthUnit, ...]] = {}
+        self._assembling: dict[ray.ObjectRef, str] = {}
+
+    @contextlib.contextmanager
+    def accounted(self) -> Iterator[None]:
+        """Write down and say what the run came to, however it ends."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self._account.seconds = time.monotonic() - started
+            if self._account.total.requests:
+                append_run(self._workspace, self._account)
+                self._progress.note(self._account.describe())
+
+    def list_zones(self, zones: Sequence[Zone]) -> None:
+        """Find the scenes of every zone: as they were listed before, or by one request each.
+
+        Raises:
+            InputError: zones have no scene in their season.
+        """
+        self._zones = {zone.zone_id: zone for zone in zones}
+        unlisted, empty = [], []
+        for zone in zones:
+            indexes = read_listing(self._workspace, self._settings, zone, self._season(zone))
+            if indexes is None:
+                unlisted.append(ListingUnit(zone, self._season(zone)))
+            else:
+                self._take_listing(zone, indexes)
+        for done, outcome in enumerate(self._outcomes(unlisted), start=1):
+            zone = self._zones[outcome.zone_id]
+            if outcome.error is None and self._take_listing(zone, outcome.assets) == ():
+                empty.append(zone)
+            self._progress.step(done, len(unlisted), zone.zone_id, "zones listed")
+        require_scenes(empty, self._job.season_start)
+
+    def fetch_months(self) -> None:
+        """Ask for the months that are not there; write each zone's composite when its last one has come."""
+        self._progress.restart()
+        missing = {
+            zone_id: {unit.month: unit for unit in units if not has_month(self._workspace, unit)}
+            for zone_id, units in self._units.items()
+        }
+        todo = [unit for units in missing.values() for unit in units.values()]
+        n_months = sum(map(len, self._units.values()))
+        if len(todo) < n_months:
+            self._progress.note(f"{n_months - len(todo)} of {n_months} months are here already")
+        for zone_id in [zone_id for zone_id, units in missing.items() if not units]:
+            self._assemble(zone_id)
+        for done, outcome in enumerate(self._outcomes(todo), start=1):
+            if outcome.error is None:
+                del missing[outcome.zone_id][outcome.unit]
+                if not missing[outcome.zone_id]:
+                    self._assemble(outcome.zone_id)
+            self._finish(timeout_s=0.0)
+            self._progress.step(done, len(todo), f"{outcome.zone_id} {outcome.unit}", "months")
+        while self._assembling:
+            self._finish(timeout_s=None)
+
+    def _season(self, zone: Zone) -> Season:
+        return Season(season_of(zone, self._job))
+
+    def _outcomes(self, units: Sequence[ListingUnit] | Sequence[MonthUnit]) -> Iterator[UnitOutcome]:
+        """Outcomes of units, written down and counted."""
+        for outcome in self._pool.outcomes(units):
+            append_outcome(self._workspace, outcome)
+            grid = self._zones[outcome.zone_id].grid
+            self._account.count(outcome, grid.height * grid.width)
+            if outcome.is_cut_off:
+                raise CroprayError(str(outcome.error))
+            if outcome.error is not None:
+                self._fail(outcome.zone_id, f"{outcome.unit}: {outcome.error}")
+            yield outcome
+
+    def _fail(self, zone_id: str, reason: str) -> None:
+        before = self.failures.get(zone_id)
+        self.failures[zone_id] = reason if before is None else f"{before}; {reason}"
+
+    def _take_listing(self, zone: Zone, indexes: Sequence[str]) -> tuple[Scene, ...] | None:
+        """The zone's scenes; None where they cannot be used, which is recorded."""
+        season = self._season(zone)
+        try:
+            scenes = scenes_of(indexes, self._settings.collection, zone.grid, season)
+            units = month_units(zone, season, scenes)
+        except InputError as error:
+            self._fail(zone.zone_id, str(error))
+            return None
+        if scenes:
+            write_listing(self._workspace, zone.zone_id, listing_key(self._settings, zone, season), scenes)
+            self._units[zone.zone_id] = units
+        return scenes
+
+    def _assemble(self, zone_id: str) -> None:
+        zone = self._zones[zone_id]
+        run_ = partial(assemble_zone, self._workspace, zone, self._season(zone), self._units[zone_id])
+        self._assembling[_remote_attempt.remote(ZoneTask(zone_id, run_, "", ()))] = zone_id
+
+    def _finish(self, timeout_s: float | None) -> None:
+        """Take the composites that are written; their months are not needed any more."""
+        if not self._assembling:
+            return
+        ready, _ = ray.wait(list(self._assembling), num_returns=1, timeout=timeout_s)
+        for ref in ready:
+            zone = self._zones[self._assembling.pop(ref)]
+            try:
+                outcome: ZoneOutcome[ZoneAcquisition] = ray.get(ref)
+            except ray.exceptions.RayError as error:  # the worker itself died
+                outcome = ZoneOutcome(zone.zone_id, None, f"{type(error).__name__}: {error}")
+            if outcome.result is None:
+                self._fail(zone.zone_id, str(outcome.error))
+            else:
+                key = listing_key(self._settings, zone, self._season(zone))
+                self._workspace.mark_current(STAGE, zone.zone_id, key)
+                drop_months(self._workspace, zone.zone_id)
+                self.records.append(outcome.result)
+
+
+@ray.remote(num_cpus=1, max_retries=2)  # type: ignore[untyped-decorator]  # ray is untyped
+def _remote_attempt(task: ZoneTask[ZoneAcquisition]) -> ZoneOutcome[ZoneAcquisition]:
+    return attempt(task)

@@ -1,0 +1,237 @@
+"""Pictures of the data, made by `report` before any training: one zone a task, then the overviews of all zones."""
+
+import shutil
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from cropray.config import JobConfig
+from cropray.datasets.manifest import Manifest, ZoneEntry
+from cropray.datasets.storage import read_pixels
+from cropray.errors import ConfigError
+from cropray.imagery.composites import read_composite, read_n_obs
+from cropray.imagery.scenes import Season
+from cropray.progress import Progress
+from cropray.report.class_pictures import draw_class_by_region, draw_class_distribution
+from cropray.report.drawing import common_months, month_names
+from cropray.report.films import VIEWS, draw_film, zone_year
+from cropray.report.observation_pictures import ObservedZone, draw_n_obs, draw_observed_months
+from cropray.report.profile_pictures import ProfileData, draw_band_profiles, draw_ndvi_profiles
+from cropray.report.results import DataPictures, ReportInputs, ZonePictures
+from cropray.report.summary import (
+    Observations,
+    ZoneSummary,
+    count_observations,
+    count_profiles,
+    no_profiles,
+    read_summary,
+    save_summary,
+)
+from cropray.settings import fingerprint
+from cropray.stages.cluster import ray_session
+from cropray.stages.inputs import artefact_fingerprint, job_zones, season_of
+from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks
+from cropray.workspace import Workspace, code_hash, require, whole_folder
+
+STAGE = "pictures"
+N_OBS_FILE = "n_obs.png"
+SUMMARY_FILE = "summary.npz"
+ALL_ZONES = "@all"  # name of the overviews' stamp; no zone can have it
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneDrawing:
+    """What is needed to draw one zone; travels to a worker."""
+
+    zone_id: str
+    counts_profiles: bool
+    """Whether its labelled pixels are looked at: training zones only."""
+    has_images: bool
+    """Zones of points have none."""
+    has_film: bool
+    film_px: int
+    months: tuple[str, ...]
+    n_classes: int
+    """Legend class ids are below this."""
+    workspace: Workspace
+
+
+def make_pictures(
+    job: JobConfig, manifest: Manifest, progress: Progress
+) -> tuple[DataPictures, dict[str, Observations]]:
+    """Draw what is not up to date.
+
+    Returns:
+        Where the pictures lie; zone → how often it was observed, for zones with images.
+
+    Raises:
+        ConfigError: `report.films` names zones that the dataset has not.
+        MissingArtefactError: a composite or a pixel table is missing.
+        StageFailedError: some zones failed.
+    """
+    workspace = job.artefacts
+    drawings = _drawings(job, manifest)
+    tasks = [_task(drawing, zone) for drawing, zone in zip(drawings, manifest.zones, strict=True)]
+    if job.overwrite or not all(workspace.is_current(STAGE, t.zone_id, t.inputs, t.outputs) for t in tasks):
+        with ray_session(job.cluster):
+            run_zone_tasks(STAGE, tasks, workspace, progress, overwrite=job.overwrite)
+    else:
+        progress.note(f"pictures of all {len(tasks)} zones are up to date")
+    _remove_others(workspace, manifest)
+    summaries = _Summaries(workspace, manifest)
+    overviews = _draw_overviews(job, manifest, fingerprint([task.inputs for task in tasks]), summaries)
+    films = [drawing.zone_id for drawing in drawings if drawing.has_film]
+    zones = tuple(_zone_pictures(workspace, zone) for zone in manifest.zones if zone.zone_id in films)
+    return DataPictures(overviews, zones), summaries.observed
+
+
+def draw_zone(drawing: ZoneDrawing) -> None:
+    """Write one zone's summary, and its films and observation maps if it has some, whole.
+
+    Raises:
+        MissingArtefactError: a composite or a pixel table is missing.
+    """
+    workspace, zone_id = drawing.workspace, drawing.zone_id
+    profiles, observations = None, None
+    with whole_folder(workspace.zone_pictures(zone_id)) as folder:
+        if drawing.counts_profiles:
+            profiles = count_profiles(read_pixels(workspace, zone_id), drawing.n_classes)
+        if drawing.has_images:
+            n_obs = read_n_obs(workspace.n_obs(zone_id))
+            observations = count_observations(n_obs)
+            if drawing.has_film:
+                draw_n_obs(zone_id, n_obs, drawing.months, folder / N_OBS_FILE)
+                composite = read_composite(workspace.composite(zone_id))
+                year = zone_year(zone_id, drawing.months, composite, n_obs, drawing.film_px)
+                for view in VIEWS:
+                    draw_film(year, view, folder / f"{view.name}.gif")
+        save_summary(ZoneSummary(profiles, observations), folder / SUMMARY_FILE)
+
+
+def film_zones(job: JobConfig, manifest: Manifest) -> tuple[str, ...]:
+    """Zones that get films and observation maps, in table order.
+
+    Raises:
+        ConfigError: `report.films` names zones that the dataset has not.
+    """
+    films = job.report.films
+    if manifest.source == "points" or films == "none":
+        return ()
+    if isinstance(films, tuple):
+        unknown = sorted(set(films) - set(manifest.zone_ids))
+        if unknown:
+            raise ConfigError(f"report.films names {unknown}; the dataset has the zones {list(manifest.zone_ids)}")
+        return tuple(zone_id for zone_id in manifest.zone_ids if zone_id in films)
+    zones = [zone for zone in manifest.zones if job.zones is None or zone.zone_id in job.zones]
+    if films == "one_per_region":
+        first: dict[str, str] = {}
+        for zone in sorted(zones, key=lambda zone: zone.split != "train"):  # training zones before test zones
+            first.setdefault(zone.region, zone.zone_id)
+        zones = [zone for zone in zones if zone.zone_id in first.values()]
+    return tuple(zone.zone_id for zone in zones)
+
+
+def _drawings(job: JobConfig, manifest: Manifest) -> list[ZoneDrawing]:
+    months, films = _months(job, manifest), film_zones(job, manifest)
+    n_classes = 1 + max(crop.id for crop in manifest.classes)
+    return [
+        ZoneDrawing(
+            zone_id=zone.zone_id,
+            counts_profiles=zone.split == "train",
+            has_images=manifest.source == "parcels",
+            has_film=zone.zone_id in films,
+            film_px=job.report.film_px,
+            months=months[zone.zone_id],
+            n_classes=n_classes,
+            workspace=job.artefacts,
+        )
+        for zone in manifest.zones
+    ]
+
+
+def _months(job: JobConfig, manifest: Manifest) -> dict[str, tuple[str, ...]]:
+    """Zone → name of each month of its season."""
+    seasons = dict.fromkeys(manifest.zone_ids, job.season_start)
+    if manifest.source == "parcels":
+        every_zone = job.model_copy(update={"zones": None})
+        seasons |= {zone.zone_id: season_of(zone, job) for zone in job_zones(every_zone)}
+    return {zone_id: month_names(Season(seasons[zone_id])) for zone_id in manifest.zone_ids}
+
+
+def _task(drawing: ZoneDrawing, zone: ZoneEntry) -> ZoneTask[None]:
+    workspace, folder = drawing.workspace, drawing.workspace.zone_pictures(zone.zone_id)
+    read = []
+    if drawing.has_images:
+        read.append(require(workspace.n_obs(zone.zone_id), "acquire"))
+    if drawing.has_film:
+        read.append(require(workspace.composite(zone.zone_id), "acquire"))
+    inputs = [
+        zone.files if drawing.counts_profiles else None,
+        artefact_fingerprint(read),
+        [drawing.film_px, drawing.months] if drawing.has_film else None,
+        code_hash("report/films", "report/summary", "report/observation_pictures", "report/drawing", "bands"),
+    ]
+    drawn = [f"{view.name}.gif" for view in VIEWS] + [N_OBS_FILE] if drawing.has_film else []
+    outputs = tuple(folder / name for name in (SUMMARY_FILE, *drawn))
+    return ZoneTask(zone.zone_id, partial(draw_zone, drawing), fingerprint(inputs), outputs)
+
+
+class _Summaries:
+    """The summaries of all zones, read one after the other."""
+
+    def __init__(self, workspace: Workspace, manifest: Manifest) -> None:
+        self.profiles = no_profiles(manifest.n_classes)
+        """Over the training zones and the dataset's class indices."""
+        self.observed: dict[str, Observations] = {}
+        lookup = manifest.lookup()
+        for zone_id in manifest.zone_ids:
+            summary = read_summary(workspace.zone_pictures(zone_id) / SUMMARY_FILE, lookup)
+            if summary.profiles is not None:
+                self.profiles.add(summary.profiles)
+            if summary.observations is not None:
+                self.observed[zone_id] = summary.observations
+
+
+def _draw_overviews(
+    job: JobConfig, manifest: Manifest, zones: str, summaries: _Summaries
+) -> tuple[tuple[str, Path], ...]:
+    """(what it shows, file) of the pictures of all zones together; `zones` is the fingerprint of what they show."""
+    workspace = job.artefacts
+    months = common_months(_months(job, manifest).values())
+    n_pixels = manifest.class_counts(zone.zone_id for zone in manifest.of_split("train"))
+    profiles = ProfileData(summaries.profiles, manifest.classes, n_pixels, months)
+    observed = [
+        ObservedZone(z.zone_id, z.region, summaries.observed[z.zone_id])
+        for z in manifest.zones
+        if z.zone_id in summaries.observed
+    ]
+    inputs = ReportInputs(manifest)
+    drawings = {
+        "class_distribution": ("Labelled pixels per class", partial(draw_class_distribution, inputs)),
+        "class_by_region": ("Labelled pixels per class and region", partial(draw_class_by_region, inputs)),
+        "ndvi_profiles": ("NDVI of each class through the year", partial(draw_ndvi_profiles, profiles)),
+        "band_profiles": ("Reflectance of each class through the year", partial(draw_band_profiles, profiles)),
+    }
+    if observed:
+        drawings["observations"] = ("Clear observations by zone", partial(draw_observed_months, observed, months))
+    pictures = tuple((title, workspace.pictures / f"{name}.png") for name, (title, _) in drawings.items())
+    made_from = fingerprint([zones, manifest.fingerprint(), months, code_hash("report")])
+    if job.overwrite or not workspace.is_current(STAGE, ALL_ZONES, made_from, [path for _, path in pictures]):
+        workspace.mark_stale(STAGE, ALL_ZONES)
+        for (_, draw), (_, path) in zip(drawings.values(), pictures, strict=True):
+            draw(path)
+        workspace.mark_current(STAGE, ALL_ZONES, made_from)
+    return pictures
+
+
+def _zone_pictures(workspace: Workspace, zone: ZoneEntry) -> ZonePictures:
+    folder = workspace.zone_pictures(zone.zone_id)
+    films = tuple((view.title, folder / f"{view.name}.gif") for view in VIEWS)
+    return ZonePictures(zone.zone_id, zone.region, films, folder / N_OBS_FILE)
+
+
+def _remove_others(workspace: Workspace, manifest: Manifest) -> None:
+    """Remove pictures of zones that the dataset no longer has, and what an interruption left half-drawn."""
+    for folder in (workspace.pictures / "zones").iterdir():
+        if folder.name not in manifest.zone_ids:
+            shutil.rmtree(folder)

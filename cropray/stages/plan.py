@@ -1,0 +1,323 @@
+"""`plan`: what a job will take, from unit costs that are measured here and now; after a run, beside what it took."""
+
+import datetime as dt
+import importlib
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import ray
+
+from cropray.config import JobConfig
+from cropray.datasets.points import points_legend, read_points, write_points
+from cropray.datasets.storage import read_pixels
+from cropray.imagery.earth_engine_ledger import read_runs
+from cropray.imagery.earth_engine_settings import EarthEngineSettings
+from cropray.imagery.sources import scene_source
+from cropray.imagery.stac_settings import StacSettings
+from cropray.legend import bundled_legend
+from cropray.planning.costs import UnitCosts, ZoneCosts
+from cropray.planning.estimate import JobWork, estimate, search_work
+from cropray.planning.limits import Need, least_need, require_room
+from cropray.planning.table import Line, compare, from_records, lines_of, quota_note, table, to_records
+from cropray.planning.traffic import Traffic, stac_traffic
+from cropray.planning.work import Cluster, ZoneWork, at_once
+from cropray.progress import Progress
+from cropray.settings import fingerprint, load_settings
+from cropray.stages.cluster import ray_session
+from cropray.stages.inputs import job_zones, zone_fingerprint
+from cropray.stages.measure_fits import FitCosts, FitSample, measure_fits
+from cropray.stages.measure_zones import ZoneSample, measure_zones, sample_order, weigh, zone_costs
+from cropray.stages.pipeline import log_to_file
+from cropray.stages.plan_work import (
+    Scenes,
+    built_dataset,
+    classes_of,
+    count_points,
+    count_zones,
+    earth_engine,
+    find_scenes,
+    local_cluster,
+    n_pixels,
+    place,
+    room,
+    running_cluster,
+)
+from cropray.stages.timings import RAY_START, read_timings, seconds_of
+from cropray.workspace import Workspace, write_json
+from cropray.zones import Zone
+
+_RUN: Final = (RAY_START, "zones", "acquire", "labels", "dataset", "search", "evaluate", "map", "report")
+_MADE_BY: Final = {  # part of the disk → the stage that fills it
+    "composites": "acquire", "labels": "labels", "dataset": "dataset", "search": "search", "tracking": "evaluate",
+    "maps": "map", "report": "report",
+}  # fmt: skip
+_MOST_WARM: Final = 8  # workers that are started to be measured
+_HOLD_S: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A plan, as it is kept."""
+
+    made: str
+    """Time, UTC."""
+    job: str
+    """Fingerprint of what was planned."""
+    lines: tuple[Line, ...]
+    units: Mapping[str, tuple[str, int]]
+    """Stage → what it makes, and how many."""
+    notes: tuple[str, ...]
+
+
+def run_plan(config: str | Path, overrides: Sequence[str]) -> None:
+    """Print what a job will take, and keep it; after a run, print what was promised beside what it took.
+
+    Raises:
+        ConfigError: the job cannot run on this machine or cluster.
+        InputError: scenes, parcels or points cannot be used.
+    """
+    job = load_settings(JobConfig, config, overrides)
+    workspace, progress = job.artefacts, Progress()
+    workspace.prepare()
+    zones = () if job.points is not None else job_zones(job)
+    key = fingerprint([job.model_dump(mode="json", exclude={"overwrite"}), [zone_fingerprint(zone) for zone in zones]])
+    planned = _read(workspace, key)
+    if planned is None:
+        with log_to_file(workspace.log("plan")):
+            planned = _make(job, zones, key, progress)
+        _save(workspace, planned)
+    else:
+        progress.stage("plan", f"of {planned.made}, beside what has run since")
+    print(f"\n{table(compare(planned.lines, actual(job, planned)))}\n", flush=True)
+    for note in planned.notes:
+        progress.note(note)
+
+
+def _read(workspace: Workspace, key: str) -> Planned | None:
+    """The plan of this job that something has run since; None where it must be made (again)."""
+    try:
+        raw = json.loads(workspace.plan.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    ended = [timing["ended"] for stage in _RUN for timing in read_timings(workspace, stage)]
+    if raw["job"] != key or not any(when >= raw["made"] for when in ended):
+        return None
+    units = {stage: (noun, int(n)) for stage, (noun, n) in raw["units"].items()}
+    return Planned(raw["made"], key, from_records(raw["lines"]), units, tuple(raw["notes"]))
+
+
+def _save(workspace: Workspace, planned: Planned) -> None:
+    record: dict[str, Any] = {
+        "made": planned.made, "job": planned.job, "lines": to_records(planned.lines), "units": dict(planned.units),
+        "notes": list(planned.notes),
+    }  # fmt: skip
+    write_json(workspace.plan, record)
+
+
+def _make(job: JobConfig, zones: Sequence[Zone], key: str, progress: Progress) -> Planned:
+    """Refuse what cannot work, then measure and sum up."""
+    what = "points" if job.points is not None else f"{len(zones)} zones"
+    progress.stage("plan", f"{what}: unit costs are measured here, in about half a minute")
+    if job.cluster.address is None and not ray.is_initialized():
+        _check(job, zones, local_cluster(job))
+    started = time.monotonic()
+    scenes = find_scenes(job, zones)
+    find_s = time.monotonic() - started
+    started = time.monotonic()
+    with (
+        tempfile.TemporaryDirectory(dir=job.workspace, prefix=".plan-") as folder,
+        ray_session(job.cluster, needs_dashboard=job.uses_worker_groups),
+    ):
+        ray_s = time.monotonic() - started
+        cluster = running_cluster()
+        _check(job, zones, cluster)
+        progress.note(f"Ray started in {ray_s:.1f} s: {cluster.n_cpus:g} CPUs, {cluster.n_gpus:g} GPUs")
+        measuring = _Measuring(job, zones, scenes, cluster, Workspace(Path(folder)), progress)
+        work, costs, notes = measuring.points() if job.points is not None else measuring.zones()
+    costs = replace(costs, ray_start_s=ray_s, find_s=find_s)
+    result = estimate(work, costs)
+    disk_bytes = max(sum(result.disk_bytes.values()) - weigh([job.workspace]), 0.0)
+    worker_bytes = max(result.worker_bytes.values())
+    n_workers = min(at_once(cluster), max(placement.max_concurrent for placement in work.placements.values()))
+    need = Need(disk_bytes, result.object_store_bytes, worker_bytes, n_workers / cluster.n_nodes)
+    require_room(need, room(job, cluster, shutil.disk_usage(job.workspace).free))
+    made = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+    return Planned(made, key, lines_of(result), _units(job, work), tuple(notes))
+
+
+def _check(job: JobConfig, zones: Sequence[Zone], cluster: Cluster) -> None:
+    """Refuse a job that cannot run, by the least that it needs.
+
+    Raises:
+        ConfigError: and what to change.
+    """
+    place(job, cluster)
+    train = [zone for zone in zones if zone.split == "train"]
+    least = least_need(n_pixels(zones), n_pixels(train), has_images=job.points is None)
+    least = replace(least, disk_bytes=max(least.disk_bytes - weigh([job.workspace]), 0.0))
+    require_room(least, room(job, cluster, shutil.disk_usage(job.workspace).free))
+
+
+class _Measuring:
+    """Measuring a job's unit costs on the connected Ray."""
+
+    def __init__(
+        self,
+        job: JobConfig,
+        zones: Sequence[Zone],
+        scenes: Scenes | None,
+        cluster: Cluster,
+        scratch: Workspace,
+        progress: Progress,
+    ) -> None:
+        self.job = job
+        self.all_zones = zones
+        self.scenes = scenes
+        self.cluster = cluster
+        self.scratch = scratch
+        self.progress = progress
+        self.placements = place(job, cluster)
+        self.worker_start_s = self._start_workers()
+
+    def zones(self) -> tuple[JobWork, UnitCosts, list[str]]:
+        """(work, costs, notes) of a job with images."""
+        samples = self._sample()
+        manifest = built_dataset(self.job, self.all_zones)
+        zones = count_zones(self.job, self.all_zones, samples, manifest)
+        costs = zone_costs(samples, zones.n_pixels / zones.n_zones)
+        traffic = earth_engine(self.job, self.all_zones)
+        if isinstance(self.job.imagery, StacSettings):
+            costs, traffic = self._stac(self.job.imagery, costs)
+        classes = classes_of(samples, manifest)
+        sampled = tuple(sample.zone for sample in samples)
+        sample = FitSample(self.job, self.scratch, sampled, classes, bundled_legend(), self._fold_rows(zones))
+        fits = self._fit(sample)
+        unit_costs = UnitCosts(0.0, self.worker_start_s, 0.0, costs, fits.trees, fits.cnn)
+        return self._work(zones, traffic), unit_costs, _notes(self.job, zones, samples, traffic)
+
+    def points(self) -> tuple[JobWork, UnitCosts, list[str]]:
+        """(work, costs, notes) of a job that reads points."""
+        assert self.job.points is not None
+        table = read_points(self.job.points.path)
+        legend = points_legend(table)
+        write_points(table, self.scratch, legend)
+        rows: dict[str, dict[str, int]] = {"train": {}, "test": {}}
+        for zone_id, split in zip(table["zone_id"].to_pylist(), table["split"].to_pylist(), strict=True):
+            rows[split][zone_id] = rows[split].get(zone_id, 0) + 1
+        pixels = pa.concat_tables([read_pixels(self.scratch, zone_id) for zone_id in rows["train"]])
+        work = count_points(rows, len(legend.classes))
+        sample = FitSample(self.job, self.scratch, (), legend.classes, legend, self._fold_rows(work), pixels)
+        fits = self._fit(sample)
+        return self._work(work, None), UnitCosts(0.0, self.worker_start_s, 0.0, None, fits.trees, fits.cnn), []
+
+    def _start_workers(self) -> float:
+        started = time.monotonic()
+        ray.get([_import_all.remote() for _ in range(min(at_once(self.cluster), _MOST_WARM))])
+        seconds = time.monotonic() - started - _HOLD_S
+        self.progress.note(f"a worker is ready in {seconds:.1f} s")
+        return seconds
+
+    def _sample(self) -> list[ZoneSample]:
+        order = sample_order(self.all_zones)
+        n_at_once = min(at_once(self.cluster), _MOST_WARM)
+
+        def tell(done: int, zone_id: str) -> None:
+            self.progress.step(done, done, zone_id, "sampled zones")
+
+        self.progress.restart()
+        return measure_zones(self.job, order, self.scratch, n_at_once, tell)
+
+    def _fit(self, sample: FitSample) -> FitCosts:
+        fits = measure_fits(sample, self.placements, self.cluster.n_cpus / self.cluster.n_nodes)
+        self.progress.note(f"{' and '.join(self.placements)}: measured, {len(sample.classes)} classes")
+        return fits
+
+    def _fold_rows(self, zones: ZoneWork) -> float:
+        return zones.train_rows * (self.job.dataset.n_folds - 1) / self.job.dataset.n_folds
+
+    def _work(self, zones: ZoneWork, traffic: Traffic | None) -> JobWork:
+        search = search_work(self.job, self.placements, self.job.dataset.n_folds)
+        return JobWork(zones, search, self.placements, self.cluster, self.job.dataset.tile_size, traffic)
+
+    def _stac(self, settings: StacSettings, costs: ZoneCosts) -> tuple[ZoneCosts, Traffic]:
+        """One item is read for real; a zone takes as long for each of its items."""
+        assert self.scenes is not None
+        zone = self.all_zones[0]
+        started = time.monotonic()
+        scene_source(settings).read(self.scenes[zone.zone_id][0], zone.grid)
+        item_s = time.monotonic() - started
+        self.progress.note(f"one item read in {item_s:.1f} s")
+        n_items = [len(self.scenes[zone.zone_id]) for zone in self.all_zones]
+        traffic = stac_traffic([zone.grid for zone in self.all_zones], n_items)
+        return replace(costs, acquire_s=costs.acquire_s + item_s * sum(n_items) / len(n_items)), traffic
+
+
+@ray.remote(num_cpus=1)  # type: ignore[untyped-decorator]  # ray is untyped
+def _import_all() -> None:
+    importlib.import_module("cropray.stages.measure_fits")  # which uses every library that a worker may need
+    time.sleep(_HOLD_S)  # so that one worker does not answer for another
+
+
+def _notes(job: JobConfig, zones: ZoneWork, samples: Sequence[ZoneSample], traffic: Traffic | None) -> list[str]:
+    names = ", ".join(sample.zone.zone_id for sample in samples[:4]) + (" …" if len(samples) > 4 else "")
+    notes = [f"zones: scaled up from {len(samples)} made for real ({names})"]
+    if zones.is_sampled:
+        notes.append(f"{zones.rows:,.0f} labelled pixels of {zones.n_classes} classes are expected from these")
+    if "cnn" in job.search.models:
+        notes.append(
+            f"CNN: at most; a fit stops before epoch {job.cnn.epochs} when {job.cnn.patience} bring no improvement"
+        )
+    if job.imagery is not None and job.imagery.source != "files":
+        notes.append("composites of zones that are not here yet: size and time from drawn ones")
+    if traffic is not None and traffic.eecu_hours is not None:
+        notes.append(quota_note(traffic.eecu_hours))
+    return notes
+
+
+def _units(job: JobConfig, work: JobWork) -> dict[str, tuple[str, int]]:
+    """Stage → what its progress counts, and how many."""
+    zones, n_models = work.zones, len(work.placements)
+    units = {RAY_START: ("ray", 1), "search": ("units", sum(map(len, work.search.groups)))}
+    units |= {"evaluate": ("zones", zones.n_test * n_models), "report": ("zones", zones.n_zones)}
+    if job.points is not None:
+        return units
+    acquire = (
+        ("months", zones.n_zones * 12) if isinstance(job.imagery, EarthEngineSettings) else ("zones", zones.n_zones)
+    )
+    made = {"labels": zones.n_zones, "dataset": zones.n_zones, "map": zones.n_mapped * n_models}
+    return units | {"acquire": acquire} | {stage: ("zones", n) for stage, n in made.items()}
+
+
+def actual(job: JobConfig, planned: Planned) -> dict[tuple[str, str], float]:
+    """(group, name) → what was really taken, for stages that made all of their units."""
+    workspace = job.artefacts
+    seconds = {stage: seconds_of(workspace, stage, *planned.units[stage]) for stage in planned.units}
+    taken = {("time", stage): value for stage, value in seconds.items() if value is not None}
+    sizes = {part: weigh(paths) for part, paths in disk_parts(workspace).items()}
+    taken |= {("disk", part): size for part, size in sizes.items() if seconds.get(_MADE_BY[part]) is not None}
+    runs = [run for run in read_runs(workspace) if run.get("source") == "earth_engine"]
+    if seconds.get("acquire") is not None and runs:
+        taken["source", "requests"] = sum(run["requests"] for run in runs)
+        taken["source", "download"] = sum(run["bytes"] for run in runs)
+    return taken
+
+
+def disk_parts(workspace: Workspace) -> dict[str, list[Path]]:
+    """Part of the disk → files and folders."""
+    composites, labels = workspace.composite("-").parent, workspace.labels("-").parent
+    return {
+        "composites": [composites],
+        "labels": [labels, workspace.parcels("-").parent],
+        "dataset": [workspace.pixels("-").parent, workspace.tiles("-").parent, workspace.manifest, workspace.folds],
+        "search": [workspace.unit("-", "-").parent.parent, workspace.model("-").parent],
+        "tracking": [workspace.mlflow_database, workspace.mlflow_artifacts],
+        "maps": [workspace.map("-", "-").parent.parent],
+        "report": [workspace.report, workspace.pictures],
+    }

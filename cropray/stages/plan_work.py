@@ -1,0 +1,182 @@
+"""Counting a job's work for its plan: zones, scenes, rows and tiles; where they are known, and else from a sample."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import ray
+
+from cropray.config import JobConfig
+from cropray.datasets.manifest import Manifest, load_manifest
+from cropray.errors import CroprayError
+from cropray.imagery.acquire import check_inputs
+from cropray.imagery.earth_engine_ledger import read_runs
+from cropray.imagery.earth_engine_settings import EarthEngineSettings
+from cropray.imagery.scenes import Scene
+from cropray.imagery.sources import scene_source
+from cropray.legend import CropClass, bundled_legend
+from cropray.planning.estimate import n_tiles
+from cropray.planning.limits import Room
+from cropray.planning.traffic import Traffic, earth_engine_traffic
+from cropray.planning.work import Cluster, ZoneWork
+from cropray.search.run import Placement, place_units
+from cropray.search.space import ModelName
+from cropray.stages.measure_zones import ZoneSample
+from cropray.training.cnn import CnnSettings
+from cropray.zones import Zone
+
+_RAY_STORE_SHARE = 0.3  # of memory, where nothing is set; source: Ray's documentation
+Scenes = Mapping[str, tuple[Scene, ...]]
+
+
+def local_cluster(job: JobConfig) -> Cluster:
+    """The local Ray that the job would start, without starting it."""
+    store = job.cluster.object_store_gb
+    return Cluster(
+        n_cpus=job.cluster.num_cpus or os.cpu_count() or 1,
+        n_gpus=len(list(Path("/proc/driver/nvidia/gpus").glob("*"))),
+        n_nodes=1,
+        object_store_bytes=memory_bytes() * _RAY_STORE_SHARE if store is None else store * 1e9,
+    )
+
+
+def running_cluster() -> Cluster:
+    """The Ray that is connected."""
+    has = ray.cluster_resources()
+    n_nodes = max(sum(node["Alive"] for node in ray.nodes()), 1)
+    return Cluster(has.get("CPU", 0), has.get("GPU", 0), n_nodes, has.get("object_store_memory", 0) / n_nodes)
+
+
+def memory_bytes() -> float:
+    """Memory of this machine."""
+    return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+
+
+def room(job: JobConfig, cluster: Cluster, disk_free_bytes: float) -> Room:
+    """What there is room for."""
+    memory = memory_bytes() if job.cluster.address is None else float("inf")
+    return Room(disk_free_bytes, memory, cluster.object_store_bytes, cluster.n_cpus / cluster.n_nodes)
+
+
+def place(job: JobConfig, cluster: Cluster) -> dict[ModelName, Placement]:
+    """Model → how its units are placed, as `search` places them.
+
+    Raises:
+        ConfigError: not even one unit fits.
+    """
+    has = {"CPU": cluster.n_cpus, "GPU": cluster.n_gpus}
+    placements: dict[ModelName, Placement] = {}
+    for model in job.search.models:
+        settings = job.cnn if model == "cnn" else job.xgboost
+        on_gpu = settings.use_gpu if isinstance(settings, CnnSettings) else settings.device == "cuda"
+        gpus, limit = float(on_gpu), job.search.max_concurrent
+        placements[model] = place_units(has, settings.num_workers, settings.cpus_per_worker, gpus, limit)
+    return placements
+
+
+def find_scenes(job: JobConfig, zones: Sequence[Zone]) -> Scenes | None:
+    """Zone → its scenes; None for Earth Engine, which is not asked.
+
+    Raises:
+        InputError: a scene cannot be used, or a zone has none.
+    """
+    if job.imagery is None or isinstance(job.imagery, EarthEngineSettings):
+        return None
+    return check_inputs(scene_source(job.imagery), zones, job.season_start)
+
+
+def built_dataset(job: JobConfig, zones: Sequence[Zone]) -> Manifest | None:
+    """The manifest of the dataset that stands, if it is of these zones and tiles."""
+    try:
+        manifest = load_manifest(job.artefacts.manifest)
+    except CroprayError:
+        return None
+    is_same = [zone.zone_id for zone in zones] == list(
+        manifest.zone_ids
+    ) and manifest.tile_size == job.dataset.tile_size
+    return manifest if is_same else None
+
+
+def count_zones(
+    job: JobConfig, zones: Sequence[Zone], samples: Sequence[ZoneSample], manifest: Manifest | None
+) -> ZoneWork:
+    """The zones' work: from the dataset's manifest where there is one, else scaled up from a sample."""
+    by_split = {split: [zone for zone in zones if zone.split == split] for split in ("train", "test")}
+    mapped = zones if job.map.splits == "all" else by_split["test"]
+    if manifest is None:
+        rows = {split: _row_share(samples) * n_pixels(of) for split, of in by_split.items()}
+        tiles = {split: _tile_share(job, samples) * _all_tiles(job, of) for split, of in by_split.items()}
+    else:
+        entries = {split: [e for e in manifest.zones if e.split == split] for split in by_split}
+        rows = {split: float(sum(entry.n_labelled for entry in of)) for split, of in entries.items()}
+        tiles = {split: float(sum(entry.n_tiles for entry in of)) for split, of in entries.items()}
+    return ZoneWork(
+        n_zones=len(zones),
+        n_train=len(by_split["train"]),
+        n_test=len(by_split["test"]),
+        n_mapped=len(mapped),
+        n_films=_n_films(job, zones),
+        n_pixels=n_pixels(zones),
+        rows=sum(rows.values()),
+        train_rows=rows["train"],
+        test_rows=rows["test"],
+        train_tiles=tiles["train"],
+        test_tiles=tiles["test"],
+        n_classes=len(classes_of(samples, manifest)),
+        is_sampled=manifest is None,
+    )
+
+
+def count_points(manifest_rows: Mapping[str, Mapping[str, int]], n_classes: int) -> ZoneWork:
+    """The work of a table of points: split → zone → rows."""
+    train, test = manifest_rows.get("train", {}), manifest_rows.get("test", {})
+    n_train, n_test = float(sum(train.values())), float(sum(test.values()))
+    return ZoneWork(
+        n_zones=len(train) + len(test), n_train=len(train), n_test=len(test), n_mapped=0, n_films=0, n_pixels=0,
+        rows=n_train + n_test, train_rows=n_train, test_rows=n_test, train_tiles=0, test_tiles=0,
+        n_classes=n_classes, is_sampled=False,
+    )  # fmt: skip
+
+
+def classes_of(samples: Sequence[ZoneSample], manifest: Manifest | None) -> tuple[CropClass, ...]:
+    """Classes of the dataset, or those that a sample saw, in legend order."""
+    if manifest is not None:
+        return manifest.classes
+    seen = {name for sample in samples for name in sample.classes}
+    return tuple(crop for crop in bundled_legend().classes if crop.name in seen)
+
+
+def earth_engine(job: JobConfig, zones: Sequence[Zone]) -> Traffic | None:
+    """What Earth Engine would be asked for; None for other sources."""
+    if not isinstance(job.imagery, EarthEngineSettings):
+        return None
+    runs = [run for run in read_runs(job.artefacts) if run.get("source") == "earth_engine"]
+    units = sum(run["listings"] + run["months"] for run in runs)
+    unit_s = sum(run["unit_seconds"] for run in runs) / units if units else None
+    return earth_engine_traffic(job.imagery, [zone.grid for zone in zones], unit_s)
+
+
+def n_pixels(zones: Sequence[Zone]) -> int:
+    """Pixels of some zones."""
+    return sum(zone.grid.height * zone.grid.width for zone in zones)
+
+
+def _row_share(samples: Sequence[ZoneSample]) -> float:
+    return sum(sample.rows for sample in samples) / n_pixels([sample.zone for sample in samples])
+
+
+def _tile_share(job: JobConfig, samples: Sequence[ZoneSample]) -> float:
+    return sum(sample.n_tiles for sample in samples) / _all_tiles(job, [sample.zone for sample in samples])
+
+
+def _all_tiles(job: JobConfig, zones: Sequence[Zone]) -> int:
+    return sum(n_tiles(zone.grid.shape, job.dataset.tile_size) for zone in zones)
+
+
+def _n_films(job: JobConfig, zones: Sequence[Zone]) -> int:
+    films = job.report.films
+    if films == "none":
+        return 0
+    if isinstance(films, tuple):
+        return len(films)
+    return len(zones) if films == "all" else len({zone.region for zone in zones})

@@ -1,0 +1,67 @@
+"""The `imagery` of a job file becomes the settings of one source."""
+
+import pytest
+import yaml
+
+from cropray.config import JobConfig
+from cropray.errors import ConfigError
+from cropray.imagery.earth_engine_settings import EarthEngineSettings
+from cropray.imagery.files import FileScenes, FilesSettings
+from cropray.imagery.sources import describe, scene_source
+from cropray.imagery.stac import StacScenes
+from cropray.imagery.stac_settings import StacSettings
+from cropray.settings import dump_yaml, load_settings
+
+
+def load(folder, imagery, *overrides):
+    path = folder / "job.yaml"
+    job = {"name": "j", "workspace": str(folder), "imagery": imagery, "parcels": {"path": "p.gpkg"}}
+    path.write_text(yaml.safe_dump(job))
+    return load_settings(JobConfig, path, overrides)
+
+
+@pytest.mark.parametrize(
+    ("imagery", "kind"),
+    [
+        ({"folder": "scenes"}, FilesSettings),  # a job file from before there were other sources
+        ({"source": "files", "folder": "scenes"}, FilesSettings),
+        ({"source": "stac"}, StacSettings),
+        ({"source": "earth_engine", "project": "my-project"}, EarthEngineSettings),
+    ],
+)
+def test_the_source_chooses_the_settings(tmp_path, imagery, kind):
+    job = load(tmp_path, imagery)
+    assert type(job.imagery) is kind
+    (tmp_path / "resolved.yaml").write_text(dump_yaml(job))
+    assert load_settings(JobConfig, tmp_path / "resolved.yaml").imagery == job.imagery
+
+
+@pytest.mark.parametrize(
+    ("imagery", "said"),
+    [
+        ({"source": "earth_engin"}, "'imagery' cannot be 'earth_engin'; it can be 'files', 'stac', 'earth_engine'"),
+        ({"source": "earth_engine"}, "'imagery.project' is required"),
+        ({"foldr": "a"}, "unknown key 'imagery.foldr'; did you mean 'folder'"),
+        ({"source": "earth_engine", "project": "p", "max_wait": 3}, "'imagery.max_wait'; did you mean 'max_wait_s'"),
+        ({"source": "earth_engine", "project": "p", "max_concurrent": 41}, "'imagery.max_concurrent': .* 40 .got 41"),
+        ({"source": "earth_engine", "project": "p", "max_requests_per_s": 101}, "imagery.max_requests_per_s.*100"),
+        ({"source": "stac", "project": "p"}, "unknown key 'imagery.project'; known keys: .*collection"),
+        (7, "'imagery'.*got 7"),
+    ],
+)
+def test_refusals_name_the_key_as_the_file_has_it(tmp_path, imagery, said):
+    with pytest.raises(ConfigError, match=said):
+        load(tmp_path, imagery)
+
+
+def test_a_single_value_can_be_set(tmp_path):
+    job = load(tmp_path, {"source": "earth_engine", "project": "p"}, "imagery.max_concurrent=3")
+    assert job.imagery.max_concurrent == 3
+
+
+def test_settings_give_their_source():
+    files, stac = FilesSettings(folder="scenes"), StacSettings(source="stac")
+    assert scene_source(files) == FileScenes(files)
+    assert scene_source(stac) == StacScenes(stac)
+    assert describe(files) == "scenes"
+    assert describe(stac) == f"{stac.collection} at {stac.url}"

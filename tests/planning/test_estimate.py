@@ -1,0 +1,163 @@
+"""A small job summed up by hand."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cropray.config import JobConfig
+from cropray.planning.costs import (
+    FILMS_SHOWN,
+    FIT_FILES_BYTES,
+    FIXED_S,
+    PREVIEW_BYTES,
+    REFERENCE_WORKER_START_S,
+    REPORT_BYTES,
+    TRACKED_FOLD_BYTES,
+    TRACKED_MODEL_BYTES,
+    TRACKING_BYTES,
+    UNIT_S,
+    WORKER_GROUP_S,
+    CnnCosts,
+    TreeCosts,
+    UnitCosts,
+    ZoneCosts,
+)
+from cropray.planning.estimate import JobWork, estimate, fit_seconds, object_store_bytes, search_work, tile_bytes
+from cropray.planning.traffic import Traffic
+from cropray.planning.work import Cluster, Fit, ZoneWork
+from cropray.search.run import place_units
+
+ZONES = ZoneWork(
+    n_zones=5, n_train=4, n_test=1, n_mapped=1, n_films=1, n_pixels=5000, rows=2500, train_rows=1800, test_rows=700,
+    train_tiles=90, test_tiles=30, n_classes=3, is_sampled=True,
+)  # fmt: skip
+ZONE = ZoneCosts(
+    acquire_s=3.0, label_s=1.0, count_s=0.1, build_s=2.0, film_s=4.0, composite_bytes=100, label_bytes=10,
+    dataset_bytes=200, film_bytes=50, peak_bytes=7e8,
+)  # fmt: skip
+TREES = TreeCosts(
+    setup_row_s=0.001, round_s=0.1, round_row_s=0.0005, predict_row_s=0.0001, round_bytes=20, map_s=1.0, map_bytes=30,
+    worker_bytes=5e8, row_bytes=300,
+)  # fmt: skip
+CNN = CnnCosts(
+    start_s=2.0, train_tile_s=0.02, eval_tile_s=0.01, model_bytes=1000, map_s=2.0, map_bytes=40, peak_bytes=9e8
+)
+COSTS = UnitCosts(4.0, REFERENCE_WORKER_START_S, 0.5, ZONE, TREES, {3: CNN, 5: replace(CNN, train_tile_s=0.04)})
+
+
+def job(**changes):
+    content = {
+        "name": "small",
+        "workspace": Path("work"),
+        "imagery": {"folder": "scenes"},
+        "parcels": {"path": "parcels.gpkg"},
+        "search": {
+            "models": ["xgboost", "cnn"],
+            "xgboost": {"n_estimators": [5, 10], "learning_rate": [0.1]},
+            "cnn": {"learning_rate": [0.01], "kernel_size": [3]},
+        },
+        "cnn": {"epochs": 2},
+        **changes,
+    }
+    return JobConfig.model_validate(content)
+
+
+def work(config=None, cpus=2, **changes):
+    config = config or job()
+    placements = {
+        "xgboost": place_units({"CPU": cpus}, config.xgboost.num_workers, config.xgboost.cpus_per_worker, 0, None),
+        "cnn": place_units({"CPU": cpus}, config.cnn.num_workers, config.cnn.cpus_per_worker, 0, None),
+    }
+    search = search_work(config, placements, config.dataset.n_folds)
+    values = {"zones": ZONES, "search": search, "placements": placements, "cluster": Cluster(cpus, 0, 1, 1e9)}
+    return JobWork(**{**values, "tile_size": 32, **changes})
+
+
+def test_fits_of_a_search():
+    trees, cnn = Fit("xgboost", 0, 10), Fit("cnn", 3, 2)
+    refits = (replace(trees, is_refit=True), replace(cnn, is_refit=True))
+    # Three folds of one learning rate (whose prefixes are all numbers of trees) and of one CNN, then the refits.
+    assert work().search.groups == ((trees,) * 3 + (cnn,) * 3, refits)
+    # Units that take different shares of the cluster do not run side by side.
+    apart = work(job(cnn={"epochs": 2, "cpus_per_worker": 2}))
+    assert apart.search.groups == ((trees,) * 3, (refits[0],), (cnn,) * 3, (refits[1],))
+
+
+def test_one_fit():
+    # Two thirds of 1800 rows: 1.2 s of setup, ten rounds of 0.1 + 0.6 s.
+    assert fit_seconds(Fit("xgboost", 0, 10), work(), COSTS) == pytest.approx(1.2 + 10 * 0.7)
+    assert fit_seconds(Fit("xgboost", 0, 10, is_refit=True), work(), COSTS) == pytest.approx(1.8 + 10 * 1.0)
+    # 60 tiles trained and 30 scored in each of two epochs.
+    assert fit_seconds(Fit("cnn", 3, 2), work(), COSTS) == pytest.approx(2 + 2 * (1.2 + 0.3))
+    assert fit_seconds(Fit("cnn", 5, 2), work(), COSTS) == pytest.approx(2 + 2 * (2.4 + 0.3))
+    assert fit_seconds(Fit("cnn", 3, 2, is_refit=True), work(), COSTS) == pytest.approx(2 + 2 * 1.8)
+
+
+def test_a_worker_group_starts_and_shares_the_work():
+    group = work(job(cnn={"epochs": 2, "num_workers": 2}), cpus=4)
+    assert fit_seconds(Fit("cnn", 3, 2), group, COSTS) == pytest.approx(WORKER_GROUP_S + 5.0 / 2)
+
+
+def test_seconds_of_every_stage():
+    seconds = estimate(work(), COSTS).seconds
+    assert seconds["start"] == 4.0
+    # Five zones on two CPUs: three rounds.
+    assert seconds["acquire"] == pytest.approx(FIXED_S["acquire"] + 0.5 + 3 * 3.0)
+    assert seconds["labels"] == pytest.approx(FIXED_S["labels"] + 3 * 1.0)
+    assert seconds["dataset"] == pytest.approx(FIXED_S["dataset"] + 5 * 0.1 + 3 * 2.0)
+    # Units of 8.2, 8.2, 8.2, 5, 5, 5 s on two slots: one ends at 8.2 + 8.2 + 5, the other at 8.2 + 5 + 5.
+    units = max(3 * UNIT_S + 8.2 + 8.2 + 5, 3 * UNIT_S + 8.2 + 5 + 5)
+    refits = UNIT_S + max(11.8, 5.6)
+    fixed = FIXED_S["search"] + FIXED_S["refit"] + 2 * REFERENCE_WORKER_START_S
+    assert seconds["search"] == pytest.approx(fixed + units + refits)
+    # 700 rows through ten rounds; 30 tiles by the slower of the kernels.
+    evaluated = REFERENCE_WORKER_START_S + 2 * FIXED_S["evaluate"] + 0.7 + 0.3
+    assert seconds["evaluate"] == pytest.approx(evaluated)
+    # One zone of 1000 pixels through ten rounds, after 1 s of reading and drawing; then the CNN.
+    assert seconds["map"] == pytest.approx(2 * FIXED_S["map"] + 1 + 1000 * 0.0001 * 10 + 2)
+    assert seconds["report"] == pytest.approx(FIXED_S["report"] + 4.0)
+
+
+def test_starting_costs_follow_the_machine():
+    slow = replace(COSTS, worker_start_s=3 * REFERENCE_WORKER_START_S)
+    assert slow.fixed_s("search") == pytest.approx(3 * FIXED_S["search"])
+
+
+def test_a_service_that_is_slower_than_we_are_sets_the_pace():
+    before = estimate(work(), COSTS).seconds["acquire"]
+    slow = estimate(work(traffic=Traffic(100, 1e9, 1000.0)), COSTS)
+    assert slow.seconds["acquire"] == pytest.approx(before - 9 + 1000)
+    assert slow.traffic.requests == 100
+
+
+def test_disk():
+    disk = estimate(work(), COSTS).disk_bytes
+    assert (disk["composites"], disk["labels"], disk["dataset"]) == (500, 50, 1000)
+    # Four fits of ten rounds and four of the CNN, and both models once more.
+    assert disk["search"] == pytest.approx(4 * 200 + 4 * 1000 + 8 * FIT_FILES_BYTES + 1200)
+    assert disk["tracking"] == pytest.approx(TRACKING_BYTES + 6 * TRACKED_FOLD_BYTES + 2 * TRACKED_MODEL_BYTES + 1200)
+    assert disk["maps"] == 70
+    assert disk["report"] == pytest.approx(REPORT_BYTES + 2 * PREVIEW_BYTES + 50 * (1 + FILMS_SHOWN))
+
+
+def test_memory():
+    result = estimate(work(), COSTS)
+    assert result.worker_bytes == {"zones": 7e8, "trees": 5e8 + 1800 * 300, "cnn": 9e8}
+    # While it is read, everything is there twice: 97 bytes a row, 109 a pixel of a tile.
+    assert tile_bytes(32) == 32 * 32 * 109
+    assert result.object_store_bytes == 2 * (1800 * 97 + 90 * 32 * 32 * 109)
+    assert object_store_bytes(ZONES, ["xgboost"], 32) == 2 * 1800 * 97
+
+
+def test_points_have_no_images():
+    config = job()
+    config = config.model_copy(update={"search": config.search.model_copy(update={"models": ("xgboost",)})})
+    placements = {"xgboost": place_units({"CPU": 2}, 0, 1, 0, None)}
+    search = search_work(config, placements, 3)
+    points = replace(ZONES, n_pixels=0, n_mapped=0, train_tiles=0, test_tiles=0)
+    of_points = JobWork(points, search, placements, Cluster(2, 0, 1, 1e9), 32)
+    result = estimate(of_points, replace(COSTS, zone=None, cnn={}))
+    assert set(result.seconds) == {"start", "search", "evaluate", "report"}
+    assert set(result.disk_bytes) == {"search", "tracking", "report"}
+    assert set(result.worker_bytes) == {"trees"}

@@ -1,0 +1,36 @@
+"""List scheduling against a slow version that walks through time."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cropray.planning.work import Cluster, at_once, makespan
+
+
+def makespan_in_seconds(durations, n_slots):
+    """One whole second after the other: whoever waits takes a slot that is free."""
+    waiting, running, now = list(durations), [], 0
+    while waiting or running:
+        while waiting and len(running) < n_slots:
+            running.append(waiting.pop(0))
+        running = [left - 1 for left in running if left > 1]
+        now += 1
+    return now
+
+
+@given(st.lists(st.integers(1, 9), max_size=12), st.integers(1, 5))
+def test_makespan_equals_walking_through_time(durations, n_slots):
+    assert makespan(durations, n_slots) == makespan_in_seconds(durations, n_slots)
+
+
+def test_no_slot_is_refused():
+    with pytest.raises(ValueError, match="at least one slot"):
+        makespan([1.0], 0)
+
+
+def test_tasks_at_once():
+    cluster = Cluster(n_cpus=7, n_gpus=0, n_nodes=1, object_store_bytes=0)
+    assert at_once(cluster) == 7
+    assert at_once(cluster, 2) == 3
+    assert at_once(cluster, 0.1) == 70
+    assert at_once(cluster, 9) == 1

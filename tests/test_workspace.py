@@ -162,6 +162,7 @@ def test_no_two_artefacts_share_a_path(workspace):
     by_model = [workspace.model("cnn"), workspace.evaluation("cnn"), workspace.search_result("cnn")]
     maps = [method("cnn", "a-1") for method in (workspace.map, workspace.map_preview, workspace.mapped_parcels)]
     single = [
+        *(workspace.coverage, workspace.parcel_extract),
         *(workspace.zones_table, workspace.manifest, workspace.folds, workspace.report),
         *(workspace.chosen_zones, workspace.zone_reasons, workspace.zone_picture),
         *(workspace.mlflow_database, workspace.mlflow_artifacts, workspace.config("map"), workspace.log("map")),

@@ -142,14 +142,7 @@ def _layer_batches(path: Path, header: FileHeader, columns: list[str]) -> Iterat
 
 
 def _piece(batch: pa.RecordBatch, columns: list[str], geometry_column: str | None) -> pa.Table:
-    """The wanted columns as plain values: no dictionaries, no extension types."""
-    plain = {name: batch[name] for name in columns} | {WKB_COLUMN: batch[geometry_column]}
-    for name, values in plain.items():
-        if isinstance(values, pa.DictionaryArray):
-            plain[name] = values.dictionary_decode()
-        elif isinstance(values, pa.ExtensionArray):
-            plain[name] = values.storage
-    return pa.table(plain)
+    return pa.table({name: batch[name] for name in columns} | {WKB_COLUMN: batch[geometry_column]})
 
 
 def _is_parquet(path: Path) -> bool:

@@ -15,6 +15,8 @@ LEGEND = Legend(
         CropCode("JAC", EXCLUDED, 2023, 2024, "fallow"),
         CropCode("MIS", "Maize", 2015, 2022, "maize"),
         CropCode("MIS", "Maize", 2023, 2024, "maize but sweet maize"),
+        CropCode("OHR", "Wheat", 2015, 2022),
+        CropCode("OHR", "Maize", 2023, 2024),
     ),
 )
 

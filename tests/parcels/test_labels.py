@@ -91,6 +91,13 @@ def test_the_year_decides_which_codes_are_known(tmp_path):
     assert (after.unknown_codes, after.area_ha("excluded")) == ((), pytest.approx(0.09))
 
 
+@pytest.mark.parametrize(("year", "class_id"), [(2022, 0), (2023, 1)])
+def test_the_year_decides_what_a_code_means(tmp_path, year, class_id):
+    report, labels = label(tmp_path, year, ("a", "OHR", square(2, 2, 5, 5)))
+    assert report.codes[0].class_name == LEGEND.names[class_id]
+    assert (labels[2:7, 2:7] == class_id).all()
+
+
 def test_counts_what_is_declared_twice_and_gives_it_to_the_smaller(tmp_path):
     report, labels = label(
         tmp_path,

@@ -137,7 +137,7 @@ UNINDEXED = {
     "p.parquet": lambda frame, path: frame.to_parquet(path, row_group_size=2),
     "words.parquet": lambda frame, path: frame.astype({"CODE_CULTU": "category"}).to_parquet(path),
 }
-ELSEWHERE = Grid(32631, GRID.x_min + 400, GRID.y_max, 8, 8)
+BESIDE = Grid(32631, GRID.x_min + 120, GRID.y_max, 8, 30)  # shares parcels with GRID
 
 
 @pytest.mark.parametrize("name", [*WRITERS, *UNINDEXED])
@@ -170,11 +170,11 @@ def test_an_extract_gives_the_same_parcels_as_the_file(tmp_path, monkeypatch, na
     frame = pd.concat([PARCELS, parcel_frame(("far", "BTH", square(0, 900, 3, 3)), ("none", "BTH", None))])
     UNINDEXED[name](frame.to_crs(epsg=epsg), tmp_path / name)
     settings, extract = ParcelSettings(path=tmp_path / name), tmp_path / "extract.gpkg"
-    extract_parcels(settings, [GRID, ELSEWHERE], extract)
+    extract_parcels(settings, [GRID, BESIDE], extract)
     ids = set(gpd.read_file(extract).parcel_id)
     assert {"20", "3", "1", "7", "out"} <= ids
     assert not ids & {"far", "none"}
-    for grid in (GRID, ELSEWHERE):
+    for grid in (GRID, BESIDE):
         ours, expected = read_with_counts(settings, grid, extract), read_with_counts(settings, grid)
         gpd.testing.assert_geodataframe_equal(ours.frame, expected.frame)
         assert len(expected.frame)

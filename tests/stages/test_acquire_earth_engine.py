@@ -102,6 +102,7 @@ def server(year):
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_local")
 def test_what_failed_is_told_and_alone_asked_for_again(year, server, capsys):
     folder, zones = year
@@ -116,6 +117,7 @@ def test_what_failed_is_told_and_alone_asked_for_again(year, server, capsys):
 
     server.refuse = refuse
     server.faults.extend(["429", None, "truncate"])
+    server.listing_faults.append("503")
     with pytest.raises(StageFailedError, match=r"z0-1: 2023-03: Earth Engine says 'Band 'B9' is odd\.'"):
         run(config)
     assert Counter(units(server.asked(answer="400"))) == {((corner, 5_400_000, 48, 48), "202303"): 1}
@@ -127,7 +129,7 @@ def test_what_failed_is_told_and_alone_asked_for_again(year, server, capsys):
     (account,) = read_runs(workspace)
     assert (account["listings"], account["months"], account["failed"]) == (2, 21, 1)  # 11 months with scenes, each
     assert account["requests"] == len(server.requests)
-    assert "429" in account["errors"]
+    assert account["errors"] == {"429": 1, "503": 1, "400": 1, "ConnectionError": 1}
 
     server.forget()
     run(config)

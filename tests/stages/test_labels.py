@@ -8,10 +8,9 @@ import pytest
 
 from cropray.config import JobConfig
 from cropray.errors import ConfigError, InputError
-from cropray.parcels import rpg
-from cropray.parcels.vector_files import iterate_features
+from cropray.parcels.rpg import extract_parcels
 from cropray.progress import Progress
-from cropray.stages import labels
+from cropray.stages import labels, zone_jobs
 from cropray.stages.inputs import register_year, source_fingerprint
 from cropray.stages.labels import _parcel_files
 from cropray.zones import read_zones
@@ -44,7 +43,7 @@ def artefacts(config):
 
 
 @pytest.mark.ray
-def test_writes_and_prints_the_coverage(ray_local, landscape, tmp_path):
+def test_writes_and_prints_the_coverage(ray_local, landscape, tmp_path, monkeypatch):
     config, printed = label(landscape, tmp_path / "work", {})
     coverage = json.loads(config.artefacts.coverage.read_text())
     zones = read_zones(landscape.zones)
@@ -54,6 +53,8 @@ def test_writes_and_prints_the_coverage(ray_local, landscape, tmp_path):
     assert f"{coverage['total']['declared_ha']:,.0f}" in printed
     assert all(zone.zone_id in printed for zone in zones)
 
+    monkeypatch.delattr(labels, "ray_session")  # not started for nothing
+    monkeypatch.setattr(zone_jobs, "ray", None)
     _, again = label(landscape, tmp_path / "work", {"max_unmapped_share": 0.4})
     assert "6 of 6 zones are up to date" in again
     assert printed.splitlines()[-3:] == again.splitlines()[-3:]
@@ -71,11 +72,11 @@ def test_the_code_table_of_another_year_lacks_codes(ray_local, landscape, tmp_pa
     register = gpd.read_file(landscape.parcels)
     register.assign(CODE_CULTU=register.CODE_CULTU.replace("BTH", "JAC")).to_file(tmp_path / "p.gpkg")
     parcels = {"path": str(tmp_path / "p.gpkg")}
-    _, printed = label(landscape, tmp_path / "2023", parcels)
+    _, printed = label(landscape, tmp_path / "work", parcels)
     assert "JAC" not in printed
     with pytest.raises(InputError, match=r"does not know in 2022: .*JAC.*parcels\.year"):
-        label(landscape, tmp_path / "2022", parcels | {"year": 2022})
-    coverage = json.loads((tmp_path / "2022/parcels/coverage.json").read_text())
+        label(landscape, tmp_path / "work", parcels | {"year": 2022})
+    coverage = json.loads((tmp_path / "work/parcels/coverage.json").read_text())
     assert {code["code"]: code["used"] for code in coverage["unknown_codes"]} == {"JAC": [2023, 2024], "XYZ": None}
 
 
@@ -87,9 +88,16 @@ def test_a_register_without_spatial_index_is_read_once_and_gives_the_same_labels
     register = gpd.read_file(landscape.parcels)
     register.to_parquet(tmp_path / name) if name.endswith("parquet") else register.to_file(tmp_path / name)
     passes = []
-    monkeypatch.setattr(rpg, "iterate_features", lambda *some: passes.append(some) or iterate_features(*some))
+
+    def extract_and_hide(settings, grids, path):
+        extract_parcels(settings, grids, path)
+        passes.append(path)
+        settings.path.rename(tmp_path / "hidden")
+
+    monkeypatch.setattr(labels, "extract_parcels", extract_and_hide)
     indexed, _ = label(landscape, tmp_path / "indexed", {})
     plain, printed = label(landscape, tmp_path / "plain", {"path": str(tmp_path / name)})
+    (tmp_path / "hidden").rename(tmp_path / name)
     assert "read once from end to end, for all zones" in printed
     assert len(passes) == 1
     assert artefacts(plain) == artefacts(indexed)

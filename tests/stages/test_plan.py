@@ -11,11 +11,16 @@ import yaml
 
 from cropray.cli import main
 from cropray.config import JobConfig
+from cropray.imagery.earth_engine_ledger import read_runs
+from cropray.planning.traffic import earth_engine_traffic
 from cropray.settings import load_settings
 from cropray.stages import plan
 from cropray.stages.measure_zones import ZoneSample, drawn_months, sample_order, zone_costs
 from cropray.workspace import Workspace
+from cropray.zones import read_zones
 from tests.jobs import job, write_job
+from tests.servers.earth_engine import EarthEngineServer
+from tests.servers.earth_engine_catalogue import catalogue
 from tests.synthetic import grid, zone
 
 STEPS = ("acquire", "label", "count", "build", "film")
@@ -95,19 +100,31 @@ def test_drawn_months_have_no_gap():
 
 @pytest.mark.slow
 @pytest.mark.ray
-def test_a_plan_is_within_a_quarter_of_what_the_run_took(finished, capsys):
+def test_disk_is_within_a_quarter_of_what_the_run_took(finished, capsys):
     workspace = load_settings(JobConfig, finished).artefacts
     assert main(["plan", str(finished)]) == 0
     out = capsys.readouterr().out
     (head,) = [line for line in out.splitlines() if "planned/actual" in line]
     assert head.split() == ["planned", "actual", "planned/actual"]
-    totals = [float(line.split()[-1]) for line in out.splitlines() if re.match(r" +total ", line)]
-    assert len(totals) == 2  # time and disk
-    assert all(0.75 <= ratio <= 1.33 for ratio in totals), out
+    _, disk = [float(line.split()[-1]) for line in out.splitlines() if re.match(r" +total ", line)]
+    assert 0.75 <= disk <= 1.25, out  # hours depend on what else the machine does: they are compared by hand
     assert "at most" in out
     kept = json.loads(workspace.plan.read_text())
     assert kept["units"]["search"] == ["units", 11]  # XGBoost 2 configurations in one fit, CNN 1; three folds; refits
     assert not list(workspace.root.glob(".plan-*"))
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_traffic_is_within_a_quarter_of_what_earth_engine_was_asked_for(landscape, ray_local, tmp_path):
+    with EarthEngineServer(catalogue(landscape.scenes.rglob("*.tif"))) as server:
+        imagery = server.settings(max_concurrent=2, max_requests_per_s=50)
+        config = write_job(job(landscape, tmp_path / "work", imagery=imagery.model_dump()), tmp_path)
+        assert main(["acquire", str(config)]) == 0
+        n_requests, n_bytes = len(server.requests), read_runs(Workspace(tmp_path / "work"))[0]["bytes"]
+    planned = earth_engine_traffic(imagery, [zone.grid for zone in read_zones(landscape.zones)])
+    assert planned.requests == pytest.approx(n_requests, rel=0.25)
+    assert planned.bytes == pytest.approx(n_bytes, rel=0.25)
 
 
 @pytest.mark.slow

@@ -13,8 +13,7 @@ from cropray.parcels.rpg import ParcelSettings
 from cropray.report.settings import ReportSettings
 from cropray.search.space import SearchSettings
 from cropray.settings import Settings
-from cropray.training.cnn import CnnSettings
-from cropray.training.xgboost import XgboostSettings
+from cropray.training.settings import CnnSettings, XgboostSettings
 from cropray.workspace import Workspace
 from cropray.zone_selection.settings import ZoneSelectionSettings
 

@@ -56,5 +56,5 @@ def finished(landscape, ray_local, tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("finished")
     config = write_job(job(landscape, folder / "work"), folder)
-    run_stages(tuple(PIPELINE), config, ())
+    run_stages(PIPELINE, config, ())
     return config

@@ -92,10 +92,23 @@ def test_models_and_loop_need_torch_alone():
         assert {module.split(".")[0] for module in imports(path)} <= allowed, path
 
 
-def test_import_cropray_loads_no_heavyweight():
-    code = "import sys, cropray; print(*(m for m in ('ray', 'torch', 'mlflow', 'pandas', 'numpy') if m in sys.modules))"
+def loaded(module: str, heavyweights: set[str]) -> set[str]:
+    """Which libraries an import brings with it."""
+    code = f"import sys, {module}; print(*({heavyweights} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert done.stdout.strip() == ""
+    return set(done.stdout.split())
+
+
+def test_import_cropray_loads_no_heavyweight():
+    assert not loaded("cropray", {"ray", "torch", "mlflow", "pandas", "numpy"})
+
+
+def test_a_job_file_is_read_without_the_libraries_of_training():
+    assert not loaded("cropray.config", {"ray", "torch", "mlflow", "xgboost", "matplotlib"})
+
+
+def test_labelling_does_not_wait_for_the_libraries_of_training():
+    assert not loaded("cropray.stages.labels, cropray.stages.pipeline", {"mlflow", "xgboost", "matplotlib"})
 
 
 def test_installed_mlflow_is_not_shadowed_by_the_deployment_folder():

@@ -13,7 +13,7 @@ from tests.jobs import job, write_job
 
 
 def test_every_stage_is_a_command():
-    assert tuple(STAGES) == tuple(PIPELINE)
+    assert tuple(STAGES) == PIPELINE
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["demo", "--help"], *([stage, "--help"] for stage in STAGES)])

@@ -107,7 +107,7 @@ def test_a_second_run_makes_nothing_again(finished):
     metrics = tracked(workspace)
     patterns = ("*.tif", "*.parquet", "result.json", "*.ubj", "*.safetensors", "scores.json")
     before = {pattern: times(workspace.root, pattern) for pattern in patterns}
-    run_stages(tuple(PIPELINE)[:-1], finished, ())
+    run_stages(PIPELINE[:-1], finished, ())
     assert {pattern: times(workspace.root, pattern) for pattern in patterns} == before
     assert tracked(workspace) == metrics
 

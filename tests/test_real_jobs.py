@@ -53,7 +53,7 @@ def metrics_of(path):
 @pytest.mark.ray
 def test_flanders_runs_every_stage_on_real_scenes(real_data, ray_local, tmp_path):
     config = own_copy(ROOT / "ray_jobs" / "configs" / "flanders.yaml", real_data, tmp_path / "work")
-    run_stages(tuple(PIPELINE), config, ())
+    run_stages(PIPELINE, config, ())
     workspace = load_settings(JobConfig, config).artefacts
     manifest = load_manifest(workspace.manifest)
     assert {zone.zone_id for zone in manifest.of_split("test")} == {"chip-a-4", "chip-b-4"}
@@ -72,7 +72,7 @@ def test_flanders_runs_every_stage_on_real_scenes(real_data, ray_local, tmp_path
 @pytest.mark.ray
 def test_arkansas_reaches_the_score_of_the_plain_recipe(real_data, ray_local, tmp_path):
     config = own_copy(ROOT / "ray_jobs" / "configs" / "arkansas.yaml", real_data, tmp_path / "work")
-    run_stages(tuple(PIPELINE), config, ())
+    run_stages(PIPELINE, config, ())
     metrics = metrics_of(load_settings(JobConfig, config).artefacts.evaluation("xgboost") / "scores.json")
     assert metrics["test_accuracy"] >= 0.945
     assert metrics["test_macro_f1"] >= 0.69

@@ -9,8 +9,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from cropray.models.choices import Pool
 from cropray.models.dropout import SampleDropout
-from cropray.models.temporal import Pool, TemporalBlock, TemporalEncoder, TimePool
+from cropray.models.temporal import TemporalBlock, TemporalEncoder, TimePool
 from cropray.models.unet import UNet, receptive_radius
 
 

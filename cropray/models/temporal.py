@@ -8,16 +8,16 @@ channels over time, U-Net 16-32-64-64, 24 × 24 px, one core) takes 9–11 ms of
 16–21 ms with Conv3d.
 """
 
-from typing import Final, Literal
+from typing import Final
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own idiom
 from torch import Tensor, nn
 
+from cropray.models.choices import Pool
 from cropray.models.dropout import SampleDropout
 from cropray.models.norm import GlobalBatchNorm
 
-Pool = Literal["max", "mean", "flatten"]
 PIXELS_AT_ONCE: Final = 4096  # pixels per step outside training; bounds memory to ~12 MB per month and 64 channels
 
 

@@ -9,6 +9,8 @@ from cropray.parcels.report import LabelReport, Status
 
 STATUSES: Final[tuple[Status, ...]] = get_args(Status)
 TOTAL: Final = "all"
+_FEW_ZONES: Final = 12  # so many are all listed; of more, those with much area without a class
+_MUCH_UNMAPPED: Final = 0.1
 _COLUMNS: Final = ("parcels", "ha", "mapped", "excluded", "unknown", "labelled", "shared ha", "repaired")
 
 
@@ -91,18 +93,26 @@ def summarize(reports: Sequence[LabelReport], region_of: Mapping[str, str], lege
 
 
 def describe(coverage: Coverage) -> Iterator[str]:
-    """The coverage as a table of text: total, regions, and zones below their region; then the unknown codes."""
+    """The coverage as a table of text: total, regions, and zones below their region; then the unknown codes.
+
+    Of many zones only those are listed where more than a tenth of the declared area has no class.
+    """
+    shown = {region: [row for row in rows if _is_listed(row, coverage)] for region, rows in coverage.zones.items()}
     names = [TOTAL, *(f"  {row.name}" for row in coverage.regions)]
-    names += [f"    {row.name}" for rows in coverage.zones.values() for row in rows]
+    names += [f"    {row.name}" for rows in shown.values() for row in rows]
     width = max(map(len, names))
     yield " ".join([" " * width, *(f"{column:>9}" for column in _COLUMNS)])
     yield _line(TOTAL, width, coverage.total)
     for region in coverage.regions:
         yield _line(f"  {region.name}", width, region)
-        for zone in coverage.zones[region.name]:
+        for zone in shown[region.name]:
             yield _line(f"    {zone.name}", width, zone)
     for unknown in coverage.unknown_codes:
         yield _explain(unknown)
+
+
+def _is_listed(zone: CoverageRow, coverage: Coverage) -> bool:
+    return sum(map(len, coverage.zones.values())) <= _FEW_ZONES or zone.unmapped_share > _MUCH_UNMAPPED
 
 
 def _row(name: str, reports: Iterable[LabelReport]) -> CoverageRow:

@@ -10,10 +10,11 @@ import ray
 from cropray.datasets.manifest import Manifest, statistics
 from cropray.search.results import FoldResult
 from cropray.search.space import Unit
-from cropray.training.cnn import CnnData, CnnPoint, CnnSettings, train_cnn
+from cropray.training.cnn import CnnData, train_cnn
 from cropray.training.pixel_blocks import PixelBlock, TreeData
+from cropray.training.settings import CnnPoint, CnnSettings, XgboostPoint, XgboostSettings
 from cropray.training.tiles import ChannelStats
-from cropray.training.xgboost import XgboostPoint, XgboostSettings, train_xgboost
+from cropray.training.xgboost import train_xgboost
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from cropray.settings import Settings
-from cropray.training.cnn import CnnPoint
-from cropray.training.xgboost import XgboostPoint
+from cropray.training.settings import CnnPoint, XgboostPoint
 
 ModelName = Literal["cnn", "xgboost"]
 Objective = Literal["val_macro_f1", "val_accuracy", "val_loss"]

@@ -64,7 +64,7 @@ def run_demo(root: Path) -> None:
     if not config.exists():
         with whole_file(config) as path:
             path.write_text(yaml.safe_dump(demo_config(root, files), sort_keys=False), encoding="utf-8")
-    run_stages(tuple(PIPELINE), config, ())
+    run_stages(PIPELINE, config, ())
     minutes, seconds = divmod(round(time.monotonic() - started), 60)
     command = shlex.join(["cropray", "ui", str(config)])
     print(f"\nDone in {minutes} min {seconds:02d} s. Scores are of a drawn landscape: they show that the system works,")

@@ -23,10 +23,11 @@ from cropray.planning.costs import CnnCosts, TreeCosts
 from cropray.search.run import Placement
 from cropray.search.space import ModelName
 from cropray.stages.measure_zones import peak_memory, weigh
-from cropray.training.cnn import CnnData, CnnPoint, train_cnn
+from cropray.training.cnn import CnnData, train_cnn
 from cropray.training.pixel_blocks import PixelBlock, TreeData, features
+from cropray.training.settings import CnnPoint, XgboostPoint
 from cropray.training.tiles import ChannelStats
-from cropray.training.xgboost import XgboostPoint, load_booster, predict_proba, train_xgboost
+from cropray.training.xgboost import load_booster, predict_proba, train_xgboost
 from cropray.training.xgboost_model import MODEL_FILE
 from cropray.workspace import Workspace
 from cropray.zones import Zone

@@ -1,33 +1,21 @@
 """Stages in a row: config in, stages run, Ray started at most once, libraries' messages in a log file."""
 
 import contextlib
+import importlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Final
 
 from cropray.config import JobConfig
 from cropray.progress import Progress
 from cropray.settings import dump_yaml, load_settings
-from cropray.stages import acquire, dataset, evaluate, labels, map, report, search, zones  # noqa: A004
 from cropray.stages.cluster import ray_session
 from cropray.stages.timings import RAY_START, append_timing, timed
 from cropray.workspace import whole_file
 
-PIPELINE: Final[Mapping[str, Callable[[JobConfig, Progress], None]]] = MappingProxyType(
-    {
-        "zones": zones.run,
-        "acquire": acquire.run,
-        "labels": labels.run,
-        "dataset": dataset.run,
-        "search": search.run,
-        "evaluate": evaluate.run,
-        "map": map.run,
-        "report": report.run,
-    }
-)
+PIPELINE: Final = ("zones", "acquire", "labels", "dataset", "search", "evaluate", "map", "report")
 IMAGE_STAGES: Final = ("zones", "acquire", "labels", "map")  # a table of points has nothing for them to do
 
 
@@ -53,7 +41,13 @@ def run_stages(stages: Sequence[str], config: str | Path, overrides: Sequence[st
                 with whole_file(workspace.config(stage)) as path:
                     path.write_text(dump_yaml(job), encoding="utf-8")
                 with timed(workspace, stage, progress):
-                    PIPELINE[stage](job, progress)
+                    _run_of(stage)(job, progress)
+
+
+def _run_of(stage: str) -> Callable[[JobConfig, Progress], None]:
+    """A stage's `run`; its libraries load now: labelling parcels does not wait for torch and MLflow."""
+    run: Callable[[JobConfig, Progress], None] = importlib.import_module(f"cropray.stages.{stage}").run
+    return run
 
 
 @contextlib.contextmanager

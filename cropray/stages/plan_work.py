@@ -22,7 +22,7 @@ from cropray.planning.work import Cluster, ZoneWork
 from cropray.search.run import Placement, place_units
 from cropray.search.space import ModelName
 from cropray.stages.measure_zones import ZoneSample
-from cropray.training.cnn import CnnSettings
+from cropray.training.settings import CnnSettings
 from cropray.zones import Zone
 
 _RAY_STORE_SHARE = 0.3  # of memory, where nothing is set; source: Ray's documentation

@@ -21,8 +21,7 @@ from cropray.search.space import ModelName, Unit, search_units
 from cropray.settings import fingerprint
 from cropray.stages.cluster import ray_session
 from cropray.stages.search_log import SearchLog, title
-from cropray.training.cnn import CnnPoint, CnnSettings
-from cropray.training.xgboost import XgboostPoint, XgboostSettings
+from cropray.training.settings import CnnPoint, CnnSettings, XgboostPoint, XgboostSettings
 from cropray.workspace import Workspace, code_hash, whole_folder, write_json
 
 

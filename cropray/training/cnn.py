@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -13,73 +13,25 @@ import ray
 import ray.train
 import ray.train.torch
 import torch
-from pydantic import Field
 
 from cropray.bands import N_BANDS, N_MONTHS
 from cropray.errors import ConfigError
 from cropray.legend import CropClass
 from cropray.models.crop_net import CropNet, CropNetConfig
-from cropray.models.temporal import Pool
-from cropray.settings import Settings
 from cropray.training.checkpoint import CnnCheckpoint, save_checkpoint
 from cropray.training.loop import (
-    ClassWeighting,
     Evaluation,
     FitPlan,
     FitResult,
-    Monitor,
     Record,
-    Schedule,
     evaluate,
     fit,
 )
+from cropray.training.settings import CnnPoint, CnnSettings
 from cropray.training.tiles import ChannelStats, TileBlock, TileSet
 
 Block: TypeAlias = TileBlock | ray.ObjectRef
 """A zone's tiles, or where they are in Ray's object store (read there without a copy)."""
-
-
-class CnnSettings(Settings):
-    """The CNN and how it is trained; the defaults are the original study's, pool aside."""
-
-    temporal_channels: int = Field(default=64, ge=1)
-    """Width of the convolutions over time."""
-    unet_channels: tuple[int, ...] = Field(default=(64, 128, 256, 512, 512), min_length=1)
-    """Width of each U-Net level, finest first."""
-    pool: Pool = "flatten"
-    """How months become one embedding: `max` (the study's), `mean`, or `flatten`, which keeps their order."""
-    dropout: float = Field(default=0.3, ge=0, lt=1)
-    epochs: int = Field(default=50, ge=1)
-    """Most epochs of a fit; the number of epochs of a fit without validation."""
-    batch_size: int = Field(default=64, ge=1)
-    """Tiles of a step, over all workers."""
-    patience: int = Field(default=3, ge=1)
-    """Epochs without improvement after which a fit stops."""
-    monitor: Monitor = "val_loss"
-    """What has to improve."""
-    schedule: Schedule = "constant"
-    """`cosine` lowers the learning rate over `epochs`: more score from few epochs."""
-    weight_decay: float = Field(default=0.0, ge=0)
-    class_weighting: ClassWeighting = "none"
-    """`sqrt_inverse` weighs classes by 1 / √(training pixels)."""
-    augment: bool = False
-    """Turn and mirror training tiles."""
-    num_workers: int = Field(default=0, ge=0)
-    """Workers of one fit; 0: in the calling process, without a worker group's start-up of 15–40 s."""
-    cpus_per_worker: float = Field(default=1, gt=0)
-    use_gpu: bool = False
-    """One GPU per worker."""
-    threads: int = Field(default=1, ge=1)
-    """CPU threads of one worker."""
-    max_failures: int = Field(default=0, ge=0)
-    """Times that a fit is begun again after a worker group lost a worker."""
-
-
-class CnnPoint(Settings):
-    """One configuration of the search."""
-
-    learning_rate: float = Field(gt=0)
-    kernel_size: Literal[3, 5]
 
 
 @dataclass(frozen=True, slots=True)

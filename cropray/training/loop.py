@@ -11,7 +11,6 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,11 +22,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from cropray.metrics import Counts, score
 from cropray.models.norm import world_size
+from cropray.training.choices import ClassWeighting, Monitor, Schedule
 from cropray.training.tiles import IGNORE, N_SYMMETRIES, TileSet
 
-ClassWeighting = Literal["none", "sqrt_inverse"]
-Monitor = Literal["val_loss", "val_macro_f1"]
-Schedule = Literal["constant", "cosine"]
 Record = dict[str, float]
 """One epoch: epoch (from 1), train_loss and, with validation, val_loss, val_accuracy, val_macro_…"""
 

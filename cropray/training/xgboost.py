@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +17,10 @@ import pyarrow as pa
 import ray
 import ray.train
 import xgboost as xgb
-from pydantic import Field, model_validator
 from ray.train.xgboost import XGBoostTrainer
 
 from cropray.bands import FEATURE_COLUMNS, NODATA
 from cropray.errors import ConfigError, InputError
-from cropray.settings import Settings
 from cropray.training.binning import Counts, bin_table, count_values, no_counts
 from cropray.training.pixel_blocks import (
     BlockBatches,
@@ -34,6 +32,7 @@ from cropray.training.pixel_blocks import (
     quantile_matrix,
     worker_rows,
 )
+from cropray.training.settings import XgboostPoint, XgboostSettings
 from cropray.training.xgboost_model import (
     TreeScore,
     add_scores,
@@ -61,67 +60,6 @@ __all__ = [
 ]
 
 History = tuple[Mapping[str, float], ...]
-
-
-class XgboostSettings(Settings):
-    """How trees are grown and where."""
-
-    engine: Literal["ray_train", "xgboost_ray"] = "ray_train"
-    """Who trains when there are workers. Both grow the same trees. `ray_train` takes half the memory (2.3 against
-    4.6 GiB for 1.6 million pixels on two workers) and no unmaintained package; `xgboost_ray` starts 10 s sooner."""
-    num_workers: int = Field(default=0, ge=0)
-    """Workers of one fit; 0 trains in the calling process, which is best on one machine."""
-    cpus_per_worker: int = Field(default=1, ge=1)
-    """Threads of each worker, or of the calling process."""
-    device: Literal["cpu", "cuda"] = "cpu"
-    """`cuda` takes one GPU per worker."""
-    max_depth: int = Field(default=6, ge=1)
-    min_child_weight: float = Field(default=1.0, ge=0)
-    reg_lambda: float = Field(default=1.0, ge=0)
-    subsample: float = Field(default=1.0, gt=0, le=1)
-    """Share of rows per tree; below 1 the draw, and so the trees, depend on the number of workers."""
-    colsample_bytree: float = Field(default=1.0, gt=0, le=1)
-    """Share of features per tree."""
-    max_bin: int = Field(default=256, ge=2, le=65536)
-    """Bins per feature."""
-
-    @model_validator(mode="after")
-    def _engine_has_workers(self) -> Self:
-        if self.engine == "xgboost_ray" and self.num_workers == 0:
-            raise ValueError("engine 'xgboost_ray' trains in workers only: set num_workers to 1 or more")
-        return self
-
-    @property
-    def gpus_per_worker(self) -> int:
-        """GPUs that each worker takes."""
-        return int(self.device == "cuda")
-
-    def parameters(self, n_classes: int, learning_rate: float, seed: int) -> dict[str, Any]:
-        """Parameters of `xgb.train`."""
-        own = {"max_depth", "min_child_weight", "reg_lambda", "subsample", "colsample_bytree", "max_bin", "device"}
-        return {
-            "objective": "multi:softprob",
-            "num_class": n_classes,
-            "eval_metric": "mlogloss",
-            "tree_method": "hist",
-            "learning_rate": learning_rate,
-            "nthread": self.cpus_per_worker,
-            "seed": seed,
-            **self.model_dump(include=own),
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class XgboostPoint:
-    """One fit of a search: its prefixes are all the numbers of trees."""
-
-    learning_rate: float
-    n_estimators: tuple[int, ...]
-    """Rising numbers of boosting rounds that are scored; the last one is trained."""
-
-    def __post_init__(self) -> None:
-        if not self.n_estimators or self.n_estimators[0] < 1 or list(self.n_estimators) != sorted({*self.n_estimators}):
-            raise ValueError(f"n_estimators must be rising numbers from 1, got {self.n_estimators}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,13 @@ def test_the_table_can_be_read():
     assert lines[8] == "code 'XYZ': 2 parcels, 5.0 ha stay unlabelled"
 
 
+def test_of_many_zones_those_with_much_unmapped_are_listed():
+    reports = [report(f"z{i}", BTH=95.0, XYZ=5.0) for i in range(12)] + [report("bad", BTH=80.0, XYZ=20.0)]
+    coverage = summarize(reports, dict.fromkeys([one.zone_id for one in reports], "north"), LEGEND)
+    assert [line.split()[0] for line in describe(coverage)][1:4] == ["all", "north", "bad"]
+    assert len(coverage.zones["north"]) == 13
+
+
 def test_a_zone_without_declared_area_divides_by_nothing():
     coverage = summarize([report("n1")], {"n1": "north"}, LEGEND)
     assert coverage.total.unmapped_share == 0

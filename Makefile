@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
-PARALLEL ?= -n 2 --dist loadgroup
 export RAY_USAGE_STATS_ENABLED := 0
 export MLFLOW_DISABLE_TELEMETRY := true
 
@@ -16,8 +15,8 @@ ui: $(VENV)/.installed
 	$(BIN)/cropray ui $(DEMO)/demo.yaml
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -q $(PARALLEL)
-	$(BIN)/python -m pytest -q $(PARALLEL) -m "slow and not gpu and not network"
+	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -m "slow and not gpu and not network"
 
 test-fast: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q -m "not slow and not ray and not gpu and not network"

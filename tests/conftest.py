@@ -12,13 +12,6 @@ settings.load_profile("cropray")
 REAL = Path(__file__).resolve().parents[2] / "shared" / "real"
 
 
-def pytest_collection_modifyitems(items):
-    """Tests of one finished job run in one process: it is made once."""
-    for item in items:
-        if "finished" in item.fixturenames:
-            item.add_marker(pytest.mark.xdist_group("finished"))
-
-
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """Folder of real data beside the repository; its licences allow use here, not redistribution."""

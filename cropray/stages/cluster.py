@@ -41,6 +41,31 @@ def ray_session(settings: ClusterSettings, *, needs_dashboard: bool = False) -> 
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     on_terminate = signal.getsignal(signal.SIGTERM)
+    with _interrupted_by_sigterm():
+        _start(settings, needs_dashboard=needs_dashboard)
+        # Ray's core installs a handler that aborts the process on SIGTERM, before anything could be stopped in order.
+        if on_terminate is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_terminate)
+    _quieten_ray_data()
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """While Ray starts its own handler is in place, which ends the process with the number of the signal."""
+    try:
+        yield
+    except SystemExit as exit_:
+        if exit_.code != signal.SIGTERM:
+            raise
+        ray.shutdown()
+        raise KeyboardInterrupt from None
+
+
+def _start(settings: ClusterSettings, *, needs_dashboard: bool) -> None:
     address = settings.address or os.environ.get("RAY_ADDRESS")
     common = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": True}
     if address:
@@ -54,14 +79,6 @@ def ray_session(settings: ClusterSettings, *, needs_dashboard: bool = False) -> 
             object_store_memory=None if store is None else int(store * 1e9),
             **common,
         )
-    # Ray's core installs a handler that aborts the process on SIGTERM, before anything could be stopped in order.
-    if on_terminate is not None and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, on_terminate)
-    _quieten_ray_data()
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def _quieten_ray_data() -> None:

@@ -6,7 +6,7 @@ DEMO ?= demo
 export RAY_USAGE_STATS_ENABLED := 0
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: demo test test-fast bench check format ui clean
+.PHONY: demo test test-slow test-fast bench check format ui clean
 
 demo: $(VENV)/.installed
 	$(BIN)/cropray demo --root $(DEMO)
@@ -16,6 +16,8 @@ ui: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q
+
+test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q -m "slow and not gpu and not network"
 
 test-fast: $(VENV)/.installed-dev

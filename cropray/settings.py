@@ -58,7 +58,19 @@ def load_settings(model: type[SettingsT], path: str | Path, overrides: Iterable[
 
 def dump_yaml(settings: Settings) -> str:
     """The resolved settings as YAML that `load_settings` reads back."""
-    return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return yaml.dump(settings.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes the line breaks of Unicode, which YAML would fold; PyYAML writes them as they are."""
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    is_folded = any(mark in text for mark in "\x85\u2028\u2029")
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if is_folded else None)
+
+
+_Dumper.add_representer(str, _represent_text)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

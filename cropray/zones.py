@@ -11,8 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Final, Literal, cast, get_args
 
+from cropray.csv_rows import read_rows
 from cropray.errors import ConfigError, InputError
 from cropray.grid import Grid
 
@@ -59,18 +60,9 @@ def read_zones(path: str | Path) -> tuple[Zone, ...]:
     """Read a zone table.
 
     Raises:
-        InputError: the file or a column is missing, a value is refused, or an id occurs twice.
+        InputError: the file or a column is missing or unreadable, a value is refused, or an id occurs twice.
     """
-    try:
-        with Path(path).open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except FileNotFoundError:
-        raise InputError(f"zone table '{path}' does not exist; set zone_table to a CSV file") from None
-    if not rows:
-        raise InputError(f"zone table '{path}' has no rows")
-    missing = [name for name in COLUMNS if name not in rows[0]]
-    if missing:
-        raise InputError(f"zone table '{path}' lacks the columns {missing}; it needs {list(COLUMNS)}")
+    rows = read_rows(path, COLUMNS, "zone table", "zone_table")
     zones = tuple(_zone(row, path, line) for line, row in enumerate(rows, start=2))
     twice = [zone_id for zone_id, n in Counter(zone.zone_id for zone in zones).items() if n > 1]
     if twice:
@@ -108,9 +100,9 @@ def select_zones(zones: Sequence[Zone], wanted: Iterable[str] | None) -> tuple[Z
     return tuple(zone for zone in zones if zone.zone_id in names)
 
 
-def _zone(row: dict[str, Any], path: str | Path, line: int) -> Zone:
+def _zone(row: dict[str, str], path: str | Path, line: int) -> Zone:
     try:
         grid = Grid(int(row["epsg"]), float(row["x_min"]), float(row["y_max"]), int(row["height"]), int(row["width"]))
-        return Zone(row["zone_id"], row["region"], row["split"], grid, row.get("season_start") or None)
+        return Zone(row["zone_id"], row["region"], cast("Split", row["split"]), grid, row.get("season_start") or None)
     except (TypeError, ValueError) as error:
         raise InputError(f"zone table '{path}', line {line}: {error}") from None

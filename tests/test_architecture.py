@@ -10,7 +10,20 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "cropray"
-VALUES = {"errors", "settings", "bands", "grid", "zones", "legend", "folds", "workspace", "metrics", "progress"}
+VALUES = {
+    "errors",
+    "settings",
+    "csv_rows",
+    "storage",
+    "bands",
+    "grid",
+    "zones",
+    "legend",
+    "folds",
+    "workspace",
+    "metrics",
+    "progress",
+}
 
 # A layer may import the layers before it, and itself.
 ORDER = [

@@ -3,7 +3,7 @@
 from typing import Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
@@ -106,6 +106,8 @@ JOBS = st.builds(
 
 
 @given(JOBS)
+@example(Job(name="a\x85b"))
+@example(Job(name=" \u2028\u2029"))
 def test_yaml_reads_back_as_it_was_written(tmp_path_factory, job):
     path = tmp_path_factory.getbasetemp() / "round-trip.yaml"
     path.write_text(dump_yaml(job), encoding="utf-8", newline="")

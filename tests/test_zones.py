@@ -117,3 +117,19 @@ def test_zones_are_selected_in_table_order():
 def test_a_season_must_be_a_month():
     with pytest.raises(ValueError, match="YYYY-MM"):
         dataclasses.replace(bundled_zones()[0], season_start="2023-13")
+
+
+def test_a_table_saved_by_a_spreadsheet_is_read(tmp_path):
+    path = tmp_path / "zones.csv"
+    write_zones(bundled_zones(), path)
+    path.write_text(path.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    assert read_zones(path) == bundled_zones()
+
+
+def test_a_table_that_is_no_text_is_refused(tmp_path):
+    path = tmp_path / "zones.csv"
+    path.write_bytes(b"zone_id;r\xe9gion")
+    with pytest.raises(InputError, match=r"zones\.csv' cannot be read.*UTF-8"):
+        read_zones(path)
+    with pytest.raises(InputError, match="cannot be read"):
+        read_zones(tmp_path)

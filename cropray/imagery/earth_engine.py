@@ -27,7 +27,7 @@ from cropray.errors import CroprayError
 from cropray.grid import Grid, Window
 from cropray.imagery.earth_engine_ledger import Account
 from cropray.imagery.earth_engine_months import MonthPixels, MonthUnit
-from cropray.imagery.earth_engine_settings import EarthEngineSettings
+from cropray.imagery.earth_engine_settings import MONTH_DTYPE, EarthEngineSettings, fits_one_request
 from cropray.imagery.retry import Judgement, RetryPolicy, Verdict, retry_after_s, with_retries
 from cropray.imagery.scenes import Season
 
@@ -36,10 +36,6 @@ ResultT = TypeVar("ResultT")
 _BANDS: Final = [band.earth_engine_id for band in BANDS]
 _SCL: Final = "SCL"
 _N_OBS: Final = "n_obs"
-_DTYPE: Final = np.dtype([*((band, "<u2") for band in _BANDS), (_N_OBS, "u1")])
-# Source: Earth Engine documentation, `computePixels`. The server counts a mask byte with each band's value.
-_MAX_REQUEST_BYTES: Final = 48 * 2**20
-_PIXEL_BYTES: Final = _DTYPE.itemsize + len(_BANDS) + 1
 _TOO_MUCH: Final = ("memory", "timed out", "total request size", "too many pixels")  # in the text of a 400
 _SCOPES: Final = ("https://www.googleapis.com/auth/earthengine", "https://www.googleapis.com/auth/cloud-platform")
 _CATALOGUE_TIMEOUT_S: Final = 10.0
@@ -132,18 +128,31 @@ class EarthEngine:
         Raises:
             EarthEngineError: refused, or no answer.
         """
-        pixels = np.zeros(unit.grid.shape, _DTYPE)
-        expression = month_expression(unit.acquisitions)
-        self._fill(pixels, expression, unit.grid, Window(0, 0, *unit.grid.shape))
+        pixels = self.pixels(month_expression(unit.acquisitions), unit.grid, MONTH_DTYPE)
         return MonthPixels(np.stack([pixels[band] for band in _BANDS]), np.ascontiguousarray(pixels[_N_OBS]))
+
+    def pixels(self, expression: ee.Image, grid: Grid, dtype: np.dtype[Any]) -> Any:
+        """[H, W] of an image's bands on exactly a grid, asked for in quarters where it is too much for one answer.
+
+        Args:
+            expression: the image.
+            grid: where it is computed.
+            dtype: a field for each of its bands, in their order.
+
+        Raises:
+            EarthEngineError: refused, or no answer.
+        """
+        pixels = np.zeros(grid.shape, dtype)
+        self._fill(pixels, expression, grid, Window(0, 0, *grid.shape))
+        return pixels
 
     def _fill(self, pixels: Any, expression: ee.Image, grid: Grid, window: Window) -> None:
         """Ask for one window; for its quarters where it is too much for the server."""
         is_small = max(window.height, window.width) <= self._settings.min_window_px
-        if is_small or window.height * window.width * _PIXEL_BYTES <= _MAX_REQUEST_BYTES:
+        if is_small or fits_one_request(window.height * window.width, pixels.dtype):
             try:
                 pixels[window.slices] = self._ask(
-                    lambda: self._compute(expression, grid.crop(window)), may_split=not is_small
+                    lambda: _compute(expression, grid.crop(window), pixels.dtype), may_split=not is_small
                 )
             except _TooMuchError:
                 pass
@@ -152,13 +161,6 @@ class EarthEngine:
         self._transport.account.splits += 1
         for quarter in _quarters(window):
             self._fill(pixels, expression, grid, quarter)
-
-    def _compute(self, expression: ee.Image, grid: Grid) -> Any:
-        params = {"expression": expression, "fileFormat": "NPY", "grid": pixel_grid(grid)}
-        pixels = np.load(io.BytesIO(ee.data.computePixels(params)))
-        if pixels.shape != grid.shape or pixels.dtype != _DTYPE:
-            raise ValueError(f"pixels {pixels.shape} {pixels.dtype}; asked for {grid.shape} {_DTYPE}")
-        return pixels
 
     def _ask(self, ask: Callable[[], ResultT], *, may_split: bool = False) -> ResultT:
         if os.getpid() != self._pid:
@@ -192,6 +194,14 @@ class EarthEngine:
 
 class _TooMuchError(Exception):
     """A window must be asked for in parts."""
+
+
+def _compute(expression: ee.Image, grid: Grid, dtype: np.dtype[Any]) -> Any:
+    params = {"expression": expression, "fileFormat": "NPY", "grid": _pixel_grid(grid)}
+    pixels = np.load(io.BytesIO(ee.data.computePixels(params)))
+    if pixels.shape != grid.shape or pixels.dtype != dtype:
+        raise ValueError(f"pixels {pixels.shape} {pixels.dtype}; asked for {grid.shape} {dtype}")
+    return pixels
 
 
 def judge(error: Exception) -> Judgement:
@@ -286,7 +296,7 @@ def _clear(image: ee.Image) -> ee.Image:
     return image.select(_BANDS).updateMask(scl.gte(SCL_CLEAR_MIN).And(scl.lte(SCL_CLEAR_MAX)))
 
 
-def pixel_grid(grid: Grid) -> dict[str, Any]:
+def _pixel_grid(grid: Grid) -> dict[str, Any]:
     """A grid as Earth Engine writes it: exactly these pixels, nothing resampled that lies on them."""
     return {
         "dimensions": {"width": grid.width, "height": grid.height},

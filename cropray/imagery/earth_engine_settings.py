@@ -1,14 +1,27 @@
 """Settings of the Earth Engine source; apart from its client, so that a job file is read without loading it."""
 
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
+import numpy as np
 from pydantic import Field
 
+from cropray.bands import BANDS
 from cropray.settings import Settings
 
 # Source: Earth Engine documentation, "Earth Engine quotas": per project.
 MAX_CONCURRENT: Final = 40
 MAX_REQUESTS_PER_S: Final = 100
+MONTH_DTYPE: Final = np.dtype([*((band.earth_engine_id, "<u2") for band in BANDS), ("n_obs", "u1")])
+"""A pixel of a month: medians of the bands, and the number of clear observations."""
+MAX_REQUEST_BYTES: Final = 48 * 2**20  # source: Earth Engine documentation, `computePixels`
+
+
+def fits_one_request(n_pixels: float, dtype: np.dtype[Any]) -> bool:
+    """Whether so many pixels, with a field of the type for each band, are computed by one request.
+
+    The service counts a mask byte with each band's value.
+    """
+    return n_pixels * (dtype.itemsize + len(dtype.names or ())) <= MAX_REQUEST_BYTES
 
 
 class EarthEngineSettings(Settings):

@@ -33,7 +33,7 @@ from cropray.imagery.kernels import Words, compiled
 from cropray.imagery.retry import RetryPolicy
 from cropray.imagery.scenes import Scene
 from cropray.imagery.stac_items import SCL, ItemScene, newest_versions, understand
-from cropray.imagery.stac_read import read_band
+from cropray.imagery.stac_read import read_band, signed
 from cropray.imagery.stac_settings import StacSettings
 from cropray.settings import fingerprint
 
@@ -82,12 +82,15 @@ class StacScenes:
         places = dict(zip((*BAND_IDS, SCL), (*bands, scl), strict=True))
         policy, timeout_s = _policy(self.settings), self.settings.timeout_s
 
+        # Signed one after the other: the first asks for the signature, the others find it.
+        assets = [(band, signed(href, self.settings.sign)) for band, href in scene.assets]
+
         def read(asset: tuple[str, str]) -> None:
             band, href = asset
             read_band(href, grid, places[band], policy, timeout_s)
 
         try:
-            list(_pool(self.settings.read_threads).map(read, self._signed(scene.assets)))
+            list(_pool(self.settings.read_threads).map(read, assets))
         except InputError as error:
             raise InputError(
                 f"item {scene.href}: {error}; run the stage again later, or put the item's id into 'exclude'"
@@ -103,13 +106,6 @@ class StacScenes:
         """Identity of the products, and of what is done to their numbers."""
         products = [(scene.scene_id, scene.acquired.isoformat(), scene.assets, scene.offset) for scene in scenes]
         return fingerprint([products, self.settings.offset])
-
-    def _signed(self, assets: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
-        if self.settings.sign is None:
-            return assets
-        import planetary_computer  # noqa: PLC0415  it takes a second to load, and few need it
-
-        return tuple((band, str(planetary_computer.sign_url(href))) for band, href in assets)
 
 
 def offset_is_gone(bands: Words, scl: npt.NDArray[np.uint8]) -> bool:

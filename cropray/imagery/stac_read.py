@@ -4,7 +4,7 @@ import functools
 import re
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -54,6 +54,15 @@ def read_band(href: str, grid: Grid, out: npt.NDArray[Any], policy: RetryPolicy,
         raise InputError(f"{href.partition('?')[0]}: {error}{attempts}") from None
     except ValueError as error:
         raise InputError(f"{href.partition('?')[0]} does not fit the zone's grid: {error}") from None
+
+
+def signed(href: str, service: Literal["planetary_computer"] | None) -> str:
+    """An address as a service gives it out for reading, for an hour or so; None: as it is."""
+    if service is None:
+        return href
+    import planetary_computer  # noqa: PLC0415  it takes a second to load, and few need it
+
+    return str(planetary_computer.sign_url(href))
 
 
 def with_network(href: str, read: Callable[[], ResultT], policy: RetryPolicy, timeout_s: float) -> ResultT:

@@ -7,12 +7,9 @@ from typing import Final
 
 from cropray.bands import N_BANDS, N_MONTHS
 from cropray.grid import Grid
-from cropray.imagery.earth_engine_settings import EarthEngineSettings
+from cropray.imagery.earth_engine_settings import MONTH_DTYPE, EarthEngineSettings, fits_one_request
 
-# Earth Engine. An answer holds four uint16 bands and a uint8 count per pixel; the limit counts a mask byte per band.
-ANSWER_PIXEL_BYTES: Final = 2 * N_BANDS + 1
-COUNTED_PIXEL_BYTES: Final = ANSWER_PIXEL_BYTES + N_BANDS + 1
-MAX_REQUEST_BYTES: Final = 48 * 2**20  # source: Earth Engine documentation, `computePixels`
+# Earth Engine.
 LISTING_BYTES: Final = 150 * 40  # a year of asset ids
 CLIENT_REQUESTS: Final = 3  # by each client when it connects: the service's description, twice, and its algorithms
 CLIENT_BYTES: Final = 824_418  # which are so long; measured with earthengine-api 1.7.50
@@ -60,7 +57,7 @@ def earth_engine_traffic(
     # A window that is too large is refused by the client itself, before it is sent: only its quarters are requests.
     answers = len(grids) + N_MONTHS * sum(windows)
     n_pixels = sum(grid.height * grid.width for grid in grids)
-    n_bytes = clients * CLIENT_BYTES + len(grids) * LISTING_BYTES + N_MONTHS * n_pixels * ANSWER_PIXEL_BYTES
+    n_bytes = clients * CLIENT_BYTES + len(grids) * LISTING_BYTES + N_MONTHS * n_pixels * MONTH_DTYPE.itemsize
     requests = answers + clients * CLIENT_REQUESTS
     if measured_unit_s is None:
         busy_s = answers * ASSUMED_ANSWER_S + N_MONTHS * n_pixels * ASSUMED_ANSWER_S_PER_PIXEL
@@ -74,7 +71,7 @@ def earth_engine_traffic(
 def n_windows(n_pixels: int) -> int:
     """Requests for one month of one zone: quarters, and quarters of quarters, until each is small enough."""
     windows = 1
-    while n_pixels / windows * COUNTED_PIXEL_BYTES > MAX_REQUEST_BYTES:
+    while not fits_one_request(n_pixels / windows, MONTH_DTYPE):
         windows *= 4
     return windows
 

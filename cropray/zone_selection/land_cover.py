@@ -22,7 +22,7 @@ from rasterio.windows import Window as RasterWindow
 from cropray.errors import InputError
 from cropray.grid import Grid
 from cropray.imagery.retry import RetryPolicy
-from cropray.imagery.stac_read import with_network
+from cropray.imagery.stac_read import signed, with_network
 from cropray.imagery.stac_search import Item, search_items
 from cropray.zone_selection.settings import LandCover, LandCoverEarthEngine, LandCoverFiles, LandCoverStac
 
@@ -120,7 +120,7 @@ class StacMap:
         href = item["assets"][self.settings.asset]["href"]
 
         def read() -> None:
-            _fill(classes, self._signed(href), grid)
+            _fill(classes, signed(href, self.settings.sign), grid)
 
         try:
             with_network(href, read, _POLICY, _TIMEOUT_S)
@@ -130,13 +130,6 @@ class StacMap:
                 f"land cover '{href}' of STAC item '{item['id']}' cannot be used: {words}; run `cropray zones` again "
                 f"later, or read the map from files"
             ) from None
-
-    def _signed(self, href: str) -> str:
-        if self.settings.sign is None:
-            return href
-        import planetary_computer  # noqa: PLC0415  it takes a second to load, and few need it
-
-        return str(planetary_computer.sign_url(href))
 
 
 def input_files(settings: LandCover) -> tuple[Path, ...]:

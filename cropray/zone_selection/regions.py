@@ -4,18 +4,18 @@ A region table is a CSV file with the columns `region lon lat` (degrees, WGS 84)
 its zones, in metres) and `town` (a name for the picture).
 """
 
-import csv
 import math
 import re
 import unicodedata
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from pyproj import CRS, Transformer
 from pyproj.exceptions import CRSError
 
+from cropray.csv_rows import read_rows
 from cropray.errors import InputError
 
 COLUMNS: Final = ("region", "lon", "lat")
@@ -76,18 +76,7 @@ def read_regions(path: str | Path) -> tuple[Region, ...]:
     Raises:
         InputError: the file or a column is missing, a value is refused, or two regions would name the same zones.
     """
-    try:
-        with Path(path).open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin with a byte order mark
-            rows = list(csv.DictReader(file))
-    except FileNotFoundError:
-        raise InputError(f"region table '{path}' does not exist; set zone_selection.region_table") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"region table '{path}' cannot be read: {error}; it must be a CSV file in UTF-8") from None
-    if not rows:
-        raise InputError(f"region table '{path}' has no rows")
-    missing = [name for name in COLUMNS if name not in rows[0]]
-    if missing:
-        raise InputError(f"region table '{path}' lacks the columns {missing}; it needs {list(COLUMNS)}")
+    rows = read_rows(path, COLUMNS, "region table", "zone_selection.region_table")
     regions = tuple(_region(row, path, line) for line, row in enumerate(rows, start=2))
     slugs: dict[str, str] = {}
     for region in regions:
@@ -100,7 +89,7 @@ def read_regions(path: str | Path) -> tuple[Region, ...]:
     return regions
 
 
-def _region(row: dict[str, Any], path: str | Path, line: int) -> Region:
+def _region(row: dict[str, str], path: str | Path, line: int) -> Region:
     try:
         name, lon, lat, given = row["region"].strip(), float(row["lon"]), float(row["lat"]), row.get("epsg") or ""
         epsg = int(given) if given.strip() else utm_epsg(lon, lat)

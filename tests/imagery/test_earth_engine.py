@@ -105,7 +105,7 @@ def test_a_window_that_cannot_pass_is_not_asked_for(client, server, monkeypatch)
     unit = may(client)
     expected = client.month(unit)
     for limit, n_requests in ((50 * 37 * 14, 1), (50 * 37 * 14 - 1, 4)):  # 4 × (2 + 1) + 1 + 1 bytes a pixel
-        monkeypatch.setattr("cropray.imagery.earth_engine._MAX_REQUEST_BYTES", limit)
+        monkeypatch.setattr("cropray.imagery.earth_engine_settings.MAX_REQUEST_BYTES", limit)
         server.forget()
         np.testing.assert_array_equal(client.month(unit).median, expected.median)
         assert len(server.asked()) == n_requests

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cropray.grid import Grid
-from cropray.imagery import earth_engine_worldcover
+from cropray.imagery import earth_engine_settings
 from cropray.imagery.earth_engine import EarthEngineError
 from cropray.zone_selection.land_cover import land_cover_map
 from cropray.zone_selection.settings import LandCoverEarthEngine, LandCoverFiles
@@ -48,9 +48,9 @@ def test_earth_engine_gives_what_a_file_gives(server, classes, tmp_path):
 
 def test_what_is_too_large_for_one_request_is_asked_for_in_parts(server, monkeypatch):
     whole = read(server)
-    monkeypatch.setattr(earth_engine_worldcover, "_MAX_CELLS", 40 * 7)
-    np.testing.assert_array_equal(read(server), whole)
-    assert len(server.asked()) == 1 + 5  # 7 + 7 + 7 + 7 + 2 rows
+    monkeypatch.setattr(earth_engine_settings, "MAX_REQUEST_BYTES", 30 * 40 * 2 - 1)  # a class and its mask
+    np.testing.assert_array_equal(read(server, min_window_px=20), whole)
+    assert len(server.asked()) == 1 + 4
 
 
 def test_a_busy_service_is_asked_again(server):

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from cropray.bands import N_BANDS, N_FEATURES, N_MONTHS
 from cropray.config import JobConfig
 from cropray.planning.costs import (
     FILMS_SHOWN,
@@ -24,7 +23,7 @@ from cropray.planning.costs import (
 )
 from cropray.planning.traffic import Traffic
 from cropray.planning.work import Cluster, Fit, SearchWork, ZoneWork, at_once, makespan
-from cropray.search.run import Placement
+from cropray.search.placement import Placement, data_bytes
 from cropray.search.space import ModelName, search_units
 
 LOADING_COPIES: Final = 2  # a dataset in the object store while it is read: blocks as they came, then zone by zone
@@ -145,13 +144,8 @@ def fit_seconds(fit: Fit, work: JobWork, costs: UnitCosts) -> float:
         tiles = work.zones.train_tiles
         epoch_s = tiles * (trained * cnn.train_tile_s + validated * cnn.eval_tile_s)
         own_s = cnn.start_s + fit.steps * epoch_s
-    n_workers = round(work.placements[fit.model].cpus_per_unit) if _has_workers(work, fit.model) else 1
-    return own_s / max(n_workers, 1) + (WORKER_GROUP_S if _has_workers(work, fit.model) else 0.0)
-
-
-def _has_workers(work: JobWork, model: ModelName) -> bool:
-    placement = work.placements[model]
-    return placement.trial_cpus < placement.cpus_per_unit
+    n_workers = work.placements[fit.model].num_workers
+    return own_s / max(n_workers, 1) + (WORKER_GROUP_S if n_workers else 0.0)
 
 
 def _evaluate_seconds(work: JobWork, costs: UnitCosts, model: ModelName) -> float:
@@ -239,17 +233,7 @@ def tree_bytes(trees: TreeCosts | None, rows: float) -> float:
 
 def object_store_bytes(zones: ZoneWork, models: Sequence[ModelName], tile_size: int) -> float:
     """Training data of all models, with the copies while it is read."""
-    size = 0.0
-    if "xgboost" in models:
-        size += zones.train_rows * (2 * N_FEATURES + 1)
-    if "cnn" in models:
-        size += zones.train_tiles * tile_bytes(tile_size)
-    return LOADING_COPIES * size
-
-
-def tile_bytes(tile_size: int) -> int:
-    """One tile in memory: uint16 bands and a flag of every month, and a label."""
-    return tile_size**2 * (N_MONTHS * (2 * N_BANDS + 1) + 1)
+    return LOADING_COPIES * sum(data_bytes(model, zones.train_rows, zones.train_tiles, tile_size) for model in models)
 
 
 def n_tiles(shape: tuple[int, int], tile_size: int) -> int:

@@ -4,6 +4,7 @@ import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from cropray.search.placement import Node
 from cropray.search.space import ModelName
 
 
@@ -56,11 +57,28 @@ class SearchWork:
 class Cluster:
     """Where the work is done."""
 
-    n_cpus: float
-    n_gpus: float
-    n_nodes: int
-    object_store_bytes: float
-    """Of one node: what a fit reads must lie in its own node's store."""
+    nodes: tuple[Node, ...]
+    """At least one."""
+
+    @property
+    def n_cpus(self) -> float:
+        """Of all nodes."""
+        return sum(node.cpus for node in self.nodes)
+
+    @property
+    def n_gpus(self) -> float:
+        """Of all nodes."""
+        return sum(node.gpus for node in self.nodes)
+
+    @property
+    def n_nodes(self) -> int:
+        """All of them."""
+        return len(self.nodes)
+
+    @property
+    def object_store_bytes(self) -> float:
+        """Of one node: what a fit reads must lie in its own node's store."""
+        return sum(node.object_store_bytes for node in self.nodes) / self.n_nodes
 
 
 def makespan(durations_s: Iterable[float], n_slots: int) -> float:

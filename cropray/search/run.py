@@ -12,13 +12,13 @@ from typing import Any
 
 from ray import tune
 
-from cropray.errors import ConfigError, StageFailedError
+from cropray.errors import StageFailedError
+from cropray.search.placement import Placement
 from cropray.search.results import FoldResult, load_results, save_results
 from cropray.search.space import Unit
 from cropray.workspace import whole_folder
 
 RESULT_FILE = "result.json"
-DRIVER_CPUS = 0.01  # a trial that only drives a worker group must not take the CPUs its workers wait for
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,56 +36,6 @@ class UnitJob:
     def results(self) -> tuple[FoldResult, ...]:
         """Results of the finished unit."""
         return load_results(self.folder / RESULT_FILE)
-
-
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """How many CPUs and GPUs one unit takes, and how many units run at once."""
-
-    cpus_per_unit: float
-    """CPUs that a unit and its workers use."""
-    gpus_per_unit: float
-    trial_cpus: float
-    """CPUs of the Tune trial itself."""
-    trial_gpus: float
-    max_concurrent: int
-
-
-def place_units(
-    cluster: Mapping[str, float], num_workers: int, cpus: float, gpus: float, limit: int | None
-) -> Placement:
-    """Compute how many units fit, from the whole cluster.
-
-    Args:
-        cluster: resources of the cluster, `CPU` and `GPU`.
-        num_workers: workers of a unit; 0: it trains in its Tune trial.
-        cpus: CPUs per worker.
-        gpus: GPUs per worker.
-        limit: largest number of concurrent units; None: no limit.
-
-    Raises:
-        ConfigError: not even one unit fits; it would wait for ever.
-    """
-    n = max(num_workers, 1)
-    driver = DRIVER_CPUS if num_workers else 0.0
-    need_cpus, need_gpus = n * cpus + driver, n * gpus
-    have_cpus, have_gpus = cluster.get("CPU", 0.0), cluster.get("GPU", 0.0)
-    fits = int(have_cpus / need_cpus + 1e-9)
-    if need_gpus:
-        fits = min(fits, int(have_gpus / need_gpus + 1e-9))
-    if fits < 1:
-        raise ConfigError(
-            f"one unit needs {need_cpus:g} CPUs and {need_gpus:g} GPUs ({n} workers), the cluster has {have_cpus:g} and "
-            f"{have_gpus:g}: it would wait for ever. Lower num_workers or cpus_per_worker, or add nodes"
-        )
-    in_process = num_workers == 0
-    return Placement(
-        cpus_per_unit=need_cpus,
-        gpus_per_unit=need_gpus,
-        trial_cpus=cpus if in_process else DRIVER_CPUS,
-        trial_gpus=gpus if in_process else 0.0,
-        max_concurrent=min(fits, limit) if limit else fits,
-    )
 
 
 def run_units(
@@ -113,7 +63,7 @@ def run_units(
     storage.mkdir(parents=True, exist_ok=True)
     trainable = tune.with_resources(
         tune.with_parameters(_trial, jobs=pending, fit=fit),
-        {"CPU": placement.trial_cpus, "GPU": placement.trial_gpus},
+        placement.trial_resources,
     )
     tuner = tune.Tuner(
         trainable,

@@ -20,7 +20,7 @@ from cropray.legend import CropClass, Legend
 from cropray.maps.models import load_model
 from cropray.maps.zone import MapJob, map_zone
 from cropray.planning.costs import CnnCosts, TreeCosts
-from cropray.search.run import Placement
+from cropray.search.placement import Placement
 from cropray.search.space import ModelName
 from cropray.stages.measure_zones import peak_memory, weigh
 from cropray.training.cnn import CnnData, train_cnn
@@ -83,9 +83,10 @@ def _copies(
     if model not in placements:
         return []
     placement = placements[model]
-    fits_here = int(n_cpus / placement.cpus_per_unit) if placement.cpus_per_unit else MOST_COPIES
+    fits_here = int(n_cpus / placement.cpus_per_unit)
     n = max(1, min(placement.max_concurrent, fits_here, MOST_COPIES))
-    task = _measure.options(num_cpus=placement.cpus_per_unit, num_gpus=placement.gpus_per_unit)
+    # What one worker takes: a whole unit's may be more than any node has.
+    task = _measure.options(num_cpus=placement.cpus_per_worker, num_gpus=placement.gpus_per_worker)
     costs: list[FitCosts] = ray.get([task.remote(sample, model, number) for number in range(n)])
     return costs
 

@@ -4,8 +4,6 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import ray
-
 from cropray.config import JobConfig
 from cropray.datasets.manifest import Manifest, load_manifest
 from cropray.errors import CroprayError
@@ -19,10 +17,9 @@ from cropray.planning.estimate import n_tiles
 from cropray.planning.limits import Room
 from cropray.planning.traffic import Traffic, earth_engine_traffic
 from cropray.planning.work import Cluster, ZoneWork
-from cropray.search.run import Placement, place_units
+from cropray.search.placement import Node, Placement, UnitNeed, live_nodes, place_units
 from cropray.search.space import ModelName
 from cropray.stages.measure_zones import ZoneSample
-from cropray.training.settings import CnnSettings
 from cropray.zones import Zone
 
 _RAY_STORE_SHARE = 0.3  # of memory, where nothing is set; source: Ray's documentation
@@ -33,18 +30,19 @@ def local_cluster(job: JobConfig) -> Cluster:
     """The local Ray that the job would start, without starting it."""
     store = job.cluster.object_store_gb
     return Cluster(
-        n_cpus=job.cluster.num_cpus or os.cpu_count() or 1,
-        n_gpus=len(list(Path("/proc/driver/nvidia/gpus").glob("*"))),
-        n_nodes=1,
-        object_store_bytes=memory_bytes() * _RAY_STORE_SHARE if store is None else store * 1e9,
+        (
+            Node(
+                cpus=job.cluster.num_cpus or os.cpu_count() or 1,
+                gpus=len(list(Path("/proc/driver/nvidia/gpus").glob("*"))),
+                object_store_bytes=memory_bytes() * _RAY_STORE_SHARE if store is None else store * 1e9,
+            ),
+        )
     )
 
 
 def running_cluster() -> Cluster:
     """The Ray that is connected."""
-    has = ray.cluster_resources()
-    n_nodes = max(sum(node["Alive"] for node in ray.nodes()), 1)
-    return Cluster(has.get("CPU", 0), has.get("GPU", 0), n_nodes, has.get("object_store_memory", 0) / n_nodes)
+    return Cluster(live_nodes())
 
 
 def memory_bytes() -> float:
@@ -64,14 +62,12 @@ def place(job: JobConfig, cluster: Cluster) -> dict[ModelName, Placement]:
     Raises:
         ConfigError: not even one unit fits.
     """
-    has = {"CPU": cluster.n_cpus, "GPU": cluster.n_gpus}
-    placements: dict[ModelName, Placement] = {}
-    for model in job.search.models:
-        settings = job.cnn if model == "cnn" else job.xgboost
-        on_gpu = settings.use_gpu if isinstance(settings, CnnSettings) else settings.device == "cuda"
-        gpus, limit = float(on_gpu), job.search.max_concurrent
-        placements[model] = place_units(has, settings.num_workers, settings.cpus_per_worker, gpus, limit)
-    return placements
+    return {
+        model: place_units(
+            cluster.nodes, UnitNeed.of(job.cnn if model == "cnn" else job.xgboost), job.search.max_concurrent
+        )
+        for model in job.search.models
+    }
 
 
 def find_scenes(job: JobConfig, zones: Sequence[Zone]) -> Scenes | None:

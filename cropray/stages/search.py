@@ -7,16 +7,15 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-import ray
-
 from cropray.config import JobConfig
 from cropray.datasets.loading import load_pixels, load_tiles
 from cropray.datasets.manifest import Manifest, load_manifest
 from cropray.errors import ConfigError
 from cropray.progress import Progress
 from cropray.search.fit import SearchData, fit_unit
+from cropray.search.placement import Placement, UnitNeed, live_nodes, place_units, store_line
 from cropray.search.results import ConfigurationResult, FoldResult, group_by_configuration, winner
-from cropray.search.run import Placement, UnitJob, place_units, run_units
+from cropray.search.run import UnitJob, run_units
 from cropray.search.space import ModelName, Unit, search_units
 from cropray.settings import fingerprint
 from cropray.stages.cluster import ray_session
@@ -51,8 +50,9 @@ def _run_group(searches: "Sequence[_ModelSearch]", placement: Placement, progres
     n_finished = sum(unit.is_finished for unit in jobs)
     already = f", {n_finished} finished before" if n_finished else ""
     models = " and ".join(search.model for search in searches)
-    at_once = f"{placement.max_concurrent} at a time"
-    progress.stage("search", f"{models}: {len(jobs)} units of (configuration, fold), {at_once}{already}")
+    progress.stage("search", f"{models}: {len(jobs)} units of (configuration, fold){already}")
+    store = store_line(searches[0].manifest, [search.model for search in searches], live_nodes())
+    progress.note(f"placement: {placement}; {store}")
     for search in searches:
         search.log.write(result for unit in search.units if unit.is_finished for result in unit.results())
     _run_units(searches, jobs, placement, progress)
@@ -104,7 +104,7 @@ class _ModelSearch:
             [manifest.fingerprint(), self.settings.fingerprint(), job.seed, code_hash("models", "training")]
         )
         self.units = [self._job(unit) for unit in search_units(job.search, model, manifest.n_folds)]
-        self.placement = self._place()
+        self.placement = place_units(live_nodes(), UnitNeed.of(self.settings), job.search.max_concurrent)
         self.log = SearchLog(job, manifest, model, self.context)
         self._data: SearchData | None = None
 
@@ -150,16 +150,6 @@ class _ModelSearch:
             "configurations": [{"params": dict(c.params), **c.metrics} for c in configurations],
         }
         write_json(self.workspace.search_result(self.model), summary)
-
-    def _place(self) -> Placement:
-        on_gpu = self.settings.use_gpu if isinstance(self.settings, CnnSettings) else self.settings.device == "cuda"
-        return place_units(
-            ray.cluster_resources(),
-            self.settings.num_workers,
-            self.settings.cpus_per_worker,
-            1.0 if on_gpu else 0.0,
-            self.job.search.max_concurrent,
-        )
 
     def _job(self, unit: Unit) -> UnitJob:
         point = unit.point.model_dump() if isinstance(unit.point, CnnPoint) else asdict(unit.point)

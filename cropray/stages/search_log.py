@@ -1,6 +1,5 @@
 """A search in the tracker while it runs: search → configuration → fold."""
 
-import shutil
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,7 +10,8 @@ from cropray.datasets.manifest import Manifest
 from cropray.search.results import ConfigurationResult, FoldResult, Params, group_by_configuration
 from cropray.search.space import ModelName
 from cropray.settings import dump_yaml
-from cropray.tracking import FoldRecord, Run, Tracker
+from cropray.storage import copy_file
+from cropray.tracking import FoldRecord, Run, Tracker, redact
 from cropray.workspace import Workspace
 
 
@@ -47,15 +47,16 @@ class SearchLog:
             self.tracker.fold_run(run, FoldRecord(result.fold, metrics, result.history))
 
     def finish(self, best: ConfigurationResult, workspace: Workspace) -> None:
-        """Close the configurations with their means, and the search with the winner's."""
+        """Close the configurations with their means, and the search with the winner's; wait a little for a store that is away."""
         for run, folds in self.configurations.values():
             (configuration,) = group_by_configuration(folds)
             self.tracker.finish(run, configuration.metrics)
         with tempfile.TemporaryDirectory() as folder:
-            Path(folder, "config.yaml").write_text(dump_yaml(self.job), encoding="utf-8")
-            shutil.copy(workspace.folds, folder)
-            shutil.copy(workspace.search_result(self.model), folder)
+            Path(folder, "config.yaml").write_text(redact(dump_yaml(self.job)), encoding="utf-8")
+            for file in (workspace.folds, workspace.search_result(self.model)):
+                copy_file(file, Path(folder, file.name))
             self.tracker.finish(self.search, best.metrics, Path(folder))
+        self.tracker.close()
 
 
 def title(params: Params) -> str:

@@ -23,10 +23,10 @@ from cropray.planning.costs import (
     UnitCosts,
     ZoneCosts,
 )
-from cropray.planning.estimate import JobWork, estimate, fit_seconds, object_store_bytes, search_work, tile_bytes
+from cropray.planning.estimate import JobWork, estimate, fit_seconds, object_store_bytes, search_work
 from cropray.planning.traffic import Traffic
 from cropray.planning.work import Cluster, Fit, ZoneWork
-from cropray.search.run import place_units
+from cropray.search.placement import Node, UnitNeed, place_units, tile_bytes
 
 ZONES = ZoneWork(
     n_zones=5, n_train=4, n_test=1, n_mapped=1, n_films=1, n_pixels=5000, rows=2500, train_rows=1800, test_rows=700,
@@ -65,12 +65,13 @@ def job(**changes):
 
 def work(config=None, cpus=2, **changes):
     config = config or job()
+    nodes = (Node(cpus, object_store_bytes=1e9),)
     placements = {
-        "xgboost": place_units({"CPU": cpus}, config.xgboost.num_workers, config.xgboost.cpus_per_worker, 0, None),
-        "cnn": place_units({"CPU": cpus}, config.cnn.num_workers, config.cnn.cpus_per_worker, 0, None),
+        "xgboost": place_units(nodes, UnitNeed.of(config.xgboost), None),
+        "cnn": place_units(nodes, UnitNeed.of(config.cnn), None),
     }
     search = search_work(config, placements, config.dataset.n_folds)
-    values = {"zones": ZONES, "search": search, "placements": placements, "cluster": Cluster(cpus, 0, 1, 1e9)}
+    values = {"zones": ZONES, "search": search, "placements": placements, "cluster": Cluster(nodes)}
     return JobWork(**{**values, "tile_size": 32, **changes})
 
 
@@ -153,10 +154,11 @@ def test_memory():
 def test_points_have_no_images():
     config = job()
     config = config.model_copy(update={"search": config.search.model_copy(update={"models": ("xgboost",)})})
-    placements = {"xgboost": place_units({"CPU": 2}, 0, 1, 0, None)}
+    nodes = (Node(2, object_store_bytes=1e9),)
+    placements = {"xgboost": place_units(nodes, UnitNeed("xgboost", 0, 1, 0), None)}
     search = search_work(config, placements, 3)
     points = replace(ZONES, n_pixels=0, n_mapped=0, train_tiles=0, test_tiles=0)
-    of_points = JobWork(points, search, placements, Cluster(2, 0, 1, 1e9), 32)
+    of_points = JobWork(points, search, placements, Cluster(nodes), 32)
     result = estimate(of_points, replace(COSTS, zone=None, cnn={}))
     assert set(result.seconds) == {"start", "search", "evaluate", "report"}
     assert set(result.disk_bytes) == {"search", "tracking", "report"}

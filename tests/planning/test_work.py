@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cropray.planning.work import Cluster, at_once, makespan
+from cropray.search.placement import Node
 
 
 def makespan_in_seconds(durations, n_slots):
@@ -29,7 +30,7 @@ def test_no_slot_is_refused():
 
 
 def test_tasks_at_once():
-    cluster = Cluster(n_cpus=7, n_gpus=0, n_nodes=1, object_store_bytes=0)
+    cluster = Cluster((Node(7),))
     assert at_once(cluster) == 7
     assert at_once(cluster, 2) == 3
     assert at_once(cluster, 0.1) == 70

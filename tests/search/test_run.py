@@ -1,50 +1,16 @@
-"""How many units run at once, and that a finished unit is never run again."""
+"""A finished unit is never run again."""
 
 import os
 import uuid
 
 import pytest
 
-from cropray.errors import ConfigError, StageFailedError
+from cropray.errors import StageFailedError
+from cropray.search.placement import Placement
 from cropray.search.results import FoldResult
-from cropray.search.run import DRIVER_CPUS, Placement, UnitJob, place_units, run_units
+from cropray.search.run import UnitJob, run_units
 from cropray.search.space import Unit
 from cropray.training.xgboost import XgboostPoint
-
-
-@pytest.mark.parametrize(
-    ("cluster", "workers", "cpus", "gpus", "limit", "expected"),
-    [
-        ({"CPU": 4}, 0, 1, 0, None, Placement(1, 0, 1, 0, 4)),
-        ({"CPU": 4}, 0, 2, 0, None, Placement(2, 0, 2, 0, 2)),
-        ({"CPU": 4}, 0, 1, 0, 3, Placement(1, 0, 1, 0, 3)),
-        ({"CPU": 4}, 0, 3, 0, 9, Placement(3, 0, 3, 0, 1)),  # a limit adds nothing
-        ({"CPU": 1}, 0, 0.1, 0, None, Placement(0.1, 0, 0.1, 0, 10)),  # 1 / 0.1 is not rounded down to 9
-        ({"CPU": 16, "GPU": 2}, 0, 4, 1, None, Placement(4, 1, 4, 1, 2)),  # GPUs are what is short
-        # Worker groups: the trial only drives, its workers take the rest. 16 / 4.01 = 3.99
-        ({"CPU": 16}, 2, 2, 0, None, Placement(4.01, 0, DRIVER_CPUS, 0, 3)),
-        ({"CPU": 16, "GPU": 4}, 2, 1, 1, None, Placement(2.01, 2, DRIVER_CPUS, 0, 2)),
-    ],
-)
-def test_placement(cluster, workers, cpus, gpus, limit, expected):
-    placement = place_units(cluster, workers, cpus, gpus, limit)
-    assert placement == expected
-    # All workers and drivers fit at the same time, so no unit waits for another to give way.
-    assert placement.max_concurrent * placement.cpus_per_unit <= cluster["CPU"] + 1e-6
-
-
-@pytest.mark.parametrize(
-    ("cluster", "workers", "cpus", "gpus", "message"),
-    [
-        ({"CPU": 2}, 0, 4, 0, "needs 4 CPUs and 0 GPUs .*the cluster has 2 and 0"),
-        ({"CPU": 2}, 2, 1, 0, "needs 2.01 CPUs"),  # two workers and a driver do not fit two CPUs: it would hang
-        ({"CPU": 8}, 0, 1, 1, "needs 1 CPUs and 1 GPUs"),
-        ({}, 0, 1, 0, "has 0 and 0"),
-    ],
-)
-def test_a_unit_that_never_fits_is_refused(cluster, workers, cpus, gpus, message):
-    with pytest.raises(ConfigError, match=message):
-        place_units(cluster, workers, cpus, gpus, None)
 
 
 def unit_jobs(folder):
@@ -77,7 +43,7 @@ def calls(log):
 def test_finished_units_are_a_ledger(tmp_path):
     log = tmp_path / "log"
     log.mkdir()
-    jobs, placement = unit_jobs(tmp_path), Placement(1, 0, 1, 0, 2)
+    jobs, placement = unit_jobs(tmp_path), Placement(0, 1, 0, 0.875, 2, 0.25)
     told = []
 
     def run(fit):

@@ -1,0 +1,289 @@
+"""How many units run at once, so that none ever waits for what another one holds.
+
+A unit is a trial of Ray Tune. Without workers it trains inside its trial. With workers the trial only drives: it sits
+on the head node and takes no CPU, and Ray places its worker group whole or not at all. Everything that takes CPUs is
+therefore the same bundle, which makes the count exact: a node holds so many bundles, whatever the order in which Ray
+fills the nodes. Beside them some node must always keep room for the tasks that running units wait for: zones that are
+still being read when the first unit starts, or that are read again.
+
+What counts is the cluster as it is when the search starts. Nodes that an autoscaler could still add are not seen: its
+`min_workers` must hold one unit, and a search that is run again sees what came since. A cluster that then loses nodes
+for good holds fewer units than were counted: the others wait for their turn, and where worker groups fill the nodes
+that are left, room for reading is no longer sure. The search, run again, counts anew and repeats no finished unit.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import ray
+
+from cropray.bands import N_BANDS, N_FEATURES, N_MONTHS
+from cropray.datasets.loading import READ_CPUS
+from cropray.datasets.manifest import Manifest
+from cropray.errors import ConfigError
+from cropray.search.space import ModelName
+from cropray.training.settings import CnnSettings, XgboostSettings
+
+FRAME_CPUS: Final = 1.0  # the tasks that make the frames which actors of xgboost-ray, already placed, wait for
+HEAD: Final = {"node:__internal_head__": 0.001}  # Ray's own mark of the head node, as Ray Train uses it for its actors
+GB: Final = 1e9
+_STEPS: Final = 10_000  # Ray counts resources in steps of 1/10,000
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """What one node of the cluster has, in use or not."""
+
+    cpus: float
+    gpus: float = 0.0
+    object_store_bytes: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class UnitNeed:
+    """What one unit asks for."""
+
+    model: ModelName
+    num_workers: int
+    """0: it trains in its trial."""
+    cpus: float
+    """Per worker, or of the trial."""
+    gpus: float
+    """Per worker, or of the trial."""
+    task_cpus: float = READ_CPUS
+    """Of the largest task that a unit may wait for while it holds its CPUs."""
+
+    @classmethod
+    def of(cls, settings: CnnSettings | XgboostSettings) -> "UnitNeed":
+        """The need of one kind of model."""
+        workers, cpus = settings.num_workers, float(settings.cpus_per_worker)
+        if isinstance(settings, CnnSettings):
+            return cls("cnn", workers, cpus, float(settings.use_gpu))
+        task_cpus = FRAME_CPUS if settings.engine == "xgboost_ray" else READ_CPUS
+        return cls("xgboost", workers, cpus, float(settings.gpus_per_worker), task_cpus)
+
+    @property
+    def n_bundles(self) -> int:
+        """Bundles that a unit holds while it trains."""
+        return max(self.num_workers, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """What one unit takes, and how many units run at once. Units of equal placements may run side by side."""
+
+    num_workers: int
+    """0: the unit trains in its trial."""
+    cpus_per_worker: float
+    """CPUs that each worker, or the trial, uses."""
+    gpus_per_worker: float
+    trial_cpus: float
+    """CPUs that the trial itself asks Ray for: 0 where it only drives, and up to one reading task less than it uses
+    where all units together would leave no CPU for reading."""
+    max_concurrent: int
+    cpus_left: float
+    """CPUs that nothing asks for while all these units run; one node has enough of them for a reading task."""
+
+    @property
+    def cpus_per_unit(self) -> float:
+        """CPUs that a unit and its workers use."""
+        return max(self.num_workers, 1) * self.cpus_per_worker
+
+    @property
+    def gpus_per_unit(self) -> float:
+        """GPUs that a unit and its workers use."""
+        return max(self.num_workers, 1) * self.gpus_per_worker
+
+    @property
+    def trial_resources(self) -> dict[str, float]:
+        """What Tune asks Ray for, per trial."""
+        if self.num_workers:
+            return dict(HEAD)
+        return {"CPU": self.trial_cpus, "GPU": self.gpus_per_worker}
+
+    def __str__(self) -> str:
+        """For the user, in words."""
+        workers = f"{_plural(self.num_workers, 'worker')} × " if self.num_workers else ""
+        needs = _amount(self.cpus_per_worker, self.gpus_per_worker)
+        return (
+            f"{_plural(self.max_concurrent, 'unit')} at a time, each {workers}{needs}; "
+            f"{_plural(self.cpus_left, 'CPU')} left for reading"
+        )
+
+
+def live_nodes() -> tuple[Node, ...]:
+    """The living nodes of the Ray that is connected."""
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return tuple(Node(*(has.get(name, 0.0) for name in ("CPU", "GPU", "object_store_memory"))) for has in alive)
+
+
+def place_units(nodes: Sequence[Node], need: UnitNeed, limit: int | None) -> Placement:
+    """Compute how many units run at once, from what each node has.
+
+    Workers of a unit may sit on several nodes, one worker may not.
+
+    Args:
+        nodes: the living nodes.
+        need: of one unit.
+        limit: largest number of concurrent units; None: no limit.
+
+    Raises:
+        ConfigError: not even one unit is sure to run; it would wait for ever.
+    """
+    room = Counter(_Room(_steps(node.cpus), _steps(node.gpus)) for node in nodes)
+    fits, asked = _count(room, need, limit)
+    if fits < 1:
+        raise ConfigError(_refusal(room, need))
+    left = sum(n_nodes * node.cpus for node, n_nodes in room.items()) - fits * need.n_bundles * asked
+    return Placement(
+        num_workers=need.num_workers,
+        cpus_per_worker=need.cpus,
+        gpus_per_worker=need.gpus,
+        trial_cpus=0.0 if need.num_workers else asked / _STEPS,
+        max_concurrent=fits,
+        cpus_left=left / _STEPS,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Room:
+    """One node, in Ray's steps."""
+
+    cpus: int
+    gpus: int
+
+    def bundles(self, cpus: int, gpus: int) -> int:
+        """Bundles that fit here."""
+        by_cpu = self.cpus // cpus
+        return min(by_cpu, self.gpus // gpus) if gpus else by_cpu
+
+    def blocked_by(self, cpus: int, gpus: int, task: int) -> int | None:
+        """Least number of bundles that leaves no room for a task here; None: there is always room."""
+        least = max((self.cpus - task) // cpus + 1, 0)
+        return least if least <= self.bundles(cpus, gpus) else None
+
+    def asked(self, cpus: int, gpus: int, task: int) -> int:
+        """CPUs per bundle with which as many bundles leave room for a task here; 0: there is no such number."""
+        n = self.bundles(cpus, gpus)
+        return max(self.cpus - task, 0) // n if n else 0
+
+
+def _count(room: Mapping[_Room, int], need: UnitNeed, limit: int | None) -> tuple[int, int]:
+    """(units at once, CPUs that each bundle asks for, in Ray's steps)."""
+    cpus, gpus, task = max(_steps(need.cpus), 1), _steps(need.gpus), _steps(need.task_cpus)
+    wanted = _fitting(room, cpus, gpus) // need.n_bundles
+    wanted = wanted if limit is None else min(wanted, limit)
+    asked = cpus
+    if need.num_workers == 0 and wanted > _readable(room, cpus, gpus, task):
+        # A laptop with two CPUs runs two units, each of which asks for a little less than it uses.
+        asked = max(node.asked(cpus, gpus, task) for node in room) or cpus
+    return min(wanted, _readable(room, asked, gpus, task) // need.n_bundles), asked
+
+
+def _fitting(room: Mapping[_Room, int], cpus: int, gpus: int) -> int:
+    """Bundles that fit on all nodes."""
+    return sum(n_nodes * node.bundles(cpus, gpus) for node, n_nodes in room.items())
+
+
+def _readable(room: Mapping[_Room, int], cpus: int, gpus: int, task: int) -> int:
+    """Bundles that may sit anywhere and still leave some node with room for a task."""
+    blocked = 0
+    for node, n_nodes in room.items():
+        here = node.blocked_by(cpus, gpus, task)
+        if here is None:
+            return _fitting(room, cpus, gpus)
+        blocked += n_nodes * here
+    return max(blocked - 1, 0)
+
+
+def _refusal(room: Mapping[_Room, int], need: UnitNeed) -> str:
+    """Why no unit can run, node by node, and what to change."""
+    n, each = need.n_bundles, _amount(need.cpus, need.gpus)
+    unit = f"{_plural(n, 'worker')} of {each}" if need.num_workers else each
+    kinds = {_amount(node.cpus / _STEPS, node.gpus / _STEPS): n_nodes for node, n_nodes in room.items()}
+    has = ", ".join(f"{_plural(n_nodes, 'node')} of {what}" for what, n_nodes in kinds.items()) or "no node"
+    return (
+        f"one {need.model} unit needs {unit}, each on one node, and {need.task_cpus:g} CPU free for reading beside "
+        f"them; the cluster has {has}: it would wait for ever. {_remedy(room, need)}"
+    )
+
+
+def _remedy(room: Mapping[_Room, int], need: UnitNeed) -> str:
+    """Settings that one unit would run with, each with the largest value that does."""
+    least_workers = 1 if need.task_cpus == FRAME_CPUS else 0  # xgboost-ray trains in actors only
+    step = 1.0 if need.model == "xgboost" else 0.25
+    workers = [replace(need, num_workers=n) for n in range(need.num_workers - 1, least_workers - 1, -1)]
+    thinner = [replace(need, cpus=n * step) for n in range(math.ceil(need.cpus / step) - 1, 0, -1)]
+    ways = [
+        (f"{need.model}.num_workers to {{0.num_workers}}", workers),
+        (f"{need.model}.cpus_per_worker to {{0.cpus:g}}", thinner),
+        ("cnn.use_gpu to false" if need.model == "cnn" else "xgboost.device to cpu", [replace(need, gpus=0.0)]),
+        (
+            f"{need.model}.num_workers to {{0.num_workers}} and cpus_per_worker to {{0.cpus:g}}",
+            [replace(few, cpus=thin.cpus) for few in workers for thin in thinner],
+        ),
+    ]
+    found = [way.format(best) for way, values in ways if (best := _first(room, values)) is not None]
+    single = [way for way in found if " and " not in way] or found
+    add = "add nodes (an autoscaler's count when they are there: see its min_workers)"
+    return f"Set {' or '.join(single)}, or {add}" if single else f"{add[0].upper()}{add[1:]}"
+
+
+def _first(room: Mapping[_Room, int], needs: Iterable[UnitNeed]) -> UnitNeed | None:
+    return next((need for need in needs if _count(room, need, 1)[0]), None)
+
+
+def data_bytes(model: ModelName, rows: float, tiles: float, tile_size: int) -> float:
+    """Training data of one model in the object store.
+
+    Args:
+        model: which one; trees read rows, the CNN reads tiles.
+        rows: labelled pixels of the training zones.
+        tiles: tiles of the training zones.
+        tile_size: their side, pixels.
+    """
+    if model == "xgboost":
+        return rows * (2 * N_FEATURES + 1)
+    return tiles * tile_bytes(tile_size)
+
+
+def tile_bytes(tile_size: int) -> int:
+    """One tile in memory: uint16 bands and a flag of every month, and a label."""
+    return tile_size**2 * (N_MONTHS * (2 * N_BANDS + 1) + 1)
+
+
+def store_line(manifest: Manifest, models: Sequence[ModelName], nodes: Sequence[Node]) -> str:
+    """What the training data takes of the cluster's object store, in words.
+
+    Raises:
+        ConfigError: it is larger.
+    """
+    zones = manifest.of_split("train")
+    rows, tiles = sum(zone.n_labelled for zone in zones), sum(zone.n_tiles for zone in zones)
+    size = sum(data_bytes(model, rows, tiles, manifest.tile_size or 0) for model in models)
+    store = sum(node.object_store_bytes for node in nodes)
+    if size > store:
+        raise ConfigError(
+            f"the training data takes {size / GB:.3g} GB in Ray's object store, the cluster's nodes have "
+            f"{store / GB:.3g} GB together: raise cluster.object_store_gb above {size / GB:.3g}, add nodes, search "
+            f"one model at a time (search.models), or take fewer zones"
+        )
+    # While it is read everything is there twice, and each node that trains gets a copy of what it reads.
+    smallest = min((node.object_store_bytes for node in nodes if node.cpus), default=store)
+    spills = "; some of it will go through the disk, which is slower" if 2 * size > store or size > smallest else ""
+    return f"dataset {size / GB:.2g} of {store / GB:.3g} GB object store{spills}"
+
+
+def _amount(cpus: float, gpus: float) -> str:
+    return _plural(cpus, "CPU") + (f" + {_plural(gpus, 'GPU')}" if gpus else "")
+
+
+def _plural(number: float, noun: str) -> str:
+    return f"{number:g} {noun}{'' if number == 1 else 's'}"
+
+
+def _steps(amount: float) -> int:
+    return round(amount * _STEPS)

@@ -1,0 +1,30 @@
+"""The one writer of tracking runs: search → configuration → fold, evaluations and registered models.
+
+A write is a record (`operations`) that is applied to the store (`store`). What the store does not take is kept in the
+workspace (`spool`) and applied later, in order.
+"""
+
+import os
+
+# MLflow decides about telemetry while it is imported, so this cannot wait for a function.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+from cropray.tracking.operations import flatten
+from cropray.tracking.records import EvaluationRecord, FoldRecord, ModelPackage, Run
+from cropray.tracking.redaction import redact
+from cropray.tracking.store import CHAMPION
+from cropray.tracking.tracker import UI_PORT, Tracker, local_uri, ui_command
+
+__all__ = [
+    "CHAMPION",
+    "UI_PORT",
+    "EvaluationRecord",
+    "FoldRecord",
+    "ModelPackage",
+    "Run",
+    "Tracker",
+    "flatten",
+    "local_uri",
+    "redact",
+    "ui_command",
+]

@@ -1,0 +1,361 @@
+"""Writes applied to an MLflow store, each as often as one likes: a second time changes nothing.
+
+A server may take a write and its answer be lost, and a process may die before it knows. So every write looks first for what
+is there: runs by the tag of their key, metrics by (metric, step, value), models by the hash of their files.
+
+Source: measured behaviour of MLflow 3.17 with SQLite, directly and behind `mlflow server`.
+"""
+
+import contextlib
+import logging
+import os
+import socket
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+import mlflow.pyfunc
+import numpy as np
+from mlflow.entities import Experiment, LoggedModel, LoggedModelStatus, Metric, Param, ViewType
+from mlflow.entities import Run as StoredRun
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.tracking import MlflowClient
+from mlflow.types import Schema, TensorSpec
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from mlflow.utils.rest_utils import http_request
+from sqlalchemy.exc import SQLAlchemyError
+
+from cropray import __version__
+from cropray.settings import fingerprint
+from cropray.storage import Location, files_below, folder_hash, local_folder
+from cropray.tracking.operations import AddFiles, FinishRun, OpenRun, Operation, Point, RegisterModel, WriteFold
+
+logger = logging.getLogger(__name__)
+
+KEY_TAG: Final = "cropray.key"
+KIND_TAG: Final = "cropray.kind"
+MODEL_TAG: Final = "cropray.model"
+MODEL_HASH_TAG: Final = "cropray.model_hash"
+CONTENT_TAG: Final = "cropray.content"  # of a fold: what an unfinished run must have been begun with to be continued
+MODEL_LOADER: Final = "cropray.maps.serving"  # module with MLflow's `_load_pyfunc`
+CHAMPION: Final = "champion"
+
+_BATCH: Final = 1000  # most metrics in one request, MLflow REST API
+_PARAM_BATCH: Final = 100  # most params in one request, MLflow REST API
+_FINISHED: Final = "FINISHED"
+_PROBE_S: Final = 2.0  # patience with a server that did not answer before
+_PORTS: Final = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+_REFUSALS: Final = frozenset({"INVALID_PARAMETER_VALUE", "INVALID_STATE"})  # the same write will be refused again
+# MLflow repeats requests itself, also those that create a run: a lost answer would make two. The spool repeats writes.
+_CLIENT_SETTINGS: Final = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+_CLIENT_DEFAULTS: Final = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",  # s; MLflow's own: 120
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+
+OUTAGES: Final = (MlflowException, SQLAlchemyError, OSError)  # requests' errors are OSErrors
+
+
+class RefusedError(Exception):
+    """The store answers, and will never take this write."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a store said to a write."""
+
+    run_id: str | None = None
+    was_finished: bool = False
+    """Whether the run was complete before."""
+    version: str | None = None
+    """Of a registered model."""
+
+
+class Store:
+    """One experiment of an MLflow store.
+
+    Attributes:
+        experiment_id: MLflow's id; empty before the store has answered.
+    """
+
+    def __init__(self, uri: str, experiment: str, artifacts: str | None) -> None:
+        """Connect to nothing yet.
+
+        Args:
+            uri: tracking URI.
+            experiment: name of the experiment.
+            artifacts: where a new experiment keeps files; None: the store decides.
+        """
+        os.environ.update(_CLIENT_SETTINGS)
+        for name, value in _CLIENT_DEFAULTS.items():
+            os.environ.setdefault(name, value)
+        _send_logs_to_root()
+        self.experiment_id = ""
+        self._uri = uri
+        self._experiment = experiment
+        self._artifacts = artifacts
+        self._client: MlflowClient | None = None
+        self._run_ids: dict[str, str] = {}
+        self._doubtful: set[str] = set()
+
+    def probe(self) -> None:
+        """Ask for a sign of life with little patience, where a request could wait long.
+
+        Raises:
+            OSError: there is none.
+            MlflowException: there is none.
+        """
+        if self._uri.startswith(("http://", "https://")):
+            creds = get_default_host_creds(self._uri)
+            answer = http_request(creds, "/health", "GET", max_retries=0, timeout=_PROBE_S, raise_on_status=False)
+            if answer.status_code >= 500:
+                raise OSError(f"it answers {answer.status_code}")
+        elif (address := _database_address(self._uri)) is not None:
+            # Without this MLflow would try to connect to a database for 100 s.
+            socket.create_connection(address, _PROBE_S).close()
+
+    def open(self) -> MlflowClient:
+        """The client; connects and finds or creates the experiment when that has not succeeded yet."""
+        if self._client is None:
+            self.probe()
+            client = MlflowClient(self._uri, self._uri)
+            self.experiment_id = self._open_experiment(client, client.get_experiment_by_name(self._experiment))
+            self._client = client
+        return self._client
+
+    def forget(self) -> None:
+        """Look everything up again: the store may be another one when it comes back."""
+        self._client = None
+        self._run_ids.clear()
+
+    def apply(self, operation: Operation, folder: Location | None) -> Answer:
+        """Write.
+
+        Args:
+            operation: what is written.
+            folder: the files that the operation names.
+
+        Raises:
+            RefusedError: the store will never take it.
+            MlflowException: the store does not answer; so do the other `OUTAGES`.
+        """
+        try:
+            match operation:
+                case OpenRun():
+                    return self._open_run(operation)
+                case WriteFold():
+                    return self._write_fold(operation)
+                case FinishRun():
+                    return self._finish(operation, folder)
+                case AddFiles():
+                    return self._add_files(operation, folder)
+                case RegisterModel():
+                    return self._register(operation, folder)
+        except MlflowException as error:
+            if error.error_code in _REFUSALS:
+                raise RefusedError(str(error)) from error
+            raise
+
+    def settle_doubts(self) -> None:
+        """Look again for runs whose creation was not answered: a slow server may have made one after it was made again."""
+        for key in sorted(self._doubtful):
+            self._find(key)
+            self._doubtful.discard(key)
+
+    def _open_experiment(self, client: MlflowClient, experiment: Experiment | None) -> str:
+        if experiment is None:
+            return str(client.create_experiment(self._experiment, self._artifacts))
+        if experiment.lifecycle_stage == "deleted":
+            client.restore_experiment(experiment.experiment_id)
+        return str(experiment.experiment_id)
+
+    def _open_run(self, operation: OpenRun) -> Answer:
+        stored = self._find(operation.key)
+        was_finished = stored is not None and stored.info.status == _FINISHED
+        if stored is None:
+            stored = self._create(operation, {})
+        self._write_params(stored, operation.params)
+        return Answer(str(stored.info.run_id), was_finished)
+
+    def _write_fold(self, operation: WriteFold) -> Answer:
+        content = fingerprint([operation.params, operation.points])[:16]
+        stored = self._find(operation.key)
+        if stored is not None and stored.info.status == _FINISHED:
+            return Answer(str(stored.info.run_id), was_finished=True)
+        if stored is not None and stored.data.tags.get(CONTENT_TAG) != content:
+            self.open().delete_run(stored.info.run_id)  # begun by a process that died, with other results
+            stored = None
+        if stored is None:
+            stored = self._create(operation, {CONTENT_TAG: content})
+        self._write_params(stored, operation.params)
+        self._write_points(stored.info.run_id, operation.points, operation.time_ms)
+        self.open().set_terminated(stored.info.run_id, _FINISHED, operation.time_ms)
+        return Answer(str(stored.info.run_id))
+
+    def _finish(self, operation: FinishRun, folder: Location | None) -> Answer:
+        run_id = self._run_id(operation.key)
+        self._write_points(run_id, operation.points, operation.time_ms)
+        if folder is not None:
+            with _files_of(folder) as files:
+                self.open().log_artifacts(run_id, str(files))
+        if self.open().get_run(run_id).info.status != _FINISHED:
+            self.open().set_terminated(run_id, _FINISHED, operation.time_ms)
+        return Answer(run_id)
+
+    def _add_files(self, operation: AddFiles, folder: Location | None) -> Answer:
+        run_id = self._run_id(operation.key)
+        with _files_of(folder) as files:
+            self.open().log_artifacts(run_id, str(files), operation.subfolder)
+        return Answer(run_id)
+
+    def _register(self, operation: RegisterModel, folder: Location | None) -> Answer:
+        client = self.open()
+        version = self._version(operation) or self._make_version(operation, folder)
+        client.set_model_version_tag(operation.name, version, MODEL_HASH_TAG, operation.content)
+        client.set_registered_model_alias(operation.name, CHAMPION, version)
+        return Answer(version=version)
+
+    def _find(self, key: str) -> StoredRun | None:
+        """The run of a key. Of several, which lost answers can leave, the fullest is kept and the others are deleted."""
+        client = self.open()
+        query = f"tags.`{KEY_TAG}` = '{key}'"
+        found = client.search_runs([self.experiment_id], query, ViewType.ACTIVE_ONLY, order_by=["start_time ASC"])
+        if not found:
+            return None
+        kept: StoredRun = max(found, key=_fullness)  # the oldest of equals
+        for other in found:
+            if other is not kept:
+                logger.info("run '%s' was there twice; the emptier one is deleted", key)
+                client.delete_run(other.info.run_id)
+        self._run_ids[key] = str(kept.info.run_id)
+        return kept
+
+    def _run_id(self, key: str) -> str:
+        """The id of a run that was opened before."""
+        if key not in self._run_ids and self._find(key) is None:
+            raise RefusedError(f"run '{key}' is not there any more")
+        return self._run_ids[key]
+
+    def _create(self, operation: OpenRun | WriteFold, tags: Mapping[str, str]) -> StoredRun:
+        tags = {KEY_TAG: operation.key, MODEL_TAG: operation.model, **operation.tags, **tags}
+        if operation.parent is not None:
+            tags[MLFLOW_PARENT_RUN_ID] = self._run_id(operation.parent)
+        self._doubtful.add(operation.key)
+        stored = self.open().create_run(self.experiment_id, operation.time_ms, tags, operation.name)
+        self._doubtful.discard(operation.key)
+        self._run_ids[operation.key] = str(stored.info.run_id)
+        return stored
+
+    def _write_params(self, stored: StoredRun, params: Mapping[str, str]) -> None:
+        """Write the params that the run does not hold yet; MLflow refuses to change a param."""
+        new = [Param(key, value) for key, value in params.items() if key not in stored.data.params]
+        for start in range(0, len(new), _PARAM_BATCH):
+            self.open().log_batch(stored.info.run_id, params=new[start : start + _PARAM_BATCH])
+
+    def _write_points(self, run_id: str, points: Sequence[Point], time_ms: int) -> None:
+        """Write (metric, step, value) triples; those that the run already holds are left out."""
+        client = self.open()
+        known = client.get_run(run_id).data.metrics.keys() & {key for key, _, _ in points}
+        held = {(m.key, m.step, m.value) for key in known for m in client.get_metric_history(run_id, key)}
+        new = [Metric(key, value, time_ms, step) for key, step, value in points if (key, step, value) not in held]
+        for start in range(0, len(new), _BATCH):
+            client.log_batch(run_id, metrics=new[start : start + _BATCH])
+
+    def _version(self, operation: RegisterModel) -> str | None:
+        """The version of a registered model that was made from the same files."""
+        versions = self.open().search_model_versions(f"name = '{operation.name}'")
+        same = (str(v.version) for v in versions if v.tags.get(MODEL_HASH_TAG) == operation.content)
+        return next(same, None)
+
+    def _make_version(self, operation: RegisterModel, folder: Location | None) -> str:
+        """Store a model with the run's experiment and make it a version of the registered model."""
+        client = self.open()
+        run_id = self._run_id(operation.key)
+        with _files_of(folder) as files:
+            if folder_hash(files) != operation.content:
+                raise RefusedError(f"the files in '{folder}' are of another model by now")
+            logged = self._logged_model(operation, run_id)
+            if logged.status != LoggedModelStatus.READY:
+                self._upload(operation, logged, files)
+        if not client.search_registered_models(f"name = '{operation.name}'"):
+            client.create_registered_model(operation.name)
+        # Not `models:/<id>`: MLflow would look that up in the process-wide store instead of this client's.
+        source, tags = logged.artifact_location, {MODEL_HASH_TAG: operation.content}
+        made = client.create_model_version(operation.name, source, run_id, tags, model_id=logged.model_id)
+        return str(made.version)
+
+    def _logged_model(self, operation: RegisterModel, run_id: str) -> LoggedModel:
+        """The model of the same files, begun or complete, or a new one."""
+        client = self.open()
+        query = f"name = '{operation.name}' AND tags.`{MODEL_HASH_TAG}` = '{operation.content}'"
+        found = client.search_logged_models([self.experiment_id], query, max_results=1)
+        if found:
+            return found[0]
+        tags = {MODEL_HASH_TAG: operation.content}
+        return client.create_logged_model(self.experiment_id, operation.name, run_id, tags)
+
+    def _upload(self, operation: RegisterModel, logged: LoggedModel, files: Path) -> None:
+        client = self.open()
+        with tempfile.TemporaryDirectory() as target, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*input example")  # the signature is given in full
+            mlflow.pyfunc.save_model(
+                path=f"{target}/model",
+                mlflow_model=Model(
+                    logged.artifact_location, logged.source_run_id, model_uuid=logged.model_id, model_id=logged.model_id
+                ),
+                loader_module=MODEL_LOADER,
+                data_path=str(files),
+                signature=_signature(operation),
+                pip_requirements=[f"cropray=={__version__}", *operation.requirements],
+            )
+            client.log_model_artifacts(logged.model_id, f"{target}/model")
+        client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
+
+
+def _database_address(uri: str) -> tuple[str, int] | None:
+    """(host, port); None: a file, or an address that only the database's driver understands."""
+    try:
+        parts = urlsplit(uri)
+        port = parts.port or _PORTS.get(parts.scheme.partition("+")[0])
+    except ValueError:
+        return None
+    return (parts.hostname, port) if parts.hostname and port else None
+
+
+@contextlib.contextmanager
+def _files_of(folder: Location | None) -> Iterator[Path]:
+    """The files for an upload, whose errors become outages."""
+    if folder is None or not files_below(folder):
+        raise RefusedError(f"folder '{folder}' has no files any more")
+    try:
+        with local_folder(folder) as files:
+            yield files
+    except (RefusedError, *OUTAGES):
+        raise
+    except Exception as error:  # boto3, google and azure each have errors of their own
+        raise OSError(f"files were not taken: {error}") from error
+
+
+def _fullness(run: StoredRun) -> tuple[bool, int]:
+    return run.info.status == _FINISHED, len(run.data.params) + len(run.data.metrics)
+
+
+def _signature(operation: RegisterModel) -> ModelSignature:
+    return ModelSignature(
+        inputs=Schema([TensorSpec(np.dtype(np.uint16), operation.input_shape)]),
+        outputs=Schema([TensorSpec(np.dtype(np.float32), operation.output_shape)]),
+    )
+
+
+def _send_logs_to_root() -> None:
+    """Let the application decide where MLflow's messages go, instead of MLflow writing to standard error."""
+    for name in ("mlflow", "alembic", "huey", "sqlalchemy.engine"):
+        noisy = logging.getLogger(name)
+        noisy.handlers.clear()
+        noisy.propagate = True

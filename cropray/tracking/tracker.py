@@ -1,0 +1,303 @@
+"""The tracker: what stages call.
+
+A run is identified by its tag `cropray.key`, so that writing the same result again changes nothing: a finished
+run is found and reused, an unfinished parent is reopened, an unfinished fold is continued or replaced. A store that does
+not answer costs a warning and never a result: its writes wait in the workspace and are replayed in order, before the next
+write of this or a later process.
+"""
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Final
+
+from cropray.storage import Location, folder_hash
+from cropray.tracking.breaker import Breaker
+from cropray.tracking.operations import (
+    AddFiles,
+    FinishRun,
+    OpenRun,
+    Operation,
+    RegisterModel,
+    WriteFold,
+    as_texts,
+    curve_of,
+    points_of,
+)
+from cropray.tracking.records import EvaluationRecord, FoldRecord, ModelPackage, Run
+from cropray.tracking.redaction import redact
+from cropray.tracking.spool import Spool
+from cropray.tracking.store import KIND_TAG, OUTAGES, Answer, RefusedError, Store
+from cropray.workspace import Workspace
+
+logger = logging.getLogger(__name__)
+
+UI_PORT: Final = 5000
+WAIT_VARIABLE: Final = "CROPRAY_TRACKING_WAIT_S"
+WAIT_S: Final = 30.0  # how long a stage's end waits for a store that is away
+_REPLAY_S: Final = 10.0  # most that one write gives to what waits before it
+_PAUSE_S: Final = 0.2  # between looks at the breaker while a stage's end waits
+
+
+class Tracker:
+    """Writes runs and models to one experiment.
+
+    Attributes:
+        uri: tracking URI of the store, without its password.
+        n_missed: writes that the store did not take at once.
+    """
+
+    def __init__(self, workspace: Workspace, experiment: str, tracking_uri: str | None = None) -> None:
+        """Open the store, and create it and the experiment where they do not exist; write what waits for it.
+
+        Args:
+            workspace: home of the default store, an SQLite database, and of writes that wait.
+            experiment: name of the experiment; one per dataset.
+            tracking_uri: another store or server, which then also says where artifacts go.
+        """
+        uri = tracking_uri or local_uri(workspace)
+        artifacts = None if tracking_uri else workspace.mlflow_artifacts.resolve().as_uri()
+        self.uri = redact(uri)
+        self.n_missed = 0
+        self._store = Store(uri, experiment, artifacts)
+        self._spool = Spool(workspace.root, f"{self.uri if tracking_uri else ''} {experiment}")
+        self._breaker = Breaker()
+        self._began = time.monotonic()  # the request that is under way
+        self._last_ms = 0
+        if not self._is_caught_up() and self._breaker.n_failures:
+            self.n_missed += 1
+
+    def runs_page(self) -> str:
+        """Page of the UI that compares the experiment's runs; its front page shows chat traces instead."""
+        return f"/#/experiments/{self._store.experiment_id}/runs?compareRunsMode=CHART"
+
+    def search_run(
+        self, model: str, fingerprint: str, params: Mapping[str, object], tags: Mapping[str, str] | None = None
+    ) -> Run:
+        """Open or find the run of a whole search.
+
+        Args:
+            model: `cnn` or `xgboost`.
+            fingerprint: identifies data and settings; the same fingerprint is the same run.
+            params: settings, nested or flat.
+            tags: further tags (git commit, dataset hash).
+        """
+        tags = {KIND_TAG: "search", **(tags or {})}
+        return self._parent(f"search/{model}/{fingerprint}", model, f"{model} search", params, tags)
+
+    def configuration_run(self, search: Run, name: str, params: Mapping[str, object]) -> Run:
+        """Open or find the run of one configuration of a search."""
+        tags = {KIND_TAG: "configuration"}
+        return self._parent(f"{search.key}/{name}", search.model, name, params, tags, search.key)
+
+    def fold_run(self, configuration: Run, record: FoldRecord) -> Run:
+        """Write one finished (configuration, fold), once."""
+        operation = WriteFold(
+            key=f"{configuration.key}/fold-{record.fold}",
+            time_ms=self._now_ms(),
+            model=configuration.model,
+            parent=configuration.key,
+            name=f"fold {record.fold}",
+            params=as_texts({"fold": record.fold}),
+            tags=as_texts({KIND_TAG: "fold", **(record.tags or {})}),
+            points=curve_of(record.history) + points_of(record.metrics),
+        )
+        answer = self._write(operation)
+        return Run(operation.key, configuration.model, answer.run_id, answer.was_finished)
+
+    def finish(self, run: Run, metrics: Mapping[str, float], artifacts: Location | None = None) -> None:
+        """Write the closing metrics and files of a search or configuration, and close it."""
+        folder = None if artifacts is None else self._spool.address(artifacts)
+        self._write(FinishRun(key=run.key, time_ms=self._now_ms(), points=points_of(metrics), folder=folder))
+
+    def evaluate_run(self, model: str, record: EvaluationRecord) -> Run:
+        """Write the test of a model, once."""
+        key = f"evaluate/{model}/{record.fingerprint}"
+        run = self._parent(key, model, f"{model} evaluate", record.params, {KIND_TAG: "evaluate"})
+        if not run.is_finished:
+            self.finish(run, record.metrics, record.artifacts)
+        return run
+
+    def add_artifacts(self, run: Run, folder: Location, subfolder: str) -> None:
+        """Store the files of a folder with a run, in a subfolder; files of the same name are replaced."""
+        address = self._spool.address(folder)
+        self._write(AddFiles(key=run.key, time_ms=self._now_ms(), folder=address, subfolder=subfolder))
+
+    def register(self, name: str, package: ModelPackage, run: Run) -> str | None:
+        """Register a model as pyfunc and call it the champion; the same files are registered once.
+
+        Args:
+            name: name of the registered model, `cropray-cnn`.
+            package: the model's files and the shapes it takes and gives.
+            run: the evaluation that the model belongs to.
+
+        Returns:
+            The version; None where the store did not answer.
+        """
+        operation = RegisterModel(
+            key=run.key,
+            time_ms=self._now_ms(),
+            name=name,
+            folder=self._spool.address(package.folder),
+            content=folder_hash(package.folder),
+            input_shape=package.input_shape,
+            output_shape=package.output_shape,
+            requirements=[f"{name}=={metadata.version(name)}" for name in package.requirements],
+        )
+        return self._write(operation).version
+
+    def close(self, wait_s: float | None = None) -> int:
+        """Wait for a store that is away, and write what it missed.
+
+        Args:
+            wait_s: longest wait; None: `CROPRAY_TRACKING_WAIT_S` of the environment, or 30 s.
+
+        Returns:
+            How many writes still wait; a later process makes them.
+        """
+        deadline = time.monotonic() + (_wait_s() if wait_s is None else wait_s)
+        self._breaker.be_patient_anew()
+        while not self._is_caught_up(deadline - time.monotonic()) and time.monotonic() < deadline:
+            time.sleep(_PAUSE_S)
+        n_waiting = len(self._spool.waiting())
+        if n_waiting:
+            logger.warning(
+                "MLflow store '%s' does not answer; %d writes wait in '%s', and the next stage that reaches it makes them",
+                *(self.uri, n_waiting, self._spool.folder),
+            )
+        return n_waiting
+
+    def _parent(
+        self,
+        key: str,
+        model: str,
+        name: str,
+        params: Mapping[str, object],
+        tags: Mapping[str, str],
+        parent: str | None = None,
+    ) -> Run:
+        """Find a run that has runs or files below it, or open it."""
+        operation = OpenRun(
+            key=key,
+            time_ms=self._now_ms(),
+            model=model,
+            parent=parent,
+            name=name,
+            params=as_texts(params),
+            tags=as_texts(tags),
+        )
+        answer = self._write(operation)
+        return Run(key, model, answer.run_id, answer.was_finished)
+
+    def _write(self, operation: Operation) -> Answer:
+        """Write now, or keep the write for later where the store is away or others wait."""
+        if self._is_caught_up():
+            try:
+                return self._apply(operation)
+            except RefusedError as error:
+                self._drop(operation, error)
+                return Answer()
+            except OUTAGES as error:
+                self._note_outage(str(operation), error)
+        self.n_missed += 1
+        try:
+            self._spool.append(operation)
+        except OSError as error:
+            logger.warning(
+                "Neither MLflow store '%s' nor workspace did %s (%s); work goes on, and running the stage again writes it",
+                *(self.uri, operation, redact(str(error))),
+            )
+        return Answer()
+
+    def _is_caught_up(self, patience_s: float = _REPLAY_S) -> bool:
+        """Replay what waits, unless the store is to be left alone; whether it is there and nothing waits."""
+        if not self._breaker.allows_try():
+            return False
+        waiting = self._spool.waiting()
+        self._began = time.monotonic()
+        deadline = self._began + patience_s
+        try:
+            if self._breaker.n_failures:
+                self._store.probe()
+            self._store.open()
+            for file in waiting:
+                if time.monotonic() > deadline:
+                    return False
+                self._replay(file)
+            self._store.settle_doubts()
+        except OUTAGES as error:
+            self._note_outage("answer", error)
+            return False
+        if self._breaker.n_failures:
+            logger.info("MLflow store '%s' answers again; %d writes made up for", self.uri, len(waiting))
+            self._breaker.succeeded()
+        return True
+
+    def _replay(self, file: Location) -> None:
+        """Make a write that waits, and forget it."""
+        try:
+            operation = self._spool.read(file)
+        except FileNotFoundError:
+            return
+        except ValueError as error:
+            self._drop(file, error)
+        else:
+            try:
+                self._apply(operation)
+            except RefusedError as error:
+                self._drop(operation, error)
+        self._spool.remove(file)
+
+    def _apply(self, operation: Operation) -> Answer:
+        self._began = time.monotonic()
+        address = getattr(operation, "folder", None)
+        return self._store.apply(operation, None if address is None else self._spool.locate(address))
+
+    def _drop(self, what: object, error: Exception) -> None:
+        """Give up a write that can never be made; it must not hold up those behind it."""
+        self.n_missed += 1
+        logger.warning(
+            "MLflow store '%s' will never %s (%s); it is left out",
+            self.uri,
+            what,
+            redact(str(error).partition("\n")[0]),
+        )
+
+    def _note_outage(self, action: str, error: Exception) -> None:
+        """Say it once, and leave the store alone for a while."""
+        level = logging.DEBUG if self._breaker.n_failures else logging.WARNING
+        logger.log(
+            level,
+            "MLflow store '%s' did not %s (%s); work goes on, what it misses waits in '%s' and is written when it answers",
+            *(self.uri, action, redact(str(error).partition("\n")[0]), self._spool.folder),
+        )
+        self._breaker.failed(time.monotonic() - self._began)
+        self._store.forget()
+
+    def _now_ms(self) -> int:
+        """Milliseconds since 1970, never the same twice: of two values at one step the later one counts."""
+        self._last_ms = max(self._last_ms + 1, round(time.time() * 1000))
+        return self._last_ms
+
+
+def local_uri(workspace: Workspace) -> str:
+    """Tracking URI of the workspace's own store."""
+    return f"sqlite:///{workspace.mlflow_database.resolve()}"
+
+
+def ui_command(workspace: Workspace, tracking_uri: str | None = None, port: int = UI_PORT) -> list[str]:
+    """The command that serves the MLflow UI on http://127.0.0.1:`port` (answers after about 10 s)."""
+    store = tracking_uri or local_uri(workspace)
+    return [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store, "--port", str(port)]
+
+
+def _wait_s() -> float:
+    text = os.environ.get(WAIT_VARIABLE, "")
+    try:
+        return float(text) if text else WAIT_S
+    except ValueError:
+        logger.warning("%s='%s' is no number of seconds; %g s are waited", WAIT_VARIABLE, text, WAIT_S)
+        return WAIT_S

@@ -1,0 +1,251 @@
+"""How many units run at once: every plan that is accepted ends, every one that is refused could not."""
+
+import itertools
+import re
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cropray.datasets.manifest import BandSums, Manifest, ZoneEntry
+from cropray.errors import ConfigError
+from cropray.search.placement import Node, UnitNeed, data_bytes, place_units, store_line
+from cropray.training.settings import CnnSettings, XgboostSettings
+from tests.search.ray_scheduler import at_random, clusters, is_safe, pack, run_to_the_end, spread
+
+READ, FRAME = 0.25, 1.0
+PICKS = {"pack": lambda: pack, "spread": lambda: spread, "random": lambda: at_random(0)}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "need", "limit", "at_once", "trial_cpus"),
+    [
+        ([(4, 0)], (0, 1, 0), None, 4, 0.9375),  # four trials, and a quarter of a CPU for reading
+        ([(2, 0)], (0, 1, 0), None, 2, 0.875),
+        ([(1, 0)], (0, 1, 0), None, 1, 0.75),
+        ([(4, 0)], (0, 1, 0), 3, 3, 1),  # a CPU is left: nothing needs to be saved
+        ([(4, 0)], (0, 3, 0), 9, 1, 3),  # a limit adds nothing
+        ([(16, 2)], (0, 4, 1), None, 2, 4),  # GPUs are what is short
+        ([(8, 1), (64, 0)], (1, 8, 1), None, 1, 0),  # the other node is left for reading
+        ([(3, 0)], (2, 1, 0), None, 1, 0),
+        ([(2, 0), (2, 0)], (3, 1, 0), None, 1, 0),  # workers of one unit on two nodes
+        ([(8, 0)] * 4, (1, 8, 0), None, 3, 0),  # drivers take no CPU, so whole nodes can be used
+        ([(0, 0), (4, 1), (4, 1)], (1, 2, 1), None, 2, 0),  # a head without CPUs
+    ],
+)
+def test_plans(nodes, need, limit, at_once, trial_cpus):
+    n_workers, cpus, _ = need
+    placement = place_units([Node(*node) for node in nodes], UnitNeed("cnn", *need), limit)
+    assert (placement.max_concurrent, placement.trial_cpus) == (at_once, trial_cpus)
+    in_use = at_once * (n_workers * cpus if n_workers else trial_cpus)
+    assert placement.cpus_left == sum(node[0] for node in nodes) - in_use
+
+
+@pytest.mark.parametrize(
+    ("nodes", "need"),
+    [
+        ([(1, 0), (1, 0)], (0, 2, 0)),  # two CPUs, and neither node has both
+        ([(16, 0), (2, 2)], (0, 4, 1)),  # the GPUs are where the CPUs are not
+        ([(2, 0)], (2, 1, 0)),  # nothing would be left for reading
+        ([], (0, 1, 0)),
+    ],
+)
+def test_plans_that_would_wait_for_ever(nodes, need):
+    with pytest.raises(ConfigError, match="it would wait for ever"):
+        place_units([Node(*node) for node in nodes], UnitNeed("cnn", *need), None)
+
+
+def check(nodes, need, limit):
+    """Hold a plan against the scheduler and against all ways to place it.
+
+    Returns:
+        Whether it was accepted.
+    """
+    try:
+        placement = place_units(nodes, need, limit)
+    except ConfigError:
+        assert not could_run(nodes, need, 1)
+        return False
+    for pick in PICKS.values():
+        run_to_the_end(nodes, placement, need.task_cpus, placement.max_concurrent + 2, pick())
+    n_bundles = placement.max_concurrent * max(need.num_workers, 1)
+    assert is_safe(nodes, placement.trial_cpus or need.cpus, need.gpus, n_bundles, need.task_cpus)
+    if limit is not None and placement.max_concurrent == limit:
+        return True
+    assert limit is None or placement.max_concurrent < limit
+    assert not could_run(nodes, need, placement.max_concurrent + 1)
+    return True
+
+
+def could_run(nodes, need, n_units):
+    """Whether so many units are sure to run; trials may ask for less than they use, workers may not."""
+    if need.num_workers:
+        return is_safe(nodes, need.cpus, need.gpus, n_units * need.num_workers, need.task_cpus)
+    return is_safe(nodes, need.cpus, need.gpus, n_units, 0) and any(node.cpus > need.task_cpus for node in nodes)
+
+
+NEEDS = [
+    UnitNeed("xgboost", workers, cpus, gpus, task)
+    for workers, cpus, gpus, task in itertools.product(range(5), (1, 2, 4), (0, 1), (READ, FRAME))
+    if workers or task == READ  # xgboost-ray has workers
+]
+
+
+@pytest.mark.slow
+def test_every_accepted_plan_ends_and_every_refused_one_could_not():
+    verdicts = [
+        check([Node(*node) for node in cluster], need, limit)
+        for cluster in clusters()
+        for need in NEEDS
+        for limit in (None, 1, 3)
+    ]
+    assert len(verdicts) > 15_000
+    assert 0.3 < sum(verdicts) / len(verdicts) < 0.9  # both happen
+
+
+shapes = st.tuples(st.sampled_from([0, 0.5, 1, 2, 3, 4, 8, 16]), st.integers(0, 4))
+
+
+@given(
+    st.lists(shapes, max_size=8),
+    st.integers(0, 4),
+    st.sampled_from([0.5, 1, 1.5, 2, 4]),
+    st.booleans(),
+    st.sampled_from([READ, FRAME]),
+    st.one_of(st.none(), st.integers(1, 5)),
+)
+def test_mixed_clusters(cluster, workers, cpus, on_gpu, task, limit):
+    need = UnitNeed("cnn", workers, cpus, float(on_gpu), task if workers else READ)
+    check([Node(*node) for node in cluster], need, limit)
+
+
+def test_trials_that_ask_for_less_do_not_crowd_a_node():
+    # A trial of 1 CPU asks for 0.75 if the small node were to keep room; 21 of them would then fit the large one.
+    placement = place_units([Node(1), Node(16)], UnitNeed("xgboost", 0, 1, 0), None)
+    assert placement.trial_cpus == 0.9843
+    assert 16 // placement.trial_cpus == 16
+
+
+@pytest.mark.parametrize(
+    ("nodes", "settings", "message"),
+    [
+        (
+            [Node(2)] * 2,
+            XgboostSettings(cpus_per_worker=4),
+            (
+                r"one xgboost unit needs 4 CPUs, each on one node, and 0.25 CPU free for reading beside them; the cluster "
+                r"has 2 nodes of 2 CPUs: it would wait for ever. Set xgboost.cpus_per_worker to 2, or add nodes"
+            ),
+        ),
+        (
+            [Node(4)],
+            CnnSettings(num_workers=4),
+            (
+                r"needs 4 workers of 1 CPU, .* has 1 node of 4 CPUs: .* Set cnn.num_workers to 3 or "
+                r"cnn.cpus_per_worker to 0.75, or add nodes"
+            ),
+        ),
+        (
+            [Node(0), Node(8), Node(4, 1), Node(4, 1)],
+            CnnSettings(num_workers=4, use_gpu=True),
+            (
+                r"4 workers of 1 CPU \+ 1 GPU, .* has 1 node of 0 CPUs, 1 node of 8 CPUs, 2 nodes of 4 CPUs \+ 1 GPU: .* "
+                r"Set cnn.num_workers to 2 or cnn.use_gpu to false, or add"
+            ),
+        ),
+        ([Node(8)], XgboostSettings(device="cuda"), "needs 1 CPU . 1 GPU, .* Set xgboost.device to cpu, or add"),
+        (
+            [Node(2)],
+            XgboostSettings(engine="xgboost_ray", num_workers=2, cpus_per_worker=2),
+            "1 CPU free for reading .* Set xgboost.num_workers to 1 and cpus_per_worker to 1, or add",
+        ),
+        ([Node(1)], XgboostSettings(engine="xgboost_ray", num_workers=1), "Add nodes .*min_workers"),
+        ([], CnnSettings(), "the cluster has no node: .* Add nodes"),
+    ],
+)
+def test_a_refusal_says_what_is_there_and_what_to_change(nodes, settings, message):
+    with pytest.raises(ConfigError) as error:
+        place_units(nodes, UnitNeed.of(settings), None)
+    assert re.search(message, str(error.value)), error.value
+
+
+def test_what_is_proposed_is_accepted():
+    settings = CnnSettings(num_workers=4, cpus_per_worker=8)
+    for nodes in ([Node(8)], [Node(8)] * 3, [Node(3), Node(9)]):
+        with pytest.raises(ConfigError) as error:
+            place_units(nodes, UnitNeed.of(settings), None)
+        groups = re.search("Set (.*), or add", str(error.value))[1]
+        for way in groups.split(" or "):
+            found = dict(re.findall(r"(num_workers|cpus_per_worker) to ([\d.]+)", way))
+            update = {name: type(getattr(settings, name))(float(value)) for name, value in found.items()}
+            assert update
+            assert place_units(nodes, UnitNeed.of(settings.model_copy(update=update)), None).max_concurrent >= 1
+
+
+def test_a_thousand_nodes_are_refused_within_a_second():
+    nodes = [Node(2)] * 1000
+    started = time.monotonic()
+    with pytest.raises(ConfigError):
+        place_units(nodes, UnitNeed("cnn", 4, 64, 1), None)
+    assert time.monotonic() - started < 1
+
+
+def test_engines_differ_in_the_tasks_that_they_wait_for():
+    assert UnitNeed.of(XgboostSettings(num_workers=2)) == UnitNeed("xgboost", 2, 1, 0, READ)
+    assert UnitNeed.of(XgboostSettings(num_workers=2, engine="xgboost_ray")).task_cpus == FRAME
+    assert UnitNeed.of(CnnSettings(num_workers=2, use_gpu=True)) == UnitNeed("cnn", 2, 1, 1, READ)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "need", "text"),
+    [
+        (
+            [Node(11), Node(0, 4)],
+            UnitNeed("cnn", 0, 2, 0),
+            "5 units at a time, each 2 CPUs; 1 CPU left for reading",
+        ),
+        (
+            [Node(3, 1)] * 4,
+            UnitNeed("cnn", 1, 2, 1),
+            "4 units at a time, each 1 worker × 2 CPUs + 1 GPU; 4 CPUs left for reading",
+        ),
+        (
+            [Node(8)],
+            UnitNeed("cnn", 4, 1.5, 0),
+            "1 unit at a time, each 4 workers × 1.5 CPUs; 2 CPUs left for reading",
+        ),
+        ([Node(2)], UnitNeed("cnn", 0, 1, 0), "2 units at a time, each 1 CPU; 0.25 CPUs left for reading"),
+    ],
+)
+def test_in_words(nodes, need, text):
+    assert str(place_units(nodes, need, None)) == text
+
+
+def manifest(n_zones=4, counts=50_000_000, n_tiles=10_000, tile_size=64):
+    sums = BandSums((0,) * 4, (0.0,) * 4, (0.0,) * 4)
+    zones = tuple(
+        ZoneEntry(
+            f"z{i}", "r", "test" if i == 0 else "train", None if i == 0 else i, {"a": counts}, 0, n_tiles, sums, {}
+        )
+        for i in range(n_zones)
+    )
+    return Manifest("m", "parcels", (), "h", tile_size, 3, zones)
+
+
+def test_the_object_store_holds_the_training_zones():
+    trees, tiles = 3 * 50e6 * 97, 3 * 10_000 * 64 * 64 * 109  # bytes: 14.6 and 13.4 GB; the test zone is not there
+    assert data_bytes("xgboost", 3 * 50e6, 0, 0) == trees
+    assert data_bytes("cnn", 0, 3 * 10_000, 64) == tiles
+    nodes = [Node(4, object_store_bytes=30e9)] * 2
+    assert store_line(manifest(), ["xgboost"], nodes) == "dataset 15 of 60 GB object store"
+    assert store_line(manifest(), ["xgboost", "cnn"], nodes) == "dataset 28 of 60 GB object store"
+    # Twice the data does not fit, or no node can hold all that a unit reads: it spills, and that is said.
+    assert "through the disk" in store_line(manifest(), ["xgboost", "cnn"], [Node(4, 0, 50e9)])
+    assert "through the disk" in store_line(manifest(), ["xgboost"], [Node(4, 0, 12e9)] * 9)
+    # A head without CPUs trains nothing.
+    assert "through" not in store_line(manifest(), ["xgboost"], [Node(0, 0, 1e9), *nodes])
+    with pytest.raises(
+        ConfigError, match=r"takes 27.9 GB .* have 20 GB together: raise cluster.object_store_gb above 27.9"
+    ):
+        store_line(manifest(), ["xgboost", "cnn"], [Node(4, object_store_bytes=10e9)] * 2)

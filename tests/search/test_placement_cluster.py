@@ -1,0 +1,105 @@
+"""Placements on real Ray nodes: all units that are placed at once hold what they need, then they read, then they end."""
+
+import time
+import uuid
+
+import pytest
+
+from cropray.search.placement import Node, UnitNeed, live_nodes, place_units
+from cropray.search.results import FoldResult
+from cropray.search.run import UnitJob, run_units
+from cropray.search.space import Unit
+from cropray.training.xgboost import XgboostPoint
+
+PATIENCE_S = 60
+
+
+@pytest.fixture(scope="module")
+def nodes():
+    """A head without CPUs and two nodes with two CPUs and one GPU each, the GPUs in name only."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    if ray.is_initialized():
+        pytest.skip("another Ray runs in this process; run this file by itself, as `make test-slow` does")
+    store = 80 * 2**20
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": store})
+    for _ in range(2):
+        cluster.add_node(num_cpus=2, num_gpus=1, object_store_memory=store)
+    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+    yield live_nodes()
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def trivial_fit(log, at_once, need):
+    """Hold a unit's bundles, wait until so many units hold theirs, read, and end; notes are files in `log`."""
+
+    def fit(unit, folder):
+        import ray
+
+        @ray.remote
+        def read():
+            return 1
+
+        def hold():
+            (log / f"placed-{uuid.uuid4().hex}").touch()
+            until = time.monotonic() + PATIENCE_S
+            while len(list(log.glob("placed-*"))) < at_once * need.n_bundles:
+                assert time.monotonic() < until, "fewer units run at once than were planned"
+                time.sleep(0.05)
+            reading = read.options(num_cpus=need.task_cpus, scheduling_strategy="DEFAULT").remote()
+            ray.get(reading, timeout=PATIENCE_S)
+            return ray.get_runtime_context().get_node_id()
+
+        where = on_workers(ray, hold) if need.num_workers else [hold()]
+        (log / f"unit-{unit.fold}").write_text("\n".join([ray.get_runtime_context().get_node_id(), *where]))
+        return (FoldResult({"learning_rate": 0.1}, unit.fold, 1.0, ((1, 0), (0, 1)), (), 10, 0.1),)
+
+    def on_workers(ray, hold):
+        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy as InGroup
+
+        group = ray.util.placement_group([{"CPU": need.cpus, "GPU": need.gpus}] * need.num_workers, strategy="PACK")
+        assert group.wait(PATIENCE_S), "the group is not placed"
+        try:
+            worker, needs = ray.remote(hold), {"num_cpus": need.cpus, "num_gpus": need.gpus}
+            bundles = [InGroup(group, placement_group_bundle_index=i) for i in range(need.num_workers)]
+            return ray.get([worker.options(**needs, scheduling_strategy=bundle).remote() for bundle in bundles])
+        finally:
+            ray.util.remove_placement_group(group)
+
+    return fit
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("need", "at_once"),
+    [
+        (UnitNeed("xgboost", 0, 1, 0), 4),  # every CPU trains, a quarter of one is left for reading
+        (UnitNeed("cnn", 1, 1, 1), 2),
+        (UnitNeed("cnn", 2, 1, 1), 1),  # a unit whose workers sit on two nodes
+        (UnitNeed("xgboost", 1, 2, 0), 1),  # whole nodes: one of them is left for reading
+    ],
+    ids=["in-trials", "one-gpu-each", "across-nodes", "whole-nodes"],
+)
+def test_units_run_at_once_and_end(nodes, need, at_once, tmp_path):
+    assert sorted(node.cpus for node in nodes) == [0, 2, 2]
+    assert sorted(node.gpus for node in nodes) == [0, 1, 1]
+    assert all(isinstance(node, Node) and node.object_store_bytes == 80 * 2**20 for node in nodes)
+    placement = place_units(nodes, need, None)
+    assert placement.max_concurrent == at_once
+    log = tmp_path / "log"
+    log.mkdir()
+    units = [Unit("xgboost", XgboostPoint(0.1, (10,)), fold) for fold in range(at_once + 1)]
+    jobs = [UnitJob(unit, tmp_path / "units" / f"fold-{unit.fold}") for unit in units]
+    told = []
+    run_units(jobs, trivial_fit(log, at_once, need), placement, tmp_path / "tune", told.append)
+    assert len(told) == len(jobs)
+    homes = [(log / f"unit-{unit.fold}").read_text().split("\n") for unit in units]
+    if need.num_workers:
+        drivers, workers = {home[0] for home in homes}, {node for home in homes for node in home[1:]}
+        assert len(drivers) == 1  # the head, which trains nothing
+        assert not drivers & workers
+    if need.num_workers == 2:
+        assert all(len(set(home[1:])) == 2 for home in homes)

@@ -18,7 +18,6 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Final
 
 # MLflow decides about telemetry while it is imported, so this cannot wait for a function.
@@ -36,7 +35,8 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from sqlalchemy.exc import SQLAlchemyError
 
 from cropray import __version__
-from cropray.workspace import Workspace, folder_hash
+from cropray.storage import Location, folder_hash, local_folder
+from cropray.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ class EvaluationRecord:
     params: Mapping[str, object]
     metrics: Mapping[str, float]
     """`test_loss`, `test_accuracy` …, `test_pixels`."""
-    artifacts: Path
+    artifacts: Location
     """Folder whose files are stored with the run."""
 
 
@@ -105,7 +105,7 @@ class EvaluationRecord:
 class ModelPackage:
     """A trained model as the registry needs it."""
 
-    folder: Path
+    folder: Location
     """Weights and `card.json`."""
     input_shape: tuple[int, ...]
     """Axes of the uint16 input, -1 where any length is accepted."""
@@ -182,13 +182,14 @@ class Tracker:
             return _handle(run, stored)
         return run
 
-    def finish(self, run: Run, metrics: Mapping[str, float], artifacts: Path | None = None) -> None:
+    def finish(self, run: Run, metrics: Mapping[str, float], artifacts: Location | None = None) -> None:
         """Write the closing metrics and files of a search or configuration, and close it."""
         with self._surviving(f"finish '{run.key}'"):
             run_id = self._require(run)
             self._write_metrics(run_id, _points(metrics))
             if artifacts is not None:
-                self._open().log_artifacts(run_id, str(artifacts))
+                with local_folder(artifacts) as folder:
+                    self._open().log_artifacts(run_id, str(folder))
             if self._open().get_run(run_id).info.status != _FINISHED:
                 self._open().set_terminated(run_id, _FINISHED)
 
@@ -200,10 +201,10 @@ class Tracker:
             self.finish(run, record.metrics, record.artifacts)
         return run
 
-    def add_artifacts(self, run: Run, folder: Path, subfolder: str) -> None:
+    def add_artifacts(self, run: Run, folder: Location, subfolder: str) -> None:
         """Store the files of a folder with a run, in a subfolder; files of the same name are replaced."""
-        with self._surviving(f"store the files of '{folder}'"):
-            self._open().log_artifacts(self._require(run), str(folder), subfolder)
+        with self._surviving(f"store the files of '{folder}'"), local_folder(folder) as files:
+            self._open().log_artifacts(self._require(run), str(files), subfolder)
 
     def register(self, name: str, package: ModelPackage, run: Run) -> str | None:
         """Register a model as pyfunc and call it the champion; the same files are registered once.
@@ -293,7 +294,11 @@ class Tracker:
         """Store a new model with the run's experiment and make it a version of the registered model."""
         client = self._open()
         logged = client.create_logged_model(self._experiment_id, name, source_run_id=run_id)
-        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            local_folder(package.folder) as files,
+            warnings.catch_warnings(),
+        ):
             warnings.filterwarnings("ignore", message=".*input example")  # the signature is given in full
             mlflow.pyfunc.save_model(
                 path=f"{folder}/model",
@@ -301,7 +306,7 @@ class Tracker:
                     logged.artifact_location, run_id, model_uuid=logged.model_id, model_id=logged.model_id
                 ),
                 loader_module=MODEL_LOADER,
-                data_path=str(package.folder),
+                data_path=str(files),
                 signature=_signature(package),
                 pip_requirements=[f"cropray=={__version__}", *_pinned(package.requirements)],
             )

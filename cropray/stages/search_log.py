@@ -1,6 +1,5 @@
 """A search in the tracker while it runs: search → configuration → fold."""
 
-import shutil
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +10,7 @@ from cropray.datasets.manifest import Manifest
 from cropray.search.results import ConfigurationResult, FoldResult, Params, group_by_configuration
 from cropray.search.space import ModelName
 from cropray.settings import dump_yaml
+from cropray.storage import copy_file
 from cropray.tracking import FoldRecord, Run, Tracker
 from cropray.workspace import Workspace
 
@@ -53,8 +53,8 @@ class SearchLog:
             self.tracker.finish(run, configuration.metrics)
         with tempfile.TemporaryDirectory() as folder:
             Path(folder, "config.yaml").write_text(dump_yaml(self.job), encoding="utf-8")
-            shutil.copy(workspace.folds, folder)
-            shutil.copy(workspace.search_result(self.model), folder)
+            for file in (workspace.folds, workspace.search_result(self.model)):
+                copy_file(file, Path(folder, file.name))
             self.tracker.finish(self.search, best.metrics, Path(folder))
 
 

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 from typing import Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from cropray.datasets.points import PointsSettings
 from cropray.datasets.settings import DatasetSettings
@@ -60,6 +61,16 @@ class JobConfig(Settings):
     map: MapSettings = MapSettings()
     report: ReportSettings = ReportSettings()
     cluster: ClusterSettings = ClusterSettings()
+
+    @field_validator("tracking_uri")
+    @classmethod
+    def _no_password(cls, uri: str | None) -> str | None:
+        """Settings are saved beside artefacts and in runs: a password must not be among them."""
+        if uri is not None and urlsplit(uri).password is not None:
+            raise ValueError(
+                "it holds a password; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or PGPASSWORD) instead"
+            )
+        return uri
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:

@@ -48,6 +48,10 @@ def as_location(value: object) -> Location:
         raise ValueError(
             f"'{protocol}://' is not known; a location is a path or one of {sorted(_PROTOCOLS)}://bucket/…"
         )
+    if "@" in rest.split("/")[0]:
+        raise ValueError(
+            f"'{protocol}://…' holds credentials; they belong into the environment or the store's own files"
+        )
     if not rest.strip("/") or ".." in rest.split("/"):
         raise ValueError(f"'{text}' names no bucket, or leaves it by '..'; write {protocol}://bucket/prefix")
     location: UPath = UPath(text.rstrip("/"), **_OPTIONS, **_PROTOCOLS[protocol])

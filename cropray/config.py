@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
@@ -13,6 +14,7 @@ from cropray.parcels.rpg import ParcelSettings
 from cropray.report.settings import ReportSettings
 from cropray.search.space import SearchSettings
 from cropray.settings import Settings
+from cropray.storage import LocationSetting
 from cropray.training.settings import CnnSettings, XgboostSettings
 from cropray.workspace import Workspace
 from cropray.zone_selection.settings import ZoneSelectionSettings
@@ -34,8 +36,8 @@ class JobConfig(Settings):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _-]*$")
     """Name of the dataset and of the tracking experiment."""
-    workspace: Path
-    """Folder that all artefacts are written below."""
+    workspace: LocationSetting
+    """Folder that all artefacts are written below, on a disk or in object storage (`s3://…`, `gs://…`, `az://…`)."""
     seed: int = Field(default=0, ge=0)
     season_start: str = Field(default="2023-01", pattern=r"^\d{4}-(0[1-9]|1[0-2])$")
     """First of the twelve months; a zone table's own column goes before."""
@@ -60,12 +62,15 @@ class JobConfig(Settings):
     report: ReportSettings = ReportSettings()
     cluster: ClusterSettings = ClusterSettings()
 
-    @field_validator("workspace")
+    @field_validator("tracking_uri")
     @classmethod
-    def _no_object_storage(cls, workspace: Path) -> Path:
-        if ":/" in str(workspace):
-            raise ValueError("only local folders can be a workspace in this version")
-        return workspace.absolute()
+    def _no_password(cls, uri: str | None) -> str | None:
+        """Settings are saved beside artefacts and in runs: a password must not be among them."""
+        if uri is not None and urlsplit(uri).password is not None:
+            raise ValueError(
+                "it holds a password; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or PGPASSWORD) instead"
+            )
+        return uri
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -73,6 +78,10 @@ class JobConfig(Settings):
             raise ValueError("'points' replaces 'imagery' and 'parcels'; give one or the other")
         if self.points is not None and "cnn" in self.search.models:
             raise ValueError("'points' have no tiles for the CNN: set search.models to [xgboost]")
+        if not isinstance(self.workspace, Path) and self.tracking_uri is None:
+            raise ValueError(
+                "a workspace in object storage cannot hold MLflow's database: set 'tracking_uri' to a server"
+            )
         if self.points is None and (self.imagery is None or self.parcels is None):
             raise ValueError("'imagery' and 'parcels' are both required (or 'points' instead)")
         return self

@@ -118,7 +118,9 @@ def _explain(error: ValidationError, model: type[BaseModel]) -> str:
         elif item["type"] == "union_tag_invalid":
             lines.append(f"'{where}' cannot be '{item['ctx']['tag']}'; it can be {item['ctx']['expected_tags']}")
         else:
-            lines.append(f"'{where}': {message}" + _seen(item["input"]) if where else message)
+            # What holds a password is not shown, here or in the log.
+            seen = "" if "password" in message or "credentials" in message else _seen(item["input"])
+            lines.append(f"'{where}': {message}{seen}" if where else message)
     return "; ".join(lines)
 
 

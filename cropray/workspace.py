@@ -1,33 +1,33 @@
-"""The workspace: the only place that spells an artefact's path, and how a whole artefact is written.
+"""The workspace: the only place that spells an artefact's path.
 
 Layout under the root (axes and columns of each artefact: `cropray.datasets.schema` and the stage's owner):
 
     zones.parquet  zones.csv  zones.json  zones.png
     acquisition/  composites/  labels/  parcels/  dataset/  search/  models/  evaluation/  maps/  report/
-    mlflow.db  mlartifacts/  configs/  stamps/  logs/  plan.json  timings/
+    spool/  mlflow.db  mlartifacts/  configs/  stamps/  logs/  plan.json  timings/
 """
 
-import contextlib
 import errno
-import hashlib
 import json
-import os
-import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import TypeVar
 
 from cropray.errors import ConfigError, MissingArtefactError
 from cropray.settings import fingerprint
+from cropray.storage import Location, file_hash, relative, remove, require_driver, write_json
+
+LocationT = TypeVar("LocationT", bound=Location)
 
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
     """Paths of all artefacts of one job."""
 
-    root: Path
+    root: Location
 
     def prepare(self) -> None:
         """Create the root and prove that it can be written.
@@ -37,190 +37,205 @@ class Workspace:
         """
         probe = self.root / f".probe-{uuid.uuid4().hex}"
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            probe.touch()
-            probe.unlink()
-        except OSError as error:
-            reason = errno.errorcode.get(error.errno or 0, "unknown")
+            require_driver(self.root)
+            if isinstance(self.root, Path):
+                self.root.mkdir(parents=True, exist_ok=True)
+            probe.write_bytes(b"")
+            remove(probe)
+        except ImportError as error:
+            raise ConfigError(f"workspace '{self.root}': {error}") from None
+        except Exception as error:  # object stores have errors of their own
+            if not isinstance(error, OSError) and isinstance(self.root, Path):
+                raise
             raise ConfigError(
-                f"workspace '{self.root}' cannot be written ({reason}: {error.strerror}); "
-                f"set 'workspace' to a folder that you may write"
+                f"workspace '{self.root}' cannot be written ({_reason(error)}); "
+                f"set 'workspace' to a folder or bucket that you may write"
             ) from None
 
     @property
-    def zones_table(self) -> Path:
+    def zones_table(self) -> Location:
         """GeoParquet zone table."""
         return self.root / "zones.parquet"
 
     @property
-    def chosen_zones(self) -> Path:
+    def chosen_zones(self) -> Location:
         """CSV zone table of the zones that `zone_selection` chose."""
         return self.root / "zones.csv"
 
     @property
-    def zone_reasons(self) -> Path:
+    def zone_reasons(self) -> Location:
         """JSON: by which settings zones were chosen, and why each."""
         return self.root / "zones.json"
 
     @property
-    def zone_picture(self) -> Path:
+    def zone_picture(self) -> Location:
         """PNG map of the chosen zones."""
         return self.root / "zones.png"
 
-    def composite(self, zone_id: str) -> Path:
+    def composite(self, zone_id: str) -> Location:
         """COG uint16 [48, H, W], gap-filled monthly medians."""
         return self.root / "composites" / f"{zone_id}.tif"
 
-    def n_obs(self, zone_id: str) -> Path:
+    def n_obs(self, zone_id: str) -> Location:
         """COG uint8 [12, H, W], clear observations per month before gap filling."""
         return self.root / "composites" / f"{zone_id}.nobs.tif"
 
     @property
-    def acquisition(self) -> Path:
+    def acquisition(self) -> Location:
         """Folder of what a remote service was asked for: listings, months not yet in a composite, accounts."""
         return self.root / "acquisition"
 
-    def listing(self, zone_id: str) -> Path:
+    def listing(self, zone_id: str) -> Location:
         """JSON: the scenes that a remote service has of a zone."""
         return self.acquisition / zone_id / "listing.json"
 
-    def acquired_month(self, zone_id: str, month: str) -> Path:
+    def acquired_month(self, zone_id: str, month: str) -> Location:
         """NPZ of one month `YYYY-MM` of a zone; it goes when the zone's composite is written."""
         return self.acquisition / zone_id / f"{month}.npz"
 
     @property
-    def acquisition_ledger(self) -> Path:
+    def acquisition_ledger(self) -> Location:
         """JSON lines: every unit that was asked for, with tries, errors and reason of failure."""
         return self.acquisition / "ledger.jsonl"
 
     @property
-    def acquisition_runs(self) -> Path:
+    def acquisition_runs(self) -> Location:
         """JSON: requests, bytes and seconds of every run."""
         return self.acquisition / "runs.json"
 
-    def labels(self, zone_id: str) -> Path:
+    def labels(self, zone_id: str) -> Location:
         """GeoTIFF uint8 [1, H, W], class id, 255 = unlabelled."""
         return self.root / "labels" / f"{zone_id}.tif"
 
-    def parcel_index(self, zone_id: str) -> Path:
+    def parcel_index(self, zone_id: str) -> Location:
         """GeoTIFF int32 [1, H, W], row of the zone's parcel table, -1 = no parcel."""
         return self.root / "labels" / f"{zone_id}.parcels.tif"
 
-    def parcels(self, zone_id: str) -> Path:
+    def parcels(self, zone_id: str) -> Location:
         """GeoParquet of the zone's parcels."""
         return self.root / "parcels" / f"{zone_id}.parquet"
 
-    def label_report(self, zone_id: str) -> Path:
+    def label_report(self, zone_id: str) -> Location:
         """JSON: hectares and parcels per code, mapped, excluded and unknown."""
         return self.root / "parcels" / f"{zone_id}.report.json"
 
     @property
-    def coverage(self) -> Path:
+    def coverage(self) -> Location:
         """JSON: what became of the declared parcels, in all, by region and by zone."""
         return self.root / "parcels" / "coverage.json"
 
     @property
-    def parcel_extract(self) -> Path:
+    def parcel_extract(self) -> Location:
         """GeoPackage of the parcels near the zones, while `labels` reads a register without spatial index."""
         return self.root / "parcels" / ".extract.gpkg"
 
     @property
-    def dataset(self) -> Path:
+    def dataset(self) -> Location:
         """Folder of the dataset."""
         return self.root / "dataset"
 
-    def pixels(self, zone_id: str) -> Path:
+    def pixels(self, zone_id: str) -> Location:
         """Folder of one zone's pixel table."""
         return self.dataset / "pixels" / f"zone_id={zone_id}"
 
-    def tiles(self, zone_id: str) -> Path:
+    def tiles(self, zone_id: str) -> Location:
         """Folder of one zone's tile shards."""
         return self.dataset / "tiles" / f"zone_id={zone_id}"
 
     @property
-    def manifest(self) -> Path:
+    def manifest(self) -> Location:
         """The dataset's manifest, JSON."""
         return self.dataset / "manifest.json"
 
     @property
-    def folds(self) -> Path:
+    def folds(self) -> Location:
         """Fold table, CSV `zone_id,region,split,fold`."""
         return self.dataset / "folds.csv"
 
     @property
-    def pictures(self) -> Path:
+    def pictures(self) -> Location:
         """Folder of the pictures of the dataset."""
         return self.dataset / "pictures"
 
-    def zone_pictures(self, zone_id: str) -> Path:
+    def zone_pictures(self, zone_id: str) -> Location:
         """Folder of one zone's films, observation maps and summary (`summary.npz`: profiles and observations)."""
         return self.pictures / "zones" / zone_id
 
-    def unit(self, model: str, unit: str) -> Path:
+    def unit_progress(self, model: str, unit: str) -> Location:
+        """File of a unit that is being fitted: where it goes on after its process was lost."""
+        return self.root / "search" / model / "progress" / unit
+
+    def unit(self, model: str, unit: str) -> Location:
         """Folder of one finished (configuration, fold) of a search."""
         return self.root / "search" / model / unit
 
-    def search_result(self, model: str) -> Path:
+    def search_result(self, model: str) -> Location:
         """JSON: every configuration's scores and the winner."""
         return self.root / "search" / f"{model}.json"
 
-    def model(self, model: str) -> Path:
+    def model(self, model: str) -> Location:
         """Folder of the refitted winner: weights and card."""
         return self.root / "models" / model
 
-    def evaluation(self, model: str) -> Path:
+    def evaluation(self, model: str) -> Location:
         """Folder of the test cube, scores and tables."""
         return self.root / "evaluation" / model
 
-    def map(self, model: str, zone_id: str) -> Path:
+    def map(self, model: str, zone_id: str) -> Location:
         """COG [4, H, W]: class, confidence, second class, n_clear."""
         return self.root / "maps" / model / f"{zone_id}.tif"
 
-    def map_preview(self, model: str, zone_id: str) -> Path:
+    def map_preview(self, model: str, zone_id: str) -> Location:
         """PNG of a map beside the labels."""
         return self.root / "maps" / model / f"{zone_id}.png"
 
-    def mapped_parcels(self, model: str, zone_id: str) -> Path:
+    def mapped_parcels(self, model: str, zone_id: str) -> Location:
         """GeoParquet: the zone's parcels with the predicted crop."""
         return self.root / "maps" / model / f"{zone_id}.parcels.parquet"
 
     @property
-    def report(self) -> Path:
+    def report(self) -> Location:
         """Folder of the HTML report."""
         return self.root / "report"
 
     @property
     def mlflow_database(self) -> Path:
-        """SQLite store of the tracking runs."""
-        return self.root / "mlflow.db"
+        """SQLite store of the tracking runs; only a workspace on a disk has one."""
+        return self._folder / "mlflow.db"
 
     @property
     def mlflow_artifacts(self) -> Path:
-        """Folder of the tracking artifacts."""
-        return self.root / "mlartifacts"
+        """Folder of the tracking artifacts; only a workspace on a disk has one."""
+        return self._folder / "mlartifacts"
 
-    def config(self, stage: str) -> Path:
+    @property
+    def _folder(self) -> Path:
+        if not isinstance(self.root, Path):
+            raise ConfigError(f"workspace '{self.root}' cannot hold a database; set tracking_uri to an MLflow server")
+        return self.root
+
+    def config(self, stage: str) -> Location:
         """The resolved config with which a stage last ran."""
         return self.root / "configs" / f"{stage}.yaml"
 
-    def log(self, stage: str) -> Path:
+    def log(self, stage: str) -> Location:
         """Log file of a stage."""
         return self.root / "logs" / f"{stage}.log"
 
     @property
-    def plan(self) -> Path:
+    def plan(self) -> Location:
         """JSON: what the job was planned to take."""
         return self.root / "plan.json"
 
-    def timing(self, stage: str) -> Path:
+    def timing(self, stage: str) -> Location:
         """JSON: seconds of each run of a stage, and what it made."""
         return self.root / "timings" / f"{stage}.json"
 
-    def stamp(self, stage: str, unit: str) -> Path:
+    def stamp(self, stage: str, unit: str) -> Location:
         """Fingerprint of what an artefact was made from."""
         return self.root / "stamps" / stage / f"{unit}.json"
 
-    def is_current(self, stage: str, unit: str, inputs: str, outputs: Iterable[Path]) -> bool:
+    def is_current(self, stage: str, unit: str, inputs: str, outputs: Iterable[Location]) -> bool:
         """Whether all outputs stand and were made from exactly these inputs."""
         try:
             stamp = json.loads(self.stamp(stage, unit).read_text(encoding="utf-8"))
@@ -234,10 +249,16 @@ class Workspace:
 
     def mark_stale(self, stage: str, unit: str) -> None:
         """Forget what an artefact was made from, before it is made again: a failure may replace a part of it."""
-        self.stamp(stage, unit).unlink(missing_ok=True)
+        remove(self.stamp(stage, unit))
 
 
-def require(path: Path, made_by: str) -> Path:
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno and error.strerror:
+        return f"{errno.errorcode.get(error.errno, 'unknown')}: {error.strerror}"
+    return f"{type(error).__name__}: {error}"
+
+
+def require(path: LocationT, made_by: str) -> LocationT:
     """The path of an artefact that an earlier stage wrote.
 
     Raises:
@@ -246,53 +267,6 @@ def require(path: Path, made_by: str) -> Path:
     if not path.exists():
         raise MissingArtefactError(f"'{path}' does not exist; run `cropray {made_by} CONFIG.yaml` first")
     return path
-
-
-@contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`; it takes its place when the block ends well, and is removed otherwise."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex}{path.suffix}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside `path`; it replaces `path` when the block ends well, and is removed otherwise."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    old = temporary.with_name(f"{temporary.name}.old")  # moved aside first: deleting in place would show half a folder
-    temporary.mkdir()
-    try:
-        yield temporary
-        with contextlib.suppress(FileNotFoundError):
-            os.replace(path, old)
-        os.replace(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write a JSON file whole."""
-    with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def file_hash(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def folder_hash(path: Path) -> str:
-    """SHA-256 over the names and bytes of all files below a folder."""
-    files = sorted(file for file in path.rglob("*") if file.is_file())
-    return fingerprint([[str(file.relative_to(path)), file_hash(file)] for file in files])
 
 
 def code_hash(*names: str) -> str:
@@ -308,4 +282,4 @@ def code_hash(*names: str) -> str:
         if not found:
             raise ValueError(f"cropray has no module or package '{name}' whose code could be hashed")
         files += found
-    return fingerprint([[str(file.relative_to(root)), file_hash(file)] for file in sorted(files)])
+    return fingerprint([[relative(file, root), file_hash(file)] for file in sorted(files)])

@@ -56,12 +56,23 @@ def test_missing_config(capsys, tmp_path):
         ("search.xgboost.n_estimators=[0]", "greater than 0"),
         ("zones=[nowhere-9]", "zones ['nowhere-9'] are not in the zone table"),
         ("season_start=2023-13", "season_start"),
-        ("workspace=s3://bucket/run", "only local folders"),
+        ("workspace=s3://bucket/run", "set 'tracking_uri' to a server"),
+        ("workspace=ftp://host/run", "'ftp://' is not known"),
         ("parcels=null", "'imagery' and 'parcels' are both required"),
     ],
 )
 def test_refused_setting(capsys, landscape, tmp_path, override, expected):
     assert expected in refusal(capsys, "zones", job(landscape, tmp_path / "work"), tmp_path, override)
+
+
+@pytest.mark.parametrize(
+    "override", ["tracking_uri=https://user:hunter2@mlflow.example", "workspace=s3://key:hunter2@bucket/run"]
+)
+def test_passwords_are_refused_and_not_repeated(capsys, landscape, tmp_path, override):
+    error = refusal(capsys, "zones", job(landscape, tmp_path / "work"), tmp_path, override)
+    assert "password" in error or "credentials" in error
+    assert "hunter2" not in error
+    assert not (tmp_path / "work").exists()
 
 
 def test_workspace_that_cannot_be_written(capsys, landscape, tmp_path):

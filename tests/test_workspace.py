@@ -6,16 +6,8 @@ from pathlib import Path
 import pytest
 
 from cropray.errors import ConfigError, MissingArtefactError
-from cropray.workspace import (
-    Workspace,
-    code_hash,
-    file_hash,
-    folder_hash,
-    require,
-    whole_file,
-    whole_folder,
-    write_json,
-)
+from cropray.storage import file_hash, folder_hash, whole_file, whole_folder, write_json
+from cropray.workspace import Workspace, code_hash, require
 
 
 def write_half(path):

@@ -10,14 +10,15 @@ from cropray.bands import NODATA
 from cropray.datasets.manifest import BandSums, ZoneEntry
 from cropray.datasets.pixels import pixel_table
 from cropray.datasets.separation import Trim, trim_labels
-from cropray.datasets.storage import write_tiles
+from cropray.datasets.storage import shard_hashes, write_tiles
 from cropray.datasets.tiles import ZoneArrays, cut_tiles
 from cropray.errors import InputError
 from cropray.imagery.composites import read_composite, read_n_obs
 from cropray.legend import IGNORE
 from cropray.parcels.labels import read_labels, read_parcel_index
 from cropray.parcels.tables import read_parcel_ids
-from cropray.workspace import Workspace, file_hash, require, whole_folder
+from cropray.storage import relative, whole_folder
+from cropray.workspace import Workspace, require
 from cropray.zones import Zone
 
 
@@ -87,10 +88,13 @@ def build_zone(job: ZoneJob) -> ZoneEntry:
             f"take the zone out of the table or lower dataset.buffer_m"
         )
     tiles = cut_tiles(arrays, job.tile_size)
-    with whole_folder(workspace.pixels(zone.zone_id)) as folder:
+    pixels_folder, tiles_folder = workspace.pixels(zone.zone_id), workspace.tiles(zone.zone_id)
+    with whole_folder(pixels_folder) as folder:
         pq.write_table(table, folder / "part-0.parquet", compression="zstd")
-    with whole_folder(workspace.tiles(zone.zone_id)) as folder:
+        files = shard_hashes(folder, relative(pixels_folder, workspace.dataset))
+    with whole_folder(tiles_folder) as folder:
         write_tiles(tiles, zone, folder)
+        files |= shard_hashes(folder, relative(tiles_folder, workspace.dataset))
     ids_and_counts = zip(*np.unique(labels[labels != IGNORE], return_counts=True), strict=True)
     return ZoneEntry(
         zone_id=zone.zone_id,
@@ -101,7 +105,7 @@ def build_zone(job: ZoneJob) -> ZoneEntry:
         n_trimmed=n_trimmed,
         n_tiles=len(tiles.row),
         sums=band_sums(arrays),
-        files=_hashes(workspace, zone.zone_id),
+        files=files,
     )
 
 
@@ -114,8 +118,3 @@ def band_sums(zone: ZoneArrays) -> BandSums:
         tuple(float(values.sum()) for values in seen),
         tuple(float(np.square(values).sum()) for values in seen),
     )
-
-
-def _hashes(workspace: Workspace, zone_id: str) -> dict[str, str]:
-    files = [*workspace.pixels(zone_id).glob("*.parquet"), *workspace.tiles(zone_id).glob("*.parquet")]
-    return {str(file.relative_to(workspace.dataset)): file_hash(file) for file in sorted(files)}

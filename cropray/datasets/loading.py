@@ -1,7 +1,6 @@
 """Reading a dataset with Ray Data: once, into the object store, where all trials of all nodes share it."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
@@ -14,6 +13,7 @@ from cropray.bands import FEATURE_COLUMNS
 from cropray.datasets.storage import tiles_from_table
 from cropray.datasets.tiles import Tiles
 from cropray.errors import SchemaError
+from cropray.storage import Location, arrow_path, files_below
 from cropray.workspace import Workspace, require
 
 # A Ray Data read asks for a whole CPU by default; beside drivers that hold the CPUs it would wait for ever.
@@ -41,11 +41,19 @@ def load_tiles(workspace: Workspace, zone_ids: Sequence[str]) -> dict[str, "ray.
     return {zone: _as_tiles.remote(table) for zone, table in tables.items()}
 
 
-def _load(folders: dict[str, Path], columns: Sequence[str]) -> dict[str, "ray.ObjectRef[pa.Table]"]:
-    files = [str(file) for folder in folders.values() for file in sorted(require(folder, "dataset").glob("*.parquet"))]
+def _load(folders: dict[str, Location], columns: Sequence[str]) -> dict[str, "ray.ObjectRef[pa.Table]"]:
+    files = [
+        f for folder in folders.values() for f in files_below(require(folder, "dataset")) if f.suffix == ".parquet"
+    ]
+    filesystem, _ = arrow_path(files[0])
     try:
         dataset = ray.data.read_parquet(
-            files, columns=["zone_id", *columns], partitioning=None, override_num_blocks=len(files), num_cpus=READ_CPUS
+            [arrow_path(file)[1] for file in files],
+            filesystem=filesystem,
+            columns=["zone_id", *columns],
+            partitioning=None,
+            override_num_blocks=len(files),
+            num_cpus=READ_CPUS,
         )
         blocks = dataset.to_arrow_refs()
         parts: dict[str, list[ray.ObjectRef[pa.Table]]] = {zone: [] for zone in folders}
@@ -60,12 +68,13 @@ def _load(folders: dict[str, Path], columns: Sequence[str]) -> dict[str, "ray.Ob
     return {zone: _one_table.remote(zone, list(columns), *blocks) for zone, blocks in parts.items()}
 
 
-def _damaged(files: Sequence[str]) -> str:
+def _damaged(files: Sequence[Location]) -> str:
     """The shards that cannot be opened: Ray Data does not say which one stopped it."""
     found = []
     for file in files:
         try:
-            pq.ParquetFile(file).read()
+            with file.open("rb") as stream:
+                pq.ParquetFile(stream).read()
         except (OSError, pa.ArrowException):
             found.append(f"shard '{file}'")
     return ", ".join(found)

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +13,7 @@ from cropray.datasets.schema import SCHEMA_VERSION, check_version
 from cropray.errors import MissingArtefactError, SchemaError
 from cropray.legend import IGNORE, CropClass
 from cropray.settings import fingerprint
-from cropray.workspace import write_json
+from cropray.storage import Location, write_json
 from cropray.zones import Split
 
 
@@ -151,12 +150,12 @@ def classes_only_in_test(zones: Sequence[ZoneEntry]) -> dict[str, int]:
     return only
 
 
-def save_manifest(manifest: Manifest, path: Path) -> None:
+def save_manifest(manifest: Manifest, path: Location) -> None:
     """Write the manifest whole."""
     write_json(path, _to_json(manifest))
 
 
-def load_manifest(path: Path) -> Manifest:
+def load_manifest(path: Location) -> Manifest:
     """Read a manifest.
 
     Raises:

@@ -13,11 +13,13 @@ import pyarrow.parquet as pq
 from cropray.bands import FEATURE_COLUMNS, N_BANDS, N_MONTHS, NODATA
 from cropray.datasets.manifest import BandSums, ZoneEntry
 from cropray.datasets.schema import POINT_PARCEL, pixel_schema
+from cropray.datasets.storage import shard_hashes
 from cropray.errors import InputError, LeakageError
 from cropray.folds import make_folds
 from cropray.legend import MAX_CLASSES, Legend, legend_from_names
 from cropray.settings import Settings
-from cropray.workspace import Workspace, file_hash, whole_folder
+from cropray.storage import local_folder, relative, whole_folder
+from cropray.workspace import Workspace
 from cropray.zones import SPLITS, is_zone_id
 
 TEXT_COLUMNS: Final = ("zone_id", "region", "split", "label")
@@ -257,5 +259,6 @@ def _first(rows: pa.Table, column: str) -> str:
 
 
 def _hashes(workspace: Workspace, zone_id: str) -> dict[str, str]:
-    files = sorted(workspace.pixels(zone_id).glob("*.parquet"))
-    return {str(file.relative_to(workspace.dataset)): file_hash(file) for file in files}
+    folder = workspace.pixels(zone_id)
+    with local_folder(folder) as files:
+        return shard_hashes(files, relative(folder, workspace.dataset))

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from cropray.datasets.schema import pixel_schema, tile_schema
 from cropray.datasets.tiles import Tiles
 from cropray.errors import SchemaError
+from cropray.storage import Location, file_hash, files_below
 from cropray.workspace import Workspace, require
 from cropray.zones import Zone
 
@@ -37,6 +38,11 @@ def write_tiles(tiles: Tiles, zone: Zone, folder: Path) -> None:
         }
         table = pa.table([columns[name] for name in schema.names], schema=schema)
         pq.write_table(table, folder / f"shard-{number:04d}.parquet", compression="zstd")
+
+
+def shard_hashes(folder: Path, prefix: str) -> dict[str, str]:
+    """`prefix/file name` → SHA-256 of each shard in a folder."""
+    return {f"{prefix}/{file.name}": file_hash(file) for file in sorted(folder.glob("*.parquet"))}
 
 
 def read_pixels(workspace: Workspace, zone_id: str) -> pa.Table:
@@ -77,14 +83,15 @@ def _tensor(table: pa.Table, name: str) -> npt.NDArray[Any]:
     return array
 
 
-def _read(folder: Path, schema: pa.Schema) -> pa.Table:
-    files = sorted(require(folder, "dataset").glob("*.parquet"))
+def _read(folder: Location, schema: pa.Schema) -> pa.Table:
+    files = [file for file in files_below(require(folder, "dataset")) if file.suffix == ".parquet"]
     return pa.concat_tables([_read_file(file, schema) for file in files]) if files else schema.empty_table()
 
 
-def _read_file(file: Path, schema: pa.Schema) -> pa.Table:
+def _read_file(file: Location, schema: pa.Schema) -> pa.Table:
     try:
-        table = pq.ParquetFile(file).read(columns=schema.names)
+        with file.open("rb") as stream:
+            table = pq.ParquetFile(stream).read(columns=schema.names)
     except (OSError, pa.ArrowException) as error:
         raise SchemaError(f"shard '{file}' cannot be read ({error}); run `cropray dataset CONFIG.yaml` again") from None
     if table.schema.names != schema.names or table.schema.types != schema.types:

@@ -1,6 +1,5 @@
 """Composite rasters on disk: 48 bands `B02_01` … `B08_12`, and 12 bands of observation counts."""
 
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -11,7 +10,8 @@ import rasterio.errors
 from cropray.bands import BAND_IDS, FEATURE_COLUMNS, N_BANDS, N_MONTHS, NODATA
 from cropray.errors import SchemaError
 from cropray.grid import Grid
-from cropray.workspace import require, whole_file
+from cropray.storage import Location, local_file, whole_file
+from cropray.workspace import require
 
 N_OBS_BANDS: Final = tuple(f"n_obs_{month:02d}" for month in range(1, N_MONTHS + 1))
 # Deflate level 1: twice as fast as 6 and, with differences between neighbours (predictor 2), as small.
@@ -21,7 +21,7 @@ _COG_OPTIONS: Final = {
 }  # fmt: skip
 
 
-def write_composite(path: Path, composite: npt.NDArray[np.uint16], grid: Grid) -> None:
+def write_composite(path: Location, composite: npt.NDArray[np.uint16], grid: Grid) -> None:
     """Write [T, C, H, W] uint16 monthly medians whole, as a COG with band-major bands; 0 is no data."""
     if composite.shape != (N_MONTHS, N_BANDS, *grid.shape):
         raise ValueError(f"a composite of this grid is {(N_MONTHS, N_BANDS, *grid.shape)}; got {composite.shape}")
@@ -29,14 +29,14 @@ def write_composite(path: Path, composite: npt.NDArray[np.uint16], grid: Grid) -
     _write_cog(path, band_major, grid, FEATURE_COLUMNS, nodata=NODATA)
 
 
-def write_n_obs(path: Path, n_obs: npt.NDArray[np.uint8], grid: Grid) -> None:
+def write_n_obs(path: Location, n_obs: npt.NDArray[np.uint8], grid: Grid) -> None:
     """Write [T, H, W] uint8 counts of clear observations whole, as a COG."""
     if n_obs.shape != (N_MONTHS, *grid.shape):
         raise ValueError(f"counts of this grid are {(N_MONTHS, *grid.shape)}; got {n_obs.shape}")
     _write_cog(path, n_obs, grid, N_OBS_BANDS, nodata=None)
 
 
-def read_composite(path: Path) -> npt.NDArray[np.uint16]:
+def read_composite(path: Location) -> npt.NDArray[np.uint16]:
     """Monthly medians [T, C, H, W] uint16, gap-filled; 0 is no data.
 
     Raises:
@@ -47,7 +47,7 @@ def read_composite(path: Path) -> npt.NDArray[np.uint16]:
     return np.ascontiguousarray(band_major.reshape(len(BAND_IDS), N_MONTHS, *band_major.shape[1:]).swapaxes(0, 1))
 
 
-def read_n_obs(path: Path) -> npt.NDArray[np.uint8]:
+def read_n_obs(path: Location) -> npt.NDArray[np.uint8]:
     """Clear observations per month before gap filling, [T, H, W] uint8.
 
     Raises:
@@ -58,7 +58,7 @@ def read_n_obs(path: Path) -> npt.NDArray[np.uint8]:
     return counts
 
 
-def _write_cog(path: Path, bands: npt.NDArray[Any], grid: Grid, names: tuple[str, ...], nodata: int | None) -> None:
+def _write_cog(path: Location, bands: npt.NDArray[Any], grid: Grid, names: tuple[str, ...], nodata: int | None) -> None:
     profile = {
         "dtype": bands.dtype, "count": len(bands), "height": grid.height, "width": grid.width, "nodata": nodata,
         "crs": f"EPSG:{grid.epsg}", "transform": rasterio.Affine(*grid.transform),
@@ -68,9 +68,9 @@ def _write_cog(path: Path, bands: npt.NDArray[Any], grid: Grid, names: tuple[str
         dataset.descriptions = names
 
 
-def _read(path: Path, dtype: str, names: tuple[str, ...]) -> npt.NDArray[Any]:
+def _read(path: Location, dtype: str, names: tuple[str, ...]) -> npt.NDArray[Any]:
     try:
-        with rasterio.open(require(path, "acquire")) as dataset:
+        with local_file(require(path, "acquire")) as file, rasterio.open(file) as dataset:
             if dataset.descriptions != names or set(dataset.dtypes) != {dtype}:
                 raise SchemaError(
                     f"'{path}' has {dataset.count} {dataset.dtypes[0]} bands {dataset.descriptions[:2]}…; it needs "

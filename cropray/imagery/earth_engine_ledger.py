@@ -7,7 +7,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from cropray.workspace import Workspace, write_json
+from cropray.storage import append_line, write_json
+from cropray.workspace import Workspace
 
 LISTING = "listing"
 
@@ -111,10 +112,7 @@ class RunAccount:
 
 def append_outcome(workspace: Workspace, outcome: UnitOutcome) -> None:
     """Add a line to the ledger. One process writes it."""
-    path = workspace.acquisition_ledger
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(outcome.to_record(), ensure_ascii=False) + "\n")
+    append_line(workspace.acquisition_ledger, json.dumps(outcome.to_record(), ensure_ascii=False))
 
 
 def read_ledger(workspace: Workspace) -> list[dict[str, Any]]:

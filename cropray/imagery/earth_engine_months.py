@@ -7,7 +7,6 @@ that an interrupted run goes on where it stood.
 import datetime as dt
 import json
 import re
-import shutil
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +24,8 @@ from cropray.imagery.composite import MAX_SCENES
 from cropray.imagery.earth_engine_settings import EarthEngineSettings
 from cropray.imagery.scenes import Scene, Season
 from cropray.settings import fingerprint
-from cropray.workspace import Workspace, whole_file, write_json
+from cropray.storage import local_file, remove, whole_file, write_json
+from cropray.workspace import Workspace
 from cropray.zones import Zone
 
 RECIPE: Final = 1  # of the expression that is sent; another recipe makes every month stale, and costs its quota again
@@ -150,7 +150,7 @@ def has_month(workspace: Workspace, unit: MonthUnit) -> bool:
 
 def _read_month(workspace: Workspace, unit: MonthUnit) -> MonthPixels | None:
     try:
-        with np.load(workspace.acquired_month(unit.zone_id, unit.month)) as file:
+        with local_file(workspace.acquired_month(unit.zone_id, unit.month)) as path, np.load(path) as file:
             if str(file["key"]) != unit.key():
                 return None
             return MonthPixels(file["median"], file["n_obs"])  # reading checks each member's CRC
@@ -181,18 +181,20 @@ def assemble_zone(workspace: Workspace, zone: Zone, season: Season, units: Seque
 def drop_months(workspace: Workspace, zone_id: str) -> None:
     """Remove the months of a zone whose composite is written and recorded."""
     for path in workspace.listing(zone_id).parent.glob("*.npz"):
-        path.unlink(missing_ok=True)
+        remove(path)
 
 
 def forget_zone(workspace: Workspace, zone_id: str) -> None:
     """Remove what came of a zone: it is wanted again from the service."""
-    shutil.rmtree(workspace.listing(zone_id).parent, ignore_errors=True)
+    remove(workspace.listing(zone_id).parent)
 
 
 def remove_leftovers(workspace: Workspace, zone_id: str) -> None:
     """Remove the temporary files of a zone that a killed run left behind."""
-    left: list[Path] = [*workspace.listing(zone_id).parent.glob(".*")]
+    if not isinstance(workspace.root, Path):
+        return  # an object appears whole, under its own name
+    left = [*workspace.listing(zone_id).parent.glob(".*")]
     for path in (workspace.composite(zone_id), workspace.n_obs(zone_id)):
         left += path.parent.glob(f".{path.stem}.*{path.suffix}")
-    for path in left:
-        path.unlink(missing_ok=True)
+    for file in left:
+        file.unlink(missing_ok=True)

@@ -31,7 +31,8 @@ from cropray.landscape.settings import LandscapeSettings
 from cropray.landscape.sky import acquisition_times
 from cropray.landscape.worldcover import draw_worldcover
 from cropray.settings import fingerprint
-from cropray.workspace import code_hash, whole_folder, write_json
+from cropray.storage import whole_folder, write_json
+from cropray.workspace import code_hash
 from cropray.zones import Zone, bundled_zones, write_zones
 
 Progress = Callable[[str, int, int], None]

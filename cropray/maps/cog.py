@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -15,14 +14,17 @@ from cropray.errors import SchemaError
 from cropray.grid import Grid
 from cropray.legend import CropClass
 from cropray.maps.predict import MAP_NODATA, ZoneMap
-from cropray.workspace import require, whole_file
+from cropray.storage import Location, local_file, whole_file
+from cropray.workspace import require
 
 BANDS: Final = ("class", "confidence", "second_class", "n_clear")
 CLASSES_TAG: Final = "CROPRAY_CLASSES"  # JSON: class id → name, label and colour
 VERSION_TAG: Final = "CROPRAY_VERSION"
 
 
-def write_map(path: Path, zone_map: ZoneMap, grid: Grid, classes: Sequence[CropClass], tags: Mapping[str, str]) -> None:
+def write_map(
+    path: Location, zone_map: ZoneMap, grid: Grid, classes: Sequence[CropClass], tags: Mapping[str, str]
+) -> None:
     """Write a map whole: bands class, confidence, second_class, n_clear, uint8, 255 = no data.
 
     Args:
@@ -52,7 +54,7 @@ def write_map(path: Path, zone_map: ZoneMap, grid: Grid, classes: Sequence[CropC
         dataset.update_tags(**{VERSION_TAG: __version__, CLASSES_TAG: json.dumps(names, ensure_ascii=False)}, **tags)
 
 
-def read_map(path: Path) -> ZoneMap:
+def read_map(path: Location) -> ZoneMap:
     """Read what `write_map` wrote.
 
     Raises:
@@ -60,7 +62,7 @@ def read_map(path: Path) -> ZoneMap:
         SchemaError: it is damaged, or no map.
     """
     try:
-        with rasterio.open(require(path, "map")) as dataset:
+        with local_file(require(path, "map")) as file, rasterio.open(file) as dataset:
             if dataset.descriptions != BANDS:
                 raise SchemaError(
                     f"'{path}' has the bands {dataset.descriptions}, a map has {BANDS}; map the zone again"

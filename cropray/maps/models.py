@@ -14,6 +14,7 @@ from cropray.bands import N_BANDS, N_FEATURES, N_MONTHS
 from cropray.errors import MissingArtefactError, SchemaError
 from cropray.legend import CropClass
 from cropray.models.crop_net import receptive
+from cropray.storage import Location, local_folder
 from cropray.training.checkpoint import CARD_FILE, CnnCheckpoint, load_checkpoint
 from cropray.training.xgboost_model import load_booster, predict_proba, read_card
 
@@ -145,7 +146,7 @@ class TreeModel:
         return predict_proba(self.booster, np.ascontiguousarray(x))
 
 
-def load_model(folder: Path, device: str = "cpu") -> CropModel:
+def load_model(folder: Location, device: str = "cpu") -> CropModel:
     """Read a model folder that training has written.
 
     Args:
@@ -162,10 +163,11 @@ def load_model(folder: Path, device: str = "cpu") -> CropModel:
             f"the model in '{folder}' is of kind {kind!r}, this cropray knows {sorted(_LOADERS)}; "
             f"use the cropray version that trained it, or train it again"
         )
-    return _LOADERS[kind](folder, device)
+    with local_folder(folder) as files:
+        return _LOADERS[kind](files, device)
 
 
-def _kind(folder: Path) -> Any:
+def _kind(folder: Location) -> Any:
     try:
         return json.loads((folder / CARD_FILE).read_text(encoding="utf-8")).get("kind")
     except FileNotFoundError:

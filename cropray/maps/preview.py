@@ -1,7 +1,6 @@
 """A picture of a map: the image, the labels, the predicted classes and how sure the model is."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import matplotlib as mpl
@@ -14,7 +13,7 @@ from matplotlib.patches import Patch
 from cropray.bands import BAND_IDS
 from cropray.legend import IGNORE, CropClass
 from cropray.maps.predict import ZoneMap
-from cropray.workspace import whole_file
+from cropray.storage import Location, whole_file
 
 DPI: Final = 160
 _RED_GREEN_BLUE: Final = tuple(BAND_IDS.index(band) for band in ("B04", "B03", "B02"))
@@ -52,7 +51,7 @@ class PreviewData:
     """Legend classes that occur in labels or map."""
 
 
-def draw_preview(data: PreviewData, path: Path) -> None:
+def draw_preview(data: PreviewData, path: Location) -> None:
     """Write the picture whole, as PNG: image, labels, prediction and confidence beside each other."""
     predicted = data.zone_map.class_id
     panels = [("Image, natural colours", natural_colours(data.composite, data.n_obs))]

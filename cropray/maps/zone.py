@@ -14,7 +14,8 @@ from cropray.maps.predict import Bytes, predict_zone
 from cropray.maps.preview import PreviewData, draw_preview
 from cropray.maps.settings import MapSettings
 from cropray.parcels.labels import read_labels, read_parcel_index
-from cropray.workspace import Workspace, whole_file
+from cropray.storage import local_file, whole_file
+from cropray.workspace import Workspace
 from cropray.zones import Zone
 
 
@@ -69,7 +70,8 @@ def map_zone(model: CropModel, zone: Zone, job: MapJob) -> MappedZone:
 def _map_parcels(zone_id: str, class_id: Bytes, job: MapJob) -> int:
     """Write the zone's parcels with their predicted crop; the number that have one."""
     workspace = job.workspace
-    parcels = gpd.read_parquet(workspace.parcels(zone_id))
+    with local_file(workspace.parcels(zone_id)) as path:
+        parcels = gpd.read_parquet(path)
     index = read_parcel_index(workspace.parcel_index(zone_id))
     mapped = vote(parcels, index, class_id, job.legend.classes)
     with whole_file(workspace.mapped_parcels(job.model_name, zone_id)) as temporary:

@@ -14,7 +14,8 @@ from cropray.legend import IGNORE, Legend
 from cropray.parcels.rasterize import NO_PARCEL, rasterize_parcels
 from cropray.parcels.report import LabelReport, tally_labels
 from cropray.parcels.rpg import ParcelSettings, describe_extent, read_parcels
-from cropray.workspace import Workspace, require, whole_file, write_json
+from cropray.storage import Location, local_file, whole_file, write_json
+from cropray.workspace import Workspace, require
 from cropray.zones import Zone
 
 
@@ -60,7 +61,7 @@ def label_zone(
     return report
 
 
-def read_labels(path: Path) -> npt.NDArray[np.uint8]:
+def read_labels(path: Location) -> npt.NDArray[np.uint8]:
     """Class ids [H, W] uint8, 255 = unlabelled.
 
     Raises:
@@ -71,7 +72,7 @@ def read_labels(path: Path) -> npt.NDArray[np.uint8]:
     return labels
 
 
-def read_parcel_index(path: Path) -> npt.NDArray[np.int32]:
+def read_parcel_index(path: Location) -> npt.NDArray[np.int32]:
     """Rows of the zone's parcel table [H, W] int32, -1 = no parcel.
 
     Raises:
@@ -97,7 +98,7 @@ def _require_usable(settings: ParcelSettings, report: LabelReport) -> None:
         )
 
 
-def _write_raster(path: Path, values: npt.NDArray[Any], grid: Grid, nodata: int, name: str) -> None:
+def _write_raster(path: Location, values: npt.NDArray[Any], grid: Grid, nodata: int, name: str) -> None:
     profile = {
         "driver": "GTiff", "dtype": values.dtype, "count": 1, "height": grid.height, "width": grid.width,
         "crs": f"EPSG:{grid.epsg}", "transform": rasterio.Affine(*grid.transform), "nodata": nodata,
@@ -108,9 +109,9 @@ def _write_raster(path: Path, values: npt.NDArray[Any], grid: Grid, nodata: int,
         dataset.set_band_description(1, name)
 
 
-def _read_raster(path: Path, dtype: str) -> npt.NDArray[Any]:
+def _read_raster(path: Location, dtype: str) -> npt.NDArray[Any]:
     try:
-        with rasterio.open(require(path, "labels")) as dataset:
+        with local_file(require(path, "labels")) as file, rasterio.open(file) as dataset:
             if dataset.count != 1 or dataset.dtypes[0] != dtype:
                 raise SchemaError(
                     f"'{path}' has {dataset.count} {dataset.dtypes[0]} bands; it needs one {dtype} band: "

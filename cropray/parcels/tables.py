@@ -1,17 +1,17 @@
 """Reading what `label_zone` wrote beside the rasters."""
 
 import json
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cropray.errors import SchemaError
 from cropray.parcels.report import CodeTally, LabelReport
+from cropray.storage import Location, local_file
 from cropray.workspace import require
 
 
-def read_parcel_ids(path: Path) -> tuple[str, ...]:
+def read_parcel_ids(path: Location) -> tuple[str, ...]:
     """Id of each row of a zone's parcel table: element i belongs to index i of the parcel raster.
 
     Raises:
@@ -20,12 +20,13 @@ def read_parcel_ids(path: Path) -> tuple[str, ...]:
     """
     require(path, "labels")
     try:
-        return tuple(pq.read_table(path, columns=["parcel_id"])["parcel_id"].to_pylist())
+        with local_file(path) as file:
+            return tuple(pq.read_table(file, columns=["parcel_id"])["parcel_id"].to_pylist())
     except (OSError, pa.ArrowException) as error:
         raise SchemaError(f"parcel table '{path}' cannot be read ({error}); run `cropray labels` again") from None
 
 
-def read_label_report(path: Path) -> LabelReport:
+def read_label_report(path: Location) -> LabelReport:
     """The report of one zone.
 
     Raises:

@@ -1,7 +1,6 @@
 """Pictures of the data and of single classes: how much there is, and how well it is known."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -13,6 +12,7 @@ from cropray.metrics import Counts
 from cropray.report.drawing import INK, LINE, MODEL_COLOURS, MUTED, compact, picture
 from cropray.report.results import ModelResult, ReportInputs
 from cropray.report.tables import ClassRow, class_rows
+from cropray.storage import Location
 
 _ROW_IN: Final = 0.24  # inches per class in charts with one row per class
 _CELL_IN: Final = 0.34  # inches per class in the confusion matrix
@@ -21,7 +21,7 @@ _SHOWN_SHARE: Final = 0.005  # smallest share of a true class that is written in
 _DARK_CELL: Final = 0.55  # shares above this are written in white
 
 
-def draw_class_distribution(inputs: ReportInputs, path: Path) -> None:
+def draw_class_distribution(inputs: ReportInputs, path: Location) -> None:
     """Labelled pixels per class in training and test zones, on a logarithmic axis."""
     rows = class_rows(inputs)
     with picture(path, 7.6, 1.0 + _ROW_IN * len(rows)) as figure:
@@ -43,7 +43,7 @@ def draw_class_distribution(inputs: ReportInputs, path: Path) -> None:
         axes.legend(handles=[filled, ring], loc="lower right", labelcolor=MUTED)
 
 
-def draw_class_by_region(inputs: ReportInputs, path: Path) -> None:
+def draw_class_by_region(inputs: ReportInputs, path: Location) -> None:
     """Labelled pixels per class and region, all splits together."""
     manifest, rows = inputs.manifest, class_rows(inputs)
     regions = list(dict.fromkeys(zone.region for zone in manifest.zones))
@@ -61,7 +61,7 @@ def draw_class_by_region(inputs: ReportInputs, path: Path) -> None:
         _cells(axes, counts.shape)
 
 
-def draw_confusion(model: ModelResult, manifest: Manifest, path: Path) -> None:
+def draw_confusion(model: ModelResult, manifest: Manifest, path: Location) -> None:
     """Where the pixels of each true class went: rows sum to 100 %, classes in the order of the legend."""
     matrix = model.confusion
     shown = np.flatnonzero(matrix.sum(0) + matrix.sum(1))
@@ -89,7 +89,7 @@ def draw_confusion(model: ModelResult, manifest: Manifest, path: Path) -> None:
                 axes.axvline(i - 0.5, color=MUTED, linewidth=0.8)
 
 
-def draw_class_scores(inputs: ReportInputs, path: Path) -> None:
+def draw_class_scores(inputs: ReportInputs, path: Location) -> None:
     """F1 of each class that occurs in the test labels, all models side by side, most frequent class first."""
     rows = [row for row in class_rows(inputs) if row.n_test]
     with picture(path, 7.6, 1.1 + _ROW_IN * len(rows)) as figure:

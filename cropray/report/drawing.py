@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any, Final
 
 import matplotlib as mpl
@@ -10,7 +9,7 @@ from matplotlib.figure import Figure
 
 from cropray.bands import N_MONTHS
 from cropray.imagery.scenes import Season
-from cropray.workspace import whole_file
+from cropray.storage import Location, whole_file
 
 INK: Final = "#1f2933"
 MUTED: Final = "#6b7785"
@@ -49,7 +48,7 @@ _STYLE: Final[dict[str, Any]] = {
 
 
 @contextlib.contextmanager
-def picture(path: Path, width: float, height: float) -> Iterator[Figure]:
+def picture(path: Location, width: float, height: float) -> Iterator[Figure]:
     """A figure to draw on; written whole as PNG when the block ends well.
 
     Args:

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from cropray.bands import BAND_IDS, BANDS, NODATA
 from cropray.report.drawing import INK
-from cropray.workspace import whole_file
+from cropray.storage import Location, whole_file
 
 FRAME_MS: Final = 700
 _LAST_FRAME_MS: Final = 1800  # a rest before the year begins again
@@ -102,7 +102,7 @@ def fit(image: npt.NDArray[Any], size_px: int) -> npt.NDArray[np.float32]:
     return np.asarray(resized)
 
 
-def draw_film(year: ZoneYear, view: View, path: Path) -> None:
+def draw_film(year: ZoneYear, view: View, path: Location) -> None:
     """Write one film whole, as an animated GIF of twelve frames with one palette."""
     pictures = _paint(year, view)
     indices, palette = _quantise(pictures)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -14,6 +13,7 @@ from matplotlib.colors import BoundaryNorm, ListedColormap, to_rgb
 from cropray.bands import N_MONTHS
 from cropray.report.drawing import INK, MUTED, picture
 from cropray.report.summary import Observations
+from cropray.storage import Location
 
 MAX_ROWS: Final = 60  # zones listed singly; above that, regions
 NEVER_SEEN: Final = "#d9722b"
@@ -33,7 +33,7 @@ class ObservedZone:
     observations: Observations
 
 
-def draw_observed_months(zones: Sequence[ObservedZone], months: Sequence[str], path: Path) -> None:
+def draw_observed_months(zones: Sequence[ObservedZone], months: Sequence[str], path: Location) -> None:
     """Mean clear observations per pixel of each zone and month, and the share of pixel-months that were filled."""
     rows = observed_rows(zones)
     counts = np.array([seen.n_clear / seen.n_pixels for seen in rows.values()])
@@ -58,7 +58,7 @@ def draw_observed_months(zones: Sequence[ObservedZone], months: Sequence[str], p
         axes.set_title("Clear observations of a pixel in each month, mean", pad=18)
 
 
-def draw_n_obs(title: str, n_obs: npt.NDArray[np.uint8], months: Sequence[str], path: Path) -> None:
+def draw_n_obs(title: str, n_obs: npt.NDArray[np.uint8], months: Sequence[str], path: Location) -> None:
     """Maps of the clear observations of each month; never seen stands out.
 
     Args:

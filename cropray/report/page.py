@@ -1,7 +1,6 @@
 """The report: one HTML page with its pictures beside it; what is already scored comes first, then the data."""
 
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from cropray.report.drawing import MODEL_COLOURS
 from cropray.report.results import ModelResult, Params, ReportInputs, ZonePictures
 from cropray.report.score_pictures import draw_curves, draw_scores, draw_zone_scores
 from cropray.report.study import CITATION, PUBLISHED, WHY_NOT_COMPARABLE
-from cropray.workspace import whole_folder
+from cropray.storage import Location, copy_file, size_of, whole_folder
 
 PAGE_FILE: Final = "index.html"
 FILMS_PER_ZONE: Final = 2  # true and false colour; single bands are linked
@@ -62,7 +61,7 @@ class Pictures:
     """(caption, file)."""
 
 
-def write_report(inputs: ReportInputs, folder: Path) -> Path:
+def write_report(inputs: ReportInputs, folder: Location) -> Location:
     """Write page and pictures whole, replacing an earlier report.
 
     Args:
@@ -72,9 +71,9 @@ def write_report(inputs: ReportInputs, folder: Path) -> Path:
     Returns:
         Path of the page.
     """
-    with whole_folder(folder) as temporary:
+    with whole_folder(folder, last=PAGE_FILE) as temporary:
         overviews = tuple((title, _copy(path, temporary)) for title, path in inputs.pictures.overviews)
-        zones = _copy_zones(inputs.pictures.zones, temporary)
+        zones = _copy_zones(inputs.pictures.zones, temporary, folder)
         curves = draw_scored(inputs, temporary)
         previews = tuple(
             (f"{p.model_label}, {p.zone_id}", _copy(p.path, temporary, f"map_{p.model_label.lower()}_{p.zone_id}.png"))
@@ -104,12 +103,12 @@ def draw_scored(inputs: ReportInputs, folder: Path) -> dict[str, str]:
     return curves
 
 
-def _copy_zones(zones: Sequence[ZonePictures], folder: Path) -> tuple[ShownZone, ...]:
-    """Copy what fits on the page, zone by zone; the rest is linked where it lies."""
+def _copy_zones(zones: Sequence[ZonePictures], folder: Path, page: Location) -> tuple[ShownZone, ...]:
+    """Copy what fits on the page, zone by zone; the rest is linked where it lies, seen from the page's last folder."""
     shown, n_bytes = [], 0
     for zone in zones:
         on_page = [path for _, path in zone.films[:FILMS_PER_ZONE]] + [zone.n_obs]
-        n_bytes += sum(path.stat().st_size for path in on_page)
+        n_bytes += sum(map(size_of, on_page))
         n_films = FILMS_PER_ZONE if n_bytes <= MAX_FILM_BYTES else 0
         shown.append(
             ShownZone(
@@ -118,17 +117,20 @@ def _copy_zones(zones: Sequence[ZonePictures], folder: Path) -> tuple[ShownZone,
                 tuple(
                     (title, _copy(path, folder, f"{zone.zone_id}_{path.name}")) for title, path in zone.films[:n_films]
                 ),
-                tuple((title, quote(os.path.relpath(path, folder))) for title, path in zone.films[n_films:]),
+                tuple(
+                    (title, quote(os.path.relpath(path.as_posix(), page.as_posix())))
+                    for title, path in zone.films[n_films:]
+                ),
                 _copy(zone.n_obs, folder, f"{zone.zone_id}_{zone.n_obs.name}") if n_films else None,
             )
         )
     return tuple(shown)
 
 
-def _copy(path: Path, folder: Path, name: str | None = None) -> str:
+def _copy(path: Location, folder: Path, name: str | None = None) -> str:
     """Copy a picture beside the page and return its name there."""
     name = name or path.name
-    shutil.copyfile(path, folder / name)
+    copy_file(path, folder / name)
     return name
 
 

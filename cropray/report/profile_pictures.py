@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -14,6 +13,7 @@ from cropray.bands import BANDS, N_MONTHS
 from cropray.legend import CropClass
 from cropray.report.drawing import INK, LINE, MUTED, compact, picture
 from cropray.report.summary import SERIES, Profiles
+from cropray.storage import Location
 
 MAX_CLASSES: Final = 24  # most frequent classes that get a panel; more make a picture that nobody reads
 _OUTER: Final = (0.1, 0.9)  # shares of the pixels between which the light area lies
@@ -64,7 +64,7 @@ class Area:
     opacity: float
 
 
-def draw_ndvi_profiles(data: ProfileData, path: Path) -> None:
+def draw_ndvi_profiles(data: ProfileData, path: Location) -> None:
     """NDVI through the year, one panel per class, before the means of all others."""
     shown, mean = data.shown, data.profiles.mean[:, _NDVI]
     areas = _areas(data.profiles, _NDVI)
@@ -84,7 +84,7 @@ def draw_ndvi_profiles(data: ProfileData, path: Path) -> None:
         figure.legend(handles=handles, loc="outside lower center", ncols=4, labelcolor=MUTED)
 
 
-def draw_band_profiles(data: ProfileData, path: Path) -> None:
+def draw_band_profiles(data: ProfileData, path: Location) -> None:
     """Reflectance of the four bands through the year, one panel per class."""
     mean = data.profiles.mean
     areas = {band: _areas(data.profiles, SERIES.index(band))[:1] for band in _BAND_COLOURS}

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
 
 from cropray.datasets.manifest import Manifest
 from cropray.metrics import Counts, Scores, score, score_study_protocol
+from cropray.storage import Location
 
 Params = Mapping[str, float | int]
 
@@ -101,7 +101,7 @@ class Preview:
 
     zone_id: str
     model_label: str
-    path: Path
+    path: Location
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +110,9 @@ class ZonePictures:
 
     zone_id: str
     region: str
-    films: tuple[tuple[str, Path], ...]
+    films: tuple[tuple[str, Location], ...]
     """(what it shows, GIF), true colour and false colour first."""
-    n_obs: Path
+    n_obs: Location
     """Maps of the clear observations."""
 
 
@@ -120,7 +120,7 @@ class ZonePictures:
 class DataPictures:
     """Pictures of the dataset, as they lie beside it; made before any training."""
 
-    overviews: tuple[tuple[str, Path], ...] = ()
+    overviews: tuple[tuple[str, Location], ...] = ()
     """(what it shows, PNG)."""
     zones: tuple[ZonePictures, ...] = ()
 

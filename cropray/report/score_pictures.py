@@ -1,7 +1,6 @@
 """Pictures of scores: models side by side, test zone by test zone, and over the course of training."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 from matplotlib.ticker import MaxNLocator
@@ -10,6 +9,7 @@ from cropray.report.class_pictures import draw_dumbbell, models_legend
 from cropray.report.drawing import FOLD_STYLES, INK, MODEL_COLOURS, MUTED, picture
 from cropray.report.results import Configuration, ModelResult, ReportInputs
 from cropray.report.tables import SCORE_COLUMNS, format_params, zone_rows
+from cropray.storage import Location
 
 _TRAIN_COLOUR: Final = "#9aa5b1"
 _VAL_COLOUR: Final = "#1f6fb2"
@@ -18,7 +18,7 @@ _CURVES: Final = (("loss", "loss"), ("macro_f1", "macro F1"))
 _PER_ROW: Final = 4  # configurations beside each other
 
 
-def draw_scores(inputs: ReportInputs, path: Path) -> None:
+def draw_scores(inputs: ReportInputs, path: Location) -> None:
     """Test scores with their 95 % intervals, models side by side."""
     columns = SCORE_COLUMNS[:-1]  # the loss has another scale
     with picture(path, 7.6, 3.4) as figure:
@@ -39,7 +39,7 @@ def draw_scores(inputs: ReportInputs, path: Path) -> None:
         models_legend(axes, inputs.models)
 
 
-def draw_zone_scores(inputs: ReportInputs, path: Path) -> None:
+def draw_zone_scores(inputs: ReportInputs, path: Location) -> None:
     """Accuracy and macro-F1 of each test zone: how far a mean can be trusted in one place."""
     rows = zone_rows(inputs)
     with picture(path, 7.6, 1.3 + 0.34 * len(rows)) as figure:
@@ -54,7 +54,7 @@ def draw_zone_scores(inputs: ReportInputs, path: Path) -> None:
         models_legend(panels[0], inputs.models)
 
 
-def draw_curves(model: ModelResult, path: Path) -> bool:
+def draw_curves(model: ModelResult, path: Location) -> bool:
     """Learning curves of every configuration and fold; the point that was kept is marked.
 
     Returns:

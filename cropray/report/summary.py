@@ -4,7 +4,6 @@ Quantiles over many zones follow from histograms, so that no zone has to stay in
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -14,7 +13,7 @@ import pyarrow as pa
 from cropray.bands import BAND_IDS, N_MONTHS, NODATA, REFLECTANCE_SCALE
 from cropray.legend import IGNORE
 from cropray.metrics import Counts
-from cropray.workspace import whole_file
+from cropray.storage import Location, local_file, whole_file
 
 SERIES: Final = ("NDVI", *BAND_IDS)  # what a profile is drawn of
 N_BINS: Final = 1000  # per series: 0.001 of reflectance from 0 to 1, 0.002 of NDVI from -1 to 1
@@ -115,7 +114,7 @@ def count_observations(n_obs: npt.NDArray[np.uint8]) -> Observations:
     return Observations(n_obs[0].size, n_obs.sum((1, 2), dtype=np.int64), (n_obs > 0).sum((1, 2), dtype=np.int64))
 
 
-def save_summary(summary: ZoneSummary, path: Path) -> None:
+def save_summary(summary: ZoneSummary, path: Location) -> None:
     """Write a summary whole; of profiles, only the classes that occur."""
     arrays: dict[str, Any] = {}
     if summary.profiles is not None:
@@ -130,7 +129,7 @@ def save_summary(summary: ZoneSummary, path: Path) -> None:
         np.savez_compressed(temporary, **arrays)
 
 
-def read_summary(path: Path, lookup: npt.NDArray[np.uint8]) -> ZoneSummary:
+def read_summary(path: Location, lookup: npt.NDArray[np.uint8]) -> ZoneSummary:
     """A summary that `save_summary` wrote.
 
     Args:
@@ -141,7 +140,7 @@ def read_summary(path: Path, lookup: npt.NDArray[np.uint8]) -> ZoneSummary:
         Profiles over class indices; observations.
     """
     n_classes = int((lookup != IGNORE).sum())
-    with np.load(path, allow_pickle=False) as arrays:
+    with local_file(path) as file, np.load(file, allow_pickle=False) as arrays:
         profiles, observations = None, None
         if "class_ids" in arrays:
             profiles = no_profiles(n_classes)

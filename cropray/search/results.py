@@ -5,14 +5,13 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cropray.metrics import Counts, Scores, score
 from cropray.search.space import Objective
-from cropray.workspace import write_json
+from cropray.storage import Location, write_json
 
 Params = Mapping[str, float | int]
 
@@ -82,12 +81,12 @@ def winner(configurations: Sequence[ConfigurationResult], objective: Objective) 
     return max(configurations, key=lambda configuration: sign * configuration.metrics[f"{objective}_mean"])
 
 
-def save_results(path: Path, results: Sequence[FoldResult]) -> None:
+def save_results(path: Location, results: Sequence[FoldResult]) -> None:
     """Write the results of one unit."""
     write_json(path, [asdict(result) for result in results])
 
 
-def load_results(path: Path) -> tuple[FoldResult, ...]:
+def load_results(path: Location) -> tuple[FoldResult, ...]:
     """Read what `save_results` wrote."""
     records: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
     return tuple(

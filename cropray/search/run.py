@@ -16,7 +16,7 @@ from cropray.errors import StageFailedError
 from cropray.search.placement import Placement
 from cropray.search.results import FoldResult, load_results, save_results
 from cropray.search.space import Unit
-from cropray.workspace import whole_folder
+from cropray.storage import Location, arrow_path, whole_folder
 
 RESULT_FILE = "result.json"
 
@@ -26,7 +26,7 @@ class UnitJob:
     """A unit and the folder that it becomes."""
 
     unit: Unit
-    folder: Path
+    folder: Location
 
     @property
     def is_finished(self) -> bool:
@@ -42,7 +42,7 @@ def run_units(
     jobs: Sequence[UnitJob],
     fit: Callable[[Unit, Path], Sequence[FoldResult]],
     placement: Placement,
-    storage: Path,
+    storage: Location,
     on_finished: Callable[[UnitJob], None],
 ) -> None:
     """Fit the units that are not finished; each becomes a whole folder.
@@ -60,7 +60,7 @@ def run_units(
     pending = {job.folder.name: job for job in jobs if not job.is_finished}
     if not pending:
         return
-    storage.mkdir(parents=True, exist_ok=True)
+    filesystem, storage_path = arrow_path(storage)
     trainable = tune.with_resources(
         tune.with_parameters(_trial, jobs=pending, fit=fit),
         placement.trial_resources,
@@ -71,7 +71,8 @@ def run_units(
         tune_config=tune.TuneConfig(max_concurrent_trials=placement.max_concurrent, reuse_actors=True),
         run_config=tune.RunConfig(
             name="tune",
-            storage_path=str(storage),
+            storage_path=storage_path,
+            storage_filesystem=filesystem,
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=1),
             callbacks=[_Finished(pending, on_finished)],
@@ -97,7 +98,7 @@ def _trial(
     config: dict[str, Any], jobs: Mapping[str, UnitJob], fit: Callable[[Unit, Path], Sequence[FoldResult]]
 ) -> None:
     job = jobs[config["unit"]]
-    with whole_folder(job.folder) as folder:
+    with whole_folder(job.folder, last=RESULT_FILE) as folder:
         save_results(folder / RESULT_FILE, fit(job.unit, folder))
     tune.report({"finished": 1})
 

@@ -19,7 +19,8 @@ from cropray.settings import fingerprint
 from cropray.stages.cluster import ray_session
 from cropray.stages.inputs import artefact_fingerprint, job_zones, source_fingerprint, zone_fingerprint
 from cropray.stages.zone_jobs import ZoneOutcome, ZoneTask, attempt
-from cropray.workspace import Workspace, code_hash, whole_file
+from cropray.storage import remove, whole_file
+from cropray.workspace import Workspace, code_hash
 from cropray.zones import Zone
 
 
@@ -84,7 +85,7 @@ def _run_points(job: JobConfig, progress: Progress) -> None:
 def _forget(workspace: Workspace) -> None:
     """Drop the manifest before partitions change: it must never describe others than it was written with."""
     workspace.mark_stale("dataset", "all")
-    workspace.manifest.unlink(missing_ok=True)
+    remove(workspace.manifest)
 
 
 def _build(jobs: Sequence[ZoneJob], progress: Progress) -> list[ZoneEntry]:

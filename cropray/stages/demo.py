@@ -13,7 +13,8 @@ from cropray.landscape.draw import LandscapeFiles, draw_landscape
 from cropray.landscape.settings import LandscapeSettings
 from cropray.progress import Progress
 from cropray.stages.pipeline import PIPELINE, log_to_file, run_stages
-from cropray.workspace import Workspace, whole_file
+from cropray.storage import whole_file
+from cropray.workspace import Workspace
 
 CONFIG_NAME: Final = "demo.yaml"
 

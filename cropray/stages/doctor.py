@@ -2,8 +2,8 @@
 
 import contextlib
 import importlib.metadata
+import math
 import platform
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from cropray.settings import load_settings
 from cropray.stages.cluster import ray_session
 from cropray.stages.earth_engine_pool import check_access
 from cropray.stages.inputs import job_zones
+from cropray.storage import free_bytes
 from cropray.tracking import Tracker
 from cropray.zone_selection.land_cover import input_files
 
@@ -100,10 +101,11 @@ def _check_inputs(job: JobConfig) -> str:
 
 def _check_workspace(job: JobConfig) -> str:
     job.artefacts.prepare()
-    free_gb = shutil.disk_usage(job.workspace).free / 1e9
+    free_gb = free_bytes(job.workspace) / 1e9
     if free_gb < LEAST_FREE_GB:
         raise CroprayError(f"'{job.workspace}' has {free_gb:.1f} GB free, {LEAST_FREE_GB} GB are needed at least")
-    return f"{job.workspace} can be written, {free_gb:.0f} GB free"
+    room = "" if math.isinf(free_gb) else f", {free_gb:.0f} GB free"
+    return f"{job.workspace} can be written{room}"
 
 
 def _check_tracking(job: JobConfig) -> str:

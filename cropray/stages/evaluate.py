@@ -24,8 +24,9 @@ from cropray.settings import dump_yaml, fingerprint
 from cropray.stages.cluster import ray_session
 from cropray.stages.results import load_model_result, record_evaluation
 from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks
+from cropray.storage import copy_file, folder_hash, whole_folder, write_json
 from cropray.training.pixel_blocks import class_indices, features
-from cropray.workspace import Workspace, code_hash, folder_hash, require, whole_folder, write_json
+from cropray.workspace import Workspace, code_hash, require
 
 PROBABILITY_FLOOR = 1e-16  # smallest probability whose logarithm is taken, as in XGBoost's own mlogloss
 TILES_AT_ONCE = 64
@@ -81,7 +82,8 @@ def _evaluate_model(job: JobConfig, model: ModelName, manifest: Manifest, progre
             _write(folder, job, manifest, [(zone_id, counts[zone_id]) for zone_id in zone_ids])
         _draw(job, manifest, model)
         workspace.mark_current("evaluate", model, inputs)
-    record_evaluation(job, manifest, model)
+    tracker, _ = record_evaluation(job, manifest, model)
+    tracker.close()
 
 
 def evaluate_zone(workspace: Workspace, manifest: Manifest, model: ModelName, zone_id: str) -> ZoneCounts:
@@ -132,7 +134,7 @@ def _write(folder: Path, job: JobConfig, manifest: Manifest, counts: Sequence[tu
         },
     )
     (folder / "config.yaml").write_text(dump_yaml(job), encoding="utf-8")
-    (folder / "folds.csv").write_bytes(job.artefacts.folds.read_bytes())
+    copy_file(job.artefacts.folds, folder / "folds.csv")
 
 
 def _write_class_table(path: Path, manifest: Manifest, scores: Scores) -> None:

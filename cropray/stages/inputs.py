@@ -1,6 +1,7 @@
 """What every stage settles first: the zone table, and fingerprints of what came in."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from cropray.bands import N_MONTHS
@@ -9,7 +10,8 @@ from cropray.errors import ConfigError
 from cropray.imagery.scenes import Season
 from cropray.legend import FIRST_YEAR, LAST_YEAR
 from cropray.settings import fingerprint
-from cropray.workspace import file_hash, require
+from cropray.storage import Location, content_id, local_file
+from cropray.workspace import require
 from cropray.zone_selection.settings import ZoneSelectionSettings
 from cropray.zones import Zone, bundled_zones, read_zones, select_zones
 
@@ -36,7 +38,8 @@ def _chosen_zones(job: JobConfig, settings: ZoneSelectionSettings) -> tuple[Zone
             f"'{workspace.chosen_zones}' was chosen with other settings than 'zone_selection' holds now; run "
             f"`cropray zones CONFIG.yaml` to choose again, or put the settings back"
         )
-    return read_zones(require(workspace.chosen_zones, "zones"))
+    with local_file(require(workspace.chosen_zones, "zones")) as path:
+        return read_zones(path)
 
 
 def season_of(zone: Zone, job: JobConfig) -> str:
@@ -77,6 +80,6 @@ def source_fingerprint(files: list[Path]) -> str:
     return fingerprint([[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats])
 
 
-def artefact_fingerprint(files: list[Path]) -> str:
-    """SHA-256 over the bytes of artefacts; a missing one counts as such."""
-    return fingerprint([[file.name, file_hash(file) if file.exists() else None] for file in files])
+def artefact_fingerprint(files: Sequence[Location]) -> str:
+    """SHA-256 over the contents of artefacts; a missing one counts as such."""
+    return fingerprint([[file.name, content_id(file)] for file in files])

@@ -18,7 +18,8 @@ from cropray.settings import fingerprint
 from cropray.stages.cluster import ray_session
 from cropray.stages.inputs import job_zones, register_year, source_fingerprint, zone_fingerprint
 from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks
-from cropray.workspace import Workspace, code_hash, write_json
+from cropray.storage import Location, local_file, remove, whole_file, write_json
+from cropray.workspace import Workspace, code_hash
 from cropray.zones import Zone
 
 
@@ -68,7 +69,7 @@ def _tasks(
         tasks.append(
             ZoneTask(
                 zone.zone_id,
-                partial(label_zone, settings, zone, year, legend, workspace, extract),
+                partial(_label, settings, zone, year, legend, workspace, extract),
                 fingerprint([*common, year, zone_fingerprint(zone)]),
                 (
                     workspace.labels(zone.zone_id),
@@ -90,13 +91,19 @@ def _indexed(
         yield
         return
     progress.note(f"{settings.path.name} has no spatial index: it is read once from end to end, for all zones")
-    workspace.parcel_extract.parent.mkdir(parents=True, exist_ok=True)
-    workspace.parcel_extract.unlink(missing_ok=True)  # of a run that was killed
     try:
-        extract_parcels(settings, [zone.grid for zone in zones], workspace.parcel_extract)
+        with whole_file(workspace.parcel_extract) as path:
+            extract_parcels(settings, [zone.grid for zone in zones], path)
         yield
     finally:
-        workspace.parcel_extract.unlink(missing_ok=True)
+        remove(workspace.parcel_extract)
+
+
+def _label(
+    settings: ParcelSettings, zone: Zone, year: int, legend: Legend, workspace: Workspace, extract: Location | None
+) -> LabelReport:
+    with contextlib.nullcontext() if extract is None else local_file(extract) as path:
+        return label_zone(settings, zone, year, legend, workspace, path)
 
 
 def _parcel_files(path: Path) -> list[Path]:

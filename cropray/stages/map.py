@@ -1,6 +1,5 @@
 """`map`: the winners over whole zones: COG, mapped parcels and a preview per zone, one zone a task."""
 
-import shutil
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,8 @@ from cropray.stages.cluster import ray_session
 from cropray.stages.inputs import artefact_fingerprint, job_zones, zone_fingerprint
 from cropray.stages.results import record_evaluation
 from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks
-from cropray.workspace import code_hash, folder_hash, require
+from cropray.storage import Location, copy_file, folder_hash
+from cropray.workspace import code_hash, require
 from cropray.zones import Zone
 
 
@@ -62,15 +62,17 @@ def _map_model(job: JobConfig, model: ModelName, zones: list[Zone], progress: Pr
         tracker, evaluation = record_evaluation(job, load_manifest(workspace.manifest), model)
         with tempfile.TemporaryDirectory() as folder:
             for zone in zones:
-                shutil.copy(workspace.map_preview(model, zone.zone_id), folder)
+                picture = workspace.map_preview(model, zone.zone_id)
+                copy_file(picture, Path(folder, picture.name))
             tracker.add_artifacts(evaluation, Path(folder), "maps")
+            tracker.close()
 
 
 def _map_zone(zone: Zone, job: MapJob) -> MappedZone:
     return map_zone(load_model(job.workspace.model(job.model_name)), zone, job)
 
 
-def _inputs(job: JobConfig, zone: Zone) -> list[Path]:
+def _inputs(job: JobConfig, zone: Zone) -> list[Location]:
     workspace, zone_id = job.artefacts, zone.zone_id
     return [
         require(workspace.composite(zone_id), "acquire"),

@@ -23,12 +23,13 @@ from cropray.planning.costs import CnnCosts, TreeCosts
 from cropray.search.placement import Placement
 from cropray.search.space import ModelName
 from cropray.stages.measure_zones import peak_memory, weigh
+from cropray.storage import whole_folder
 from cropray.training.cnn import CnnData, train_cnn
 from cropray.training.pixel_blocks import PixelBlock, TreeData, features
 from cropray.training.settings import CnnPoint, XgboostPoint
 from cropray.training.tiles import ChannelStats
 from cropray.training.xgboost import load_booster, predict_proba, train_xgboost
-from cropray.training.xgboost_model import MODEL_FILE
+from cropray.training.xgboost_model import CARD_FILE, MODEL_FILE
 from cropray.workspace import Workspace
 from cropray.zones import Zone
 
@@ -106,8 +107,16 @@ def _measure(sample: FitSample, model: ModelName, number: int) -> FitCosts:
 
 def measure_trees(sample: FitSample, own: Workspace) -> TreeCosts:
     """Fit trees on as many rows as a real fold has, or on two smaller numbers of rows."""
-    job, folder = sample.job, own.model("xgboost")
-    folder.mkdir(parents=True, exist_ok=True)
+    with whole_folder(own.model("xgboost"), last=CARD_FILE) as folder:
+        costs = _measure_trees(sample, folder)
+    map_s, map_bytes = (0.0, 0.0) if sample.table is not None else _map(sample, own, "xgboost")
+    n_pixels = 0 if sample.table is not None else sample.zones[0].grid.height * sample.zones[0].grid.width
+    predict_s = n_pixels * costs.predict_row_s * MORE_ROUNDS
+    return replace(costs, map_s=max(map_s - predict_s, 0.0), map_bytes=map_bytes)
+
+
+def _measure_trees(sample: FitSample, folder: Path) -> TreeCosts:
+    job = sample.job
     table = sample.table if sample.table is not None else _rows(sample)
     n = int(min(max(sample.train_rows, 100), MOST_ROWS))
     settings = job.xgboost.model_copy(update={"num_workers": 0, "engine": "ray_train"})
@@ -132,16 +141,14 @@ def measure_trees(sample: FitSample, own: Workspace) -> TreeCosts:
         fixed_s = max(round_s - n * round_row_s, 0.0)
         seconds(n, MORE_ROUNDS)  # the model that is mapped below
     predict_row_s = _predict_row_s(folder, table)
-    map_s, map_bytes = (0.0, 0.0) if sample.table is not None else _map(sample, own, "xgboost")
-    n_pixels = 0 if sample.table is not None else sample.zones[0].grid.height * sample.zones[0].grid.width
     return TreeCosts(
         setup_row_s=setup_s / n,
         round_s=fixed_s,
         round_row_s=round_row_s,
         predict_row_s=predict_row_s,
         round_bytes=model_bytes / MORE_ROUNDS,
-        map_s=max(map_s - n_pixels * predict_row_s * MORE_ROUNDS, 0.0),
-        map_bytes=map_bytes,
+        map_s=0.0,  # comes with the zone that is mapped
+        map_bytes=0.0,
         worker_bytes=peak_memory(),
         row_bytes=_ROW_BYTES + _ROW_CLASS_BYTES * len(sample.classes),
     )
@@ -168,8 +175,14 @@ def _predict_row_s(folder: Path, table: pa.Table) -> float:
 
 def measure_cnn(sample: FitSample, own: Workspace, kernel_size: Any) -> CnnCosts:
     """Train the CNN for a few epochs of two steps, with and without validation."""
-    job, folder = sample.job, own.model("cnn")
-    folder.mkdir(parents=True, exist_ok=True)
+    with whole_folder(own.model("cnn"), last=CARD_FILE) as folder:
+        costs = _measure_cnn(sample, folder, kernel_size)
+    map_s, map_bytes = _map(sample, own, "cnn")
+    return replace(costs, map_s=map_s, map_bytes=map_bytes)
+
+
+def _measure_cnn(sample: FitSample, folder: Path, kernel_size: Any) -> CnnCosts:
+    job = sample.job
     step = job.cnn.batch_size if job.cnn.use_gpu else min(job.cnn.batch_size, MOST_TILES)
     tiles, data = _cnn_data(sample, 2 * step), None
     point = CnnPoint(learning_rate=min(job.search.cnn.learning_rate), kernel_size=kernel_size)
@@ -187,14 +200,13 @@ def measure_cnn(sample: FitSample, own: Workspace, kernel_size: Any) -> CnnCosts
     train_s, start_s = epochs(tiles)
     data = replace(tiles, val={"sample": _some(tiles.train["sample"], step)})
     both_s, _ = epochs(data)
-    map_s, map_bytes = _map(sample, own, "cnn")
     return CnnCosts(
         start_s=start_s,
         train_tile_s=train_s / (2 * step),
         eval_tile_s=max(both_s - train_s, 0.0) / step,
         model_bytes=weigh([folder]),
-        map_s=map_s,
-        map_bytes=map_bytes,
+        map_s=0.0,  # comes with the zone that is mapped
+        map_bytes=0.0,
         peak_bytes=before + (peak_memory() - before) * job.cnn.batch_size / step,
     )
 

@@ -5,7 +5,6 @@ import resource
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import fmean
 from typing import Any, Final, TypeVar
 
@@ -30,6 +29,7 @@ from cropray.planning.costs import ZoneCosts
 from cropray.report.drawing import month_names
 from cropray.stages.inputs import register_year, season_of
 from cropray.stages.pictures import ZoneDrawing, draw_zone
+from cropray.storage import Location, size_of
 from cropray.workspace import Workspace
 from cropray.zones import Zone
 
@@ -227,10 +227,9 @@ def _n_pixels(sample: ZoneSample) -> int:
     return sample.zone.grid.height * sample.zone.grid.width
 
 
-def weigh(paths: Sequence[Path]) -> int:
+def weigh(paths: Sequence[Location]) -> int:
     """Bytes of some files, and of all files below some folders; what does not exist weighs nothing."""
-    files = [file for path in paths for file in ([path] if path.is_file() else path.rglob("*"))]
-    return sum(file.stat().st_size for file in files if file.is_file())
+    return sum(map(size_of, paths))
 
 
 def peak_memory() -> int:

@@ -1,9 +1,7 @@
 """Pictures of the data, made by `report` before any training: one zone a task, then the overviews of all zones."""
 
-import shutil
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from cropray.config import JobConfig
 from cropray.datasets.manifest import Manifest, ZoneEntry
@@ -31,7 +29,8 @@ from cropray.settings import fingerprint
 from cropray.stages.cluster import ray_session
 from cropray.stages.inputs import artefact_fingerprint, job_zones, season_of
 from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks
-from cropray.workspace import Workspace, code_hash, require, whole_folder
+from cropray.storage import Location, remove, whole_folder
+from cropray.workspace import Workspace, code_hash, require
 
 STAGE = "pictures"
 N_OBS_FILE = "n_obs.png"
@@ -194,7 +193,7 @@ class _Summaries:
 
 def _draw_overviews(
     job: JobConfig, manifest: Manifest, zones: str, summaries: _Summaries
-) -> tuple[tuple[str, Path], ...]:
+) -> tuple[tuple[str, Location], ...]:
     """(what it shows, file) of the pictures of all zones together; `zones` is the fingerprint of what they show."""
     workspace = job.artefacts
     months = common_months(_months(job, manifest).values())
@@ -234,4 +233,4 @@ def _remove_others(workspace: Workspace, manifest: Manifest) -> None:
     """Remove pictures of zones that the dataset no longer has, and what an interruption left half-drawn."""
     for folder in (workspace.pictures / "zones").iterdir():
         if folder.name not in manifest.zone_ids:
-            shutil.rmtree(folder)
+            remove(folder)

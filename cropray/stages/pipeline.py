@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import logging
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from cropray.progress import Progress
 from cropray.settings import dump_yaml, load_settings
 from cropray.stages.cluster import ray_session
 from cropray.stages.timings import RAY_START, append_timing, timed
-from cropray.workspace import whole_file
+from cropray.storage import Location, write_text
 
 PIPELINE: Final = ("zones", "acquire", "labels", "dataset", "search", "evaluate", "map", "report")
 IMAGE_STAGES: Final = ("zones", "acquire", "labels", "map")  # a table of points has nothing for them to do
@@ -38,8 +39,7 @@ def run_stages(stages: Sequence[str], config: str | Path, overrides: Sequence[st
             if len(wanted) > 1:
                 append_timing(workspace, RAY_START, time.monotonic() - started, {"ray": 1})
             for stage in wanted:
-                with whole_file(workspace.config(stage)) as path:
-                    path.write_text(dump_yaml(job), encoding="utf-8")
+                write_text(workspace.config(stage), dump_yaml(job))
                 with timed(workspace, stage, progress):
                     _run_of(stage)(job, progress)
 
@@ -51,8 +51,18 @@ def _run_of(stage: str) -> Callable[[JobConfig, Progress], None]:
 
 
 @contextlib.contextmanager
-def log_to_file(path: Path) -> Iterator[None]:
-    """Send what libraries log and warn to a file; the terminal is kept for progress and errors."""
+def log_to_file(path: Location) -> Iterator[None]:
+    """Send what libraries log and warn to a file; the terminal is kept for progress and errors.
+
+    On a disk it grows while the stage runs; to object storage it goes when the stage ends, however it ends.
+    """
+    if not isinstance(path, Path):
+        with tempfile.TemporaryDirectory(prefix="cropray-") as scratch, log_to_file(copy := Path(scratch, path.name)):
+            try:
+                yield
+            finally:
+                write_text(path, copy.read_text(encoding="utf-8"))
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))

@@ -3,8 +3,6 @@
 import datetime as dt
 import importlib
 import json
-import shutil
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -50,7 +48,8 @@ from cropray.stages.plan_work import (
     running_cluster,
 )
 from cropray.stages.timings import RAY_START, read_timings, seconds_of
-from cropray.workspace import Workspace, write_json
+from cropray.storage import Location, free_bytes, scratch_folder, write_json
+from cropray.workspace import Workspace
 from cropray.zones import Zone
 
 _RUN: Final = (RAY_START, "zones", "acquire", "labels", "dataset", "search", "evaluate", "map", "report")
@@ -132,14 +131,14 @@ def _make(job: JobConfig, zones: Sequence[Zone], key: str, progress: Progress) -
     find_s = time.monotonic() - started
     started = time.monotonic()
     with (
-        tempfile.TemporaryDirectory(dir=job.workspace, prefix=".plan-") as folder,
+        scratch_folder(job.workspace, "plan") as folder,
         ray_session(job.cluster, needs_dashboard=job.uses_worker_groups),
     ):
         ray_s = time.monotonic() - started
         cluster = running_cluster()
         _check(job, zones, cluster)
         progress.note(f"Ray started in {ray_s:.1f} s: {cluster.n_cpus:g} CPUs, {cluster.n_gpus:g} GPUs")
-        measuring = _Measuring(job, zones, scenes, cluster, Workspace(Path(folder)), progress)
+        measuring = _Measuring(job, zones, scenes, cluster, Workspace(folder), progress)
         work, costs, notes = measuring.points() if job.points is not None else measuring.zones()
     costs = replace(costs, ray_start_s=ray_s, find_s=find_s)
     result = estimate(work, costs)
@@ -147,7 +146,7 @@ def _make(job: JobConfig, zones: Sequence[Zone], key: str, progress: Progress) -
     worker_bytes = max(result.worker_bytes.values())
     n_workers = min(at_once(cluster), max(placement.max_concurrent for placement in work.placements.values()))
     need = Need(disk_bytes, result.object_store_bytes, worker_bytes, n_workers / cluster.n_nodes)
-    require_room(need, room(job, cluster, shutil.disk_usage(job.workspace).free))
+    require_room(need, room(job, cluster, free_bytes(job.workspace)))
     made = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     return Planned(made, key, lines_of(result), _units(job, work), tuple(notes))
 
@@ -162,7 +161,7 @@ def _check(job: JobConfig, zones: Sequence[Zone], cluster: Cluster) -> None:
     train = [zone for zone in zones if zone.split == "train"]
     least = least_need(n_pixels(zones), n_pixels(train), has_images=job.points is None)
     least = replace(least, disk_bytes=max(least.disk_bytes - weigh([job.workspace]), 0.0))
-    require_room(least, room(job, cluster, shutil.disk_usage(job.workspace).free))
+    require_room(least, room(job, cluster, free_bytes(job.workspace)))
 
 
 class _Measuring:
@@ -309,15 +308,16 @@ def actual(job: JobConfig, planned: Planned) -> dict[tuple[str, str], float]:
     return taken
 
 
-def disk_parts(workspace: Workspace) -> dict[str, list[Path]]:
+def disk_parts(workspace: Workspace) -> dict[str, list[Location]]:
     """Part of the disk → files and folders."""
+    is_on_disk = isinstance(workspace.root, Path)
     composites, labels = workspace.composite("-").parent, workspace.labels("-").parent
     return {
         "composites": [composites],
         "labels": [labels, workspace.parcels("-").parent],
         "dataset": [workspace.pixels("-").parent, workspace.tiles("-").parent, workspace.manifest, workspace.folds],
         "search": [workspace.unit("-", "-").parent.parent, workspace.model("-").parent],
-        "tracking": [workspace.mlflow_database, workspace.mlflow_artifacts],
+        "tracking": [workspace.mlflow_database, workspace.mlflow_artifacts] if is_on_disk else [],
         "maps": [workspace.map("-", "-").parent.parent],
         "report": [workspace.report, workspace.pictures],
     }

@@ -19,6 +19,7 @@ from cropray.report.summary import Observations
 from cropray.search.space import ModelName
 from cropray.stages.pictures import make_pictures
 from cropray.stages.results import LABELS, load_model_result, load_scores, load_search
+from cropray.storage import local_file
 from cropray.workspace import Workspace
 
 PREVIEWS = 6  # zones shown per model; all previews lie in the maps folder
@@ -75,7 +76,8 @@ def why_no_scores(workspace: Workspace, manifest: Manifest, model: ModelName) ->
     if not (workspace.evaluation(model) / "scores.json").exists():
         return "not evaluated yet"
     zone_ids = load_scores(workspace, model)["zone_ids"]
-    cube = np.load(workspace.evaluation(model) / "cube.npy", allow_pickle=False)
+    with local_file(workspace.evaluation(model) / "cube.npy") as file:
+        cube = np.load(file, allow_pickle=False)
     n_labelled = dict(zip(zone_ids, cube.sum((1, 2)).tolist(), strict=True))
     test_zones = [zone.zone_id for zone in manifest.of_split("test")]
     if cube.shape[1] != manifest.n_classes or n_labelled != manifest.labelled(test_zones):

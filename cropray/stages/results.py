@@ -12,8 +12,9 @@ from cropray.report.results import ModelResult
 from cropray.search.results import ConfigurationResult, group_by_configuration, load_results
 from cropray.search.run import RESULT_FILE
 from cropray.settings import fingerprint
+from cropray.storage import folder_hash, local_file
 from cropray.tracking import EvaluationRecord, ModelPackage, Run, Tracker
-from cropray.workspace import Workspace, folder_hash, require
+from cropray.workspace import Workspace, require
 
 LABELS: Final = {"cnn": "CNN", "xgboost": "XGBoost"}
 STEP_NAMES: Final = {"cnn": "epoch", "xgboost": "boosting round"}
@@ -50,7 +51,8 @@ def load_model_result(workspace: Workspace, manifest: Manifest, model: str) -> M
     """
     summary, configurations = load_search(workspace, model)
     scores = load_scores(workspace, model)
-    cube = np.load(workspace.evaluation(model) / "cube.npy", allow_pickle=False)
+    with local_file(workspace.evaluation(model) / "cube.npy") as file:
+        cube = np.load(file, allow_pickle=False)
     assert cube.shape[1:] == (manifest.n_classes, manifest.n_classes)
     return ModelResult(
         name=model,

@@ -20,8 +20,10 @@ from cropray.search.space import ModelName, Unit, search_units
 from cropray.settings import fingerprint
 from cropray.stages.cluster import ray_session
 from cropray.stages.search_log import SearchLog, title
+from cropray.storage import local_folder, whole_folder, write_json
+from cropray.training.checkpoint import CARD_FILE
 from cropray.training.settings import CnnPoint, CnnSettings, XgboostPoint, XgboostSettings
-from cropray.workspace import Workspace, code_hash, whole_folder, write_json
+from cropray.workspace import Workspace, code_hash
 
 
 def run(job: JobConfig, progress: Progress) -> None:
@@ -138,8 +140,11 @@ class _ModelSearch:
 
     def publish(self, refit: UnitJob, configurations: Iterable[ConfigurationResult], best: ConfigurationResult) -> None:
         """Write the model that later stages read, then the summary of the search."""
-        with whole_folder(self.workspace.model(self.model)) as folder:
-            shutil.copytree(refit.folder, folder, dirs_exist_ok=True)
+        with (
+            whole_folder(self.workspace.model(self.model), last=CARD_FILE) as folder,
+            local_folder(refit.folder) as fitted,
+        ):
+            shutil.copytree(fitted, folder, dirs_exist_ok=True)
         summary = {
             "model": self.model,
             "dataset": self.manifest.fingerprint(),

@@ -11,7 +11,7 @@ from cropray.search.results import ConfigurationResult, FoldResult, Params, grou
 from cropray.search.space import ModelName
 from cropray.settings import dump_yaml
 from cropray.storage import copy_file
-from cropray.tracking import FoldRecord, Run, Tracker, redact
+from cropray.tracking import FoldRecord, Run, Tracker
 from cropray.workspace import Workspace
 
 
@@ -52,7 +52,7 @@ class SearchLog:
             (configuration,) = group_by_configuration(folds)
             self.tracker.finish(run, configuration.metrics)
         with tempfile.TemporaryDirectory() as folder:
-            Path(folder, "config.yaml").write_text(redact(dump_yaml(self.job)), encoding="utf-8")
+            Path(folder, "config.yaml").write_text(dump_yaml(self.job), encoding="utf-8")
             for file in (workspace.folds, workspace.search_result(self.model)):
                 copy_file(file, Path(folder, file.name))
             self.tracker.finish(self.search, best.metrics, Path(folder))

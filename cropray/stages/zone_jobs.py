@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Generic, TypeVar
 
 import ray
 
 from cropray.errors import CroprayError, StageFailedError
 from cropray.progress import Progress
+from cropray.storage import Location
 from cropray.workspace import Workspace
 
 ResultT = TypeVar("ResultT")
@@ -22,7 +22,7 @@ class ZoneTask(Generic[ResultT]):
     run: Callable[[], ResultT]
     inputs: str
     """Fingerprint of everything the result depends on."""
-    outputs: tuple[Path, ...]
+    outputs: tuple[Location, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +12,8 @@ from cropray.grid import Grid
 from cropray.progress import Progress
 from cropray.settings import fingerprint
 from cropray.stages.inputs import source_fingerprint
-from cropray.workspace import code_hash, file_hash, whole_file, write_json
+from cropray.storage import Location, file_hash, whole_file, write_json
+from cropray.workspace import code_hash
 from cropray.zone_selection.land_cover import LandCoverMap, input_files, land_cover_map
 from cropray.zone_selection.picture import draw_zones, read_outline
 from cropray.zone_selection.regions import Region, bundled_regions, read_regions
@@ -80,7 +80,7 @@ def _write(job: JobConfig, settings: ZoneSelectionSettings, choices: Sequence[Re
     write_json(job.artefacts.zone_reasons, reasons)
 
 
-def _report(choices: Sequence[RegionChoice], reasons: Path, picture: Path, progress: Progress) -> None:
+def _report(choices: Sequence[RegionChoice], reasons: Location, picture: Location, progress: Progress) -> None:
     width = max(len(choice.region.region) for choice in choices)
     for choice in choices:
         shares = " ".join(f"{one.cropland_share:4.0%}" for one in choice.chosen)

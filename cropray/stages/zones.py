@@ -9,7 +9,7 @@ from cropray.progress import Progress
 from cropray.settings import fingerprint
 from cropray.stages.inputs import job_zones, season_of, zone_fingerprint
 from cropray.stages.zone_selection import choose
-from cropray.workspace import whole_file
+from cropray.storage import whole_file
 
 
 def run(job: JobConfig, progress: Progress) -> None:

@@ -21,8 +21,8 @@ from cropray.bands import FEATURE_COLUMNS
 from cropray.errors import MissingArtefactError, SchemaError
 from cropray.legend import CropClass
 from cropray.models.crop_net import CropNet, CropNetConfig
+from cropray.storage import whole_file, write_json
 from cropray.training.tiles import ChannelStats
-from cropray.workspace import whole_file, write_json
 
 CARD_VERSION: Final = 1
 WEIGHTS_FILE: Final = "weights.safetensors"

@@ -19,8 +19,8 @@ from cropray import __version__
 from cropray.bands import FEATURE_COLUMNS, N_FEATURES, NODATA
 from cropray.errors import MissingArtefactError, SchemaError
 from cropray.metrics import Counts, confusion
+from cropray.storage import whole_file, write_json
 from cropray.training.pixel_blocks import TreeData, class_indices, features
-from cropray.workspace import whole_file, write_json
 
 CARD_VERSION: Final = 1
 MODEL_FILE: Final = "model.ubj"

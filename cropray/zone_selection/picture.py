@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from importlib import resources
-from pathlib import Path
 from typing import Any, Final
 
 import geopandas
@@ -20,6 +19,7 @@ from pyproj import Transformer
 
 from cropray.errors import InputError
 from cropray.report.drawing import INK, LINE, MODEL_COLOURS, MUTED, picture
+from cropray.storage import Location
 from cropray.zone_selection.selection import ChosenZone, RegionChoice
 
 TRAIN_COLOUR: Final = MODEL_COLOURS[0]
@@ -32,7 +32,7 @@ _DEGREE_M: Final = 111_000  # of latitude
 _OUTLINE_MARGIN: Final = 0.6  # degrees between the outline and the picture's edge
 
 
-def read_outline(path: Path | None) -> shapely.Geometry:
+def read_outline(path: Location | None) -> shapely.Geometry:
     """The country's outline in longitude and latitude; None: metropolitan France.
 
     Source of France's: Natural Earth 1:10m, public domain.
@@ -50,7 +50,7 @@ def read_outline(path: Path | None) -> shapely.Geometry:
     return shapely.union_all(shapely.make_valid(frame.to_crs(4326).geometry.to_numpy()))
 
 
-def draw_zones(path: Path, choices: Sequence[RegionChoice], outline: shapely.Geometry, radius_km: float) -> None:
+def draw_zones(path: Location, choices: Sequence[RegionChoice], outline: shapely.Geometry, radius_km: float) -> None:
     """Write the map: the country on the left, one panel a region on the right.
 
     Args:

@@ -14,7 +14,8 @@ from cropray.datasets.storage import read_pixels, read_tiles
 from cropray.datasets.tiles import cut_tiles, stitch_labels
 from cropray.errors import InputError, MissingArtefactError
 from cropray.legend import IGNORE
-from cropray.workspace import Workspace, file_hash
+from cropray.storage import file_hash
+from cropray.workspace import Workspace
 from tests.synthetic import manifest, write_artefacts, zone, zone_arrays
 
 NAMES = ("wheat", "maize", "hops", "flax")

@@ -19,7 +19,7 @@ from cropray.landscape.files import RPG_LAYER
 from cropray.landscape.regions import EXCLUDED_CODE, REGION_STYLES, UNKNOWN_CODE
 from cropray.landscape.settings import LandscapeSettings
 from cropray.legend import bundled_legend
-from cropray.workspace import folder_hash
+from cropray.storage import folder_hash
 from cropray.zones import bundled_zones, read_zones
 
 SMALL = LandscapeSettings(n_regions=2, zones_per_region=3, zone_px=32, scenes_per_month=2)

@@ -19,7 +19,8 @@ from cropray.settings import load_settings
 from cropray.stages.pictures import film_zones
 from cropray.stages.pipeline import run_stages
 from cropray.stages.report import why_no_scores
-from cropray.workspace import Workspace, write_json
+from cropray.storage import write_json
+from cropray.workspace import Workspace
 from tests import synthetic
 from tests.jobs import job, write_job
 

@@ -8,7 +8,7 @@ Tune's own restore does not check.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from ray import tune
 
@@ -16,9 +16,12 @@ from cropray.errors import StageFailedError
 from cropray.search.placement import Placement
 from cropray.search.results import FoldResult, load_results, save_results
 from cropray.search.space import Unit
-from cropray.storage import Location, arrow_path, whole_folder
+from cropray.storage import Location, arrow_path, remove, whole_folder
 
 RESULT_FILE = "result.json"
+
+
+Fit: TypeAlias = Callable[[Unit, Path, Location], Sequence[FoldResult]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,8 @@ class UnitJob:
 
     unit: Unit
     folder: Location
+    progress: Location
+    """File from which the unit goes on after its process was lost; it is removed once the folder stands."""
 
     @property
     def is_finished(self) -> bool:
@@ -40,24 +45,32 @@ class UnitJob:
 
 def run_units(
     jobs: Sequence[UnitJob],
-    fit: Callable[[Unit, Path], Sequence[FoldResult]],
+    fit: Fit,
     placement: Placement,
     storage: Location,
     on_finished: Callable[[UnitJob], None],
+    max_failures: int = 1,
 ) -> None:
     """Fit the units that are not finished; each becomes a whole folder.
 
     Args:
         jobs: units and their folders.
-        fit: trains a unit, writes its model into the given folder and returns its results; runs in the trial.
+        fit: trains a unit, writes its model into the given folder and returns its results; runs in the trial. It is also
+            given the file from which it goes on.
         placement: resources and concurrency.
         storage: folder of Tune's own state.
         on_finished: called in the driver for each unit that this call finished.
+        max_failures: how often a unit is started again after it failed or its process was lost.
 
     Raises:
-        StageFailedError: some units failed twice; it lists them.
+        StageFailedError: some units failed more often; it lists them.
     """
-    pending = {job.folder.name: job for job in jobs if not job.is_finished}
+    pending = {}
+    for job in jobs:
+        if job.is_finished:
+            remove(job.progress)  # of a process that was lost just after the unit's folder stood
+        else:
+            pending[job.folder.name] = job
     if not pending:
         return
     filesystem, storage_path = arrow_path(storage)
@@ -74,7 +87,7 @@ def run_units(
             storage_path=storage_path,
             storage_filesystem=filesystem,
             verbose=0,
-            failure_config=tune.FailureConfig(max_failures=1),
+            failure_config=tune.FailureConfig(max_failures=max_failures),
             callbacks=[_Finished(pending, on_finished)],
         ),
     )
@@ -94,12 +107,11 @@ def run_units(
         raise StageFailedError("search", failures, len(jobs) - len(failures))
 
 
-def _trial(
-    config: dict[str, Any], jobs: Mapping[str, UnitJob], fit: Callable[[Unit, Path], Sequence[FoldResult]]
-) -> None:
+def _trial(config: dict[str, Any], jobs: Mapping[str, UnitJob], fit: Fit) -> None:
     job = jobs[config["unit"]]
     with whole_folder(job.folder, last=RESULT_FILE) as folder:
-        save_results(folder / RESULT_FILE, fit(job.unit, folder))
+        save_results(folder / RESULT_FILE, fit(job.unit, folder, job.progress))
+    remove(job.progress)
     tune.report({"finished": 1})
 
 

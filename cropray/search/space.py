@@ -41,6 +41,8 @@ class SearchSettings(Settings):
     """The mean of this over the folds chooses the winner."""
     max_concurrent: int | None = Field(default=None, ge=1)
     """Units that run at the same time; None: as many as the cluster holds."""
+    max_failures: int = Field(default=3, ge=0)
+    """How often one unit is started again after it failed or its process was lost, before the search fails."""
     cnn: CnnSpace = CnnSpace()
     xgboost: XgboostSpace = XgboostSpace()
 

@@ -20,7 +20,7 @@ from cropray.search.space import ModelName, Unit, search_units
 from cropray.settings import fingerprint
 from cropray.stages.cluster import ray_session
 from cropray.stages.search_log import SearchLog, title
-from cropray.storage import local_folder, whole_folder, write_json
+from cropray.storage import Location, local_folder, whole_folder, write_json
 from cropray.training.checkpoint import CARD_FILE
 from cropray.training.settings import CnnPoint, CnnSettings, XgboostPoint, XgboostSettings
 from cropray.workspace import Workspace, code_hash
@@ -85,11 +85,11 @@ def _run_units(
         progress.step(next(done), n_pending, f"{unit.unit.model} {unit.unit.title}", "units")
 
     storage = searches[0].workspace.root / "search" / ".tune"
-    run_units(jobs, partial(_fit, data=data), placement, storage, on_finished)
+    run_units(jobs, partial(_fit, data=data), placement, storage, on_finished, searches[0].job.search.max_failures)
 
 
-def _fit(unit: Unit, folder: Path, data: Mapping[ModelName, SearchData]) -> Sequence[FoldResult]:
-    return fit_unit(unit, folder, data[unit.model])
+def _fit(unit: Unit, folder: Path, progress: Location, data: Mapping[ModelName, SearchData]) -> Sequence[FoldResult]:
+    return fit_unit(unit, folder, data[unit.model], progress)
 
 
 class _ModelSearch:
@@ -160,4 +160,5 @@ class _ModelSearch:
         point = unit.point.model_dump() if isinstance(unit.point, CnnPoint) else asdict(unit.point)
         key = fingerprint([self.context, point, unit.fold, unit.n_epochs])[:10]
         name = unit.title.replace(" ", "_").replace("/", "-")
-        return UnitJob(unit, self.workspace.unit(self.model, f"{name}-{key}"))
+        folder = self.workspace.unit(self.model, f"{name}-{key}")
+        return UnitJob(unit, folder, self.workspace.unit_progress(self.model, f"{folder.name}.safetensors"))

@@ -35,7 +35,7 @@ def nodes():
 def trivial_fit(log, at_once, need):
     """Hold a unit's bundles, wait until so many units hold theirs, read, and end; notes are files in `log`."""
 
-    def fit(unit, folder):
+    def fit(unit, folder, progress):
         import ray
 
         @ray.remote
@@ -92,7 +92,7 @@ def test_units_run_at_once_and_end(nodes, need, at_once, tmp_path):
     log = tmp_path / "log"
     log.mkdir()
     units = [Unit("xgboost", XgboostPoint(0.1, (10,)), fold) for fold in range(at_once + 1)]
-    jobs = [UnitJob(unit, tmp_path / "units" / f"fold-{unit.fold}") for unit in units]
+    jobs = [UnitJob(unit, tmp_path / "units" / f"{unit.fold}", tmp_path / f"progress-{unit.fold}") for unit in units]
     told = []
     run_units(jobs, trivial_fit(log, at_once, need), placement, tmp_path / "tune", told.append)
     assert len(told) == len(jobs)

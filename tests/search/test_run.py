@@ -16,14 +16,21 @@ from cropray.training.xgboost import XgboostPoint
 def unit_jobs(folder):
     """Three units of one configuration."""
     units = [Unit("xgboost", XgboostPoint(0.1, (10,)), fold) for fold in range(3)]
-    return [UnitJob(unit, folder / "units" / f"fold-{unit.fold}") for unit in units]
+    names = [f"fold-{unit.fold}" for unit in units]
+    return [
+        UnitJob(unit, folder / "units" / name, folder / "progress" / name)
+        for unit, name in zip(units, names, strict=True)
+    ]
 
 
 def fit_function(log, broken=None, dying=None):
     """A fit that notes each call as a file `<fold>-…` in `log`; local, so that workers need not import this module."""
 
-    def fit(unit, folder):
+    def fit(unit, folder, progress):
         (log / f"{unit.fold}-{uuid.uuid4().hex}").touch()
+        progress.parent.mkdir(exist_ok=True)
+        with progress.open("a") as file:
+            file.write("step ")
         (folder / "model.txt").write_text(f"model of fold {unit.fold}")
         if unit.fold == broken:
             raise RuntimeError(f"fold {unit.fold} is broken")
@@ -60,6 +67,9 @@ def test_finished_units_are_a_ledger(tmp_path):
     assert [job.is_finished for job in jobs] == [True, False, True]
     assert sorted(folder.name for folder in (tmp_path / "units").iterdir()) == ["fold-0", "fold-2"]  # nothing half done
     assert (jobs[0].folder / "model.txt").read_text() == "model of fold 0"
+    # What an unfinished unit goes on from stays; a finished one needs it no more.
+    assert [(job.progress.exists()) for job in jobs] == [False, True, False]
+    assert jobs[1].progress.read_text() == "step step "
 
     # A unit whose process dies is reported too.
     with pytest.raises(StageFailedError) as error:
@@ -74,7 +84,9 @@ def test_finished_units_are_a_ledger(tmp_path):
     assert told == [1]
     assert [job.results()[0].fold for job in jobs] == [0, 1, 2]
 
-    # Everything is finished: nothing runs.
+    # Everything is finished: nothing runs, and what a lost process left is removed.
+    jobs[0].progress.touch()
     run(fit_function(log))
     assert calls(log) == ["0", *"11111", "2"]
     assert told == []
+    assert not any(job.progress.exists() for job in jobs)

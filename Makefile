@@ -6,7 +6,7 @@ DEMO ?= demo
 export RAY_USAGE_STATS_ENABLED := 0
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: demo test test-slow test-fast bench check format ui clean
+.PHONY: demo test test-slow test-fast chaos bench check format ui clean
 
 demo: $(VENV)/.installed
 	$(BIN)/cropray demo --root $(DEMO)
@@ -18,10 +18,14 @@ test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q
 
 test-slow: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -q -m "slow and not gpu and not network"
+	$(BIN)/python -m pytest -q -m "slow and not own_ray and not gpu and not network"
+	$(BIN)/python -m pytest -q -m "own_ray and not gpu and not network"
 
 test-fast: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q -m "not slow and not ray and not gpu and not network"
+
+chaos: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.chaos.matrix
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python tests/benchmarks/run.py

@@ -1,7 +1,8 @@
 """One job: everything a YAML file may say, composed from the settings of each part's owner."""
 
+import os
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
@@ -19,6 +20,8 @@ from cropray.training.settings import CnnSettings, XgboostSettings
 from cropray.workspace import Workspace
 from cropray.zone_selection.settings import ZoneSelectionSettings
 
+_SUBMITTED: Final = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray in the process of a submitted job
+
 
 class ClusterSettings(Settings):
     """Where the work runs."""
@@ -27,6 +30,9 @@ class ClusterSettings(Settings):
     """A running Ray cluster (`auto`, `host:port`, `ray://…`); None: start a local Ray and stop it afterwards."""
     num_cpus: int | None = Field(default=None, ge=1)
     """CPUs of the local Ray; None: all."""
+    wait_s: float = Field(default=0.0, ge=0)
+    """How long a search waits for an autoscaling cluster to hold `search.max_concurrent` units (None: one), s; then it
+    runs as many as fit."""
     object_store_gb: float | None = Field(default=None, gt=0)
     """Shared memory of the local Ray, GB; None: Ray's own default."""
 
@@ -61,6 +67,17 @@ class JobConfig(Settings):
     map: MapSettings = MapSettings()
     report: ReportSettings = ReportSettings()
     cluster: ClusterSettings = ClusterSettings()
+
+    @field_validator("workspace", mode="before")
+    @classmethod
+    def _lasts(cls, workspace: object) -> object:
+        """A submitted job runs in a folder that Ray made for it and removes with it."""
+        text = str(workspace)
+        if os.environ.get(_SUBMITTED) and "://" not in text and not Path(text).expanduser().is_absolute():
+            raise ValueError(
+                "a submitted job would lose a relative folder; give s3://bucket/…, or an absolute path that all nodes share"
+            )
+        return workspace
 
     @field_validator("tracking_uri")
     @classmethod

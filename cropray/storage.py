@@ -28,8 +28,8 @@ Location: TypeAlias = Path | UPath
 
 # A listing that is remembered hides what other processes have written since.
 _OPTIONS: Final[dict[str, Any]] = {"use_listings_cache": False}
-# botocore's own default gives up after 4 attempts within seconds; stores ask for patience for longer than that.
-_S3_OPTIONS: Final[dict[str, Any]] = {"config_kwargs": {"retries": {"mode": "standard", "max_attempts": 10}}}
+# Each of s3fs's own 5 attempts has so many of botocore's: half a minute in all, which a burst of SlowDown takes.
+_S3_OPTIONS: Final[dict[str, Any]] = {"config_kwargs": {"retries": {"mode": "standard", "max_attempts": 5}}}
 _PROTOCOLS: Final = {"s3": _S3_OPTIONS, "gs": {}, "az": {}, "abfs": {}}
 _EXTRAS: Final = {"s3": "s3", "gs": "gs", "az": "az", "abfs": "az"}
 

@@ -65,6 +65,12 @@ def test_refused_setting(capsys, landscape, tmp_path, override, expected):
     assert expected in refusal(capsys, "zones", job(landscape, tmp_path / "work"), tmp_path, override)
 
 
+def test_a_submitted_job_cannot_write_where_it_would_be_lost(capsys, landscape, tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    error = refusal(capsys, "zones", job(landscape, "work"), tmp_path)
+    assert "'workspace': a submitted job would lose a relative folder; give s3://bucket" in error
+
+
 @pytest.mark.parametrize(
     "override", ["tracking_uri=https://user:hunter2@mlflow.example", "workspace=s3://key:hunter2@bucket/run"]
 )

@@ -15,7 +15,8 @@ from cropray.stages.pipeline import PIPELINE, run_stages
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((ROOT / "ray_jobs" / "configs").glob("*.yaml"))
-SCRIPTS = sorted((ROOT / "ray_jobs").glob("*.py"))
+SUBMIT = ROOT / "ray_jobs" / "submit.py"
+SCRIPTS = sorted(path for path in (ROOT / "ray_jobs").glob("*.py") if path != SUBMIT)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

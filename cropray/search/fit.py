@@ -10,6 +10,7 @@ import ray
 from cropray.datasets.manifest import Manifest, statistics
 from cropray.search.results import FoldResult
 from cropray.search.space import Unit
+from cropray.storage import Location
 from cropray.training.cnn import CnnData, train_cnn
 from cropray.training.pixel_blocks import PixelBlock, TreeData
 from cropray.training.settings import CnnPoint, CnnSettings, XgboostPoint, XgboostSettings
@@ -35,19 +36,28 @@ def unit_zones(unit: Unit, manifest: Manifest) -> tuple[tuple[str, ...], tuple[s
     return tuple(zone.zone_id for zone in manifest.of_split("train")), ()
 
 
-def fit_unit(unit: Unit, folder: Path, data: SearchData) -> Sequence[FoldResult]:
+def fit_unit(unit: Unit, folder: Path, data: SearchData, progress: Location | None = None) -> Sequence[FoldResult]:
     """Fit a unit and write its model into `folder`.
+
+    Args:
+        unit: what to fit.
+        folder: takes the model.
+        data: the dataset's pixels and the settings.
+        progress: file from which the fit goes on if its process was lost before; the caller removes it when the
+            unit's folder stands. None: an interrupted fit starts again.
 
     Returns:
         One result per configuration that the unit stands for; none for a refit, which has no validation.
     """
-    started = time.monotonic()
     if isinstance(unit.point, CnnPoint):
-        return _fit_cnn(unit, unit.point, folder, data, started)
-    return _fit_xgboost(unit, unit.point, folder, data, started)
+        return _fit_cnn(unit, unit.point, folder, data, progress)
+    return _fit_xgboost(unit, unit.point, folder, data, progress)
 
 
-def _fit_cnn(unit: Unit, point: CnnPoint, folder: Path, data: SearchData, started: float) -> Sequence[FoldResult]:
+def _fit_cnn(
+    unit: Unit, point: CnnPoint, folder: Path, data: SearchData, progress: Location | None
+) -> Sequence[FoldResult]:
+    started = time.monotonic()
     assert isinstance(data.settings, CnnSettings)
     train, val = unit_zones(unit, data.manifest)
     mean, deviation = statistics(data.manifest.band_sums(train))
@@ -67,6 +77,7 @@ def _fit_cnn(unit: Unit, point: CnnPoint, folder: Path, data: SearchData, starte
         ),
         data.seed,
         folder,
+        progress=progress,
     )
     if unit.fold is None or result.validation is None:
         return ()
@@ -85,12 +96,19 @@ def _fit_cnn(unit: Unit, point: CnnPoint, folder: Path, data: SearchData, starte
 
 
 def _fit_xgboost(
-    unit: Unit, point: XgboostPoint, folder: Path, data: SearchData, started: float
+    unit: Unit, point: XgboostPoint, folder: Path, data: SearchData, progress: Location | None
 ) -> Sequence[FoldResult]:
+    started = time.monotonic()
     assert isinstance(data.settings, XgboostSettings)
     train, val = unit_zones(unit, data.manifest)
     result = train_xgboost(
-        data.settings, point, _trees(train, data), _trees(val, data) if val else None, data.seed, folder
+        data.settings,
+        point,
+        _trees(train, data),
+        _trees(val, data) if val else None,
+        data.seed,
+        folder,
+        progress=progress,
     )
     if unit.fold is None:
         return ()

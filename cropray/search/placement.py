@@ -6,19 +6,21 @@ therefore the same bundle, which makes the count exact: a node holds so many bun
 fills the nodes. Beside them some node must always keep room for the tasks that running units wait for: zones that are
 still being read when the first unit starts, or that are read again.
 
-What counts is the cluster as it is when the search starts. Nodes that an autoscaler could still add are not seen: its
-`min_workers` must hold one unit, and a search that is run again sees what came since. A cluster that then loses nodes
+What counts is the cluster as it is when the search starts. Nodes that an autoscaler could still add are not seen, so it
+is asked for them first and waited for (`place_when_ready`). A cluster that then loses nodes
 for good holds fewer units than were counted: the others wait for their turn, and where worker groups fill the nodes
 that are left, room for reading is no longer sure. The search, run again, counts anew and repeats no finished unit.
 """
 
 import math
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 import ray
+from ray.autoscaler.sdk import request_resources
 
 from cropray.bands import N_BANDS, N_FEATURES, N_MONTHS
 from cropray.datasets.loading import READ_CPUS
@@ -30,6 +32,7 @@ from cropray.training.settings import CnnSettings, XgboostSettings
 FRAME_CPUS: Final = 1.0  # the tasks that make the frames which actors of xgboost-ray, already placed, wait for
 HEAD: Final = {"node:__internal_head__": 0.001}  # Ray's own mark of the head node, as Ray Train uses it for its actors
 GB: Final = 1e9
+_POLL_S: Final = 1.0
 _STEPS: Final = 10_000  # Ray counts resources in steps of 1/10,000
 
 
@@ -64,6 +67,11 @@ class UnitNeed:
             return cls("cnn", workers, cpus, float(settings.use_gpu))
         task_cpus = FRAME_CPUS if settings.engine == "xgboost_ray" else READ_CPUS
         return cls("xgboost", workers, cpus, float(settings.gpus_per_worker), task_cpus)
+
+    def bundles(self, n_units: int) -> list[dict[str, float]]:
+        """What so many units ask for, and one task that reads for them."""
+        bundle = {"CPU": self.cpus, **({"GPU": self.gpus} if self.gpus else {})}
+        return [bundle] * (n_units * self.n_bundles) + [{"CPU": self.task_cpus}]
 
     @property
     def n_bundles(self) -> int:
@@ -146,6 +154,40 @@ def place_units(nodes: Sequence[Node], need: UnitNeed, limit: int | None) -> Pla
         max_concurrent=fits,
         cpus_left=left / _STEPS,
     )
+
+
+def place_when_ready(need: UnitNeed, limit: int | None, wait_s: float) -> Placement:
+    """`place_units` on the connected cluster, once it holds the units that are wanted or the time is up.
+
+    An autoscaler is asked for nodes; another cluster is waited for as well, should nodes be on their way.
+
+    Args:
+        need: of one unit.
+        limit: number of concurrent units that are wanted; None: one is enough to begin, more are taken where they fit.
+        wait_s: how long to wait for nodes, s.
+
+    Raises:
+        ConfigError: not even one unit is sure to run when the time is up.
+    """
+    until = time.monotonic() + wait_s
+    is_asked = False
+    try:
+        while True:
+            try:
+                placement = place_units(live_nodes(), need, limit)
+            except ConfigError:
+                if time.monotonic() >= until:
+                    raise
+            else:
+                if placement.max_concurrent >= (limit or 1) or time.monotonic() >= until:
+                    return placement
+            if not is_asked:
+                is_asked = True
+                request_resources(bundles=need.bundles(limit or 1))
+            time.sleep(_POLL_S)
+    finally:
+        if is_asked:
+            request_resources(num_cpus=0)  # from here on the units themselves keep the nodes
 
 
 @dataclass(frozen=True, slots=True)

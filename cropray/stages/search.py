@@ -13,7 +13,7 @@ from cropray.datasets.manifest import Manifest, load_manifest
 from cropray.errors import ConfigError
 from cropray.progress import Progress
 from cropray.search.fit import SearchData, fit_unit
-from cropray.search.placement import Placement, UnitNeed, live_nodes, place_units, store_line
+from cropray.search.placement import Placement, UnitNeed, live_nodes, place_when_ready, store_line
 from cropray.search.results import ConfigurationResult, FoldResult, group_by_configuration, winner
 from cropray.search.run import UnitJob, run_units
 from cropray.search.space import ModelName, Unit, search_units
@@ -106,7 +106,7 @@ class _ModelSearch:
             [manifest.fingerprint(), self.settings.fingerprint(), job.seed, code_hash("models", "training")]
         )
         self.units = [self._job(unit) for unit in search_units(job.search, model, manifest.n_folds)]
-        self.placement = place_units(live_nodes(), UnitNeed.of(self.settings), job.search.max_concurrent)
+        self.placement = place_when_ready(UnitNeed.of(self.settings), job.search.max_concurrent, job.cluster.wait_s)
         self.log = SearchLog(job, manifest, model, self.context)
         self._data: SearchData | None = None
 

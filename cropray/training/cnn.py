@@ -1,9 +1,9 @@
 """Fitting the CNN: in this process, or on a Ray Train worker group, by the same loop."""
 
 import contextlib
-import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -18,7 +18,10 @@ from cropray.bands import N_BANDS, N_MONTHS
 from cropray.errors import ConfigError
 from cropray.legend import CropClass
 from cropray.models.crop_net import CropNet, CropNetConfig
+from cropray.settings import fingerprint
+from cropray.storage import Location
 from cropray.training.checkpoint import CnnCheckpoint, save_checkpoint
+from cropray.training.cnn_progress import CnnProgress
 from cropray.training.loop import (
     Evaluation,
     FitPlan,
@@ -27,6 +30,7 @@ from cropray.training.loop import (
     evaluate,
     fit,
 )
+from cropray.training.progress_file import ProgressFile
 from cropray.training.settings import CnnPoint, CnnSettings
 from cropray.training.tiles import ChannelStats, TileBlock, TileSet
 
@@ -63,13 +67,15 @@ class CnnFit:
     """Exact sums of the best epoch over all workers; None without validation zones."""
 
 
-def train_cnn(
+def train_cnn(  # noqa: PLR0913 - what to fit, on what, and whom to tell
     settings: CnnSettings,
     point: CnnPoint,
     data: CnnData,
     seed: int,
     folder: Path,
     on_epoch: Callable[[Record], None] | None = None,
+    *,
+    progress: Location | None = None,
 ) -> CnnFit:
     """Fit one configuration and write its checkpoint.
 
@@ -80,6 +86,9 @@ def train_cnn(
         seed: of weights, order, augmentation and dropout; the result does not depend on `num_workers`.
         folder: takes `weights.safetensors` and `card.json`.
         on_epoch: called with each epoch's record: at once in-process, after the fit with a worker group.
+        progress: file that keeps the fit's state every `checkpoint_every` epochs; the fit goes on from it, if it is
+            there, and the caller removes it when the result is safe. All workers' machines reach it. None: no file;
+            a fit that loses a worker starts again.
 
     Raises:
         ConfigError: a GPU is asked for and there is none.
@@ -87,10 +96,12 @@ def train_cnn(
         ray.train.TrainingFailedError: a worker was lost more than `max_failures` times.
     """
     job = _Job(settings, point, data, seed)
+    if progress is not None:
+        job = replace(job, progress=ProgressFile(progress, job.fingerprint(), settings.checkpoint_every))
     if settings.num_workers == 0:
         result = job.run(_local_device(settings), on_epoch)
     else:
-        result = _fit_on_workers(job, folder)
+        result = _fit_on_workers(job)
         if on_epoch is not None:
             for record in result.history:
                 on_epoch(record)
@@ -134,6 +145,24 @@ class _Job:
     point: CnnPoint
     data: CnnData
     seed: int
+    progress: ProgressFile | None = None
+
+    def fingerprint(self) -> str:
+        """Of all that the result depends on; the statistics stand for the training pixels."""
+        data = self.data
+        return fingerprint(
+            [
+                torch.__version__,
+                self.settings.model_dump(mode="json", exclude={"checkpoint_every", "max_failures"}),
+                self.point.model_dump(mode="json"),
+                self.seed,
+                sorted(data.train),
+                None if data.val is None else sorted(data.val),
+                asdict(data.stats),
+                data.lookup.tolist(),
+                data.legend_hash,
+            ]
+        )
 
     def network(self) -> CropNetConfig:
         return CropNetConfig(
@@ -171,35 +200,37 @@ class _Job:
         val = None if self.data.val is None else self._tiles(self.data.val)
         with _threads(self.settings.threads):
             model = _initialised(self.network(), self.seed).to(device)
-            return fit(model, train, val, self.plan(), on_epoch)
+            progress = None if self.progress is None else CnnProgress(self.progress, device)
+            return fit(model, train, val, self.plan(), on_epoch, progress)
 
     def _tiles(self, zones: Mapping[str, Block]) -> TileSet:
         blocks = [_resolve(zones[zone_id]) for zone_id in sorted(zones)]
         return TileSet(blocks, self.data.lookup, self.data.stats)
 
 
-def _fit_on_workers(job: _Job, folder: Path) -> FitResult:
-    """Run the job on a worker group. Nothing but sums over all workers is reported, so rank 0 speaks for all."""
-    storage = (folder / "ray_train").absolute()
+def _fit_on_workers(job: _Job) -> FitResult:
+    """Run the job on a worker group. Nothing but sums over all workers is reported, so rank 0 speaks for all.
+
+    After the loss of a worker Ray Train begins a new group, which goes on from the progress file.
+    """
     scaling = ray.train.ScalingConfig(
         num_workers=job.settings.num_workers,
         use_gpu=job.settings.use_gpu,
         resources_per_worker={"CPU": job.settings.cpus_per_worker, **({"GPU": 1} if job.settings.use_gpu else {})},
     )
-    trainer = ray.train.torch.TorchTrainer(
-        _worker,
-        train_loop_config={"job": ray.put(job)},
-        scaling_config=scaling,
-        run_config=ray.train.RunConfig(
-            name="fit",
-            storage_path=str(storage),
-            failure_config=ray.train.FailureConfig(max_failures=job.settings.max_failures),
-        ),
-    )
-    try:
+    # Train's own state is this node's: its controller runs here, and workers hand it no checkpoint.
+    with tempfile.TemporaryDirectory(prefix="cropray-") as state:
+        trainer = ray.train.torch.TorchTrainer(
+            _worker,
+            train_loop_config={"job": ray.put(job)},
+            scaling_config=scaling,
+            run_config=ray.train.RunConfig(
+                name="fit",
+                storage_path=state,
+                failure_config=ray.train.FailureConfig(max_failures=job.settings.max_failures),
+            ),
+        )
         result: FitResult | FloatingPointError = trainer.fit().return_value
-    finally:
-        shutil.rmtree(storage, ignore_errors=True)
     if isinstance(result, FloatingPointError):
         raise result
     return result

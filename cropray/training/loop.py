@@ -11,6 +11,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -74,12 +75,37 @@ class FitResult:
     """Of the best epoch; None without validation tiles."""
 
 
+@dataclass(frozen=True, slots=True)
+class FitState:
+    """A fit between two epochs: all that the next epoch depends on."""
+
+    weights: dict[str, Tensor]
+    """Network state, running moments included."""
+    optimizer: dict[str, Tensor]
+    """`{parameter number}.{name}` → AdamW's moments and step."""
+    history: tuple[Record, ...]
+    """One record per finished epoch."""
+    best: FitResult
+    """Best epoch so far, without history."""
+
+
+class Progress(Protocol):
+    """Keeps the state of a fit beyond its process."""
+
+    def load(self) -> FitState | None:
+        """The state that was kept, the same on all workers; None: start with the first epoch."""
+
+    def save(self, state: FitState) -> None:
+        """Keep a state. Called on all workers after every epoch but the one that ends the fit early."""
+
+
 def fit(
     model: nn.Module,
     train: TileSet,
     val: TileSet | None,
     plan: FitPlan,
     on_epoch: Callable[[Record], None] | None = None,
+    progress: Progress | None = None,
 ) -> FitResult:
     """Train until validation stops improving, and keep the best weights.
 
@@ -88,7 +114,9 @@ def fit(
         train: the training tiles, the same on all workers.
         val: validation tiles, the same on all workers; None: run all epochs and keep the last.
         plan: how to fit.
-        on_epoch: called after each epoch with its record.
+        on_epoch: called after each epoch with its record; at once for epochs that `progress` brought back.
+        progress: where the fit goes on from, and what each epoch is handed to. An epoch depends on the state before
+            it and on (seed, epoch, tile) alone: a fit that went on ends with the bits of one that ran through.
 
     Raises:
         FloatingPointError: the loss is no number any more.
@@ -97,10 +125,17 @@ def fit(
     weights_K = class_weights(train.class_counts(plan.n_classes), plan.class_weighting).to(_device(model))
     # Adam with decoupled decay; with weight_decay 0 it is the study's Adam.
     optimizer = torch.optim.AdamW(model.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay, fused=True)
-    parallel = _parallel(model)
+    state = None if progress is None else progress.load()
     history: list[Record] = []
     best = None
-    for epoch in range(1, plan.epochs + 1):
+    if state is not None:
+        _restore(model, optimizer, state)
+        history, best = list(state.history), state.best
+        if on_epoch is not None:
+            for record in history:
+                on_epoch(record)
+    parallel = _parallel(model)
+    for epoch in range(len(history) + 1, plan.epochs + 1):
         for group in optimizer.param_groups:
             group["lr"] = scheduled_rate(plan, epoch)
         train_loss = train_epoch(parallel, optimizer, train, weights_K, plan, epoch)
@@ -112,6 +147,8 @@ def fit(
             best = FitResult(_copy_weights(model), (), epoch, validation)
         elif epoch - best.best_epoch >= plan.patience:
             break
+        if progress is not None:
+            progress.save(FitState(model.state_dict(), _optimizer_tensors(optimizer), tuple(history), best))
     assert best is not None
     return FitResult(best.weights, tuple(history), best.best_epoch, best.validation)
 
@@ -238,10 +275,28 @@ def _parallel(model: nn.Module) -> nn.Module:
     if world_size() == 1:
         return model
     device = _device(model)
-    # Buffers are batch-norm's running moments: equal on all workers already.
     return DistributedDataParallel(
-        model, device_ids=[device] if device.type == "cuda" else None, broadcast_buffers=False
+        model,
+        device_ids=[device] if device.type == "cuda" else None,
+        broadcast_buffers=False,  # batch-norm's running moments: equal on all workers already
+        # Nothing is unused; but otherwise DDP regroups gradients after its first step, and three or more workers add
+        # each group in an order of its own: the first step after an interruption would differ in the last bits.
+        find_unused_parameters=True,
     )
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    moments = optimizer.state_dict()["state"]
+    return {f"{number}.{name}": value for number, of_one in moments.items() for name, value in of_one.items()}
+
+
+def _restore(model: nn.Module, optimizer: torch.optim.Optimizer, state: FitState) -> None:
+    model.load_state_dict(state.weights)
+    moments: dict[int, dict[str, Tensor]] = {}
+    for key, value in state.optimizer.items():
+        number, name = key.split(".", 1)
+        moments.setdefault(int(number), {})[name] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
 
 
 def _scores(validation: Evaluation | None) -> Record:

@@ -42,8 +42,10 @@ class CnnSettings(Settings):
     """One GPU per worker."""
     threads: int = Field(default=1, ge=1)
     """CPU threads of one worker."""
-    max_failures: int = Field(default=0, ge=0)
-    """Times that a fit is begun again after a worker group lost a worker."""
+    checkpoint_every: int = Field(default=1, ge=1)
+    """Epochs after which a fit's state is kept: what a lost process costs at most."""
+    max_failures: int = Field(default=3, ge=0)
+    """Times that a fit goes on from its last kept state after a worker group lost a worker."""
 
 
 class CnnPoint(Settings):
@@ -74,6 +76,10 @@ class XgboostSettings(Settings):
     """Share of features per tree."""
     max_bin: int = Field(default=256, ge=2, le=65536)
     """Bins per feature."""
+    checkpoint_every: int = Field(default=25, ge=1)
+    """Boosting rounds after which the trees so far are kept: what a lost process costs at most."""
+    max_failures: int = Field(default=3, ge=0)
+    """Times that a fit goes on from the last kept trees after it lost a worker."""
 
     @model_validator(mode="after")
     def _engine_has_workers(self) -> Self:
@@ -97,6 +103,7 @@ class XgboostSettings(Settings):
             "learning_rate": learning_rate,
             "nthread": self.cpus_per_worker,
             "seed": seed,
+            "seed_per_iteration": True,  # a round's draws must not depend on the process that began the fit
             **self.model_dump(include=own),
         }
 

@@ -5,7 +5,8 @@ frames to the actors of xgboost-ray. Features are binned exactly beforehand (`bi
 workers give the same trees for the same rows. All class ids are the dataset's: a fold or a worker may lack classes.
 """
 
-import shutil
+import hashlib
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,6 +22,8 @@ from ray.train.xgboost import XGBoostTrainer
 
 from cropray.bands import FEATURE_COLUMNS, NODATA
 from cropray.errors import ConfigError, InputError
+from cropray.settings import fingerprint
+from cropray.storage import Location
 from cropray.training.binning import Counts, bin_table, count_values, no_counts
 from cropray.training.pixel_blocks import (
     BlockBatches,
@@ -32,6 +35,7 @@ from cropray.training.pixel_blocks import (
     quantile_matrix,
     worker_rows,
 )
+from cropray.training.progress_file import ProgressFile
 from cropray.training.settings import XgboostPoint, XgboostSettings
 from cropray.training.xgboost_model import (
     TreeScore,
@@ -42,6 +46,7 @@ from cropray.training.xgboost_model import (
     save_booster,
     score_rows,
 )
+from cropray.training.xgboost_progress import TreeProgress, take_history
 from cropray.training.xgboost_ray_adapter import LABEL, ActorPool, train_on_actors
 
 if TYPE_CHECKING:
@@ -72,8 +77,15 @@ class XgbFit:
     """Per boosting round `step` (from 1), `train_loss` and, with validation data, `val_loss`: mean nats per pixel."""
 
 
-def train_xgboost(
-    settings: XgboostSettings, point: XgboostPoint, train: TreeData, val: TreeData | None, seed: int, folder: Path
+def train_xgboost(  # noqa: PLR0913 - what to fit, on what, and two places to write to
+    settings: XgboostSettings,
+    point: XgboostPoint,
+    train: TreeData,
+    val: TreeData | None,
+    seed: int,
+    folder: Path,
+    *,
+    progress: Location | None = None,
 ) -> XgbFit:
     """Fit trees, score every prefix on the validation data and write the model.
 
@@ -86,9 +98,13 @@ def train_xgboost(
         val: validation pixels; None for a refit.
         seed: seed of row and feature sampling.
         folder: an existing folder that gets `model.ubj` and `card.json`.
+        progress: file that keeps the trees every `checkpoint_every` rounds; the fit goes on from it, if it is there,
+            and ends with the bits of one that ran through. The caller removes it when the result is safe. All
+            workers' machines reach it. None: no file; a fit that loses a worker starts again.
 
     Raises:
         ValueError: fewer than two classes, or fewer rows than workers.
+        ray.train.TrainingFailedError: a worker was lost more than `max_failures` times.
     """
     _check_sizes(settings, train, val)
     parameters = settings.parameters(train.n_classes, point.learning_rate, seed)
@@ -96,7 +112,9 @@ def train_xgboost(
         train, val = _stored(train), None if val is None else _stored(val)
     table = bin_table(_count_values(settings, train), settings.max_bin)
     job = FitJob(settings, parameters, point.n_estimators[-1], table, train, val)
-    fitted = _ENGINES[settings.engine](job, folder) if settings.num_workers else _fit(job)
+    if progress is not None:
+        job = replace(job, progress=ProgressFile(progress, job.fingerprint(), settings.checkpoint_every))
+    fitted = _ENGINES[settings.engine](job) if settings.num_workers else _fit(job)
     booster = fitted.booster()
     provenance = {"settings": settings.model_dump(mode="json"), "point": asdict(point), "seed": seed}
     save_booster(folder, booster, train, provenance)
@@ -115,6 +133,28 @@ class FitJob:
     """[48, 65536] digital number → lower edge of its bin."""
     train: TreeData
     val: TreeData | None
+    progress: ProgressFile | None = None
+
+    def fingerprint(self) -> str:
+        """Of all that the trees depend on; the bins stand for the training pixels."""
+        zones = [{zone_id: block.n_rows for zone_id, block in data.blocks.items()} for data in self.matrices().values()]
+        return fingerprint(
+            [
+                xgb.__version__,
+                self.settings.model_dump(mode="json", exclude={"checkpoint_every", "max_failures"}),
+                dict(self.parameters),
+                self.n_rounds,
+                hashlib.sha256(self.table.tobytes()).hexdigest(),
+                zones,
+                self.train.lookup().tolist(),
+                self.train.legend_hash,
+            ]
+        )
+
+    def callback(self) -> TreeProgress:
+        """What gives every round its own draws and keeps the trees."""
+        is_sampled = min(self.settings.subsample, self.settings.colsample_bytree) < 1
+        return TreeProgress(self.progress, is_sampled=is_sampled)
 
     def matrices(self) -> dict[str, TreeData]:
         """Name of each data set in the learning curves → data; training data first."""
@@ -152,45 +192,45 @@ def _fit(job: FitJob, rank: int = 0, n_workers: int = 1) -> Fitted:
     for name, data in job.matrices().items():
         batches = BlockBatches(_worker_tables(data, rank, n_workers), data.lookup(), job.table)
         matrices[name] = quantile_matrix(batches, max_bin, n_threads, ref=matrices.get("train"))
-    curves: dict[str, dict[str, list[float]]] = {}
+    callback = job.callback()
+    begun = callback.begun_together()
     booster = xgb.train(
         dict(job.parameters),
         matrices["train"],
-        job.n_rounds,
+        job.n_rounds - begun.n_rounds,
         evals=[(matrix, name) for name, matrix in matrices.items()],
-        evals_result=curves,
         verbose_eval=False,
+        xgb_model=begun.model,
+        callbacks=[callback],
     )
-    return _fitted(booster, curves)
+    return _fitted(booster)
 
 
-def _fitted(booster: xgb.Booster, curves: Mapping[str, Mapping[str, list[float]]]) -> Fitted:
-    losses = {f"{name}_loss": metrics["mlogloss"] for name, metrics in curves.items()}
-    history = tuple(
-        {"step": step, **dict(zip(losses, map(float, values), strict=True))}
-        for step, values in enumerate(zip(*losses.values(), strict=True), start=1)
-    )
+def _fitted(booster: xgb.Booster) -> Fitted:
+    history = take_history(booster)
     booster.feature_names = list(FEATURE_COLUMNS)
     return Fitted(bytes(booster.save_raw("ubj")), history)
 
 
-def _fit_ray_train(job: FitJob, folder: Path) -> Fitted:
-    """Ray Train: each worker bins its share of the Arrow rows."""
-    state = folder / "ray_train"  # Train's own state; on a cluster all nodes must see the folder
-    trainer = XGBoostTrainer(
-        _train_worker,
-        train_loop_config={"job": job},
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=job.settings.num_workers,
-            use_gpu=job.settings.device == "cuda",
-            resources_per_worker={"CPU": job.settings.cpus_per_worker, "GPU": job.settings.gpus_per_worker},
-        ),
-        run_config=ray.train.RunConfig(name="fit", storage_path=str(state.absolute())),
-    )
-    try:
+def _fit_ray_train(job: FitJob) -> Fitted:
+    """Ray Train: each worker bins its share of the Arrow rows. After a loss a new group goes on from the file."""
+    # Train's own state is this node's: its controller runs here, and workers hand it no checkpoint.
+    with tempfile.TemporaryDirectory(prefix="cropray-") as state:
+        trainer = XGBoostTrainer(
+            _train_worker,
+            train_loop_config={"job": job},
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=job.settings.num_workers,
+                use_gpu=job.settings.device == "cuda",
+                resources_per_worker={"CPU": job.settings.cpus_per_worker, "GPU": job.settings.gpus_per_worker},
+            ),
+            run_config=ray.train.RunConfig(
+                name="fit",
+                storage_path=state,
+                failure_config=ray.train.FailureConfig(max_failures=job.settings.max_failures),
+            ),
+        )
         fitted = trainer.fit().return_value
-    finally:
-        shutil.rmtree(state, ignore_errors=True)
     assert isinstance(fitted, Fitted)
     return fitted
 
@@ -200,7 +240,7 @@ def _train_worker(config: dict[str, FitJob]) -> Fitted:
     return _fit(config["job"], context.get_world_rank(), context.get_world_size())
 
 
-def _fit_xgboost_ray(job: FitJob, folder: Path) -> Fitted:  # noqa: ARG001
+def _fit_xgboost_ray(job: FitJob) -> Fitted:
     """xgboost-ray: drives its actors from a task of its own, outside the placement group of a Tune trial."""
     drive = ray.remote(_drive_xgboost_ray).options(num_cpus=0, max_retries=0, scheduling_strategy="DEFAULT")
     fitted = ray.get(drive.remote(job))
@@ -211,8 +251,14 @@ def _fit_xgboost_ray(job: FitJob, folder: Path) -> Fitted:  # noqa: ARG001
 def _drive_xgboost_ray(job: FitJob) -> Fitted:
     settings = job.settings
     frames = {name: _frames(job, data) for name, data in job.matrices().items()}
-    pool = ActorPool(settings.num_workers, settings.cpus_per_worker, settings.gpus_per_worker)
-    return _fitted(*train_on_actors(job.parameters, job.n_rounds, frames, pool))
+    pool = ActorPool(
+        settings.num_workers,
+        settings.cpus_per_worker,
+        settings.gpus_per_worker,
+        settings.max_failures,
+        settings.checkpoint_every,
+    )
+    return _fitted(train_on_actors(job.parameters, job.n_rounds, frames, pool, job.callback()))
 
 
 def _frames(job: FitJob, data: TreeData) -> list["ray.ObjectRef[pd.DataFrame]"]:
@@ -232,7 +278,7 @@ def _frame(data: TreeData, table: npt.NDArray[np.uint16], rank: int, n_workers: 
     return frame.assign(**{LABEL: class_indices(rows, data.lookup())})
 
 
-_ENGINES: Final[Mapping[str, Callable[[FitJob, Path], Fitted]]] = {
+_ENGINES: Final[Mapping[str, Callable[[FitJob], Fitted]]] = {
     "ray_train": _fit_ray_train,
     "xgboost_ray": _fit_xgboost_ray,
 }

@@ -20,6 +20,8 @@ import ray
 import xgboost as xgb
 from xgboost.tracker import RabitTracker
 
+from cropray.training.xgboost_progress import TreeProgress
+
 if TYPE_CHECKING:
     import pandas as pd
     from ray import ObjectRef
@@ -35,6 +37,10 @@ class ActorPool:
     n_actors: int
     cpus_per_actor: int
     gpus_per_actor: int
+    max_restarts: int
+    """Lost actors that are replaced; the others keep their data."""
+    checkpoint_every: int
+    """Rounds after which rank 0 sends the trees to the driver, from which all go on after a loss."""
 
 
 def train_on_actors(
@@ -42,7 +48,8 @@ def train_on_actors(
     n_rounds: int,
     frames: "Mapping[str, Sequence[ObjectRef[pd.DataFrame]]]",
     pool: ActorPool,
-) -> tuple[xgb.Booster, dict[str, dict[str, list[float]]]]:
+    progress: TreeProgress,
+) -> xgb.Booster:
     """Train with xgboost-ray.
 
     Args:
@@ -51,30 +58,33 @@ def train_on_actors(
         frames: name of a data set → one frame per actor, float32 features with NaN where missing and `label`; the
             data set `train` is trained on.
         pool: actors.
+        progress: where the fit goes on from, and what its rounds are told to.
 
     Returns:
-        Trees, and per data set and metric one value per round.
+        Trees; their attributes hold the losses, see `xgboost_progress.take_history`.
     """
     import xgboost_ray  # noqa: PLC0415 - an optional engine: 1 s of import that other fits need not pay
 
     _replace_tracker()
     matrices = {name: xgboost_ray.RayDMatrix(FramePartitions(refs), LABEL) for name, refs in frames.items()}
-    curves: dict[str, dict[str, list[float]]] = {}
-    booster = xgboost_ray.train(
+    begun = progress.begun()
+    booster: xgb.Booster = xgboost_ray.train(
         dict(parameters),
         matrices["train"],
-        num_boost_round=n_rounds,
+        num_boost_round=n_rounds - begun.n_rounds,
         evals=[(matrix, name) for name, matrix in matrices.items()],
-        evals_result=curves,
         verbose_eval=False,
+        xgb_model=begun.data,
+        callbacks=[progress],
         ray_params=xgboost_ray.RayParams(
             num_actors=pool.n_actors,
             cpus_per_actor=pool.cpus_per_actor,
             gpus_per_actor=pool.gpus_per_actor,
-            checkpoint_frequency=n_rounds,  # pickles the whole model each time; a failed fit starts again anyway
+            max_actor_restarts=pool.max_restarts,
+            checkpoint_frequency=pool.checkpoint_every,
         ),
     )
-    return booster, curves
+    return booster
 
 
 class FramePartitions:

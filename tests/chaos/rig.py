@@ -22,7 +22,7 @@ from tests.servers.s3 import S3Server
 from tests.servers.tracking import TrackingServer
 
 ROOT = Path(__file__).resolve().parents[2]
-LANDSCAPE = LandscapeSettings(n_regions=2, zones_per_region=4, zone_px=96, gap_px=30, scenes_per_month=3)
+LANDSCAPE = LandscapeSettings(n_regions=2, zones_per_region=4, zone_px=64, gap_px=30, scenes_per_month=3)
 KINDS = ("cnn", "xgboost", "acquire")
 PATIENCE_S = 400
 _POLL_S = 0.1
@@ -30,10 +30,10 @@ _SETTINGS = {
     "dataset": {"tile_size": 16, "buffer_m": 100},
     "search": {
         "cnn": {"learning_rate": [0.01, 0.003], "kernel_size": [3]},
-        "xgboost": {"n_estimators": [30, 60], "learning_rate": [0.1, 0.3]},
+        "xgboost": {"n_estimators": [20, 40], "learning_rate": [0.1, 0.3]},
     },
     "cnn": {"temporal_channels": 16, "unet_channels": [16, 32], "batch_size": 16, "epochs": 6, "patience": 6},
-    "xgboost": {"max_depth": 6, "checkpoint_every": 10},
+    "xgboost": {"max_depth": 4, "checkpoint_every": 10},
 }
 
 

@@ -2,10 +2,12 @@
 
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from cropray.search.placement import Node, UnitNeed, live_nodes, place_units
+from cropray.errors import ConfigError
+from cropray.search.placement import Node, UnitNeed, live_nodes, place_units, place_when_ready
 from cropray.search.results import FoldResult
 from cropray.search.run import UnitJob, run_units
 from cropray.search.space import Unit
@@ -14,22 +16,28 @@ from cropray.training.xgboost import XgboostPoint
 PATIENCE_S = 60
 
 
+STORE = 80 * 2**20
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.own_ray]
+
+
 @pytest.fixture(scope="module")
-def nodes():
+def cluster():
     """A head without CPUs and two nodes with two CPUs and one GPU each, the GPUs in name only."""
     import ray
     from ray.cluster_utils import Cluster
 
-    if ray.is_initialized():
-        pytest.skip("another Ray runs in this process; run this file by itself, as `make test-slow` does")
-    store = 80 * 2**20
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": store})
+    running = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": STORE})
     for _ in range(2):
-        cluster.add_node(num_cpus=2, num_gpus=1, object_store_memory=store)
-    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
-    yield live_nodes()
+        running.add_node(num_cpus=2, num_gpus=1, object_store_memory=STORE)
+    ray.init(address=running.address, log_to_driver=False, logging_level="ERROR")
+    yield running
     ray.shutdown()
-    cluster.shutdown()
+    running.shutdown()
+
+
+@pytest.fixture
+def nodes(cluster):
+    return live_nodes()
 
 
 def trivial_fit(log, at_once, need):
@@ -71,8 +79,6 @@ def trivial_fit(log, at_once, need):
     return fit
 
 
-@pytest.mark.ray
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("need", "at_once"),
     [
@@ -86,7 +92,7 @@ def trivial_fit(log, at_once, need):
 def test_units_run_at_once_and_end(nodes, need, at_once, tmp_path):
     assert sorted(node.cpus for node in nodes) == [0, 2, 2]
     assert sorted(node.gpus for node in nodes) == [0, 1, 1]
-    assert all(isinstance(node, Node) and node.object_store_bytes == 80 * 2**20 for node in nodes)
+    assert all(isinstance(node, Node) and node.object_store_bytes == STORE for node in nodes)
     placement = place_units(nodes, need, None)
     assert placement.max_concurrent == at_once
     log = tmp_path / "log"
@@ -103,3 +109,21 @@ def test_units_run_at_once_and_end(nodes, need, at_once, tmp_path):
         assert not drivers & workers
     if need.num_workers == 2:
         assert all(len(set(home[1:])) == 2 for home in homes)
+
+
+def test_nodes_on_their_way_are_waited_for(cluster):
+    need, wanted = UnitNeed("xgboost", 0, 2, 0), 3
+    with pytest.raises(ConfigError, match="cpus_per_worker"):
+        place_when_ready(UnitNeed("xgboost", 0, 3, 0), 1, 0.0)
+    started = time.monotonic()
+    assert place_when_ready(need, wanted, 2.0).max_concurrent == 2  # the time is up: as many as fit
+    assert 2 <= time.monotonic() - started < 10
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(place_when_ready, need, wanted, PATIENCE_S)
+        time.sleep(1)
+        assert not waiting.done()
+        node = cluster.add_node(num_cpus=2, object_store_memory=STORE)
+        try:
+            assert waiting.result().max_concurrent == wanted
+        finally:
+            cluster.remove_node(node)

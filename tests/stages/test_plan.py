@@ -53,9 +53,9 @@ def refusal(capsys, config, *overrides):
 def test_more_workers_than_cpus_are_refused(landscape, tmp_path, capsys):
     config = write_job(job(landscape, tmp_path / "work"), tmp_path)
     message = refusal(capsys, config, "xgboost.num_workers=3")
-    assert "one unit needs 3.01 CPUs" in message
-    assert "num_workers" in message
-    assert "one unit needs 1 CPUs and 1 GPUs" in refusal(capsys, config, "cnn.use_gpu=true")
+    assert "one xgboost unit needs 3 workers of 1 CPU" in message
+    assert "Set xgboost.num_workers to 1" in message
+    assert "one cnn unit needs 1 CPU + 1 GPU" in refusal(capsys, config, "cnn.use_gpu=true")
 
 
 @pytest.mark.usefixtures("nothing_is_measured")

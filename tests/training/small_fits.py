@@ -1,6 +1,9 @@
 """A fit small enough for a test, in this process or on two; importable by spawned processes."""
 
+import os
+import signal
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,7 +13,9 @@ from cropray.datasets.tiles import cut_tiles
 from cropray.legend import IGNORE, legend_from_names
 from cropray.models.crop_net import CropNet, CropNetConfig
 from cropray.training import loop
+from cropray.training.cnn_progress import CnnProgress
 from cropray.training.loop import FitPlan, FitResult, fit
+from cropray.training.progress_file import ProgressFile
 from cropray.training.tiles import ChannelStats, TileSet
 from tests.synthetic import zone_arrays
 
@@ -68,7 +73,43 @@ def plain_epoch(**changes):
 
 def one_of_two(rank, port, folder, function, changes):
     """A spawned worker: run a function of this module and save what it returns."""
+    one_of_some(rank, port, folder, function, changes, 2)
+
+
+def one_of_some(rank, port, folder, function, changes, n_workers):
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=n_workers)
     torch.save(globals()[function](**changes), f"{folder}/{rank}.pt")
     dist.destroy_process_group()
+
+
+class FatalPath(type(Path())):
+    """A progress file whose second write kills the process that writes it; a list beside it tells of every write."""
+
+    def with_name(self, name):
+        """The temporary file of a write."""
+        writes = f"{self}.writes"
+        with open(writes, "a") as file:
+            file.write(f"{os.getpid()}\n")
+        if len(Path(writes).read_text().splitlines()) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().with_name(name)
+
+    @property
+    def writers(self):
+        """Process of each write, in order."""
+        return Path(f"{self}.writes").read_text().split()
+
+
+def kept_fit(path=None, lose_at=None, **changes) -> FitResult | None:
+    """`small_fit` with a progress file; with `lose_at` it ends in that epoch, as if its process were lost."""
+
+    def on_epoch(record):
+        if record["epoch"] == lose_at:
+            raise InterruptedError
+
+    progress = path and CnnProgress(ProgressFile(Path(path), "job", 1), torch.device("cpu"))
+    try:
+        return fit(network(), tile_set(0), tile_set(2), plan(**changes), on_epoch, progress)
+    except InterruptedError:
+        return None

@@ -26,7 +26,8 @@ def main(arguments: list[str]) -> int:
     name = f"cropray-{arguments[0]}-{uuid.uuid4().hex[:8]}".replace("_", "-")
     job = ["python", f"ray_jobs/{arguments[0]}.py", *arguments[1:]]
     where = ["--working-dir", ".", "--runtime-env", "ray_jobs/runtime_env.yaml", "--submission-id", name]
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell's background jobs begin with it ignored
+        signal.signal(number, signal.default_int_handler)
     # A session of its own: the terminal's Ctrl-C reaches this process only, which then ends both in order.
     with subprocess.Popen([*RAY, "submit", *where, "--", *job], cwd=ROOT, start_new_session=True) as submission:
         try:

@@ -82,5 +82,6 @@ def test_a_second_run_makes_nothing_again(remote, server):
         "search/xgboost",
         "maps",
     )
-    assert not [name for name in written if name.startswith(tuple(f"{folder}/" for folder in kept))]
+    made_again = {name for name in written if name.startswith(tuple(f"{folder}/" for folder in kept))}
+    assert made_again <= {"parcels/coverage.json"}  # the account of all zones is drawn up each time
     assert files_below(workspace.root / "maps")

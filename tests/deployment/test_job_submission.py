@@ -18,12 +18,8 @@ from tests.deployment.bare_cluster import BareCluster, clone, make_environment
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(2400)]
 
 SECRET = "planted-secret-1f9a"
-RAY_OWN = (
-    "IDLE",
-    "JobSupervisor",
-    "_StatsActor",
-    "_AutoscalingCoordinatorActor",
-)  # belong to the cluster, not to a job
+# These belong to the cluster, not to a job; agents have such names where Ray can set the title of a process.
+RAY_OWN = ("IDLE", "JobSupervisor", "_StatsActor", "_AutoscalingCoordinatorActor", "DashboardAgent", "RuntimeEnvAgent")
 RUNTIME = ["--working-dir", ".", "--runtime-env", "ray_jobs/runtime_env.yaml"]
 ZONES = {f"{region}-{i}": (region, "test" if i == 4 else "train") for region in ("a", "b") for i in range(5)}
 

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import secrets
 import signal
 import subprocess
 import sys
@@ -26,6 +27,7 @@ LANDSCAPE = LandscapeSettings(n_regions=2, zones_per_region=4, zone_px=64, gap_p
 KINDS = ("cnn", "xgboost", "acquire")
 PATIENCE_S = 400
 _POLL_S = 0.1
+_MARK = "CROPRAY_CHAOS_RIG"  # variable that every process of the cluster inherits
 _SETTINGS = {
     "dataset": {"tile_size": 16, "buffer_m": 100},
     "search": {
@@ -79,12 +81,13 @@ class Rig:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._stack = contextlib.ExitStack()
+        self._mark = secrets.token_hex(8)
 
     def __enter__(self):
         # The processes of the nodes inherit the variables: Ray must start after the servers.
         self.s3 = self._stack.enter_context(S3Server())
         self._stack.enter_context(self.s3.in_environment())
-        os.environ["PYTHONPATH"] = str(ROOT)
+        os.environ.update({"PYTHONPATH": str(ROOT), _MARK: self._mark})
         self.tracking = TrackingServer(self.folder)
         self.tracking.start()
         self._stack.callback(self.tracking.kill)
@@ -172,7 +175,7 @@ class Rig:
 
         def found() -> bool:
             nonlocal victim
-            victim = next((p for p in psutil.process_iter() if re.search(pattern, title(p))), None)
+            victim = next((p for p in psutil.process_iter() if re.search(pattern, title(p)) and self._owns(p)), None)
             return victim is not None
 
         if not self.wait_until(run, found):
@@ -180,6 +183,13 @@ class Rig:
         with contextlib.suppress(psutil.NoSuchProcess):
             victim.send_signal(signal.SIGKILL)
         return True
+
+    def _owns(self, process: psutil.Process) -> bool:
+        """Whether a process belongs to this cluster, and not to another Ray on the machine."""
+        try:
+            return process.environ().get(_MARK) == self._mark
+        except psutil.Error:
+            return False
 
 
 def title(process: psutil.Process) -> str:

@@ -58,12 +58,10 @@ def run_zone_tasks(
         workspace.mark_stale(stage, task.zone_id)
     results: dict[str, ResultT] = {}
     failures: dict[str, str] = {}
-    inputs = {task.zone_id: task.inputs for task in todo}
-    for done, outcome in enumerate(_on_ray(todo), start=1):
+    for done, outcome in enumerate(_on_ray(todo, stage, workspace), start=1):
         if outcome.error is not None:
             failures[outcome.zone_id] = outcome.error
         else:
-            workspace.mark_current(stage, outcome.zone_id, inputs[outcome.zone_id])
             results[outcome.zone_id] = outcome.result  # type: ignore[assignment]  # set whenever error is None
         progress.step(done, len(todo), outcome.zone_id, "zones")
     if failures:
@@ -71,7 +69,7 @@ def run_zone_tasks(
     return results
 
 
-def _on_ray(tasks: Sequence[ZoneTask[ResultT]]) -> Iterable[ZoneOutcome[ResultT]]:
+def _on_ray(tasks: Sequence[ZoneTask[ResultT]], stage: str, workspace: Workspace) -> Iterable[ZoneOutcome[ResultT]]:
     """Outcomes as they come; twice as many tasks in flight as CPUs, so that no worker waits for the driver."""
     if not tasks:
         return  # a stage with nothing to do need not start Ray
@@ -81,7 +79,7 @@ def _on_ray(tasks: Sequence[ZoneTask[ResultT]]) -> Iterable[ZoneOutcome[ResultT]
     while waiting or running:
         while waiting and len(running) < limit:
             task = waiting.pop()
-            running[_remote_attempt.remote(task)] = task.zone_id
+            running[_remote_attempt.remote(task, stage, workspace)] = task.zone_id
         (ready,), _ = ray.wait(list(running), num_returns=1)
         zone_id = running.pop(ready)
         try:
@@ -91,8 +89,16 @@ def _on_ray(tasks: Sequence[ZoneTask[ResultT]]) -> Iterable[ZoneOutcome[ResultT]
 
 
 @ray.remote(num_cpus=1, max_retries=2)  # type: ignore[untyped-decorator]  # ray is untyped
-def _remote_attempt(task: ZoneTask[ResultT]) -> ZoneOutcome[ResultT]:
-    return attempt(task)
+def _remote_attempt(task: ZoneTask[ResultT], stage: str, workspace: Workspace) -> ZoneOutcome[ResultT]:
+    return attempt_and_mark(task, stage, workspace)
+
+
+def attempt_and_mark(task: ZoneTask[ResultT], stage: str, workspace: Workspace) -> ZoneOutcome[ResultT]:
+    """Run one zone's work and mark it as finished where its files were written: a lost driver costs no such zone."""
+    outcome = attempt(task)
+    if outcome.error is None:
+        workspace.mark_current(stage, task.zone_id, task.inputs)
+    return outcome
 
 
 def attempt(task: ZoneTask[ResultT]) -> ZoneOutcome[ResultT]:

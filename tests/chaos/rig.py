@@ -58,9 +58,7 @@ class Run:
 
     def n_finished(self) -> int:
         """Units, or zones, that stand whole."""
-        end = ".nobs.tif" if self.kind == "acquire" else "/result.json"
-        folder = self.root / ("composites" if self.kind == "acquire" else f"search/{self.kind}")
-        return sum(str(file).endswith(end) for file in files_below(folder))
+        return len(self._ledger())
 
     def has_progress(self) -> bool:
         """Whether some unit is under way and could go on from a checkpoint."""
@@ -68,11 +66,12 @@ class Run:
 
     def finished(self) -> dict[str, object]:
         """Finished unit → when it was written."""
+        return {relative(file, self.root): file.stat().st_mtime for file in self._ledger()}
+
+    def _ledger(self) -> list[Location]:
         if self.kind == "acquire":
-            files = [file for file in files_below(self.root / "composites") if str(file).endswith(".nobs.tif")]
-        else:
-            files = [f for f in files_below(self.root / "search" / self.kind) if f.name == "result.json"]
-        return {relative(file, self.root): file.stat().st_mtime for file in files}
+            return files_below(self.root / "stamps" / "acquire")
+        return [file for file in files_below(self.root / "search" / self.kind) if file.name == "result.json"]
 
 
 class Rig:

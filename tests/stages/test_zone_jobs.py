@@ -9,7 +9,7 @@ import pytest
 from cropray.errors import InputError, StageFailedError
 from cropray.progress import Progress
 from cropray.stages import zone_jobs
-from cropray.stages.zone_jobs import ZoneOutcome, ZoneTask, attempt, run_zone_tasks
+from cropray.stages.zone_jobs import ZoneOutcome, ZoneTask, attempt, attempt_and_mark, run_zone_tasks
 from cropray.workspace import Workspace
 
 
@@ -36,7 +36,7 @@ def workspace(tmp_path):
 @pytest.fixture
 def in_process(monkeypatch):
     """Runs tasks here, in order, instead of on Ray."""
-    monkeypatch.setattr(zone_jobs, "_on_ray", lambda tasks: map(attempt, tasks))
+    monkeypatch.setattr(zone_jobs, "_on_ray", lambda tasks, *where: (attempt_and_mark(t, *where) for t in tasks))
 
 
 def run(workspace, *tasks, log=None, **kwargs):
@@ -48,6 +48,15 @@ def test_an_error_becomes_an_outcome():
     assert attempt(ZoneTask("z", fail, "1", ())) == ZoneOutcome("z", None, "the sky is missing")
     # Our own errors explain themselves; of others the type is said too.
     assert attempt(ZoneTask("z", {}.popitem, "1", ())).error.startswith("KeyError: ")
+
+
+def test_a_zone_is_marked_where_it_was_made(workspace):
+    """The driver may be gone by then: nobody makes the zone again."""
+    done, failed = task(workspace, "a"), task(workspace, "b", fail)
+    for one in (done, failed):
+        attempt_and_mark(one, "labels", workspace)
+    assert workspace.is_current("labels", "a", done.inputs, done.outputs)
+    assert not workspace.is_current("labels", "b", failed.inputs, ())
 
 
 @pytest.mark.usefixtures("in_process")

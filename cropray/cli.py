@@ -88,7 +88,7 @@ def _run(options: argparse.Namespace) -> None:
         run_stages(stages, options.config, options.overrides)
 
 
-def _serve_ui(config: Path, overrides: Sequence[str], port: int) -> None:
+def _serve_ui(config: str, overrides: Sequence[str], port: int) -> None:
     from cropray.config import JobConfig  # noqa: PLC0415
     from cropray.settings import load_settings  # noqa: PLC0415
     from cropray.tracking import Tracker, ui_command  # noqa: PLC0415
@@ -110,7 +110,9 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="draw a landscape, run every stage on it and print the scores")
     demo.add_argument("--root", type=Path, default=Path("demo"), help="folder of the demo (default: demo)")
     doctor = commands.add_parser("doctor", help="check versions, Ray, storage and tracking; say what to do")
-    doctor.add_argument("config", type=Path, nargs="?", help="job file; without it only the installation is checked")
+    doctor.add_argument(
+        "config", nargs="?", help="job file (path or s3://…); without it only the installation is checked"
+    )
     _with_config(
         commands.add_parser("plan", help="what a job will take: requests, disk, memory, hours; then what it took")
     )
@@ -123,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _with_config(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    parser.add_argument("config", type=Path, help="job file (YAML)")
+    parser.add_argument("config", help="job file (YAML): a path, or s3://…, gs://…, az://…")
     parser.add_argument(
         "--set",
         dest="overrides",

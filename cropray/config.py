@@ -12,6 +12,7 @@ from cropray.datasets.settings import DatasetSettings
 from cropray.imagery.sources import ImagerySettings
 from cropray.maps.settings import MapSettings
 from cropray.parcels.rpg import ParcelSettings
+from cropray.raw_files import InputSetting
 from cropray.report.settings import ReportSettings
 from cropray.search.space import SearchSettings
 from cropray.settings import Settings
@@ -47,7 +48,7 @@ class JobConfig(Settings):
     seed: int = Field(default=0, ge=0)
     season_start: str = Field(default="2023-01", pattern=r"^\d{4}-(0[1-9]|1[0-2])$")
     """First of the twelve months; a zone table's own column goes before."""
-    zone_table: Path | None = None
+    zone_table: InputSetting | None = None
     """CSV zone table; None: the 40 zones of France that come with cropray."""
     zone_selection: ZoneSelectionSettings | None = None
     """`cropray zones` chooses the zones where the cropland is; None: those of the zone table."""

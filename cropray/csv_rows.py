@@ -1,13 +1,15 @@
 """Rows of the small tables that users write: CSV files in UTF-8, as editors and spreadsheets save them."""
 
 import csv
+import io
 from collections.abc import Sequence
-from pathlib import Path
 
 from cropray.errors import InputError
+from cropray.raw_files import as_input, read_bytes
+from cropray.storage import Location
 
 
-def read_rows(path: str | Path, columns: Sequence[str], name: str, setting: str) -> list[dict[str, str]]:
+def read_rows(path: str | Location, columns: Sequence[str], name: str, setting: str) -> list[dict[str, str]]:
     """The rows of a table, by column; the first stands on line 2.
 
     Args:
@@ -20,8 +22,8 @@ def read_rows(path: str | Path, columns: Sequence[str], name: str, setting: str)
         InputError: the file or a column is missing, it cannot be read, a row is cut off, or there are no rows.
     """
     try:
-        with Path(path).open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin with a byte order mark
-            rows = list(csv.DictReader(file, restval=""))
+        text = read_bytes(as_input(path), name).decode("utf-8-sig")  # spreadsheets begin with a byte order mark
+        rows = list(csv.DictReader(io.StringIO(text, newline=""), restval=""))
     except FileNotFoundError:
         raise InputError(f"{name} '{path}' does not exist; set {setting} to a CSV file") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:

@@ -8,13 +8,15 @@ import difflib
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Tag, ValidationError
 
-from cropray.errors import ConfigError
+from cropray.errors import ConfigError, InputError
+
+if TYPE_CHECKING:
+    from cropray.storage import Location
 
 
 class Settings(BaseModel):
@@ -36,18 +38,18 @@ def fingerprint(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def load_settings(model: type[SettingsT], path: str | Path, overrides: Iterable[str] = ()) -> SettingsT:
+def load_settings(model: type[SettingsT], path: "str | Location", overrides: Iterable[str] = ()) -> SettingsT:
     """Read a YAML file, apply `a.b=c` overrides and validate the result.
 
     Args:
         model: the settings class to build.
-        path: a YAML file holding one mapping.
+        path: a YAML file holding one mapping, on a disk or in object storage.
         overrides: texts `dotted.key=value`; the value is read as YAML.
 
     Raises:
         ConfigError: the file is missing, is no mapping, or a key or value is refused.
     """
-    raw = _read_yaml(Path(path))
+    raw = _read_yaml(path)
     for override in overrides:
         _apply_override(raw, override)
     try:
@@ -73,11 +75,15 @@ def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 _Dumper.add_representer(str, _represent_text)
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def _read_yaml(path: "str | Location") -> dict[str, Any]:
+    from cropray.raw_files import as_input, read_bytes  # noqa: PLC0415  settings of files build on this module
+
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml.safe_load(read_bytes(as_input(path), "config file").decode("utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"config file '{path}' does not exist; give the path of a YAML job file") from None
+    except InputError as error:  # it names the file
+        raise ConfigError(str(error)) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"config file '{path}' cannot be read: {error}") from None
     except yaml.YAMLError as error:

@@ -14,10 +14,11 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeAlias
 
+import pyarrow as pa
 import pyarrow.fs
 from pydantic import PlainSerializer, PlainValidator
 from upath import UPath
@@ -217,7 +218,15 @@ def arrow_path(path: Location) -> tuple[Any, str]:
     """(file system, path) as pyarrow and the libraries above it take them."""
     if isinstance(path, Path):
         return pyarrow.fs.LocalFileSystem(), str(path)
-    return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(path.fs)), path.path
+    return pyarrow.fs.PyFileSystem(_RangeHandler(path.fs)), path.path
+
+
+class _RangeHandler(pyarrow.fs.FSSpecHandler):  # type: ignore[misc]  # pyarrow has no types
+    """Fetches the ranges that Arrow asks for; drivers would add megabytes to each, in case the reader went on there."""
+
+    def open_input_file(self, path: str) -> pa.PythonFile:
+        """Random access."""
+        return pa.PythonFile(self.fs.open(path, mode="rb", cache_type="none"), mode="r")
 
 
 def append_line(path: Location, line: str) -> None:
@@ -274,5 +283,10 @@ def content_id(path: Location) -> str | None:
         info = path.fs.info(path.path)
     except FileNotFoundError:
         return None
+    return checksum(path, info)
+
+
+def checksum(path: UPath, info: Mapping[str, Any]) -> str:
+    """What a store's listing (`info`) tells of a file's content: its checksum; where there is none, size and time."""
     keys = ("ETag", "etag", "md5Hash", "content_md5")
-    return str(next((info[key] for key in keys if info.get(key)), None) or path.fs.ukey(path.path))
+    return str(next((info[key] for key in keys if info.get(key)), None) or path.fs.ukey(info["name"]))

@@ -16,6 +16,7 @@ from typing import Final, Literal, cast, get_args
 from cropray.csv_rows import read_rows
 from cropray.errors import ConfigError, InputError
 from cropray.grid import Grid
+from cropray.storage import Location
 
 Split = Literal["train", "test"]
 SPLITS: Final[tuple[str, ...]] = get_args(Split)
@@ -56,7 +57,7 @@ def bundled_zones() -> tuple[Zone, ...]:
     return read_zones(str(resources.files("cropray").joinpath("data/zones.csv")))
 
 
-def read_zones(path: str | Path) -> tuple[Zone, ...]:
+def read_zones(path: str | Location) -> tuple[Zone, ...]:
     """Read a zone table.
 
     Raises:
@@ -100,7 +101,7 @@ def select_zones(zones: Sequence[Zone], wanted: Iterable[str] | None) -> tuple[Z
     return tuple(zone for zone in zones if zone.zone_id in names)
 
 
-def _zone(row: dict[str, str], path: str | Path, line: int) -> Zone:
+def _zone(row: dict[str, str], path: str | Location, line: int) -> Zone:
     try:
         grid = Grid(int(row["epsg"]), float(row["x_min"]), float(row["y_max"]), int(row["height"]), int(row["width"]))
         return Zone(row["zone_id"], row["region"], cast("Split", row["split"]), grid, row.get("season_start") or None)

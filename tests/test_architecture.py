@@ -15,6 +15,7 @@ VALUES = {
     "settings",
     "csv_rows",
     "storage",
+    "raw_files",
     "bands",
     "grid",
     "zones",

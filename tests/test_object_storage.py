@@ -1,4 +1,4 @@
-"""A whole job whose workspace lies on an S3 server gives what one on a disk gives."""
+"""A whole job whose workspace or raw inputs lie on an S3 server gives what one on a disk gives."""
 
 import io
 import json
@@ -8,11 +8,15 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from cropray.config import JobConfig
+from cropray.datasets.schema import pixel_schema
 from cropray.settings import load_settings
-from cropray.storage import as_location, files_below, relative
+from cropray.storage import as_location, file_hash, files_below, relative, whole_file
 from cropray.workspace import Workspace
 from tests.jobs import job, write_job
 from tests.servers.s3 import S3Server
@@ -85,3 +89,65 @@ def test_a_second_run_makes_nothing_again(remote, server):
     made_again = {name for name in written if name.startswith(tuple(f"{folder}/" for folder in kept))}
     assert made_again <= {"parcels/coverage.json"}  # the account of all zones is drawn up each time
     assert files_below(workspace.root / "maps")
+
+
+RUN_STAGES = "import sys; from cropray.stages.pipeline import run_stages; run_stages(sys.argv[2:], sys.argv[1], ())"
+LOAD_PIXELS = """
+import sys, ray
+from cropray.config import ClusterSettings
+from cropray.datasets.loading import load_pixels
+from cropray.stages.cluster import ray_session
+from cropray.storage import as_location
+from cropray.workspace import Workspace
+
+with ray_session(ClusterSettings(num_cpus=2, object_store_gb=0.2)):
+    print(ray.get(load_pixels(Workspace(as_location(sys.argv[1])), ["a-1"])["a-1"]).num_rows)
+"""
+
+
+def python(code, *arguments):
+    """Python in a process of its own, whose Ray knows the server."""
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    line = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr + done.stdout
+    return done.stdout
+
+
+def test_raw_inputs_on_s3_give_the_dataset_that_those_on_a_disk_give(landscape, finished, server, tmp_path):
+    raw = as_location(f"s3://{server.bucket}/raw")
+    for file in files_below(landscape.folder):
+        raw.fs.put_file(str(file), (raw / relative(file, landscape.folder)).path)
+    places = [
+        f"{raw}/{relative(place, landscape.folder)}" for place in (landscape.zones, landscape.scenes, landscape.parcels)
+    ]
+    inputs = {"zone_table": places[0], "imagery": {"folder": places[1]}, "parcels": {"path": places[2]}}
+    (raw / "job.yaml").write_text(yaml.safe_dump(job(landscape, tmp_path / "work", **inputs)))
+    server.fail(4, "/raw/", status=503)
+    server.fail(2, ".tif", method="GET", wait_s=0.5)
+    server.fail(2, ".tif", method="GET", keep=0.5)
+    python(RUN_STAGES, f"{raw}/job.yaml", "acquire", "labels", "dataset")
+    assert server.n_faults_left() == 0
+    local = load_settings(JobConfig, finished).artefacts.root
+    for part in ("composites", "labels", "parcels", "dataset/pixels", "dataset/tiles"):
+        ours, theirs = (
+            {file.name: file_hash(file) for file in files_below(root / part)} for root in (tmp_path / "work", local)
+        )
+        assert ours == theirs
+        assert ours
+
+
+def test_trees_fetch_only_the_columns_that_they_learn_from(server):
+    workspace = Workspace(as_location(f"s3://{server.bucket}/wide"))
+    rng, n = np.random.default_rng(0), 100_000
+    heavy = {"parcel", "row", "col"}
+    columns = [
+        rng.integers(0, 30_000, n) if field.name in heavy else ["a-1" if field.type == pa.string() else 1] * n
+        for field in pixel_schema()
+    ]
+    arrays = [pa.array(column).cast(field.type) for column, field in zip(columns, pixel_schema(), strict=True)]
+    with whole_file(workspace.pixels("a-1") / "part-0.parquet") as path:
+        pq.write_table(pa.table(arrays, schema=pixel_schema()), path)
+        size = path.stat().st_size
+    assert python(LOAD_PIXELS, str(workspace.root)).split()[-1] == str(n)
+    assert 0 < server.n_sent("/wide/") < 0.5 * size

@@ -218,7 +218,9 @@ def test_a_table_is_read_by_column(server):
     with whole_file(root / "t.parquet") as path:
         pq.write_table(table, path, compression="none", use_dictionary=False)
     filesystem, path = arrow_path(root / "t.parquet")
+    before = server.n_sent("/columns/")
     assert pq.read_table(path, columns=["c3"], filesystem=filesystem).equals(table.select(["c3"]))
+    assert server.n_sent("/columns/") - before < 1.2 * table.nbytes / 10
 
 
 @pytest.mark.parametrize(

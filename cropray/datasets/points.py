@@ -1,7 +1,6 @@
 """Labelled points: a user's own Parquet table becomes a dataset of pixel tables, without images and tiles."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -17,24 +16,26 @@ from cropray.datasets.storage import shard_hashes
 from cropray.errors import InputError, LeakageError
 from cropray.folds import make_folds
 from cropray.legend import MAX_CLASSES, Legend, legend_from_names
+from cropray.raw_files import InputSetting, in_words, is_there
 from cropray.settings import Settings
-from cropray.storage import local_folder, relative, whole_folder
+from cropray.storage import Location, arrow_path, local_folder, relative, whole_folder
 from cropray.workspace import Workspace
 from cropray.zones import SPLITS, is_zone_id
 
 TEXT_COLUMNS: Final = ("zone_id", "region", "split", "label")
 COORDINATES: Final = {"lon": 180.0, "lat": 90.0}  # largest absolute value, degrees (WGS 84)
+_SETTING: Final = "points.path"  # in messages
 COLUMNS: Final = (*TEXT_COLUMNS, *COORDINATES, *FEATURE_COLUMNS)
 
 
 class PointsSettings(Settings):
     """A table of labelled points."""
 
-    path: Path
-    """Parquet file: `zone_id region split label lon lat` and the features `B02_01 … B08_12`, 0 = missing."""
+    path: InputSetting
+    """Parquet file, on a disk or in object storage (`s3://…`, `gs://…`, `az://…`): `zone_id region split label lon lat` and the features `B02_01 … B08_12`, 0 = missing."""
 
 
-def read_points(path: Path) -> pa.Table:
+def read_points(path: Location) -> pa.Table:
     """Read and check a table of labelled points, before anything is written.
 
     Args:
@@ -108,23 +109,26 @@ def points_entries(table: pa.Table, workspace: Workspace, legend: Legend, n_fold
     ]
 
 
-def _read(path: Path) -> pa.Table:
-    if not path.exists():
+def _read(path: Location) -> pa.Table:
+    if not is_there(path, _SETTING):
         raise InputError(f"points '{path}' does not exist; set points.path to a Parquet file")
     try:
-        names = set(pq.read_schema(path).names)
+        with in_words(path, _SETTING):
+            filesystem, file = arrow_path(path)
+            names = set(pq.read_schema(file, filesystem=filesystem).names)
         missing = [name for name in COLUMNS if name not in names]
         if missing:
             raise InputError(
                 f"points '{path}' lacks the columns {missing}; it has {sorted(names)}. Needed are "
                 f"{', '.join((*TEXT_COLUMNS, *COORDINATES))} and {FEATURE_COLUMNS[0]} … {FEATURE_COLUMNS[-1]}"
             )
-        return pq.read_table(path, columns=list(COLUMNS)).select(COLUMNS)
+        with in_words(path, _SETTING):
+            return pq.read_table(file, columns=list(COLUMNS), filesystem=filesystem).select(COLUMNS)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"points '{path}' is not a readable Parquet file ({error}); export it again") from None
 
 
-def _typed(table: pa.Table, path: Path) -> pa.Table:
+def _typed(table: pa.Table, path: Location) -> pa.Table:
     wanted = {name: pa.string() for name in TEXT_COLUMNS} | {name: pa.float64() for name in COORDINATES}
     columns = {}
     for name in table.column_names:
@@ -140,14 +144,14 @@ def _typed(table: pa.Table, path: Path) -> pa.Table:
     return pa.table(columns)
 
 
-def _text_or_degrees(column: pa.ChunkedArray, wanted: pa.DataType, name: str, path: Path) -> pa.ChunkedArray:
+def _text_or_degrees(column: pa.ChunkedArray, wanted: pa.DataType, name: str, path: Location) -> pa.ChunkedArray:
     try:
         return column.cast(wanted)
     except pa.ArrowException:
         raise InputError(f"points '{path}': column '{name}' is {column.type}, it must be {wanted}") from None
 
 
-def _feature(column: pa.ChunkedArray, name: str, path: Path) -> pa.ChunkedArray:
+def _feature(column: pa.ChunkedArray, name: str, path: Location) -> pa.ChunkedArray:
     needed = "whole digital numbers 0–65535 (reflectance × 10 000, 0 = missing), best stored as uint16"
     if not pa.types.is_integer(column.type):
         raise InputError(f"points '{path}': column '{name}' is {column.type}; it must hold {needed}")
@@ -157,7 +161,7 @@ def _feature(column: pa.ChunkedArray, name: str, path: Path) -> pa.ChunkedArray:
         raise InputError(f"points '{path}': column '{name}' must hold {needed}: {error}") from None
 
 
-def _check_values(table: pa.Table, path: Path) -> None:
+def _check_values(table: pa.Table, path: Location) -> None:
     for name, limit in COORDINATES.items():
         values = table[name].to_numpy()
         outside = np.flatnonzero(~(np.abs(values) <= limit))
@@ -179,7 +183,7 @@ def _check_values(table: pa.Table, path: Path) -> None:
         raise InputError(f"points '{path}' has zone ids {unfit[:5]}; use letters, digits, '-' and '_' only")
 
 
-def _check_zones(table: pa.Table, path: Path) -> None:
+def _check_zones(table: pa.Table, path: Location) -> None:
     for column, consequence in (("region", InputError), ("split", LeakageError)):
         several = _keys_with_several(table, ["zone_id"], column)
         if several:

@@ -1,8 +1,8 @@
-"""Scenes from local files: one GeoTIFF per scene with the bands B2 B3 B4 B8 and SCL.
+"""Scenes from files, on a disk or in object storage: one GeoTIFF per scene with the bands B2 B3 B4 B8 and SCL.
 
 A file name must hold the start of sensing as `YYYYMMDDTHHMMSS` (as ESA's product names do). Bands are found by their
 descriptions, in any order, `B2` or `B02`. Files must lie in the UTM system of the zones that they cover, with their
-pixels in line with the zones'.
+pixels in line with the zones'. Of objects in a store only headers and windows are fetched: tiled files (COG) are best.
 """
 
 import datetime as dt
@@ -10,6 +10,7 @@ import functools
 import re
 import warnings
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -19,42 +20,48 @@ import numpy.typing as npt
 import rasterio
 import rasterio.errors
 import rasterio.warp
-import rasterio.windows
 import shapely
+from fsspec.utils import glob_translate
+from upath import UPath
 
 from cropray.bands import BANDS, N_BANDS, NODATA, SCL_NODATA
 from cropray.errors import InputError
 from cropray.grid import Grid, Window
+from cropray.imagery.raster_files import open_raster, read_window
 from cropray.imagery.scenes import Scene
+from cropray.raw_files import FileState, InputSetting, as_input, is_there, state_of, states_below
 from cropray.settings import Settings, fingerprint
+from cropray.storage import Location
 
 _SENSING_START: Final = re.compile(r"\d{8}T\d{6}")
 _SCL: Final = "SCL"
 # Without this GDAL lists the whole folder at each opening: seconds in a folder of thousands of scenes.
 _GDAL_OPTIONS: Final = {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE"}
+_SETTING: Final = "imagery.folder"
+_STORE_READERS: Final = 8  # files of a store that are read at a time: they mostly wait for the network
 
 
 class FilesSettings(Settings):
     """Where the scene files are."""
 
     source: Literal["files"] = "files"
-    """Scenes are local files."""
-    folder: Path
-    """Folder of the scene files."""
+    """Scenes are files."""
+    folder: InputSetting
+    """Folder of the scene files, on a disk or in object storage (`s3://…`, `gs://…`, `az://…`)."""
     pattern: str = "**/*.tif"
     """Which files below the folder are scenes; `**` stands for any number of folders."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileScenes:
-    """A `SceneSource` over local files."""
+    """A `SceneSource` over files."""
 
     settings: FilesSettings
 
     @property
     def scenes_at_once(self) -> int:
-        """One: the zones side by side keep a disk busy."""
-        return 1
+        """One from a disk, which the zones side by side keep busy; several from a store."""
+        return self._n_readers
 
     def find(self, grid: Grid, start: dt.date, end: dt.date) -> tuple[Scene, ...]:
         """Scenes that reach into the grid, acquired in [start, end), in time order.
@@ -62,13 +69,12 @@ class FileScenes:
         Raises:
             InputError: the folder or a file of these dates cannot be used; the message names it.
         """
+        files = [file for file in self._files() if start <= file.acquired.date() < end]
         scenes = []
-        for path, acquired in self._dated_files():
-            if start <= acquired.date() < end:
-                header = _header(path)
-                if _overlap(header.grid, grid):
-                    _require_fit(path, header.grid, grid)
-                    scenes.append(Scene(path.stem, acquired, str(path)))
+        for file, header in zip(files, self._headers(files), strict=True):
+            if _overlap(header.grid, grid):
+                _require_fit(file.path, header.grid, grid)
+                scenes.append(Scene(file.path.stem, file.acquired, str(file.path)))
         return tuple(sorted(scenes, key=lambda scene: (scene.acquired, scene.href)))
 
     def read(self, scene: Scene, grid: Grid) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint8]]:
@@ -77,8 +83,8 @@ class FileScenes:
         Raises:
             InputError: the file cannot be read or does not fit the grid.
         """
-        path = Path(scene.href)
-        header = _header(path)
+        path = as_input(scene.href)
+        header = _header(path, _state(path))
         _require_fit(path, header.grid, grid)
         pixels = _read_window(path, header, header.grid.window_of(grid))
         bands = pixels[:N_BANDS]
@@ -88,24 +94,44 @@ class FileScenes:
         return bands, scl
 
     def fingerprint(self, scenes: Sequence[Scene]) -> str:
-        """Names, sizes and times of change: many gigabytes are not read only to find that nothing changed.
+        """Names, sizes and times of change, or what a store says instead: gigabytes are not read to find nothing new.
 
         Raises:
             InputError: a file is not there any more.
         """
-        return fingerprint([[scene.href, *_size_and_time(Path(scene.href))] for scene in scenes])
+        folder = self.settings.folder
+        listed = {} if isinstance(folder, Path) else {str(p): s for p, s in states_below(folder, _SETTING).items()}
+        states = [listed.get(scene.href) or _state(as_input(scene.href)) for scene in scenes]
+        pairs = zip(scenes, states, strict=True)
+        return fingerprint([[scene.href, state.size, state.stamp] for scene, state in pairs])
 
-    def _dated_files(self) -> Iterator[tuple[Path, dt.datetime]]:
+    @property
+    def _n_readers(self) -> int:
+        return 1 if isinstance(self.settings.folder, Path) else _STORE_READERS
+
+    def _files(self) -> Iterator["_SceneFile"]:
         folder, pattern = self.settings.folder, self.settings.pattern
-        if not folder.is_dir():
-            raise InputError(f"scene folder '{folder}' does not exist; set 'folder' to the folder of the scene files")
-        paths = sorted(path for path in folder.glob(pattern) if path.is_file())
-        if not paths:
+        listing = _files_on_disk(folder, pattern) if isinstance(folder, Path) else _objects(folder, pattern)
+        if not listing:
             raise InputError(
                 f"scene folder '{folder}' has no file that matches '{pattern}'; mend 'folder' or 'pattern'"
             )
-        for path in paths:
-            yield path, _sensing_start(path)
+        for path, state in listing:
+            yield _SceneFile(path, _sensing_start(path), state)
+
+    def _headers(self, files: Sequence["_SceneFile"]) -> list["_Header"]:
+        """The headers of some files; each is read once in a process."""
+        with ThreadPoolExecutor(self._n_readers, thread_name_prefix="header") as pool, warnings.catch_warnings():
+            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)  # refused in our words
+            return list(pool.map(lambda file: _header(file.path, file.state or _state(file.path)), files))
+
+
+@dataclass(frozen=True, slots=True)
+class _SceneFile:
+    path: Location
+    acquired: dt.datetime
+    state: FileState | None
+    """None: not asked yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +144,22 @@ class _Header:
     nodata: float | None
 
 
-def _sensing_start(path: Path) -> dt.datetime:
+def _files_on_disk(folder: Path, pattern: str) -> list[tuple[Location, FileState | None]]:
+    if not folder.is_dir():
+        raise InputError(f"scene folder '{folder}' does not exist; set 'folder' to the folder of the scene files")
+    return [(path, None) for path in sorted(folder.glob(pattern)) if path.is_file()]
+
+
+def _objects(folder: UPath, pattern: str) -> list[tuple[Location, FileState | None]]:
+    states = states_below(folder, _SETTING)
+    if not states and not is_there(folder, _SETTING):
+        raise InputError(f"scene folder '{folder}' does not exist; set 'folder' to the folder of the scene files")
+    fits = re.compile(glob_translate(pattern))
+    prefix = len(folder.path.rstrip("/")) + 1
+    return [(path, state) for path, state in states.items() if fits.match(path.path[prefix:])]
+
+
+def _sensing_start(path: Location) -> dt.datetime:
     match = _SENSING_START.search(path.name)
     try:
         return dt.datetime.strptime(match[0] if match else "", "%Y%m%dT%H%M%S").replace(tzinfo=dt.UTC)
@@ -129,34 +170,26 @@ def _sensing_start(path: Path) -> dt.datetime:
         ) from None
 
 
-def _header(path: Path) -> _Header:
-    return _cached_header(path, *_size_and_time(path))
-
-
-def _size_and_time(path: Path) -> tuple[int, int]:
-    """Bytes, and time of the last change in nanoseconds."""
+def _state(path: Location) -> FileState:
     try:
-        status = path.stat()
+        return state_of(path, _SETTING)
     except OSError as error:
-        raise InputError(f"scene '{path}' cannot be read ({error.strerror}); restore it") from None
-    return status.st_size, status.st_mtime_ns
+        raise InputError(f"scene '{path}' cannot be read ({error.strerror or error}); restore it") from None
 
 
 @functools.lru_cache(maxsize=100_000)
-def _cached_header(path: Path, size: int, changed_ns: int) -> _Header:  # noqa: ARG001  # the time is part of the key
+def _header(path: Location, state: FileState) -> _Header:
     try:
-        with rasterio.Env(**_GDAL_OPTIONS), warnings.catch_warnings():
-            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)  # refused below, in our words
-            with rasterio.open(path) as dataset:
-                if _is_cut_off(dataset, size):
-                    raise InputError(f"scene '{path}' is cut off: its last pixels are missing; fetch it again")
-                _require_integers(path, dataset)
-                return _Header(_grid_of(path, dataset), _indexes_of(path, dataset), dataset.nodata)
+        with rasterio.Env(**_GDAL_OPTIONS), open_raster(path, _SETTING) as dataset:
+            if _is_cut_off(dataset, state.size):
+                raise InputError(f"scene '{path}' is cut off: its last pixels are missing; fetch it again")
+            _require_integers(path, dataset)
+            return _Header(_grid_of(path, dataset), _indexes_of(path, dataset), dataset.nodata)
     except rasterio.errors.RasterioError as error:
         raise InputError(f"scene '{path}' is no readable GeoTIFF ({error}); fetch it again or remove it") from None
 
 
-def _grid_of(path: Path, dataset: Any) -> Grid:
+def _grid_of(path: Location, dataset: Any) -> Grid:
     if dataset.crs is None:
         raise InputError(
             f"scene '{path}' has no coordinate system; assign its UTM zone (`gdal_edit.py -a_srs EPSG:326xx`)"
@@ -177,7 +210,7 @@ def _epsg_of(wkt: str) -> int | None:
     return epsg
 
 
-def _indexes_of(path: Path, dataset: Any) -> tuple[int, ...]:
+def _indexes_of(path: Location, dataset: Any) -> tuple[int, ...]:
     found = {str(name).upper(): index for index, name in enumerate(dataset.descriptions, start=1)}
     wanted = [(band.id, band.earth_engine_id) for band in BANDS] + [(_SCL, _SCL)]
     indexes = [next((found[name] for name in names if name in found), None) for names in wanted]
@@ -190,7 +223,7 @@ def _indexes_of(path: Path, dataset: Any) -> tuple[int, ...]:
     return tuple(index for index in indexes if index is not None)
 
 
-def _require_integers(path: Path, dataset: Any) -> None:
+def _require_integers(path: Location, dataset: Any) -> None:
     if not set(dataset.dtypes) <= {"uint8", "uint16"}:
         raise InputError(
             f"scene '{path}' holds {dataset.dtypes[0]} values; it needs uint16 digital numbers (reflectance × 10000)"
@@ -222,7 +255,7 @@ def _outline(grid: Grid) -> shapely.Polygon:
     return shapely.Polygon(np.column_stack(rasterio.warp.transform(f"EPSG:{grid.epsg}", "EPSG:4326", xs, ys)))
 
 
-def _require_fit(path: Path, scene: Grid, zone: Grid) -> None:
+def _require_fit(path: Location, scene: Grid, zone: Grid) -> None:
     try:
         scene.window_of(zone)
     except ValueError as error:
@@ -232,19 +265,19 @@ def _require_fit(path: Path, scene: Grid, zone: Grid) -> None:
         ) from None
 
 
-def _read_window(path: Path, header: _Header, window: Window) -> npt.NDArray[np.uint16]:
+def _read_window(path: Location, header: _Header, window: Window) -> npt.NDArray[np.uint16]:
     """[5, H, W] uint16: bands, then SCL; 0 where the window reaches beyond the scene."""
     pixels = np.zeros((len(header.indexes), window.height, window.width), np.uint16)
     top, left = max(window.row, 0), max(window.col, 0)
     bottom = min(window.row + window.height, header.grid.height)
     right = min(window.col + window.width, header.grid.width)
     if top < bottom and left < right:
-        inside = rasterio.windows.Window(left, top, right - left, bottom - top)
+        inside = Window(top, left, bottom - top, right - left)
         rows = slice(top - window.row, bottom - window.row)
         cols = slice(left - window.col, right - window.col)
         try:
-            with rasterio.Env(**_GDAL_OPTIONS), rasterio.open(path) as dataset:
-                pixels[:, rows, cols] = dataset.read(header.indexes, window=inside)
+            with rasterio.Env(**_GDAL_OPTIONS):
+                pixels[:, rows, cols] = read_window(path, _SETTING, header.indexes, inside)
         except rasterio.errors.RasterioError as error:
             raise InputError(f"scene '{path}' cannot be read ({error}); fetch it again or remove it") from None
     return pixels

@@ -1,8 +1,9 @@
 """Declared parcels of a zone, from the French register (RPG) or any file with an id, a crop code and polygons."""
 
+import contextlib
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -22,14 +23,18 @@ from cropray.errors import InputError
 from cropray.grid import Grid
 from cropray.legend import FIRST_YEAR, LAST_YEAR
 from cropray.parcels.vector_files import (
+    SETTING,
     WKB_COLUMN,
     Bounds,
     FileHeader,
+    is_parquet,
     iterate_features,
     read_bounds,
     read_features,
     read_header,
+    require_file,
 )
+from cropray.raw_files import InputSetting, local_table
 from cropray.settings import Settings
 
 _EDGE_STEPS: Final = 21  # points along each edge of a rectangle that is reprojected: straight edges bend
@@ -41,8 +46,8 @@ _EXTRACT_COLUMNS: Final = ("parcel_id", "code")
 class ParcelSettings(Settings):
     """Which parcels are declared, and where their crop codes stand."""
 
-    path: Path
-    """GeoPackage, shapefile or GeoParquet of parcels."""
+    path: InputSetting
+    """GeoPackage, shapefile or GeoParquet of parcels, on a disk or in object storage (`s3://…`, `gs://…`, `az://…`)."""
     year: int | None = Field(default=None, ge=FIRST_YEAR, le=LAST_YEAR)
     """Year of the register, whose code table counts; None: the year in which the middle of the season lies."""
     layer: str | None = None
@@ -122,7 +127,34 @@ def has_spatial_index(settings: ParcelSettings) -> bool:
     Raises:
         InputError: the file cannot be used.
     """
-    return _open(settings)[0].has_spatial_index
+    return not is_fetched(settings) and _open(settings)[0].has_spatial_index
+
+
+def is_fetched(settings: ParcelSettings) -> bool:
+    """Whether the register has to be fetched whole before it can be read: in object storage, all but GeoParquet.
+
+    An index does not help there: the R-tree of a GeoPackage leads to a page or two for each parcel, and each is a request.
+    """
+    return not isinstance(settings.path, Path) and not is_parquet(settings.path)
+
+
+@contextlib.contextmanager
+def fetched(settings: ParcelSettings) -> Iterator[ParcelSettings]:
+    """The register as it can be read here: as it is, or as a copy on this disk for the time of the block.
+
+    Raises:
+        InputError: it cannot be fetched, or not be used (`check_parcels`). The messages name the register, not the copy.
+    """
+    if not is_fetched(settings):
+        yield settings
+        return
+    with local_table(settings.path, SETTING) as copy:
+        try:
+            register = settings.model_copy(update={"path": copy})
+            check_parcels(register)
+            yield register
+        except InputError as error:
+            raise InputError(str(error).replace(str(copy), str(settings.path))) from None
 
 
 def extract_parcels(settings: ParcelSettings, grids: Sequence[Grid], path: Path) -> None:
@@ -157,8 +189,12 @@ def check_parcels(settings: ParcelSettings) -> None:
     """Refuse, before any feature is read, a file that cannot be used.
 
     Raises:
-        InputError: no file, no such layer or column, no coordinate system, or coordinates that cannot be in it.
+        InputError: no file, no such layer or column, no coordinate system, or coordinates that cannot be in it. Of a
+            register that is fetched first (`is_fetched`) only that there is none.
     """
+    if is_fetched(settings):
+        require_file(settings.path)
+        return
     header, crs, _ = _open(settings)
     bounds = read_bounds(settings.path, header)
     if bounds is not None and not _can_be_in(bounds, crs):
@@ -170,6 +206,8 @@ def check_parcels(settings: ParcelSettings) -> None:
 
 def describe_extent(settings: ParcelSettings) -> str:
     """Where the file's parcels lie, for messages."""
+    if is_fetched(settings):
+        return "another area"
     header, crs, _ = _open(settings)
     bounds = read_bounds(settings.path, header)
     return f"{_rounded(bounds) if bounds else 'unknown bounds'} in {crs.name}"

@@ -1,7 +1,8 @@
 """Parcel files of any format: what they say of themselves, the features of a rectangle, and all features in pieces.
 
 A file with a spatial index (GeoPackage, shapefile with .qix, GeoParquet with bounding-box column) answers for a rectangle;
-any other is read from end to end, in pieces.
+any other is read from end to end, in pieces. In object storage only GeoParquet can be read, by columns and row groups:
+GDAL's formats are asked for thousands of small pieces, one after the other, and have to be fetched first.
 """
 
 import json
@@ -22,8 +23,11 @@ import shapely.errors
 from pyproj import CRS
 
 from cropray.errors import InputError
+from cropray.raw_files import in_words, is_there
+from cropray.storage import Location, arrow_path
 
 Bounds = tuple[float, float, float, float]
+SETTING: Final = "parcels.path"  # in messages
 WKB_COLUMN: Final = "geometry_wkb"  # name of the geometry in the pieces of `iterate_features`
 _BATCH_ROWS: Final = 65_536  # some 30 MB of parcels
 _BUFFER_BYTES: Final = 1 << 20  # read from each column at a time; a whole row group may hold gigabytes
@@ -45,7 +49,7 @@ class FileHeader:
     """GeoParquet only."""
 
 
-def read_header(path: Path, layer: str | None) -> FileHeader:
+def read_header(path: Location, layer: str | None) -> FileHeader:
     """Open a parcel file without reading its features.
 
     Args:
@@ -55,12 +59,26 @@ def read_header(path: Path, layer: str | None) -> FileHeader:
     Raises:
         InputError: the file or the layer is missing, damaged or ambiguous.
     """
-    if not path.exists():
+    require_file(path)
+    return _parquet_header(path) if is_parquet(path) else _layer_header(_on_disk(path), layer)
+
+
+def require_file(path: Location) -> None:
+    """Refuse a file that is not there.
+
+    Raises:
+        InputError: it is not, or its store cannot be asked.
+    """
+    if not is_there(path, SETTING):
         raise InputError(f"parcel file '{path}' does not exist; set 'path' to a .gpkg, .shp or .parquet file")
-    return _parquet_header(path) if _is_parquet(path) else _layer_header(path, layer)
 
 
-def read_bounds(path: Path, header: FileHeader) -> Bounds | None:
+def is_parquet(path: Location) -> bool:
+    """Whether the name says that a file is GeoParquet."""
+    return path.suffix.lower() in {".parquet", ".geoparquet"}
+
+
+def read_bounds(path: Location, header: FileHeader) -> Bounds | None:
     """(x_min, y_min, x_max, y_max) of all features, as stored or else by reading them; None where GeoParquet lacks it.
 
     Raises:
@@ -70,14 +88,14 @@ def read_bounds(path: Path, header: FileHeader) -> Bounds | None:
         bounds = _geo_metadata(path)["columns"][header.geometry_column].get("bbox", ())
         return tuple(bounds) if len(bounds) == 4 else None
     try:
-        info = pyogrio.read_info(path, layer=header.layer, force_total_bounds=True)
+        info = pyogrio.read_info(_on_disk(path), layer=header.layer, force_total_bounds=True)
     except _DAMAGE as error:
         raise _unreadable(path, error) from None
     bounds = info["total_bounds"]
     return None if bounds is None else tuple(bounds)
 
 
-def read_features(path: Path, header: FileHeader, columns: list[str], box: Bounds) -> gpd.GeoDataFrame:
+def read_features(path: Location, header: FileHeader, columns: list[str], box: Bounds) -> gpd.GeoDataFrame:
     """Features whose bounding box meets `box` (in the file's own coordinates), or a few more.
 
     A file without spatial index is read piece by piece for it: see `iterate_features` for many boxes at once.
@@ -92,13 +110,19 @@ def read_features(path: Path, header: FileHeader, columns: list[str], box: Bound
         return gpd.GeoDataFrame(table.drop_columns([WKB_COLUMN]).to_pandas(), geometry=geometry, crs=header.crs)
     try:
         if header.geometry_column is not None:
-            return gpd.read_parquet(path, columns=[*columns, header.geometry_column], bbox=box)
-        return gpd.read_file(path, layer=header.layer, columns=columns, bbox=box, engine="pyogrio", use_arrow=True)
+            with in_words(path, SETTING):
+                filesystem, name = arrow_path(path)
+                names = [*columns, header.geometry_column]
+                return gpd.read_parquet(name, columns=names, bbox=box, filesystem=filesystem)
+        file = _on_disk(path)
+        return gpd.read_file(file, layer=header.layer, columns=columns, bbox=box, engine="pyogrio", use_arrow=True)
     except _DAMAGE as error:
         raise _unreadable(path, error) from None
 
 
-def iterate_features(path: Path, header: FileHeader, columns: list[str], boxes: Sequence[Bounds]) -> Iterator[pa.Table]:
+def iterate_features(
+    path: Location, header: FileHeader, columns: list[str], boxes: Sequence[Bounds]
+) -> Iterator[pa.Table]:
     """Features whose bounding box meets any of some boxes, in the file's order: one pass over the whole file.
 
     Memory holds one piece of the file, whatever its size.
@@ -127,26 +151,26 @@ def iterate_features(path: Path, header: FileHeader, columns: list[str], boxes: 
         raise _unreadable(path, error) from None
 
 
-def _parquet_batches(path: Path, header: FileHeader, columns: list[str]) -> Iterator[pa.Table]:
+def _parquet_batches(path: Location, header: FileHeader, columns: list[str]) -> Iterator[pa.Table]:
     names = [*columns, header.geometry_column]
-    with pq.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False) as file:
+    filesystem, name = arrow_path(path)
+    with (
+        in_words(path, SETTING),
+        pq.ParquetFile(name, buffer_size=_BUFFER_BYTES, pre_buffer=False, filesystem=filesystem) as file,
+    ):
         for batch in file.iter_batches(_BATCH_ROWS, columns=names):
             yield _piece(batch, columns, header.geometry_column)
 
 
-def _layer_batches(path: Path, header: FileHeader, columns: list[str]) -> Iterator[pa.Table]:
+def _layer_batches(path: Location, header: FileHeader, columns: list[str]) -> Iterator[pa.Table]:
     options = {"layer": header.layer, "columns": columns, "batch_size": _BATCH_ROWS, "use_pyarrow": True}
-    with pyogrio.open_arrow(path, **options) as (meta, reader):
+    with pyogrio.open_arrow(_on_disk(path), **options) as (meta, reader):
         for batch in reader:
             yield _piece(batch, columns, meta["geometry_name"] or "wkb_geometry")
 
 
 def _piece(batch: pa.RecordBatch, columns: list[str], geometry_column: str | None) -> pa.Table:
     return pa.table({name: batch[name] for name in columns} | {WKB_COLUMN: batch[geometry_column]})
-
-
-def _is_parquet(path: Path) -> bool:
-    return path.suffix.lower() in {".parquet", ".geoparquet"}
 
 
 def _layer_header(path: Path, layer: str | None) -> FileHeader:
@@ -187,7 +211,7 @@ def _choose_layer(path: Path, layers: list[str], wanted: str | None) -> str:
     return wanted
 
 
-def _parquet_header(path: Path) -> FileHeader:
+def _parquet_header(path: Location) -> FileHeader:
     geo = _geo_metadata(path)
     geometry_column = geo["primary_column"]
     column: dict[str, Any] = geo["columns"][geometry_column]
@@ -201,26 +225,36 @@ def _parquet_header(path: Path) -> FileHeader:
     crs = column.get("crs", "OGC:CRS84")
     return FileHeader(
         layer=None,
-        columns=tuple(name for name in pq.read_schema(path).names if name != geometry_column),
+        columns=tuple(name for name in _schema(path).names if name != geometry_column),
         crs=CRS.from_user_input(crs) if crs else None,
         has_spatial_index=is_indexed,
         geometry_column=geometry_column,
     )
 
 
-def _geo_metadata(path: Path) -> dict[str, Any]:
-    try:
-        schema = pq.read_schema(path)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"parcel file '{path}' is no readable Parquet ({_short(error)}); fetch it again") from None
-    text = (schema.metadata or {}).get(b"geo")
+def _geo_metadata(path: Location) -> dict[str, Any]:
+    text = (_schema(path).metadata or {}).get(b"geo")
     if text is None:
         raise InputError(f"parcel file '{path}' is Parquet without geometry; write it with geopandas' `to_parquet`")
     metadata: dict[str, Any] = json.loads(text)
     return metadata
 
 
-def _unreadable(path: Path, error: BaseException) -> InputError:
+def _schema(path: Location) -> pa.Schema:
+    try:
+        with in_words(path, SETTING):
+            filesystem, name = arrow_path(path)
+            return pq.read_schema(name, filesystem=filesystem)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"parcel file '{path}' is no readable Parquet ({_short(error)}); fetch it again") from None
+
+
+def _on_disk(path: Location) -> Path:
+    assert isinstance(path, Path), f"'{path}' must be fetched first"
+    return path
+
+
+def _unreadable(path: Location, error: BaseException) -> InputError:
     return InputError(f"parcel file '{path}' cannot be read ({_short(error)}); fetch it again")
 
 

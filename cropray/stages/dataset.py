@@ -15,9 +15,10 @@ from cropray.errors import ConfigError, StageFailedError
 from cropray.folds import make_folds
 from cropray.legend import Legend, bundled_legend
 from cropray.progress import Progress
+from cropray.raw_files import source_fingerprint
 from cropray.settings import fingerprint
 from cropray.stages.cluster import ray_session
-from cropray.stages.inputs import artefact_fingerprint, job_zones, source_fingerprint, zone_fingerprint
+from cropray.stages.inputs import artefact_fingerprint, job_zones, zone_fingerprint
 from cropray.stages.zone_jobs import ZoneOutcome, ZoneTask, attempt
 from cropray.storage import remove, whole_file
 from cropray.workspace import Workspace, code_hash

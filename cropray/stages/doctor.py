@@ -6,7 +6,6 @@ import math
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import ray
@@ -15,11 +14,12 @@ from cropray.config import ClusterSettings, JobConfig
 from cropray.errors import CroprayError
 from cropray.imagery.earth_engine_settings import EarthEngineSettings
 from cropray.imagery.files import FilesSettings
+from cropray.raw_files import is_there
 from cropray.settings import load_settings
 from cropray.stages.cluster import ray_session
 from cropray.stages.earth_engine_pool import check_access
 from cropray.stages.inputs import job_zones
-from cropray.storage import free_bytes
+from cropray.storage import Location, free_bytes
 from cropray.tracking import Tracker
 from cropray.zone_selection.land_cover import input_files
 
@@ -36,7 +36,7 @@ class Check:
     """Returns what was seen; raises CroprayError or OSError with what to do."""
 
 
-def run_doctor(config: Path | None) -> None:
+def run_doctor(config: str | Location | None) -> None:
     """Print one line per check.
 
     Raises:
@@ -76,7 +76,7 @@ def _version(name: str) -> Callable[[], str]:
     return lambda: importlib.metadata.version(name)
 
 
-def _describe(config: Path, job: JobConfig) -> str:
+def _describe(config: str | Location, job: JobConfig) -> str:
     if job.points is not None:
         contents = "points"
     elif job.zone_selection is not None and not job.artefacts.zone_reasons.exists():
@@ -87,16 +87,19 @@ def _describe(config: Path, job: JobConfig) -> str:
 
 
 def _check_inputs(job: JobConfig) -> str:
-    paths = [job.points.path] if job.points else []
-    paths += [job.imagery.folder] if isinstance(job.imagery, FilesSettings) else []
-    paths += [job.parcels.path] if job.parcels else []
+    paths = {"points.path": job.points.path} if job.points else {}
+    paths |= {"imagery.folder": job.imagery.folder} if isinstance(job.imagery, FilesSettings) else {}
+    paths |= {"parcels.path": job.parcels.path} if job.parcels else {}
+    paths |= {} if job.zone_table is None else {"zone_table": job.zone_table}
+    files: tuple[Location, ...] = ()
     if job.zone_selection is not None:
-        paths += [path for path in (job.zone_selection.region_table, job.zone_selection.outline) if path is not None]
-        paths += input_files(job.zone_selection.worldcover)
-    missing = [str(path) for path in paths if not path.exists()]
+        chosen = {name: getattr(job.zone_selection, name) for name in ("region_table", "outline")}
+        paths |= {f"zone_selection.{name}": path for name, path in chosen.items() if path is not None}
+        files = input_files(job.zone_selection.worldcover)
+    missing = [str(path) for name, path in paths.items() if not is_there(path, name)]
     if missing:
         raise CroprayError(f"{missing} do not exist; mend the paths (they start at the current folder)")
-    return ", ".join(map(str, paths))
+    return ", ".join(map(str, [*paths.values(), *files]))
 
 
 def _check_workspace(job: JobConfig) -> str:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 from cropray.bands import N_MONTHS
 from cropray.config import JobConfig
@@ -70,16 +69,6 @@ def zone_fingerprint(zone: Zone) -> str:
     return fingerprint([zone.zone_id, zone.region, zone.split, zone.season_start, grid.epsg, grid.bounds, grid.shape])
 
 
-def source_fingerprint(files: list[Path]) -> str:
-    """Identity of raw input files: name, size and time of change.
-
-    Raw inputs are many gigabytes; their bytes are not read twice only to find that nothing changed.
-    Artefacts that cropray wrote are compared by their bytes instead (`artefact_fingerprint`).
-    """
-    stats = [(str(file), file.stat()) for file in sorted(files)]
-    return fingerprint([[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats])
-
-
 def artefact_fingerprint(files: Sequence[Location]) -> str:
-    """SHA-256 over the contents of artefacts; a missing one counts as such."""
+    """SHA-256 over the contents of artefacts; a missing one counts as such. Raw inputs: `raw_files.source_fingerprint`."""
     return fingerprint([[file.name, content_id(file)] for file in files])

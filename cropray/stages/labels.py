@@ -3,7 +3,6 @@
 import contextlib
 from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
 
 from cropray.config import JobConfig
 from cropray.errors import ConfigError, InputError
@@ -11,12 +10,20 @@ from cropray.legend import Legend, bundled_legend
 from cropray.parcels.coverage import Coverage, CoverageRow, describe, summarize
 from cropray.parcels.labels import label_zone
 from cropray.parcels.report import LabelReport
-from cropray.parcels.rpg import ParcelSettings, check_parcels, extract_parcels, has_spatial_index
+from cropray.parcels.rpg import (
+    ParcelSettings,
+    check_parcels,
+    extract_parcels,
+    fetched,
+    has_spatial_index,
+    is_fetched,
+)
 from cropray.parcels.tables import read_label_report
 from cropray.progress import Progress
+from cropray.raw_files import parts_of, source_fingerprint
 from cropray.settings import fingerprint
 from cropray.stages.cluster import ray_session
-from cropray.stages.inputs import job_zones, register_year, source_fingerprint, zone_fingerprint
+from cropray.stages.inputs import job_zones, register_year, zone_fingerprint
 from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks
 from cropray.storage import Location, local_file, remove, whole_file, write_json
 from cropray.workspace import Workspace, code_hash
@@ -41,7 +48,7 @@ def run(job: JobConfig, progress: Progress) -> None:
     wanted = {task.zone_id for task in todo}
     nearby = [zone for zone in zones if zone.zone_id in wanted]
     session = ray_session(job.cluster) if todo else contextlib.nullcontext()  # it takes longer to start than a look
-    with _indexed(job.parcels, nearby, workspace, progress), session:
+    with indexed(job.parcels, nearby, workspace, progress), session:
         run_zone_tasks("labels", tasks, workspace, progress, overwrite=job.overwrite)
     reports = [read_label_report(workspace.label_report(zone.zone_id)) for zone in zones]
     coverage = summarize(reports, {zone.zone_id: zone.region for zone in zones}, legend)
@@ -60,7 +67,7 @@ def _tasks(
     common = [
         settings.model_copy(update={"year": None, "max_unmapped_share": 0}).fingerprint(),  # neither changes a zone
         legend.hash(),
-        source_fingerprint(_parcel_files(settings.path)),
+        source_fingerprint(parts_of(settings.path), "parcels.path"),
         code_hash("parcels", "legend", "grid"),
     ]
     tasks = []
@@ -69,7 +76,7 @@ def _tasks(
         tasks.append(
             ZoneTask(
                 zone.zone_id,
-                partial(_label, settings, zone, year, legend, workspace, extract),
+                partial(label_from, settings, zone, year, legend, workspace, extract),
                 fingerprint([*common, year, zone_fingerprint(zone)]),
                 (
                     workspace.labels(zone.zone_id),
@@ -83,32 +90,32 @@ def _tasks(
 
 
 @contextlib.contextmanager
-def _indexed(
+def indexed(
     settings: ParcelSettings, zones: Sequence[Zone], workspace: Workspace, progress: Progress
 ) -> Iterator[None]:
-    """Where the register has no spatial index: one pass over it for all zones, instead of one for each."""
+    """Where the register has no spatial index: one pass over it for all zones, instead of one for each.
+
+    A register that must be fetched is fetched here, once for all nodes.
+    """
     if not zones or has_spatial_index(settings):
         yield
         return
-    progress.note(f"{settings.path.name} has no spatial index: it is read once from end to end, for all zones")
+    why = "is fetched, and" if is_fetched(settings) else "has no spatial index: it is"
+    progress.note(f"{settings.path.name} {why} read once from end to end, for all zones")
     try:
-        with whole_file(workspace.parcel_extract) as path:
-            extract_parcels(settings, [zone.grid for zone in zones], path)
+        with fetched(settings) as register, whole_file(workspace.parcel_extract) as path:
+            extract_parcels(register, [zone.grid for zone in zones], path)
         yield
     finally:
         remove(workspace.parcel_extract)
 
 
-def _label(
+def label_from(
     settings: ParcelSettings, zone: Zone, year: int, legend: Legend, workspace: Workspace, extract: Location | None
 ) -> LabelReport:
+    """`label_zone` with an extract that may lie in object storage."""
     with contextlib.nullcontext() if extract is None else local_file(extract) as path:
         return label_zone(settings, zone, year, legend, workspace, path)
-
-
-def _parcel_files(path: Path) -> list[Path]:
-    """All files of the parcel table: a shapefile keeps its attributes and its index beside it."""
-    return list(path.parent.glob(f"{path.stem}.*")) if path.suffix.lower() == ".shp" else [path]
 
 
 def _check_unknown(reports: Sequence[LabelReport], limit: float) -> None:

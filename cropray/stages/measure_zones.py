@@ -24,10 +24,11 @@ from cropray.imagery.files import FilesSettings
 from cropray.imagery.scenes import Season
 from cropray.imagery.sources import scene_source
 from cropray.legend import bundled_legend
-from cropray.parcels.labels import label_zone
+from cropray.parcels.rpg import is_fetched
 from cropray.planning.costs import ZoneCosts
 from cropray.report.drawing import month_names
 from cropray.stages.inputs import register_year, season_of
+from cropray.stages.labels import label_from
 from cropray.stages.pictures import ZoneDrawing, draw_zone
 from cropray.storage import Location, size_of
 from cropray.workspace import Workspace
@@ -136,7 +137,8 @@ def measure_zone(job: JobConfig, zone: Zone, scratch: Workspace) -> ZoneSample:
     clock, legend, parcels = _Clock(), bundled_legend(), job.parcels
     season = Season(season_of(zone, job))
     clock.time("acquire", lambda: _acquire(job, zone, scratch))
-    clock.time("label", lambda: label_zone(parcels, zone, register_year(zone, job), legend, scratch))
+    extract = scratch.parcel_extract if is_fetched(parcels) else None
+    clock.time("label", lambda: label_from(parcels, zone, register_year(zone, job), legend, scratch, extract))
     clock.time("count", lambda: count_zone(zone, scratch))
     zone_job = ZoneJob(zone, 0, job.dataset.tile_size, legend.names, Trim(), scratch)
     entry = clock.time("build", lambda: build_zone(zone_job))

@@ -20,7 +20,7 @@ PIPELINE: Final = ("zones", "acquire", "labels", "dataset", "search", "evaluate"
 IMAGE_STAGES: Final = ("zones", "acquire", "labels", "map")  # a table of points has nothing for them to do
 
 
-def run_stages(stages: Sequence[str], config: str | Path, overrides: Sequence[str]) -> None:
+def run_stages(stages: Sequence[str], config: str | Location, overrides: Sequence[str]) -> None:
     """Run stages of one job, in order.
 
     Raises:

@@ -20,6 +20,7 @@ from cropray.imagery.earth_engine_settings import EarthEngineSettings
 from cropray.imagery.sources import scene_source
 from cropray.imagery.stac_settings import StacSettings
 from cropray.legend import bundled_legend
+from cropray.parcels.rpg import is_fetched
 from cropray.planning.costs import UnitCosts, ZoneCosts
 from cropray.planning.estimate import JobWork, estimate, search_work
 from cropray.planning.limits import Need, least_need, require_room
@@ -30,8 +31,9 @@ from cropray.progress import Progress
 from cropray.settings import fingerprint, load_settings
 from cropray.stages.cluster import ray_session
 from cropray.stages.inputs import job_zones, zone_fingerprint
+from cropray.stages.labels import indexed
 from cropray.stages.measure_fits import FitCosts, FitSample, measure_fits
-from cropray.stages.measure_zones import ZoneSample, measure_zones, sample_order, weigh, zone_costs
+from cropray.stages.measure_zones import MOST_ZONES, ZoneSample, measure_zones, sample_order, weigh, zone_costs
 from cropray.stages.pipeline import log_to_file
 from cropray.stages.plan_work import (
     Scenes,
@@ -75,7 +77,7 @@ class Planned:
     notes: tuple[str, ...]
 
 
-def run_plan(config: str | Path, overrides: Sequence[str]) -> None:
+def run_plan(config: str | Location, overrides: Sequence[str]) -> None:
     """Print what a job will take, and keep it; after a run, print what was promised beside what it took.
 
     Raises:
@@ -231,7 +233,10 @@ class _Measuring:
             self.progress.step(done, done, zone_id, "sampled zones")
 
         self.progress.restart()
-        return measure_zones(self.job, order, self.scratch, n_at_once, tell)
+        assert self.job.parcels is not None
+        near = order[:MOST_ZONES] if is_fetched(self.job.parcels) else ()
+        with indexed(self.job.parcels, near, self.scratch, self.progress):
+            return measure_zones(self.job, order, self.scratch, n_at_once, tell)
 
     def _fit(self, sample: FitSample) -> FitCosts:
         fits = measure_fits(sample, self.placements, self.cluster.n_cpus / self.cluster.n_nodes)

@@ -10,9 +10,9 @@ import numpy.typing as npt
 from cropray.config import JobConfig
 from cropray.grid import Grid
 from cropray.progress import Progress
+from cropray.raw_files import source_fingerprint
 from cropray.settings import fingerprint
-from cropray.stages.inputs import source_fingerprint
-from cropray.storage import Location, file_hash, whole_file, write_json
+from cropray.storage import Location, content_id, whole_file, write_json
 from cropray.workspace import code_hash
 from cropray.zone_selection.land_cover import LandCoverMap, input_files, land_cover_map
 from cropray.zone_selection.picture import draw_zones, read_outline
@@ -54,8 +54,8 @@ def _inputs(settings: ZoneSelectionSettings, regions: Sequence[Region]) -> str:
         [
             settings.model_dump(mode="json"),
             [asdict(region) for region in regions],
-            file_hash(outline) if outline is not None and outline.is_file() else None,
-            source_fingerprint(list(input_files(settings.worldcover))),
+            None if outline is None else content_id(outline),
+            source_fingerprint(input_files(settings.worldcover), "zone_selection.worldcover.path"),
             code_hash("zone_selection", "stages/zone_selection", "imagery/earth_engine_worldcover", "zones", "grid"),
         ]
     )

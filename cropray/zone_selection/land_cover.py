@@ -4,12 +4,12 @@ Every source reads the class at the centre of each cell (nearest neighbour). Geo
 coarsest one whose pixels are no larger than a cell: at cells of 100 m that is a 64th of the pixels of ESA WorldCover.
 """
 
+import contextlib
 import datetime as dt
 import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, Protocol, assert_never
 
 import numpy as np
@@ -21,11 +21,15 @@ from rasterio.windows import Window as RasterWindow
 
 from cropray.errors import InputError
 from cropray.grid import Grid
+from cropray.imagery.raster_files import open_raster
 from cropray.imagery.retry import RetryPolicy
 from cropray.imagery.stac_read import signed, with_network
 from cropray.imagery.stac_search import Item, search_items
+from cropray.raw_files import in_words, is_there
+from cropray.storage import Location
 from cropray.zone_selection.settings import LandCover, LandCoverEarthEngine, LandCoverFiles, LandCoverStac
 
+_SETTING: Final = "zone_selection.worldcover.path"  # in messages
 UNKNOWN: Final = 0  # class of cells without data, as in WorldCover
 _BLOCK_CELLS: Final = 2_000_000  # cells located at a time: 60 MB of coordinates
 _POLICY: Final = RetryPolicy(max_attempts=6, first_wait_s=1.0, max_wait_s=30.0)
@@ -58,7 +62,7 @@ def land_cover_map(settings: LandCover) -> LandCoverMap:
     """
     match settings:
         case LandCoverFiles():
-            return FileMap(tuple(str(path) for path in input_files(settings)))
+            return FileMap(input_files(settings))
         case LandCoverStac():
             return StacMap(settings)
         case LandCoverEarthEngine():
@@ -74,7 +78,7 @@ def land_cover_map(settings: LandCover) -> LandCoverMap:
 class FileMap:
     """A `LandCoverMap` over GeoTIFFs of one band; the first that has data counts."""
 
-    paths: tuple[str, ...]
+    paths: tuple[Location, ...]
     n_readers: int = 2
 
     def read(self, grid: Grid) -> npt.NDArray[np.uint8]:
@@ -132,8 +136,8 @@ class StacMap:
             ) from None
 
 
-def input_files(settings: LandCover) -> tuple[Path, ...]:
-    """Local files of a map; none of a remote one.
+def input_files(settings: LandCover) -> tuple[Location, ...]:
+    """Files of a map of one's own; none of a service's.
 
     Raises:
         InputError: files are named and there are none.
@@ -141,19 +145,22 @@ def input_files(settings: LandCover) -> tuple[Path, ...]:
     return _find_files(settings.path, settings.pattern) if isinstance(settings, LandCoverFiles) else ()
 
 
-def _find_files(path: Path, pattern: str) -> tuple[Path, ...]:
-    files = [path] if path.is_file() else sorted(file for file in path.glob(pattern) if file.is_file())
+def _find_files(path: Location, pattern: str) -> tuple[Location, ...]:
+    files: list[Location] = []
+    if is_there(path, _SETTING):
+        with in_words(path, _SETTING):
+            found = [path] if path.is_file() else path.glob(pattern)
+            files = sorted((file for file in found if file.is_file()), key=str)
     if not files:
         raise InputError(
-            f"land cover '{path}' is neither a file nor a folder with files that match '{pattern}'; "
-            f"mend zone_selection.worldcover.path"
+            f"land cover '{path}' is neither a file nor a folder with files that match '{pattern}'; mend {_SETTING}"
         )
     return tuple(files)
 
 
-def _fill(classes: npt.NDArray[np.uint8], path: str, grid: Grid) -> None:
-    """Set the cells that are unknown so far and that a file knows."""
-    with rasterio.open(path) as dataset:
+def _fill(classes: npt.NDArray[np.uint8], path: Location | str, grid: Grid) -> None:
+    """Set the cells that are unknown so far and that a file knows; a text is a link of a service."""
+    with _open(path) as dataset:
         if dataset.crs is None or (dataset.count, dataset.dtypes[0]) != (1, "uint8"):
             raise ValueError(
                 f"it has {dataset.count} bands of {dataset.dtypes[0]} in '{dataset.crs}' and needs one of uint8 classes "
@@ -164,8 +171,15 @@ def _fill(classes: npt.NDArray[np.uint8], path: str, grid: Grid) -> None:
             return
         factor = _coarsest(overviews, _cell_in_pixels(grid, system, dataset.transform))
     level = {} if factor == 1 else {"overview_level": overviews.index(factor)}
-    with rasterio.open(path, **level) as dataset:
+    with _open(path, **level) as dataset:
         _sample(classes, dataset, grid, system)
+
+
+def _open(path: Location | str, **options: Any) -> contextlib.AbstractContextManager[Any]:
+    if isinstance(path, str):
+        dataset: contextlib.AbstractContextManager[Any] = rasterio.open(path, **options)
+        return dataset
+    return open_raster(path, _SETTING, **options)
 
 
 def _overlaps(grid: Grid, system: CRS, bounds: Sequence[float]) -> bool:

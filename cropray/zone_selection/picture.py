@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from importlib import resources
+from pathlib import Path
 from typing import Any, Final
 
 import geopandas
@@ -18,6 +19,7 @@ from matplotlib.patheffects import withStroke
 from pyproj import Transformer
 
 from cropray.errors import InputError
+from cropray.raw_files import local_table
 from cropray.report.drawing import INK, LINE, MODEL_COLOURS, MUTED, picture
 from cropray.storage import Location
 from cropray.zone_selection.selection import ChosenZone, RegionChoice
@@ -29,6 +31,7 @@ _CROPLAND: Final = LinearSegmentedColormap.from_list("cropland", ["#fbfaf6", "#e
 _PANEL_ROWS: Final = 4
 _PANEL_PX: Final = 150  # cells are averaged down to about this many in a panel
 _DEGREE_M: Final = 111_000  # of latitude
+_OUTLINE: Final = "zone_selection.outline"  # in messages
 _OUTLINE_MARGIN: Final = 0.6  # degrees between the outline and the picture's edge
 
 
@@ -40,13 +43,14 @@ def read_outline(path: Location | None) -> shapely.Geometry:
     Raises:
         InputError: the file cannot be read.
     """
-    place = str(resources.files("cropray").joinpath("data/france.geojson")) if path is None else str(path)
+    place = Path(str(resources.files("cropray").joinpath("data/france.geojson"))) if path is None else path
     try:
-        frame = geopandas.read_file(place)
+        with local_table(place, _OUTLINE) as file:
+            frame = geopandas.read_file(file)
     except (pyogrio.errors.DataSourceError, OSError) as error:
-        raise InputError(f"outline '{place}' cannot be read ({error}); set zone_selection.outline") from None
+        raise InputError(f"outline '{place}' cannot be read ({error}); set {_OUTLINE}") from None
     if frame.crs is None or frame.empty:
-        raise InputError(f"outline '{place}' has no coordinate system or no shape; set zone_selection.outline")
+        raise InputError(f"outline '{place}' has no coordinate system or no shape; set {_OUTLINE}")
     return shapely.union_all(shapely.make_valid(frame.to_crs(4326).geometry.to_numpy()))
 
 

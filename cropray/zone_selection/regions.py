@@ -9,7 +9,6 @@ import re
 import unicodedata
 from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path
 from typing import Final
 
 from pyproj import CRS, Transformer
@@ -17,6 +16,7 @@ from pyproj.exceptions import CRSError
 
 from cropray.csv_rows import read_rows
 from cropray.errors import InputError
+from cropray.storage import Location
 
 COLUMNS: Final = ("region", "lon", "lat")
 
@@ -70,7 +70,7 @@ def bundled_regions() -> tuple[Region, ...]:
     return read_regions(str(resources.files("cropray").joinpath("data/regions.csv")))
 
 
-def read_regions(path: str | Path) -> tuple[Region, ...]:
+def read_regions(path: str | Location) -> tuple[Region, ...]:
     """Read a region table.
 
     Raises:
@@ -89,7 +89,7 @@ def read_regions(path: str | Path) -> tuple[Region, ...]:
     return regions
 
 
-def _region(row: dict[str, str], path: str | Path, line: int) -> Region:
+def _region(row: dict[str, str], path: str | Location, line: int) -> Region:
     try:
         name, lon, lat, given = row["region"].strip(), float(row["lon"]), float(row["lat"]), row.get("epsg") or ""
         epsg = int(given) if given.strip() else utm_epsg(lon, lat)

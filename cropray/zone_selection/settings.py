@@ -1,13 +1,13 @@
 """What a job file may say about choosing zones."""
 
 import math
-from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
 from cropray.grid import SCL_SNAP_M
 from cropray.imagery.earth_engine_settings import EarthEngineSettings
+from cropray.raw_files import InputSetting
 from cropray.settings import Settings
 
 PIXEL_M: Final = 10
@@ -18,8 +18,8 @@ class LandCoverFiles(Settings):
     """Land cover in GeoTIFFs of your own, in any coordinate system."""
 
     source: Literal["files"] = "files"
-    path: Path
-    """One GeoTIFF, or a folder of them."""
+    path: InputSetting
+    """One GeoTIFF, or a folder of them, on a disk or in object storage (`s3://…`, `gs://…`, `az://…`)."""
     pattern: str = "**/*.tif"
     """Which files below a folder are land cover maps; where several have data the first in order of name counts."""
 
@@ -57,7 +57,7 @@ class ZoneSelectionSettings(Settings):
 
     worldcover: LandCover
     """Land cover map; its classes are read by nearest neighbour at the centres of cells of `cell_m`."""
-    region_table: Path | None = None
+    region_table: InputSetting | None = None
     """CSV `region,lon,lat` and, optionally, `epsg,town`; None: the 8 regions of France that come with cropray."""
     cropland_classes: tuple[int, ...] = Field(default=(40,), min_length=1)
     """Classes of the map that are cropland; 40 in WorldCover."""
@@ -75,7 +75,7 @@ class ZoneSelectionSettings(Settings):
     """Size of the cells whose classes are counted; 10 counts every pixel of WorldCover, and reads 100 times as much."""
     min_cropland_share: float = Field(default=0.05, ge=0, le=1)
     """Windows with less are never chosen."""
-    outline: Path | None = None
+    outline: InputSetting | None = None
     """Outline of the country, any vector file: zones around towns in it lie wholly in it. None: that of France."""
 
     @model_validator(mode="after")

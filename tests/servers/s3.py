@@ -21,6 +21,7 @@ CONTROL = "/_control/"
 SLOW_DOWN = (
     b'<?xml version="1.0"?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>'
 )
+DENIED = b'<?xml version="1.0"?><Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>'
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,10 @@ class S3Server:
         """(method, path) of everything that was asked, in order, retries too."""
         return [tuple(request) for request in self._control("requests", {})]
 
+    def n_sent(self, path_part):
+        """Bytes of all answers so far to GETs whose path holds `path_part`."""
+        return self._control("sent", {"part": path_part})
+
     def n_faults_left(self):
         """Faults that no request has met."""
         return self._control("left", {})
@@ -119,6 +124,7 @@ class _Faulty:
         self._lock = threading.Lock()
         self._requests = []
         self._faults = collections.deque()
+        self._sent = collections.Counter()
 
     def __call__(self, environ, start_response):
         path = environ["PATH_INFO"]
@@ -133,11 +139,13 @@ class _Faulty:
             # The body is read first: a client that still sends would see a broken connection instead of the status.
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
             start_response(f"{fault.status} Slow Down", [("Content-Type", "application/xml")])
-            return [SLOW_DOWN]
-        if fault.keep is None:
-            return self._app(environ, start_response)
-        body = b"".join(self._app(environ, start_response))  # its Content-Length stays that of the whole
-        return [body[: int(len(body) * fault.keep)]]
+            return [DENIED if fault.status == 403 else SLOW_DOWN]
+        body = b"".join(self._app(environ, start_response))
+        if environ["REQUEST_METHOD"] == "GET":
+            with self._lock:
+                self._sent[path] += len(body)
+        # Its Content-Length stays that of the whole.
+        return [body if fault.keep is None else body[: int(len(body) * fault.keep)]]
 
     def _note(self, method, path):
         with self._lock:
@@ -157,6 +165,8 @@ class _Faulty:
                     self._faults.clear()
                 case "requests":
                     return self._requests
+                case "sent":
+                    return sum(n for path, n in self._sent.items() if body["part"] in path)
                 case "left":
                     return sum(entry["n"] for entry in self._faults)
             return None

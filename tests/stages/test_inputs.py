@@ -7,11 +7,11 @@ import pytest
 
 from cropray.config import JobConfig
 from cropray.errors import ConfigError
+from cropray.raw_files import source_fingerprint
 from cropray.stages.inputs import (
     artefact_fingerprint,
     job_zones,
     season_of,
-    source_fingerprint,
     zone_fingerprint,
 )
 from cropray.zones import bundled_zones, write_zones

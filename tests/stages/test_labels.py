@@ -10,9 +10,9 @@ from cropray.config import JobConfig
 from cropray.errors import ConfigError, InputError
 from cropray.parcels.rpg import extract_parcels
 from cropray.progress import Progress
+from cropray.raw_files import parts_of, source_fingerprint
 from cropray.stages import labels, zone_jobs
-from cropray.stages.inputs import register_year, source_fingerprint
-from cropray.stages.labels import _parcel_files
+from cropray.stages.inputs import register_year
 from cropray.zones import read_zones
 from tests.jobs import job
 
@@ -20,13 +20,13 @@ from tests.jobs import job
 def test_a_change_in_any_file_of_a_shapefile_is_seen(tmp_path):
     for suffix in (".shp", ".dbf", ".shx"):
         (tmp_path / f"parcels{suffix}").write_text(suffix)
-    before = source_fingerprint(_parcel_files(tmp_path / "parcels.shp"))
+    before = source_fingerprint(parts_of(tmp_path / "parcels.shp"))
     (tmp_path / "parcels.dbf").write_text("other codes")
-    assert source_fingerprint(_parcel_files(tmp_path / "parcels.shp")) != before
+    assert source_fingerprint(parts_of(tmp_path / "parcels.shp")) != before
 
 
 def test_other_tables_are_one_file():
-    assert _parcel_files(Path("x/parcels.gpkg")) == [Path("x/parcels.gpkg")]
+    assert parts_of(Path("x/parcels.gpkg")) == [Path("x/parcels.gpkg")]
 
 
 def label(landscape, workspace, parcels, **changes):

@@ -72,7 +72,10 @@ class S3Server:
 
     @contextlib.contextmanager
     def in_environment(self):
-        """The variables, set in this process for the time of the block."""
+        """The variables, set in this process for the time of the block; connections to an earlier server are forgotten."""
+        import s3fs
+
+        s3fs.S3FileSystem.clear_instance_cache()
         before = {name: os.environ.get(name) for name in self.environment()}
         os.environ.update(self.environment())
         try:

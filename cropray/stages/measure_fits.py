@@ -25,7 +25,7 @@ from cropray.search.space import ModelName
 from cropray.stages.measure_zones import peak_memory, weigh
 from cropray.storage import whole_folder
 from cropray.training.cnn import CnnData, train_cnn
-from cropray.training.memory import row_bytes
+from cropray.training.memory import resident_bytes, row_bytes
 from cropray.training.pixel_blocks import PixelBlock, TreeData, features
 from cropray.training.settings import CnnPoint, XgboostPoint
 from cropray.training.tiles import ChannelStats
@@ -149,6 +149,7 @@ def _measure_trees(sample: FitSample, folder: Path) -> TreeCosts:
         map_bytes=0.0,
         worker_bytes=peak_memory(),
         row_bytes=row_bytes(job.xgboost, len(sample.classes)),
+        resident_row_bytes=resident_bytes(len(sample.classes)),
     )
 
 

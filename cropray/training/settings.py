@@ -71,8 +71,9 @@ class XgboostSettings(Settings):
     cpus_per_worker: int = Field(default=1, ge=1)
     """Threads of each worker, or of the calling process."""
     memory_gb: float | None = Field(default=None, gt=0)
-    """Memory of each worker, or of the calling process, GB, also asked of Ray; None: its share of the node. Where the
-    bins of a worker's rows would not fit they are kept on its disk, which is slow; the trees are the same."""
+    """Memory of each worker, or of the calling process, GB; None: its share of the node. It is also asked of Ray, but
+    for the actors of `xgboost_ray`, which cannot ask. Where the bins of a worker's rows would not fit, `ray_train` keeps
+    them on its disk, which is slow; the trees are the same."""
     device: Literal["cpu", "cuda"] = "cpu"
     """`cuda` takes one GPU per worker."""
     max_depth: int = Field(default=6, ge=1)

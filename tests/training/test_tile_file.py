@@ -1,6 +1,6 @@
 """Tiles in a scratch file are the tiles themselves, and the file cannot be left behind."""
 
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pytest
@@ -71,6 +71,6 @@ def test_the_file_has_no_name_and_is_closed(tmp_path, monkeypatch):
 
 
 def test_a_full_disk_is_named(monkeypatch):
-    monkeypatch.setattr("tempfile.TemporaryFile", lambda **_: Path("/dev/full").open("wb"))
+    monkeypatch.setattr("tempfile.TemporaryFile", partial(open, "/dev/full", "wb"))
     with TileFile() as file, pytest.raises(ConfigError, match=r"is full.*set TMPDIR"):
         file.append(np.ones(100_000, np.uint8))

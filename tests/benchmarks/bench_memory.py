@@ -1,0 +1,138 @@
+"""Memory of a search on a dataset and on one ten times larger: of the driver, and of the workers beside their budget.
+
+Every search runs in a process of its own and is watched from here. Memory is the peak, over samples, of the unique set
+size (USS, of `psutil`): what would be free if the process ended. Pages of the object store and of files that other
+processes share are not part of it. The object store is smaller than the larger dataset, and the budget of the trees is
+such that they keep their bins in memory on the one and on disk on the other.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from cropray.progress import Progress
+from cropray.stages import search
+from tests.drawn_dataset import drawn_job, write_dataset
+
+ZONES: Final = {1: 8, 10: 80}
+ZONE_PX: Final = 128
+STORE_GB: Final = 0.1
+BUDGET_GB: Final = {"xgboost": 0.7, "cnn": 0.8}
+SAMPLE_EVERY_S: Final = 0.2
+MOST_GROWTH: Final = 1.2
+MODELS: Final = ("xgboost", "cnn")
+
+
+def _search(root: str, model: str) -> None:
+    """The process that is watched: a search, nothing else."""
+    job = drawn_job(
+        Path(root),
+        search={
+            "models": [model],
+            "cnn": {"learning_rate": [0.01], "kernel_size": [3]},
+            "xgboost": {"n_estimators": [2], "learning_rate": [0.3]},
+            "max_concurrent": 1,
+        },
+        cluster={"num_cpus": 2, "object_store_gb": STORE_GB},
+        xgboost={"max_depth": 3, "memory_gb": BUDGET_GB["xgboost"]},
+        cnn={
+            "temporal_channels": 4,
+            "unet_channels": [4, 4],
+            "batch_size": 32,
+            "epochs": 1,
+            "memory_gb": BUDGET_GB["cnn"],
+        },
+    )
+    search.run(job, Progress(sys.stderr))
+
+
+def _watch(root: Path, model: str) -> dict[str, float]:
+    """Run a search; peaks of the driver and of its largest worker, bytes."""
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    command = [sys.executable, "-m", "tests.benchmarks.bench_memory", str(root), model]
+    peaks = {"driver": 0.0, "worker": 0.0}
+    started = time.monotonic()
+    with tempfile.TemporaryFile() as log, subprocess.Popen(command, env=environment, stderr=log) as child:
+        driver = psutil.Process(child.pid)
+        while child.poll() is None:
+            peaks["driver"] = max(peaks["driver"], _unique(driver))
+            for worker in _workers(driver):
+                peaks["worker"] = max(peaks["worker"], _unique(worker))
+            time.sleep(SAMPLE_EVERY_S)
+        log.seek(0)
+        said = log.read().decode()
+        if child.returncode:
+            raise RuntimeError(f"the search on {root} failed:\n{said}")
+    return {
+        **peaks,
+        "seconds": time.monotonic() - started,
+        "spilled": "through the disk" in said,
+        "bins on disk": "bins of the trees on disk" in said,
+    }
+
+
+def _workers(driver: psutil.Process) -> list[psutil.Process]:
+    """Ray's worker processes below a driver, which name themselves."""
+    try:
+        below = driver.children(recursive=True)
+    except psutil.Error:
+        return []
+    found = []
+    for process in below:
+        try:
+            if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::"):
+                found.append(process)
+        except (psutil.Error, IndexError):  # it ended meanwhile
+            continue
+    return found
+
+
+def _unique(process: psutil.Process) -> float:
+    try:
+        return float(process.memory_full_info().uss)
+    except psutil.Error:  # it ended meanwhile
+        return 0.0
+
+
+def main() -> bool:
+    """Print the table; true where driver and workers stay within their limits."""
+    print("\n| model | size | rows | tiles | driver | worker | budget | object store | bins | s |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    peaks: dict[tuple[str, int], dict[str, float]] = {}
+    for size, n_zones in ZONES.items():
+        with tempfile.TemporaryDirectory() as folder:
+            manifest = write_dataset(drawn_job(Path(folder)).artefacts, n_zones, ZONE_PX)
+            rows, tiles = (sum(getattr(z, name) for z in manifest.zones) for name in ("n_labelled", "n_tiles"))
+            for model in MODELS:
+                peak = peaks[model, size] = _watch(Path(folder), model)
+                store = "spilled" if peak["spilled"] else "holds it"
+                bins = "" if model == "cnn" else "on disk" if peak["bins on disk"] else "in memory"
+                print(
+                    f"| {model} | {size} | {rows:,} | {tiles:,} | {peak['driver'] / 1e6:.0f} MB | "
+                    f"{peak['worker'] / 1e6:.0f} MB | {BUDGET_GB[model] * 1e3:.0f} MB | {store} | {bins} | "
+                    f"{peak['seconds']:.0f} |",
+                    flush=True,
+                )
+    verdicts = []
+    for model in MODELS:
+        growth = peaks[model, 10]["driver"] / peaks[model, 1]["driver"]
+        most = max(peaks[model, size]["worker"] for size in ZONES) / (BUDGET_GB[model] * 1e9)
+        verdicts += [growth < MOST_GROWTH, most <= 1]
+        print(
+            f"{model}: driver {growth - 1:+.1%} on a dataset 10 × larger ({'ok' if verdicts[-2] else 'MISSED'}: < 20 %), "
+            f"worker at most {most:.0%} of its budget ({'ok' if verdicts[-1] else 'MISSED'})"
+        )
+    return all(verdicts)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        _search(sys.argv[1], sys.argv[2])
+        raise SystemExit(0)
+    raise SystemExit(0 if main() else 1)

@@ -1,9 +1,9 @@
 """Memory of a search on a dataset and on one ten times larger: of the driver, and of the workers beside their budget.
 
-Every search runs in a process of its own and is watched from here. Memory is the peak, over samples, of the unique set
-size (USS, of `psutil`): what would be free if the process ended. Pages of the object store and of files that other
-processes share are not part of it. The object store is smaller than the larger dataset, and the budget of the trees is
-such that they keep their bins in memory on the one and on disk on the other.
+Every search runs in a process of its own and is watched from here. Memory is the peak, over samples, of what is a
+process's own: its unique set size (USS) without the object store, whose pages a process keeps in its tables after it gave
+the object back. The object store is smaller than the larger dataset, and the budget of the trees is such that they keep
+their bins in memory on the one and on disk on the other.
 """
 
 import os
@@ -61,9 +61,9 @@ def _watch(root: Path, model: str) -> dict[str, float]:
     with tempfile.TemporaryFile() as log, subprocess.Popen(command, env=environment, stderr=log) as child:
         driver = psutil.Process(child.pid)
         while child.poll() is None:
-            peaks["driver"] = max(peaks["driver"], _unique(driver))
+            peaks["driver"] = max(peaks["driver"], _own(driver))
             for worker in _workers(driver):
-                peaks["worker"] = max(peaks["worker"], _unique(worker))
+                peaks["worker"] = max(peaks["worker"], _own(worker))
             time.sleep(SAMPLE_EVERY_S)
         log.seek(0)
         said = log.read().decode()
@@ -93,11 +93,13 @@ def _workers(driver: psutil.Process) -> list[psutil.Process]:
     return found
 
 
-def _unique(process: psutil.Process) -> float:
+def _own(process: psutil.Process) -> float:
+    """Bytes of pages that no other process maps, those of the object store aside."""
     try:
-        return float(process.memory_full_info().uss)
+        maps = process.memory_maps(grouped=False)
     except psutil.Error:  # it ended meanwhile
         return 0.0
+    return float(sum(part.private_clean + part.private_dirty for part in maps if "plasma" not in part.path))
 
 
 def main() -> bool:

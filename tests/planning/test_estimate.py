@@ -23,7 +23,7 @@ from cropray.planning.costs import (
     UnitCosts,
     ZoneCosts,
 )
-from cropray.planning.estimate import JobWork, estimate, fit_seconds, object_store_bytes, search_work
+from cropray.planning.estimate import JobWork, estimate, fit_seconds, object_store_bytes, search_work, tree_bytes
 from cropray.planning.traffic import Traffic
 from cropray.planning.work import Cluster, Fit, ZoneWork
 from cropray.search.placement import Node, UnitNeed, place_units
@@ -150,6 +150,13 @@ def test_memory():
     assert tile_bytes(32) == 32 * 32 * 109
     assert result.object_store_bytes == 2 * (1800 * 97 + 90 * 32 * 32 * 109)
     assert object_store_bytes(ZONES, ["xgboost"], 32) == 2 * 1800 * 97
+
+
+def test_memory_of_trees_is_a_share_of_the_rows_and_leaves_the_bins_on_disk_beyond_the_budget():
+    config = job(xgboost={"num_workers": 2, "memory_gb": 0.50027})
+    placement = place_units((Node(4),), UnitNeed.of(config.xgboost), None)
+    assert tree_bytes(TREES, 1800, placement) == 5e8 + 900 * 300
+    assert tree_bytes(TREES, 1802, placement) == 5e8 + 901 * 100
 
 
 def test_points_have_no_images():

@@ -334,9 +334,14 @@ def _count_values(settings: XgboostSettings, data: TreeData) -> Counts:
 
 def _count_share(data: TreeData, rank: int, n_workers: int) -> Counts:
     counts = no_counts()
-    for batch in in_batches(_worker_tables(data, rank, n_workers)):
-        counts += count_values(features(batch))
+    # By `map`, since a loop over the batches would hold the last one of a zone while the next zone is fetched.
+    for part in map(_count_batch, in_batches(_worker_tables(data, rank, n_workers))):
+        counts += part
     return counts
+
+
+def _count_batch(rows: pa.Table) -> Counts:
+    return count_values(features(rows))
 
 
 def _worker_tables(data: TreeData, rank: int, n_workers: int) -> Iterator[pa.Table]:

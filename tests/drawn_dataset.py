@@ -1,4 +1,4 @@
-"""A dataset of drawn numbers on disk, of any size: what the stage `dataset` leaves behind, without the stages before it."""
+"""A dataset of drawn numbers on disk, of any size, without the stages before it; and a unit that is fitted on it."""
 
 from pathlib import Path
 
@@ -6,11 +6,16 @@ import pyarrow.parquet as pq
 
 from cropray.config import JobConfig
 from cropray.datasets.build import band_sums
+from cropray.datasets.loading import load_pixels, load_tiles
 from cropray.datasets.manifest import Manifest, ZoneEntry, save_manifest
 from cropray.datasets.pixels import pixel_table
 from cropray.datasets.storage import write_tiles
 from cropray.datasets.tiles import cut_tiles
 from cropray.legend import IGNORE, legend_from_names
+from cropray.search.fit import SearchData, fit_unit
+from cropray.search.placement import UnitNeed, live_nodes, place_units
+from cropray.search.run import UnitJob, run_units
+from cropray.search.space import Unit, search_units
 from cropray.workspace import Workspace
 from tests.synthetic import zone, zone_arrays
 
@@ -52,3 +57,24 @@ def write_dataset(workspace: Workspace, n_zones: int, size: int) -> Manifest:
     manifest = Manifest("drawn", "parcels", legend.classes, legend.hash(), TILE_SIZE, 2, tuple(entries))
     save_manifest(manifest, workspace.manifest)
     return manifest
+
+
+def fit_on_ray(job: JobConfig, manifest: Manifest, model: str) -> UnitJob:
+    """Fit the first unit of a model in a trial of the Ray that is connected, on data in its object store."""
+    settings = job.cnn if model == "cnn" else job.xgboost
+    placement = place_units(live_nodes(), UnitNeed.of(settings), 1)
+    blocks = (load_tiles if model == "cnn" else load_pixels)(job.artefacts, manifest.zone_ids)
+    data = SearchData(manifest, settings, blocks, job.seed, placement.memory_bytes)
+
+    def fit(unit, folder, progress):
+        return fit_unit(unit, folder, data, progress)
+
+    root = job.artefacts.root / "search"
+    unit = UnitJob(first_unit(job, manifest, model), root / model, root / f"{model}-progress")
+    run_units([unit], fit, placement, root / ".tune", lambda _: None, max_failures=0)
+    return unit
+
+
+def first_unit(job: JobConfig, manifest: Manifest, model: str) -> Unit:
+    """The first unit of a search."""
+    return search_units(job.search, model, manifest.n_folds)[0]

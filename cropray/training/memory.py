@@ -13,7 +13,7 @@ from cropray.errors import ConfigError
 from cropray.training.settings import XgboostSettings
 
 GB: Final = 1e9
-PROCESS_BYTES: Final = 0.5e9  # libraries, tables of bins, one batch of rows, histograms
+PROCESS_BYTES: Final = 0.6e9  # libraries, tables of bins, one batch of rows, histograms
 ROW_BYTES: Final = 24  # label, place in the tree
 ROW_CLASS_BYTES: Final = 24  # gradient pair and predictions: they cannot leave memory
 BIN_BYTES: Final = 200  # of a row; where values are missing XGBoost keeps 4 bytes for each

@@ -14,7 +14,7 @@ from tests.drawn_dataset import drawn_job
     ("rows", "cnn_gb", "reasons"),
     [
         (1e6, 1.9, []),
-        (20e6, 1.9, ["trees on 20,000,000 rows of 4 classes take 2.9 GB"]),
+        (20e6, 1.9, ["trees on 20,000,000 rows of 4 classes take 3 GB"]),
         (1e6, 2.1, ["a worker of the CNN takes 2.1 GB and may take 2 GB: lower cnn.batch_size"]),
     ],
 )

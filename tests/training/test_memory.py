@@ -30,7 +30,7 @@ def test_bins_are_in_memory_where_they_fit():
 
 def test_a_refusal_says_how_many_workers_fit():
     with pytest.raises(
-        ConfigError, match=r"10,000,000 rows of 12 classes take 3.62 GB.*with the bins on disk"
+        ConfigError, match=r"10,000,000 rows of 12 classes take 3.72 GB.*with the bins on disk"
     ) as error:
         bins_on_disk(HERE, ROWS, K, 2 * GB)
     assert "each may take 2 GB: set xgboost.num_workers to 3 with" in str(error.value)

@@ -1,6 +1,6 @@
 """Tiles in a scratch file are the tiles themselves, and the file cannot be left behind."""
 
-from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -71,6 +71,7 @@ def test_the_file_has_no_name_and_is_closed(tmp_path, monkeypatch):
 
 
 def test_a_full_disk_is_named(monkeypatch):
-    monkeypatch.setattr("tempfile.TemporaryFile", partial(open, "/dev/full", "wb"))
+    full = Path("/dev/full")
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda **_: full.open("wb"))
     with TileFile() as file, pytest.raises(ConfigError, match=r"is full.*set TMPDIR"):
         file.append(np.ones(100_000, np.uint8))

@@ -72,6 +72,8 @@ class TreeCosts:
     """Memory of a worker process that has everything imported."""
     row_bytes: float
     """Memory of a fit, per training and validation row."""
+    resident_row_bytes: float
+    """The same with the bins on disk."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from cropray.config import JobConfig
 from cropray.planning.costs import (
@@ -23,10 +22,9 @@ from cropray.planning.costs import (
 )
 from cropray.planning.traffic import Traffic
 from cropray.planning.work import Cluster, Fit, SearchWork, ZoneWork, at_once, makespan
-from cropray.search.placement import Placement, data_bytes
+from cropray.search.placement import Placement
 from cropray.search.space import ModelName, search_units
-
-LOADING_COPIES: Final = 2  # a dataset in the object store while it is read: blocks as they came, then zone by zone
+from cropray.search.store import LOADING_COPIES, data_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,16 +217,18 @@ def _memory(work: JobWork, costs: UnitCosts) -> dict[str, float]:
     memory = {} if costs.zone is None else {"zones": costs.zone.peak_bytes}
     for model in work.placements:
         if model == "xgboost":
-            memory["trees"] = tree_bytes(costs.trees, work.zones.train_rows)
+            memory["trees"] = tree_bytes(costs.trees, work.zones.train_rows, work.placements[model])
         else:
             memory["cnn"] = max(cnn.peak_bytes for cnn in costs.cnn.values())
     return memory
 
 
-def tree_bytes(trees: TreeCosts | None, rows: float) -> float:
-    """Most memory of a fit: a refit holds all training rows, a fold the same number with its validation rows."""
+def tree_bytes(trees: TreeCosts | None, rows: float, placement: Placement) -> float:
+    """Most memory of a worker: a refit holds all training rows, a fold the same number with its validation rows."""
     assert trees is not None
-    return trees.worker_bytes + rows * trees.row_bytes
+    share = rows / max(placement.num_workers, 1)
+    size = trees.worker_bytes + share * trees.row_bytes
+    return size if size <= placement.memory_bytes else trees.worker_bytes + share * trees.resident_row_bytes
 
 
 def object_store_bytes(zones: ZoneWork, models: Sequence[ModelName], tile_size: int) -> float:

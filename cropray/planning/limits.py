@@ -1,5 +1,6 @@
 """What cannot work at all, said before anything is measured or begun: with the smallest size that each part can have."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -26,6 +27,8 @@ class Room:
     """Of one node."""
     n_cpus: float
     """CPUs of the machine, or of the cluster."""
+    spill_bytes: float = math.inf
+    """Free on the disk that takes what the object store cannot hold; inf: another machine's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +60,11 @@ def refusals(need: Need, room: Room) -> list[str]:
             f"the workspace needs {_gb(need.disk_bytes)}, its disk has {_gb(room.disk_free_bytes)} free: set "
             f"'workspace' to a larger disk, or take fewer zones"
         )
-    if need.object_store_bytes > room.object_store_bytes:
+    if need.object_store_bytes > room.object_store_bytes + room.spill_bytes:
         reasons.append(
             f"the training data takes {_gb(need.object_store_bytes)} of Ray's object store, a node has "
-            f"{_gb(room.object_store_bytes)}: raise cluster.object_store_gb, or take fewer zones"
+            f"{_gb(room.object_store_bytes)} and {_gb(room.spill_bytes)} free on the disk that takes the rest: make room "
+            f"on that disk (RAY_TMPDIR), raise cluster.object_store_gb, or take fewer zones"
         )
     in_use = need.worker_bytes * need.n_workers + min(room.object_store_bytes, room.memory_bytes)
     if need.worker_bytes and in_use > room.memory_bytes:

@@ -27,6 +27,8 @@ class SearchData:
     blocks: Mapping[str, "ray.ObjectRef"]
     """Training zone → its tiles (CNN) or its pixel table (trees)."""
     seed: int
+    memory_bytes: float | None = None
+    """What each worker may take; None: not known."""
 
 
 def unit_zones(unit: Unit, manifest: Manifest) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -109,6 +111,7 @@ def _fit_xgboost(
         data.seed,
         folder,
         progress=progress,
+        memory_bytes=data.memory_bytes,
     )
     if unit.fold is None:
         return ()

@@ -22,18 +22,21 @@ from typing import Final
 import ray
 from ray.autoscaler.sdk import request_resources
 
-from cropray.bands import N_BANDS, N_FEATURES, N_MONTHS
 from cropray.datasets.loading import READ_CPUS
-from cropray.datasets.manifest import Manifest
 from cropray.errors import ConfigError
 from cropray.search.space import ModelName
+from cropray.training.resources import worker_resources
 from cropray.training.settings import CnnSettings, XgboostSettings
 
 FRAME_CPUS: Final = 1.0  # the tasks that make the frames which actors of xgboost-ray, already placed, wait for
 HEAD: Final = {"node:__internal_head__": 0.001}  # Ray's own mark of the head node, as Ray Train uses it for its actors
 GB: Final = 1e9
 _POLL_S: Final = 1.0
+_MEMORY_STEP: Final = 1e8  # bytes, of proposed settings
 _STEPS: Final = 10_000  # Ray counts resources in steps of 1/10,000
+# Of a node's memory beside its object store; the rest is for drivers, Ray and reading. At 95 % of everything Ray's
+# memory monitor ends a worker, so that is where no node should come.
+_WORKERS_SHARE: Final = 0.85
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,8 @@ class Node:
     cpus: float
     gpus: float = 0.0
     object_store_bytes: float = 0.0
+    memory_bytes: float = math.inf
+    """Beside the object store, as Ray counts it; inf: not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,20 +63,28 @@ class UnitNeed:
     """Per worker, or of the trial."""
     task_cpus: float = READ_CPUS
     """Of the largest task that a unit may wait for while it holds its CPUs."""
+    memory_bytes: float = 0.0
+    """Per worker, or of the trial; 0: it takes its share of the node."""
 
     @classmethod
     def of(cls, settings: CnnSettings | XgboostSettings) -> "UnitNeed":
         """The need of one kind of model."""
         workers, cpus = settings.num_workers, float(settings.cpus_per_worker)
+        memory = (settings.memory_gb or 0.0) * GB
         if isinstance(settings, CnnSettings):
-            return cls("cnn", workers, cpus, float(settings.use_gpu))
+            return cls("cnn", workers, cpus, float(settings.use_gpu), memory_bytes=memory)
         task_cpus = FRAME_CPUS if settings.engine == "xgboost_ray" else READ_CPUS
-        return cls("xgboost", workers, cpus, float(settings.gpus_per_worker), task_cpus)
+        return cls("xgboost", workers, cpus, float(settings.gpus_per_worker), task_cpus, memory)
 
     def bundles(self, n_units: int) -> list[dict[str, float]]:
         """What so many units ask for, and one task that reads for them."""
-        bundle = {"CPU": self.cpus, **({"GPU": self.gpus} if self.gpus else {})}
+        bundle = worker_resources(self.cpus, self.gpus, self.memory_bytes / GB)
         return [bundle] * (n_units * self.n_bundles) + [{"CPU": self.task_cpus}]
+
+    @property
+    def memory_gb(self) -> float:
+        """As in the settings, GB."""
+        return self.memory_bytes / GB
 
     @property
     def n_bundles(self) -> int:
@@ -94,6 +107,10 @@ class Placement:
     max_concurrent: int
     cpus_left: float
     """CPUs that nothing asks for while all these units run; one node has enough of them for a reading task."""
+    memory_bytes: float = math.inf
+    """Memory that each worker, or the trial, may take; inf: not known."""
+    asked_memory_bytes: float = 0.0
+    """Memory that each of them asks Ray for; 0 where the settings give none."""
 
     @property
     def cpus_per_unit(self) -> float:
@@ -110,12 +127,15 @@ class Placement:
         """What Tune asks Ray for, per trial."""
         if self.num_workers:
             return dict(HEAD)
-        return {"CPU": self.trial_cpus, "GPU": self.gpus_per_worker}
+        asked = {"CPU": self.trial_cpus, "GPU": self.gpus_per_worker}
+        return {**asked, "memory": int(self.asked_memory_bytes)} if self.asked_memory_bytes else asked
 
     def __str__(self) -> str:
         """For the user, in words."""
         workers = f"{_plural(self.num_workers, 'worker')} × " if self.num_workers else ""
         needs = _amount(self.cpus_per_worker, self.gpus_per_worker)
+        if math.isfinite(self.memory_bytes):
+            needs += f" and at most {self.memory_bytes / GB:.3g} GB of memory"
         return (
             f"{_plural(self.max_concurrent, 'unit')} at a time, each {workers}{needs}; "
             f"{_plural(self.cpus_left, 'CPU')} left for reading"
@@ -125,7 +145,8 @@ class Placement:
 def live_nodes() -> tuple[Node, ...]:
     """The living nodes of the Ray that is connected."""
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return tuple(Node(*(has.get(name, 0.0) for name in ("CPU", "GPU", "object_store_memory"))) for has in alive)
+    names = ("CPU", "GPU", "object_store_memory", "memory")
+    return tuple(Node(*(has.get(name, 0.0) for name in names)) for has in alive)
 
 
 def place_units(nodes: Sequence[Node], need: UnitNeed, limit: int | None) -> Placement:
@@ -141,10 +162,11 @@ def place_units(nodes: Sequence[Node], need: UnitNeed, limit: int | None) -> Pla
     Raises:
         ConfigError: not even one unit is sure to run; it would wait for ever.
     """
-    room = Counter(_Room(_steps(node.cpus), _steps(node.gpus)) for node in nodes)
+    room = Counter(_Room(_steps(node.cpus), _steps(node.gpus), node.memory_bytes) for node in nodes)
     fits, asked = _count(room, need, limit)
     if fits < 1:
         raise ConfigError(_refusal(room, need))
+    bundle = _Bundle(asked, _steps(need.gpus), need.memory_bytes)
     left = sum(n_nodes * node.cpus for node, n_nodes in room.items()) - fits * need.n_bundles * asked
     return Placement(
         num_workers=need.num_workers,
@@ -153,6 +175,8 @@ def place_units(nodes: Sequence[Node], need: UnitNeed, limit: int | None) -> Pla
         trial_cpus=0.0 if need.num_workers else asked / _STEPS,
         max_concurrent=fits,
         cpus_left=left / _STEPS,
+        memory_bytes=need.memory_bytes or _share(room, bundle, fits * need.n_bundles),
+        asked_memory_bytes=need.memory_bytes,
     )
 
 
@@ -191,61 +215,84 @@ def place_when_ready(need: UnitNeed, limit: int | None, wait_s: float) -> Placem
 
 
 @dataclass(frozen=True, slots=True)
-class _Room:
-    """One node, in Ray's steps."""
+class _Bundle:
+    """What a worker, or a trial, asks for: CPUs and GPUs in Ray's steps, memory in bytes."""
 
     cpus: int
     gpus: int
+    memory: float
 
-    def bundles(self, cpus: int, gpus: int) -> int:
+
+@dataclass(frozen=True, slots=True)
+class _Room:
+    """One node: CPUs and GPUs in Ray's steps, memory in bytes."""
+
+    cpus: int
+    gpus: int
+    memory: float
+
+    def bundles(self, bundle: _Bundle) -> int:
         """Bundles that fit here."""
-        by_cpu = self.cpus // cpus
-        return min(by_cpu, self.gpus // gpus) if gpus else by_cpu
+        fits = self.cpus // bundle.cpus
+        if bundle.gpus:
+            fits = min(fits, self.gpus // bundle.gpus)
+        if bundle.memory and math.isfinite(self.memory):
+            fits = min(fits, int(self.memory // bundle.memory))
+        return fits
 
-    def blocked_by(self, cpus: int, gpus: int, task: int) -> int | None:
+    def blocked_by(self, bundle: _Bundle, task: int) -> int | None:
         """Least number of bundles that leaves no room for a task here; None: there is always room."""
-        least = max((self.cpus - task) // cpus + 1, 0)
-        return least if least <= self.bundles(cpus, gpus) else None
+        least = max((self.cpus - task) // bundle.cpus + 1, 0)
+        return least if least <= self.bundles(bundle) else None
 
-    def asked(self, cpus: int, gpus: int, task: int) -> int:
+    def asked(self, bundle: _Bundle, task: int) -> int:
         """CPUs per bundle with which as many bundles leave room for a task here; 0: there is no such number."""
-        n = self.bundles(cpus, gpus)
+        n = self.bundles(bundle)
         return max(self.cpus - task, 0) // n if n else 0
 
 
 def _count(room: Mapping[_Room, int], need: UnitNeed, limit: int | None) -> tuple[int, int]:
     """(units at once, CPUs that each bundle asks for, in Ray's steps)."""
-    cpus, gpus, task = max(_steps(need.cpus), 1), _steps(need.gpus), _steps(need.task_cpus)
-    wanted = _fitting(room, cpus, gpus) // need.n_bundles
+    bundle = _Bundle(max(_steps(need.cpus), 1), _steps(need.gpus), need.memory_bytes)
+    task = _steps(need.task_cpus)
+    wanted = _fitting(room, bundle) // need.n_bundles
     wanted = wanted if limit is None else min(wanted, limit)
-    asked = cpus
-    if need.num_workers == 0 and wanted > _readable(room, cpus, gpus, task):
+    asked = bundle.cpus
+    if need.num_workers == 0 and wanted > _readable(room, bundle, task):
         # A laptop with two CPUs runs two units, each of which asks for a little less than it uses.
-        asked = max(node.asked(cpus, gpus, task) for node in room) or cpus
-    return min(wanted, _readable(room, asked, gpus, task) // need.n_bundles), asked
+        asked = max(node.asked(bundle, task) for node in room) or asked
+    return min(wanted, _readable(room, replace(bundle, cpus=asked), task) // need.n_bundles), asked
 
 
-def _fitting(room: Mapping[_Room, int], cpus: int, gpus: int) -> int:
+def _fitting(room: Mapping[_Room, int], bundle: _Bundle) -> int:
     """Bundles that fit on all nodes."""
-    return sum(n_nodes * node.bundles(cpus, gpus) for node, n_nodes in room.items())
+    return sum(n_nodes * node.bundles(bundle) for node, n_nodes in room.items())
 
 
-def _readable(room: Mapping[_Room, int], cpus: int, gpus: int, task: int) -> int:
+def _readable(room: Mapping[_Room, int], bundle: _Bundle, task: int) -> int:
     """Bundles that may sit anywhere and still leave some node with room for a task."""
     blocked = 0
     for node, n_nodes in room.items():
-        here = node.blocked_by(cpus, gpus, task)
+        here = node.blocked_by(bundle, task)
         if here is None:
-            return _fitting(room, cpus, gpus)
+            return _fitting(room, bundle)
         blocked += n_nodes * here
     return max(blocked - 1, 0)
 
 
+def _share(room: Mapping[_Room, int], bundle: _Bundle, n_bundles: int) -> float:
+    """Memory of a bundle where as many as can sit on one node do so."""
+    shares = [node.memory / min(node.bundles(bundle), n_bundles) for node in room if node.bundles(bundle)]
+    return _WORKERS_SHARE * min(shares)
+
+
 def _refusal(room: Mapping[_Room, int], need: UnitNeed) -> str:
     """Why no unit can run, node by node, and what to change."""
-    n, each = need.n_bundles, _amount(need.cpus, need.gpus)
+    n, each = need.n_bundles, _amount(need.cpus, need.gpus, need.memory_bytes)
     unit = f"{_plural(n, 'worker')} of {each}" if need.num_workers else each
-    kinds = {_amount(node.cpus / _STEPS, node.gpus / _STEPS): n_nodes for node, n_nodes in room.items()}
+    kinds: Counter[str] = Counter()
+    for node, n_nodes in room.items():
+        kinds[_amount(node.cpus / _STEPS, node.gpus / _STEPS, node.memory if need.memory_bytes else 0)] += n_nodes
     has = ", ".join(f"{_plural(n_nodes, 'node')} of {what}" for what, n_nodes in kinds.items()) or "no node"
     return (
         f"one {need.model} unit needs {unit}, each on one node, and {need.task_cpus:g} CPU free for reading beside "
@@ -262,6 +309,7 @@ def _remedy(room: Mapping[_Room, int], need: UnitNeed) -> str:
     ways = [
         (f"{need.model}.num_workers to {{0.num_workers}}", workers),
         (f"{need.model}.cpus_per_worker to {{0.cpus:g}}", thinner),
+        (f"{need.model}.memory_gb to {{0.memory_gb:g}}", _with_less_memory(room, need)),
         ("cnn.use_gpu to false" if need.model == "cnn" else "xgboost.device to cpu", [replace(need, gpus=0.0)]),
         (
             f"{need.model}.num_workers to {{0.num_workers}} and cpus_per_worker to {{0.cpus:g}}",
@@ -274,53 +322,26 @@ def _remedy(room: Mapping[_Room, int], need: UnitNeed) -> str:
     return f"Set {' or '.join(single)}, or {add}" if single else f"{add[0].upper()}{add[1:]}"
 
 
+def _with_less_memory(room: Mapping[_Room, int], need: UnitNeed) -> list[UnitNeed]:
+    """The need with the parts of a node that are less than it asks for, largest first."""
+    if not need.memory_bytes:
+        return []
+    known = [node.memory for node in room if math.isfinite(node.memory)]
+    parts = {math.floor(memory / n / _MEMORY_STEP) for memory in known for n in range(1, need.n_bundles + 1)}
+    return [
+        replace(need, memory_bytes=part * _MEMORY_STEP)
+        for part in sorted(parts, reverse=True)
+        if 0 < part * _MEMORY_STEP < need.memory_bytes
+    ]
+
+
 def _first(room: Mapping[_Room, int], needs: Iterable[UnitNeed]) -> UnitNeed | None:
     return next((need for need in needs if _count(room, need, 1)[0]), None)
 
 
-def data_bytes(model: ModelName, rows: float, tiles: float, tile_size: int) -> float:
-    """Training data of one model in the object store.
-
-    Args:
-        model: which one; trees read rows, the CNN reads tiles.
-        rows: labelled pixels of the training zones.
-        tiles: tiles of the training zones.
-        tile_size: their side, pixels.
-    """
-    if model == "xgboost":
-        return rows * (2 * N_FEATURES + 1)
-    return tiles * tile_bytes(tile_size)
-
-
-def tile_bytes(tile_size: int) -> int:
-    """One tile in memory: uint16 bands and a flag of every month, and a label."""
-    return tile_size**2 * (N_MONTHS * (2 * N_BANDS + 1) + 1)
-
-
-def store_line(manifest: Manifest, models: Sequence[ModelName], nodes: Sequence[Node]) -> str:
-    """What the training data takes of the cluster's object store, in words.
-
-    Raises:
-        ConfigError: it is larger.
-    """
-    zones = manifest.of_split("train")
-    rows, tiles = sum(zone.n_labelled for zone in zones), sum(zone.n_tiles for zone in zones)
-    size = sum(data_bytes(model, rows, tiles, manifest.tile_size or 0) for model in models)
-    store = sum(node.object_store_bytes for node in nodes)
-    if size > store:
-        raise ConfigError(
-            f"the training data takes {size / GB:.3g} GB in Ray's object store, the cluster's nodes have "
-            f"{store / GB:.3g} GB together: raise cluster.object_store_gb above {size / GB:.3g}, add nodes, search "
-            f"one model at a time (search.models), or take fewer zones"
-        )
-    # While it is read everything is there twice, and each node that trains gets a copy of what it reads.
-    smallest = min((node.object_store_bytes for node in nodes if node.cpus), default=store)
-    spills = "; some of it will go through the disk, which is slower" if 2 * size > store or size > smallest else ""
-    return f"dataset {size / GB:.2g} of {store / GB:.3g} GB object store{spills}"
-
-
-def _amount(cpus: float, gpus: float) -> str:
-    return _plural(cpus, "CPU") + (f" + {_plural(gpus, 'GPU')}" if gpus else "")
+def _amount(cpus: float, gpus: float, memory: float = 0.0) -> str:
+    amount = _plural(cpus, "CPU") + (f" + {_plural(gpus, 'GPU')}" if gpus else "")
+    return f"{amount} + {memory / GB:.3g} GB of memory" if memory else amount
 
 
 def _plural(number: float, noun: str) -> str:

@@ -4,8 +4,10 @@ import contextlib
 import logging
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import ray
 import ray.data
@@ -51,6 +53,11 @@ def ray_session(settings: ClusterSettings, *, needs_dashboard: bool = False) -> 
         yield
     finally:
         ray.shutdown()
+
+
+def ray_disk() -> Path:
+    """A folder on the disk to which this machine's Ray writes what its object store cannot hold."""
+    return Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
 
 
 @contextlib.contextmanager

@@ -25,6 +25,7 @@ from cropray.search.space import ModelName
 from cropray.stages.measure_zones import peak_memory, weigh
 from cropray.storage import whole_folder
 from cropray.training.cnn import CnnData, train_cnn
+from cropray.training.memory import resident_bytes, row_bytes
 from cropray.training.pixel_blocks import PixelBlock, TreeData, features
 from cropray.training.settings import CnnPoint, XgboostPoint
 from cropray.training.tiles import ChannelStats
@@ -39,9 +40,6 @@ MORE_ROUNDS: Final = 12
 MOST_TILES: Final = 8  # of a measured step on CPUs, where a tile costs the same in a batch of any size
 MOST_COPIES: Final = 8  # fits measured side by side
 _QUICK_S: Final = 3.0  # what takes longer is not done a second time
-# Memory of a fit per row: bins, and per class a gradient pair and the predictions of training and validation.
-_ROW_BYTES: Final = 150
-_ROW_CLASS_BYTES: Final = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +148,8 @@ def _measure_trees(sample: FitSample, folder: Path) -> TreeCosts:
         map_s=0.0,  # comes with the zone that is mapped
         map_bytes=0.0,
         worker_bytes=peak_memory(),
-        row_bytes=_ROW_BYTES + _ROW_CLASS_BYTES * len(sample.classes),
+        row_bytes=row_bytes(job.xgboost, len(sample.classes)),
+        resident_row_bytes=resident_bytes(len(sample.classes)),
     )
 
 

@@ -45,6 +45,7 @@ from cropray.stages.plan_work import (
     find_scenes,
     local_cluster,
     n_pixels,
+    over_budget,
     place,
     room,
     running_cluster,
@@ -148,7 +149,8 @@ def _make(job: JobConfig, zones: Sequence[Zone], key: str, progress: Progress) -
     worker_bytes = max(result.worker_bytes.values())
     n_workers = min(at_once(cluster), max(placement.max_concurrent for placement in work.placements.values()))
     need = Need(disk_bytes, result.object_store_bytes, worker_bytes, n_workers / cluster.n_nodes)
-    require_room(need, room(job, cluster, free_bytes(job.workspace)))
+    over = over_budget(job, work, result.worker_bytes)
+    require_room(need, room(job, cluster, free_bytes(job.workspace)), over)
     made = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     return Planned(made, key, lines_of(result), _units(job, work), tuple(notes))
 

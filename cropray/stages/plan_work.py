@@ -1,25 +1,29 @@
 """Counting a job's work for its plan: zones, scenes, rows and tiles; where they are known, and else from a sample."""
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cropray.config import JobConfig
 from cropray.datasets.manifest import Manifest, load_manifest
-from cropray.errors import CroprayError
+from cropray.errors import ConfigError, CroprayError
 from cropray.imagery.acquire import check_inputs
 from cropray.imagery.earth_engine_ledger import read_runs
 from cropray.imagery.earth_engine_settings import EarthEngineSettings
 from cropray.imagery.scenes import Scene
 from cropray.imagery.sources import scene_source
 from cropray.legend import CropClass, bundled_legend
-from cropray.planning.estimate import n_tiles
+from cropray.planning.estimate import JobWork, n_tiles
 from cropray.planning.limits import Room
 from cropray.planning.traffic import Traffic, earth_engine_traffic
 from cropray.planning.work import Cluster, ZoneWork
 from cropray.search.placement import Node, Placement, UnitNeed, live_nodes, place_units
 from cropray.search.space import ModelName
+from cropray.stages.cluster import ray_disk
 from cropray.stages.measure_zones import ZoneSample
+from cropray.storage import free_bytes
+from cropray.training.memory import bins_on_disk
 from cropray.zones import Zone
 
 _RAY_STORE_SHARE = 0.3  # of memory, where nothing is set; source: Ray's documentation
@@ -28,13 +32,15 @@ Scenes = Mapping[str, tuple[Scene, ...]]
 
 def local_cluster(job: JobConfig) -> Cluster:
     """The local Ray that the job would start, without starting it."""
-    store = job.cluster.object_store_gb
+    memory, set_gb = memory_bytes(), job.cluster.object_store_gb
+    store = memory * _RAY_STORE_SHARE if set_gb is None else set_gb * 1e9
     return Cluster(
         (
             Node(
                 cpus=job.cluster.num_cpus or os.cpu_count() or 1,
                 gpus=len(list(Path("/proc/driver/nvidia/gpus").glob("*"))),
-                object_store_bytes=memory_bytes() * _RAY_STORE_SHARE if store is None else store * 1e9,
+                object_store_bytes=store,
+                memory_bytes=max(memory - store, 0.0),
             ),
         )
     )
@@ -52,8 +58,10 @@ def memory_bytes() -> float:
 
 def room(job: JobConfig, cluster: Cluster, disk_free_bytes: float) -> Room:
     """What there is room for."""
-    memory = memory_bytes() if job.cluster.address is None else float("inf")
-    return Room(disk_free_bytes, memory, cluster.object_store_bytes, cluster.n_cpus / cluster.n_nodes)
+    n_cpus = cluster.n_cpus / cluster.n_nodes
+    if job.cluster.address is not None:
+        return Room(disk_free_bytes, math.inf, cluster.object_store_bytes, n_cpus)
+    return Room(disk_free_bytes, memory_bytes(), cluster.object_store_bytes, n_cpus, free_bytes(ray_disk()))
 
 
 def place(job: JobConfig, cluster: Cluster) -> dict[ModelName, Placement]:
@@ -150,6 +158,23 @@ def earth_engine(job: JobConfig, zones: Sequence[Zone]) -> Traffic | None:
     units = sum(run["listings"] + run["months"] for run in runs)
     unit_s = sum(run["unit_seconds"] for run in runs) / units if units else None
     return earth_engine_traffic(job.imagery, [zone.grid for zone in zones], unit_s)
+
+
+def over_budget(job: JobConfig, work: JobWork, worker_bytes: Mapping[str, float]) -> list[str]:
+    """Why a worker cannot keep its memory budget, per kind of model; empty where it can."""
+    reasons = []
+    if "cnn" in work.placements and worker_bytes["cnn"] > (budget := work.placements["cnn"].memory_bytes):
+        reasons.append(
+            f"a worker of the CNN takes {worker_bytes['cnn'] / 1e9:.3g} GB and may take {budget / 1e9:.3g} GB: lower "
+            f"cnn.batch_size or search.max_concurrent, or raise cnn.memory_gb"
+        )
+    if "xgboost" in work.placements:
+        budget = work.placements["xgboost"].memory_bytes
+        try:
+            bins_on_disk(job.xgboost, work.zones.train_rows, work.zones.n_classes, budget)
+        except ConfigError as error:
+            reasons.append(str(error))
+    return reasons
 
 
 def n_pixels(zones: Sequence[Zone]) -> int:

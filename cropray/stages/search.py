@@ -1,6 +1,7 @@
 """`search`: every configuration on every fold, the winners, their refit on all training zones, and their runs in MLflow."""
 
 import itertools
+import math
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -13,16 +14,18 @@ from cropray.datasets.manifest import Manifest, load_manifest
 from cropray.errors import ConfigError
 from cropray.progress import Progress
 from cropray.search.fit import SearchData, fit_unit
-from cropray.search.placement import Placement, UnitNeed, live_nodes, place_when_ready, store_line
+from cropray.search.placement import Placement, UnitNeed, live_nodes, place_when_ready
 from cropray.search.results import ConfigurationResult, FoldResult, group_by_configuration, winner
 from cropray.search.run import UnitJob, run_units
 from cropray.search.space import ModelName, Unit, search_units
+from cropray.search.store import store_line
 from cropray.settings import fingerprint
-from cropray.stages.cluster import ray_session
+from cropray.stages.cluster import ray_disk, ray_session
 from cropray.stages.search_log import SearchLog, title
 from cropray.storage import Location, local_folder, whole_folder, write_json
 from cropray.training.checkpoint import CARD_FILE
-from cropray.training.settings import CnnPoint, CnnSettings, XgboostPoint, XgboostSettings
+from cropray.training.memory import bins_on_disk
+from cropray.training.settings import NO_RESULT, CnnPoint, CnnSettings, XgboostPoint, XgboostSettings
 from cropray.workspace import Workspace, code_hash
 
 
@@ -53,8 +56,11 @@ def _run_group(searches: "Sequence[_ModelSearch]", placement: Placement, progres
     already = f", {n_finished} finished before" if n_finished else ""
     models = " and ".join(search.model for search in searches)
     progress.stage("search", f"{models}: {len(jobs)} units of (configuration, fold){already}")
-    store = store_line(searches[0].manifest, [search.model for search in searches], live_nodes())
-    progress.note(f"placement: {placement}; {store}")
+    n_workers = placement.max_concurrent * max(placement.num_workers, 1)
+    kinds = [search.model for search in searches]
+    store = store_line(searches[0].manifest, kinds, live_nodes(), ray_disk(), n_workers)
+    slow = "; bins of the trees on disk, which is slower" if any(search.is_on_disk for search in searches) else ""
+    progress.note(f"placement: {placement}; {store}{slow}")
     for search in searches:
         search.log.write(result for unit in search.units if unit.is_finished for result in unit.results())
     _run_units(searches, jobs, placement, progress)
@@ -103,10 +109,23 @@ class _ModelSearch:
         self.settings: CnnSettings | XgboostSettings = job.cnn if model == "cnn" else job.xgboost
         # What a fit depends on besides its own point and fold.
         self.context = fingerprint(
-            [manifest.fingerprint(), self.settings.fingerprint(), job.seed, code_hash("models", "training")]
+            [
+                manifest.fingerprint(),
+                fingerprint(self.settings.model_dump(mode="json", exclude=NO_RESULT)),
+                job.seed,
+                code_hash("models", "training"),
+            ]
         )
         self.units = [self._job(unit) for unit in search_units(job.search, model, manifest.n_folds)]
         self.placement = place_when_ready(UnitNeed.of(self.settings), job.search.max_concurrent, job.cluster.wait_s)
+        memory = self.placement.memory_bytes
+        self.memory_bytes = memory if math.isfinite(memory) else None
+        self.is_on_disk = isinstance(self.settings, XgboostSettings) and bins_on_disk(
+            self.settings,
+            sum(zone.n_labelled for zone in manifest.of_split("train")),  # of the refit, and of each fold's two parts
+            manifest.n_classes,
+            self.memory_bytes,
+        )
         self.log = SearchLog(job, manifest, model, self.context)
         self._data: SearchData | None = None
 
@@ -115,7 +134,7 @@ class _ModelSearch:
         if self._data is None:
             zone_ids = [zone.zone_id for zone in self.manifest.of_split("train")]
             blocks = (load_tiles if self.model == "cnn" else load_pixels)(self.workspace, zone_ids)
-            self._data = SearchData(self.manifest, self.settings, blocks, self.job.seed)
+            self._data = SearchData(self.manifest, self.settings, blocks, self.job.seed, self.memory_bytes)
         return self._data
 
     def choose(self, progress: Progress) -> tuple[tuple[ConfigurationResult, ...], ConfigurationResult]:

@@ -31,11 +31,13 @@ from cropray.training.loop import (
     fit,
 )
 from cropray.training.progress_file import ProgressFile
-from cropray.training.settings import CnnPoint, CnnSettings
+from cropray.training.resources import worker_resources
+from cropray.training.settings import NO_RESULT, CnnPoint, CnnSettings
+from cropray.training.tile_file import FileBlock, TileFile
 from cropray.training.tiles import ChannelStats, TileBlock, TileSet
 
 Block: TypeAlias = TileBlock | ray.ObjectRef
-"""A zone's tiles, or where they are in Ray's object store (read there without a copy)."""
+"""A zone's tiles, or where they are in Ray's object store; from there a fit copies them to its scratch file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +155,7 @@ class _Job:
         return fingerprint(
             [
                 torch.__version__,
-                self.settings.model_dump(mode="json", exclude={"checkpoint_every", "max_failures"}),
+                self.settings.model_dump(mode="json", exclude=NO_RESULT),
                 self.point.model_dump(mode="json"),
                 self.seed,
                 sorted(data.train),
@@ -196,15 +198,15 @@ class _Job:
 
     def run(self, device: torch.device, on_epoch: Callable[[Record], None] | None) -> FitResult:
         """The fit, in one worker."""
-        train = self._tiles(self.data.train)
-        val = None if self.data.val is None else self._tiles(self.data.val)
-        with _threads(self.settings.threads):
+        with TileFile() as file, _threads(self.settings.threads):
+            train = self._tiles(self.data.train, file)
+            val = None if self.data.val is None else self._tiles(self.data.val, file)
             model = _initialised(self.network(), self.seed).to(device)
             progress = None if self.progress is None else CnnProgress(self.progress, device)
             return fit(model, train, val, self.plan(), on_epoch, progress)
 
-    def _tiles(self, zones: Mapping[str, Block]) -> TileSet:
-        blocks = [_resolve(zones[zone_id]) for zone_id in sorted(zones)]
+    def _tiles(self, zones: Mapping[str, Block], file: TileFile) -> TileSet:
+        blocks = [_block(zones[zone_id], file) for zone_id in sorted(zones)]
         return TileSet(blocks, self.data.lookup, self.data.stats)
 
 
@@ -216,7 +218,9 @@ def _fit_on_workers(job: _Job) -> FitResult:
     scaling = ray.train.ScalingConfig(
         num_workers=job.settings.num_workers,
         use_gpu=job.settings.use_gpu,
-        resources_per_worker={"CPU": job.settings.cpus_per_worker, **({"GPU": 1} if job.settings.use_gpu else {})},
+        resources_per_worker=worker_resources(
+            job.settings.cpus_per_worker, int(job.settings.use_gpu), job.settings.memory_gb
+        ),
     )
     # Train's own state is this node's: its controller runs here, and workers hand it no checkpoint.
     with tempfile.TemporaryDirectory(prefix="cropray-") as state:
@@ -260,6 +264,14 @@ def _initialised(config: CropNetConfig, seed: int) -> CropNet:
 def _resolve(block: Block) -> TileBlock:
     resolved: TileBlock = ray.get(block) if isinstance(block, ray.ObjectRef) else block
     return resolved
+
+
+def _block(block: Block, file: TileFile) -> TileBlock:
+    """A zone's tiles as a fit reads them. The object store is left at once: it may be smaller than the dataset."""
+    if not isinstance(block, ray.ObjectRef):
+        return block
+    tiles = _resolve(block)
+    return FileBlock(file.append(tiles.x[:]), file.append(tiles.labels[:]))
 
 
 @contextlib.contextmanager

@@ -3,8 +3,9 @@
 Needs numpy, pyarrow and xgboost only.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -136,43 +137,63 @@ def class_indices(rows: pa.Table, lookup: npt.NDArray[np.uint8]) -> npt.NDArray[
 class BlockBatches(xgb.DataIter):  # type: ignore[misc]  # xgboost has no types
     """Feeds rows of blocks to XGBoost's quantile matrix, batch by batch, as uint16: no float copy is ever made.
 
-    `lookup` is the dataset's class lookup, `table` the fit's `bin_table`.
+    One block is held at a time, and fetched anew for every pass over the data.
     """
 
     def __init__(
-        self, tables: Sequence[pa.Table], lookup: npt.NDArray[np.uint8], table: npt.NDArray[np.uint16]
+        self,
+        tables: Callable[[], Iterable[pa.Table]],
+        lookup: npt.NDArray[np.uint8],
+        table: npt.NDArray[np.uint16],
+        cache: Path | None = None,
     ) -> None:
-        self._batches = [
-            table.slice(start, BATCH_ROWS) for table in tables for start in range(0, table.num_rows, BATCH_ROWS)
-        ]
+        """Prepare the first pass.
+
+        Args:
+            tables: begins a pass over the rows.
+            lookup: the dataset's class lookup.
+            table: the fit's `bin_table`.
+            cache: what the names of a matrix on disk begin with; None: in memory.
+        """
+        self._tables = tables
         self._lookup = lookup
         self._table = table
-        self._next = 0
-        super().__init__()
+        self._batches = in_batches(tables())
+        super().__init__(cache_prefix=None if cache is None else str(cache))
 
     def reset(self) -> None:
         """Start again: a quantile matrix reads its input several times."""
-        self._next = 0
+        self._batches = in_batches(self._tables())
 
     def next(self, input_data: Callable[..., Any]) -> bool:
         """Hand over one batch; False after the last."""
-        if self._next == len(self._batches):
+        rows = next(self._batches, None)
+        if rows is None:
             return False
-        rows = self._batches[self._next]
-        self._next += 1
         input_data(data=features(rows, self._table), label=class_indices(rows, self._lookup))
         return True
 
 
+def in_batches(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Slices of at most `BATCH_ROWS` rows; no table is held while the next one is fetched."""
+    for table in tables:
+        for start in range(0, table.num_rows, BATCH_ROWS):
+            yield table.slice(start, BATCH_ROWS)
+        del table  # before the next one is fetched
+
+
 def quantile_matrix(
-    batches: BlockBatches, max_bin: int, n_threads: int, ref: xgb.QuantileDMatrix | None = None
-) -> xgb.QuantileDMatrix:
-    """The binned matrix of some rows: one byte per value up to 256 bins.
+    batches: BlockBatches, max_bin: int, n_threads: int, ref: xgb.DMatrix | None = None, *, is_on_disk: bool = False
+) -> xgb.DMatrix:
+    """The binned matrix of some rows.
 
     Args:
-        batches: rows of this worker.
+        batches: rows of this worker; with a cache where the bins go to disk.
         max_bin: bins per feature.
         n_threads: threads of the build.
         ref: training matrix whose bins a validation matrix takes over.
+        is_on_disk: keep the bins in the cache of `batches` and read them again for every level of every tree. The
+            trees are the same; a fit takes several times as long.
     """
-    return xgb.QuantileDMatrix(batches, missing=NODATA, max_bin=max_bin, nthread=n_threads, ref=ref)
+    make = xgb.ExtMemQuantileDMatrix if is_on_disk else xgb.QuantileDMatrix
+    return make(batches, missing=NODATA, max_bin=max_bin, nthread=n_threads, ref=ref)

@@ -1,13 +1,16 @@
 """What a job file may say about training; apart from the training, so that it is read without loading torch and Ray."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
 from cropray.models.choices import Pool
 from cropray.settings import Settings
 from cropray.training.choices import ClassWeighting, Monitor, Schedule
+
+NO_RESULT: Final = {"checkpoint_every", "max_failures", "memory_gb"}
+"""Settings that no result depends on."""
 
 
 class CnnSettings(Settings):
@@ -38,6 +41,8 @@ class CnnSettings(Settings):
     num_workers: int = Field(default=0, ge=0)
     """Workers of one fit; 0: in the calling process, without a worker group's start-up of 15–40 s."""
     cpus_per_worker: float = Field(default=1, gt=0)
+    memory_gb: float | None = Field(default=None, gt=0)
+    """Memory of each worker, or of the calling process, GB, also asked of Ray; None: its share of the node."""
     use_gpu: bool = False
     """One GPU per worker."""
     threads: int = Field(default=1, ge=1)
@@ -65,6 +70,10 @@ class XgboostSettings(Settings):
     """Workers of one fit; 0 trains in the calling process, which is best on one machine."""
     cpus_per_worker: int = Field(default=1, ge=1)
     """Threads of each worker, or of the calling process."""
+    memory_gb: float | None = Field(default=None, gt=0)
+    """Memory of each worker, or of the calling process, GB; None: its share of the node. It is also asked of Ray, but
+    for the actors of `xgboost_ray`, which cannot ask. Where the bins of a worker's rows would not fit, `ray_train` keeps
+    them on its disk, which is slow; the trees are the same."""
     device: Literal["cpu", "cuda"] = "cpu"
     """`cuda` takes one GPU per worker."""
     max_depth: int = Field(default=6, ge=1)

@@ -1,32 +1,38 @@
-"""Tiles as training sees them: per-zone blocks in memory, gathered into normalised batches.
+"""Tiles as training sees them: per-zone blocks in memory or in a file, gathered into normalised batches.
 
 Needs numpy and torch only.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from cropray.training.tile_file import FileRows
+
 NODATA: Final = 0  # digital number of a missing value, see cropray.bands
 IGNORE: Final = 255  # label that is neither trained on nor scored, see cropray.legend
 N_SYMMETRIES: Final = 8  # of a square: four quarter turns, each also mirrored
+TILES_AT_ONCE: Final = 256  # whose labels are counted together
+
+Rows: TypeAlias = npt.NDArray[Any] | FileRows
+"""An array in memory or in a file."""
 
 
 class TileBlock(Protocol):
     """All tiles of one zone, as `cropray.datasets.tiles.Tiles` holds them."""
 
     @property
-    def x(self) -> npt.NDArray[np.uint16]:
-        """[N, T, C, H, W] digital numbers, 0 = no data."""
+    def x(self) -> Rows:
+        """[N, T, C, H, W] uint16 digital numbers, 0 = no data."""
 
     @property
-    def labels(self) -> npt.NDArray[np.uint8]:
-        """[N, H, W] class ids of the dataset's legend, 255 = ignored."""
+    def labels(self) -> Rows:
+        """[N, H, W] uint8 class ids of the dataset's legend, 255 = ignored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +108,7 @@ class TileSet:
         labels = np.empty((len(tiles), *first.labels.shape[1:]), np.uint8)
         for i, (tile, turn) in enumerate(zip(tiles, np.broadcast_to(turns, len(tiles)), strict=True)):
             zone = int(np.searchsorted(self._ends, tile, side="right"))
-            block, row = self.blocks[zone], tile - self._ends[zone]  # negative: counted from the block's end
+            block, row = self.blocks[zone], int(tile - self._ends[zone])  # negative: counted from the block's end
             x[i] = _orient(block.x[row], int(turn))
             labels[i] = _orient(block.labels[row], int(turn))
         return Batch(
@@ -118,7 +124,8 @@ class TileSet:
         """
         stored = np.zeros(256, np.int64)
         for block in self.blocks:
-            stored += np.bincount(block.labels.ravel(), minlength=256)
+            for start in range(0, len(block.labels), TILES_AT_ONCE):
+                stored += np.bincount(block.labels[start : start + TILES_AT_ONCE].ravel(), minlength=256)
         counts = np.zeros(256, np.int64)
         np.add.at(counts, self.lookup, stored)
         strange = np.flatnonzero(counts[n_classes:IGNORE]) + n_classes

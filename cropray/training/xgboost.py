@@ -5,10 +5,12 @@ frames to the actors of xgboost-ray. Features are binned exactly beforehand (`bi
 workers give the same trees for the same rows. All class ids are the dataset's: a fold or a worker may lack classes.
 """
 
+import contextlib
 import hashlib
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,6 +27,7 @@ from cropray.errors import ConfigError, InputError
 from cropray.settings import fingerprint
 from cropray.storage import Location
 from cropray.training.binning import Counts, bin_table, count_values, no_counts
+from cropray.training.memory import bins_on_disk, require_scratch
 from cropray.training.pixel_blocks import (
     BlockBatches,
     PixelBlock,
@@ -32,11 +35,14 @@ from cropray.training.pixel_blocks import (
     checked_rows,
     class_indices,
     features,
+    in_batches,
     quantile_matrix,
     worker_rows,
 )
 from cropray.training.progress_file import ProgressFile
-from cropray.training.settings import XgboostPoint, XgboostSettings
+from cropray.training.resources import worker_resources
+from cropray.training.scratch import scratch_folder
+from cropray.training.settings import NO_RESULT, XgboostPoint, XgboostSettings
 from cropray.training.xgboost_model import (
     TreeScore,
     add_scores,
@@ -86,6 +92,7 @@ def train_xgboost(  # noqa: PLR0913 - what to fit, on what, and two places to wr
     folder: Path,
     *,
     progress: Location | None = None,
+    memory_bytes: float | None = None,
 ) -> XgbFit:
     """Fit trees, score every prefix on the validation data and write the model.
 
@@ -101,17 +108,21 @@ def train_xgboost(  # noqa: PLR0913 - what to fit, on what, and two places to wr
         progress: file that keeps the trees every `checkpoint_every` rounds; the fit goes on from it, if it is there,
             and ends with the bits of one that ran through. The caller removes it when the result is safe. All
             workers' machines reach it. None: no file; a fit that loses a worker starts again.
+        memory_bytes: what each worker may take; None: as much as it needs.
 
     Raises:
+        ConfigError: the rows do not fit into the workers' memory.
         ValueError: fewer than two classes, or fewer rows than workers.
         ray.train.TrainingFailedError: a worker was lost more than `max_failures` times.
     """
     _check_sizes(settings, train, val)
+    n_rows = train.n_rows + (0 if val is None else val.n_rows)
+    is_on_disk = bins_on_disk(settings, n_rows, train.n_classes, memory_bytes)
     parameters = settings.parameters(train.n_classes, point.learning_rate, seed)
     if settings.num_workers:
         train, val = _stored(train), None if val is None else _stored(val)
     table = bin_table(_count_values(settings, train), settings.max_bin)
-    job = FitJob(settings, parameters, point.n_estimators[-1], table, train, val)
+    job = FitJob(settings, parameters, point.n_estimators[-1], table, train, val, is_on_disk=is_on_disk)
     if progress is not None:
         job = replace(job, progress=ProgressFile(progress, job.fingerprint(), settings.checkpoint_every))
     fitted = _ENGINES[settings.engine](job) if settings.num_workers else _fit(job)
@@ -134,6 +145,8 @@ class FitJob:
     train: TreeData
     val: TreeData | None
     progress: ProgressFile | None = None
+    is_on_disk: bool = False
+    """Whether the bins are kept on the workers' disks; the trees are the same."""
 
     def fingerprint(self) -> str:
         """Of all that the trees depend on; the bins stand for the training pixels."""
@@ -141,7 +154,7 @@ class FitJob:
         return fingerprint(
             [
                 xgb.__version__,
-                self.settings.model_dump(mode="json", exclude={"checkpoint_every", "max_failures"}),
+                self.settings.model_dump(mode="json", exclude=NO_RESULT),
                 dict(self.parameters),
                 self.n_rounds,
                 hashlib.sha256(self.table.tobytes()).hexdigest(),
@@ -187,11 +200,23 @@ def _check_sizes(settings: XgboostSettings, train: TreeData, val: TreeData | Non
 
 def _fit(job: FitJob, rank: int = 0, n_workers: int = 1) -> Fitted:
     """Fit one worker's share; XGBoost adds up the histograms of all workers."""
+    with contextlib.ExitStack() as stack:
+        cache = None
+        if job.is_on_disk:
+            require_scratch(sum(data.n_rows for data in job.matrices().values()) / n_workers)
+            cache = stack.enter_context(scratch_folder())
+        return _grow(job, rank, n_workers, cache)  # the matrices are gone before their folder is
+
+
+def _grow(job: FitJob, rank: int, n_workers: int, cache: Path | None) -> Fitted:
     max_bin, n_threads = job.settings.max_bin, job.settings.cpus_per_worker
-    matrices: dict[str, xgb.QuantileDMatrix] = {}
+    matrices: dict[str, xgb.DMatrix] = {}
     for name, data in job.matrices().items():
-        batches = BlockBatches(_worker_tables(data, rank, n_workers), data.lookup(), job.table)
-        matrices[name] = quantile_matrix(batches, max_bin, n_threads, ref=matrices.get("train"))
+        tables = partial(_worker_tables, data, rank, n_workers)
+        batches = BlockBatches(tables, data.lookup(), job.table, None if cache is None else cache / name)
+        matrices[name] = quantile_matrix(
+            batches, max_bin, n_threads, ref=matrices.get("train"), is_on_disk=cache is not None
+        )
     callback = job.callback()
     begun = callback.begun_together()
     booster = xgb.train(
@@ -222,7 +247,9 @@ def _fit_ray_train(job: FitJob) -> Fitted:
             scaling_config=ray.train.ScalingConfig(
                 num_workers=job.settings.num_workers,
                 use_gpu=job.settings.device == "cuda",
-                resources_per_worker={"CPU": job.settings.cpus_per_worker, "GPU": job.settings.gpus_per_worker},
+                resources_per_worker=worker_resources(
+                    job.settings.cpus_per_worker, job.settings.gpus_per_worker, job.settings.memory_gb
+                ),
             ),
             run_config=ray.train.RunConfig(
                 name="fit",
@@ -271,7 +298,7 @@ def _frames(job: FitJob, data: TreeData) -> list["ray.ObjectRef[pd.DataFrame]"]:
 def _frame(data: TreeData, table: npt.NDArray[np.uint16], rank: int, n_workers: int) -> "pd.DataFrame":
     import pandas as pd  # noqa: PLC0415 - this engine's own form of data
 
-    rows = pa.concat_tables(_worker_tables(data, rank, n_workers))
+    rows = pa.concat_tables(list(_worker_tables(data, rank, n_workers)))
     values = features(rows, table).astype(np.float32)
     values[values == NODATA] = np.nan
     frame = pd.DataFrame(values, columns=list(FEATURE_COLUMNS))
@@ -307,14 +334,20 @@ def _count_values(settings: XgboostSettings, data: TreeData) -> Counts:
 
 def _count_share(data: TreeData, rank: int, n_workers: int) -> Counts:
     counts = no_counts()
-    for table in _worker_tables(data, rank, n_workers):
-        counts += count_values(features(table))
+    # By `map`, since a loop over the batches would hold the last one of a zone while the next zone is fetched.
+    for part in map(_count_batch, in_batches(_worker_tables(data, rank, n_workers))):
+        counts += part
     return counts
 
 
-def _worker_tables(data: TreeData, rank: int, n_workers: int) -> list[pa.Table]:
-    parts = worker_rows(data, rank, n_workers)
-    return [_rows(data, part.zone_id).slice(part.start, part.stop - part.start) for part in parts]
+def _count_batch(rows: pa.Table) -> Counts:
+    return count_values(features(rows))
+
+
+def _worker_tables(data: TreeData, rank: int, n_workers: int) -> Iterator[pa.Table]:
+    """One zone after the other: none is held while the next one is fetched."""
+    for part in worker_rows(data, rank, n_workers):
+        yield _rows(data, part.zone_id).slice(part.start, part.stop - part.start)
 
 
 def _rows(data: TreeData, zone_id: str) -> pa.Table:

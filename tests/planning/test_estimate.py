@@ -23,10 +23,11 @@ from cropray.planning.costs import (
     UnitCosts,
     ZoneCosts,
 )
-from cropray.planning.estimate import JobWork, estimate, fit_seconds, object_store_bytes, search_work
+from cropray.planning.estimate import JobWork, estimate, fit_seconds, object_store_bytes, search_work, tree_bytes
 from cropray.planning.traffic import Traffic
 from cropray.planning.work import Cluster, Fit, ZoneWork
-from cropray.search.placement import Node, UnitNeed, place_units, tile_bytes
+from cropray.search.placement import Node, UnitNeed, place_units
+from cropray.search.store import tile_bytes
 
 ZONES = ZoneWork(
     n_zones=5, n_train=4, n_test=1, n_mapped=1, n_films=1, n_pixels=5000, rows=2500, train_rows=1800, test_rows=700,
@@ -38,7 +39,7 @@ ZONE = ZoneCosts(
 )  # fmt: skip
 TREES = TreeCosts(
     setup_row_s=0.001, round_s=0.1, round_row_s=0.0005, predict_row_s=0.0001, round_bytes=20, map_s=1.0, map_bytes=30,
-    worker_bytes=5e8, row_bytes=300,
+    worker_bytes=5e8, row_bytes=300, resident_row_bytes=100,
 )  # fmt: skip
 CNN = CnnCosts(
     start_s=2.0, train_tile_s=0.02, eval_tile_s=0.01, model_bytes=1000, map_s=2.0, map_bytes=40, peak_bytes=9e8
@@ -149,6 +150,13 @@ def test_memory():
     assert tile_bytes(32) == 32 * 32 * 109
     assert result.object_store_bytes == 2 * (1800 * 97 + 90 * 32 * 32 * 109)
     assert object_store_bytes(ZONES, ["xgboost"], 32) == 2 * 1800 * 97
+
+
+def test_memory_of_trees_is_a_share_of_the_rows_and_leaves_the_bins_on_disk_beyond_the_budget():
+    config = job(xgboost={"num_workers": 2, "memory_gb": 0.50027})
+    placement = place_units((Node(4),), UnitNeed.of(config.xgboost), None)
+    assert tree_bytes(TREES, 1800, placement) == 5e8 + 900 * 300
+    assert tree_bytes(TREES, 1802, placement) == 5e8 + 901 * 100
 
 
 def test_points_have_no_images():

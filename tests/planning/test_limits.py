@@ -5,7 +5,7 @@ import pytest
 from cropray.errors import ConfigError
 from cropray.planning.limits import Need, Room, least_need, refusals, require_room
 
-ROOM = Room(disk_free_bytes=10e9, memory_bytes=8e9, object_store_bytes=2e9, n_cpus=4)
+ROOM = Room(disk_free_bytes=10e9, memory_bytes=8e9, object_store_bytes=2e9, n_cpus=4, spill_bytes=5e9)
 
 
 def need(**changes):
@@ -15,6 +15,7 @@ def need(**changes):
 def test_what_fits_is_not_refused():
     assert refusals(need(), ROOM) == []
     assert refusals(need(disk_bytes=10e9, object_store_bytes=2e9, worker_bytes=1.5e9), ROOM) == []
+    assert refusals(need(object_store_bytes=7e9), ROOM) == []  # more than the store: the rest goes to the disk
     require_room(need(), ROOM)
 
 
@@ -22,7 +23,7 @@ def test_what_fits_is_not_refused():
     ("changes", "words"),
     [
         ({"disk_bytes": 11e9}, ("11 GB", "10 GB free", "'workspace'")),
-        ({"object_store_bytes": 3e9}, ("3 GB", "2 GB", "cluster.object_store_gb")),
+        ({"object_store_bytes": 8e9}, ("8 GB", "2 GB", "5 GB free", "cluster.object_store_gb", "RAY_TMPDIR")),
         ({"worker_bytes": 2e9}, ("4 workers of 2 GB", "8 GB of memory", "search.max_concurrent")),
     ],
 )

@@ -1,7 +1,8 @@
 """Ray's scheduler, as far as a search can meet it: bundles, whole groups of bundles, tasks; and an order meant to hurt.
 
 A unit is a trial with a bundle of its own and, with workers, a group of bundles that is placed whole or not at all.
-While it trains it needs reading tasks before it can end. Everything is counted in 1/10,000, as Ray does.
+While it trains it needs reading tasks before it can end. CPUs and GPUs are counted in 1/10,000, as Ray does, memory in
+bytes.
 """
 
 import itertools
@@ -19,7 +20,7 @@ def steps(amount):
 class Unit:
     """One running unit."""
 
-    held: list = field(default_factory=list)  # (node, cpus, gpus)
+    held: list = field(default_factory=list)  # (node, cpus, gpus, memory)
     is_placed: bool = False
     reads_left: int = 2
 
@@ -30,22 +31,26 @@ class Scheduler:
     def __init__(self, nodes, pick):
         self.cpus = [steps(node.cpus) for node in nodes]
         self.gpus = [steps(node.gpus) for node in nodes]
+        self.memory = [node.memory_bytes for node in nodes]
         self.pick = pick
 
-    def take(self, cpus, gpus=0):
+    def take(self, cpus, gpus=0, memory=0):
         """A node that now holds the bundle; None: no room."""
-        free = [i for i in range(len(self.cpus)) if self.cpus[i] >= cpus and self.gpus[i] >= gpus]
+        have = enumerate(zip(self.cpus, self.gpus, self.memory, strict=True))
+        free = [i for i, (c, g, m) in have if c >= cpus and g >= gpus and m >= memory]
         if not free:
             return None
         node = self.pick(free, self.cpus, cpus)
         self.cpus[node] -= cpus
         self.gpus[node] -= gpus
-        return node, cpus, gpus
+        self.memory[node] -= memory
+        return node, cpus, gpus, memory
 
     def give(self, held):
-        node, cpus, gpus = held
+        node, cpus, gpus, memory = held
         self.cpus[node] += cpus
         self.gpus[node] += gpus
+        self.memory[node] += memory
 
     def take_group(self, bundle, n):
         """All of n bundles or none."""
@@ -80,15 +85,15 @@ def run_to_the_end(nodes, placement, task_cpus, n_units, pick):
         AssertionError: a unit that started waits for CPUs, or nothing can go on any more.
     """
     ray = Scheduler(nodes, pick)
-    bundle = steps(placement.cpus_per_worker), steps(placement.gpus_per_worker)
+    bundle = steps(placement.cpus_per_worker), steps(placement.gpus_per_worker), placement.asked_memory_bytes
     trial = placement.trial_resources
-    own = steps(trial.get("CPU", 0)), steps(trial.get("GPU", 0))
+    own = steps(trial.get("CPU", 0)), steps(trial.get("GPU", 0)), trial.get("memory", 0)
     running, waiting = [], n_units
     while running or waiting:
         while waiting and len(running) < placement.max_concurrent:
             unit, waiting = Unit(), waiting - 1
             if placement.num_workers:
-                assert own == (0, 0), "a driver takes what its workers need"
+                assert own == (0, 0, 0), "a driver takes what its workers need"
                 unit.held = ray.take_group(bundle, placement.num_workers)
             else:
                 unit.held = ray.take_group(own, 1)
@@ -104,12 +109,14 @@ def run_to_the_end(nodes, placement, task_cpus, n_units, pick):
             ray.give(held)
 
 
-def is_safe(nodes, cpus, gpus, n_bundles, task_cpus):
+def is_safe(nodes, cpus, gpus, n_bundles, task_cpus, memory=0):
     """Whether so many bundles fit and leave some node with room for a task, in every way to place them."""
     blocked, fit = {0}, 0  # numbers of bundles that can leave no room on any of the nodes so far
     for node in nodes:
         cap = steps(node.cpus) // steps(cpus)
         cap = min(cap, steps(node.gpus) // steps(gpus)) if gpus else cap
+        while memory and cap * memory > node.memory_bytes:
+            cap -= 1
         here = [n for n in range(cap + 1) if steps(node.cpus) - n * steps(cpus) < steps(task_cpus)]
         blocked, fit = {n + m for n in blocked for m in here}, fit + cap
     return n_bundles <= fit and n_bundles not in blocked

@@ -1,6 +1,7 @@
 """How many units run at once: every plan that is accepted ends, every one that is refused could not."""
 
 import itertools
+import math
 import re
 import time
 
@@ -8,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cropray.datasets.manifest import BandSums, Manifest, ZoneEntry
 from cropray.errors import ConfigError
-from cropray.search.placement import Node, UnitNeed, data_bytes, place_units, store_line
+from cropray.search.placement import Node, UnitNeed, place_units
 from cropray.training.settings import CnnSettings, XgboostSettings
 from tests.search.ray_scheduler import at_random, clusters, is_safe, pack, run_to_the_end, spread
 
@@ -70,7 +70,7 @@ def check(nodes, need, limit):
     for pick in PICKS.values():
         run_to_the_end(nodes, placement, need.task_cpus, placement.max_concurrent + 2, pick())
     n_bundles = placement.max_concurrent * max(need.num_workers, 1)
-    assert is_safe(nodes, placement.trial_cpus or need.cpus, need.gpus, n_bundles, need.task_cpus)
+    assert is_safe(nodes, placement.trial_cpus or need.cpus, need.gpus, n_bundles, need.task_cpus, need.memory_bytes)
     if limit is not None and placement.max_concurrent == limit:
         return True
     assert limit is None or placement.max_concurrent < limit
@@ -81,8 +81,9 @@ def check(nodes, need, limit):
 def could_run(nodes, need, n_units):
     """Whether so many units are sure to run; trials may ask for less than they use, workers may not."""
     if need.num_workers:
-        return is_safe(nodes, need.cpus, need.gpus, n_units * need.num_workers, need.task_cpus)
-    return is_safe(nodes, need.cpus, need.gpus, n_units, 0) and any(node.cpus > need.task_cpus for node in nodes)
+        return is_safe(nodes, need.cpus, need.gpus, n_units * need.num_workers, need.task_cpus, need.memory_bytes)
+    fits = is_safe(nodes, need.cpus, need.gpus, n_units, 0, need.memory_bytes)
+    return fits and any(node.cpus > need.task_cpus for node in nodes)
 
 
 NEEDS = [
@@ -104,19 +105,28 @@ def test_every_accepted_plan_ends_and_every_refused_one_could_not():
     assert 0.3 < sum(verdicts) / len(verdicts) < 0.9  # both happen
 
 
-shapes = st.tuples(st.sampled_from([0, 0.5, 1, 2, 3, 4, 8, 16]), st.integers(0, 4))
+shapes = st.tuples(
+    st.sampled_from([0, 0.5, 1, 2, 3, 4, 8, 16]),
+    st.integers(0, 4),
+    st.just(0.0),
+    st.sampled_from([1e9, 2.5e9, 8e9, 30e9, math.inf]),
+)
 
 
-@given(
-    st.lists(shapes, max_size=8),
+needs = st.builds(
+    lambda workers, cpus, on_gpu, task, memory: UnitNeed(
+        "cnn", workers, cpus, float(on_gpu), task if workers else READ, memory
+    ),
     st.integers(0, 4),
     st.sampled_from([0.5, 1, 1.5, 2, 4]),
     st.booleans(),
     st.sampled_from([READ, FRAME]),
-    st.one_of(st.none(), st.integers(1, 5)),
+    st.sampled_from([0.0, 1e9, 2.4e9, 3e9]),
 )
-def test_mixed_clusters(cluster, workers, cpus, on_gpu, task, limit):
-    need = UnitNeed("cnn", workers, cpus, float(on_gpu), task if workers else READ)
+
+
+@given(st.lists(shapes, max_size=8), needs, st.one_of(st.none(), st.integers(1, 5)))
+def test_mixed_clusters(cluster, need, limit):
     check([Node(*node) for node in cluster], need, limit)
 
 
@@ -161,6 +171,19 @@ def test_trials_that_ask_for_less_do_not_crowd_a_node():
             "1 CPU free for reading .* Set xgboost.num_workers to 1 and cpus_per_worker to 1, or add",
         ),
         ([Node(1)], XgboostSettings(engine="xgboost_ray", num_workers=1), "Add nodes .*min_workers"),
+        (
+            [Node(8, memory_bytes=9.87e9)],
+            CnnSettings(num_workers=3, memory_gb=4),
+            (
+                r"needs 3 workers of 1 CPU \+ 4 GB of memory, .* has 1 node of 8 CPUs \+ 9.87 GB of memory: .* "
+                r"Set cnn.num_workers to 2 or cnn.memory_gb to 3.2, or add"
+            ),
+        ),
+        (
+            [Node(4, memory_bytes=3e9)] * 2,
+            XgboostSettings(memory_gb=20),
+            "2 nodes of .* Set xgboost.memory_gb to 3, or",
+        ),
         ([], CnnSettings(), "the cluster has no node: .* Add nodes"),
     ],
 )
@@ -181,6 +204,33 @@ def test_what_is_proposed_is_accepted():
             update = {name: type(getattr(settings, name))(float(value)) for name, value in found.items()}
             assert update
             assert place_units(nodes, UnitNeed.of(settings.model_copy(update=update)), None).max_concurrent >= 1
+
+
+def test_memory_that_is_set_is_asked_for_and_counted():
+    need = UnitNeed.of(XgboostSettings(memory_gb=4))
+    placement = place_units([Node(8, memory_bytes=13e9)], need, None)
+    assert placement.max_concurrent == 3
+    assert placement.trial_resources == {"CPU": 1, "GPU": 0, "memory": 4_000_000_000}
+    assert placement.memory_bytes == 4e9
+    workers = UnitNeed.of(CnnSettings(num_workers=2, memory_gb=4, use_gpu=True))
+    assert workers.bundles(1) == [{"CPU": 1, "GPU": 1, "memory": 4_000_000_000}] * 2 + [{"CPU": READ}]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "need", "limit", "memory"),
+    [
+        ([Node(4, memory_bytes=8e9)], UnitNeed("cnn", 0, 1, 0), None, 0.85 * 2e9),  # four trials
+        ([Node(4, memory_bytes=8e9)], UnitNeed("cnn", 0, 1, 0), 1, 0.85 * 8e9),  # one that has it all
+        ([Node(4, memory_bytes=8e9)] * 2, UnitNeed("cnn", 3, 1, 0), None, 0.85 * 2e9),  # two units may mix on a node
+        ([Node(2, memory_bytes=8e9), Node(4, memory_bytes=8e9)], UnitNeed("cnn", 1, 2, 0), None, 0.85 * 4e9),
+        ([Node(0, memory_bytes=1e9), Node(4, memory_bytes=8e9)], UnitNeed("cnn", 0, 2, 0), None, 0.85 * 4e9),
+        ([Node(4)], UnitNeed("cnn", 0, 1, 0), None, math.inf),
+    ],
+)
+def test_memory_that_is_not_set_is_a_share_of_the_node(nodes, need, limit, memory):
+    placement = place_units(nodes, need, limit)
+    assert placement.memory_bytes == memory
+    assert "memory" not in placement.trial_resources
 
 
 def test_a_thousand_nodes_are_refused_within_a_second():
@@ -216,36 +266,12 @@ def test_engines_differ_in_the_tasks_that_they_wait_for():
             "1 unit at a time, each 4 workers × 1.5 CPUs; 2 CPUs left for reading",
         ),
         ([Node(2)], UnitNeed("cnn", 0, 1, 0), "2 units at a time, each 1 CPU; 0.25 CPUs left for reading"),
+        (
+            [Node(5, memory_bytes=16e9)],
+            UnitNeed("cnn", 2, 2, 0),
+            "1 unit at a time, each 2 workers × 2 CPUs and at most 6.8 GB of memory; 1 CPU left for reading",
+        ),
     ],
 )
 def test_in_words(nodes, need, text):
     assert str(place_units(nodes, need, None)) == text
-
-
-def manifest(n_zones=4, counts=50_000_000, n_tiles=10_000, tile_size=64):
-    sums = BandSums((0,) * 4, (0.0,) * 4, (0.0,) * 4)
-    zones = tuple(
-        ZoneEntry(
-            f"z{i}", "r", "test" if i == 0 else "train", None if i == 0 else i, {"a": counts}, 0, n_tiles, sums, {}
-        )
-        for i in range(n_zones)
-    )
-    return Manifest("m", "parcels", (), "h", tile_size, 3, zones)
-
-
-def test_the_object_store_holds_the_training_zones():
-    trees, tiles = 3 * 50e6 * 97, 3 * 10_000 * 64 * 64 * 109  # bytes: 14.6 and 13.4 GB; the test zone is not there
-    assert data_bytes("xgboost", 3 * 50e6, 0, 0) == trees
-    assert data_bytes("cnn", 0, 3 * 10_000, 64) == tiles
-    nodes = [Node(4, object_store_bytes=30e9)] * 2
-    assert store_line(manifest(), ["xgboost"], nodes) == "dataset 15 of 60 GB object store"
-    assert store_line(manifest(), ["xgboost", "cnn"], nodes) == "dataset 28 of 60 GB object store"
-    # Twice the data does not fit, or no node can hold all that a unit reads: it spills, and that is said.
-    assert "through the disk" in store_line(manifest(), ["xgboost", "cnn"], [Node(4, 0, 50e9)])
-    assert "through the disk" in store_line(manifest(), ["xgboost"], [Node(4, 0, 12e9)] * 9)
-    # A head without CPUs trains nothing.
-    assert "through" not in store_line(manifest(), ["xgboost"], [Node(0, 0, 1e9), *nodes])
-    with pytest.raises(
-        ConfigError, match=r"takes 27.9 GB .* have 20 GB together: raise cluster.object_store_gb above 27.9"
-    ):
-        store_line(manifest(), ["xgboost", "cnn"], [Node(4, object_store_bytes=10e9)] * 2)

@@ -16,7 +16,7 @@ from cropray.training.xgboost import XgboostPoint
 PATIENCE_S = 60
 
 
-STORE = 80 * 2**20
+STORE, MEMORY = 80 * 2**20, 4 * 10**9
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.own_ray]
 
 
@@ -28,7 +28,7 @@ def cluster():
 
     running = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": STORE})
     for _ in range(2):
-        running.add_node(num_cpus=2, num_gpus=1, object_store_memory=STORE)
+        running.add_node(num_cpus=2, num_gpus=1, object_store_memory=STORE, memory=MEMORY)
     ray.init(address=running.address, log_to_driver=False, logging_level="ERROR")
     yield running
     ray.shutdown()
@@ -86,13 +86,15 @@ def trivial_fit(log, at_once, need):
         (UnitNeed("cnn", 1, 1, 1), 2),
         (UnitNeed("cnn", 2, 1, 1), 1),  # a unit whose workers sit on two nodes
         (UnitNeed("xgboost", 1, 2, 0), 1),  # whole nodes: one of them is left for reading
+        (UnitNeed("xgboost", 0, 0.5, 0, memory_bytes=3e9), 2),  # of eight by their CPUs
     ],
-    ids=["in-trials", "one-gpu-each", "across-nodes", "whole-nodes"],
+    ids=["in-trials", "one-gpu-each", "across-nodes", "whole-nodes", "memory"],
 )
 def test_units_run_at_once_and_end(nodes, need, at_once, tmp_path):
     assert sorted(node.cpus for node in nodes) == [0, 2, 2]
     assert sorted(node.gpus for node in nodes) == [0, 1, 1]
     assert all(isinstance(node, Node) and node.object_store_bytes == STORE for node in nodes)
+    assert sorted(node.memory_bytes for node in nodes)[:2] == [MEMORY, MEMORY]
     placement = place_units(nodes, need, None)
     assert placement.max_concurrent == at_once
     log = tmp_path / "log"

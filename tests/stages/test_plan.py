@@ -62,10 +62,13 @@ def test_more_workers_than_cpus_are_refused(landscape, tmp_path, capsys):
 def test_a_country_needs_disk_and_object_store(landscape, tmp_path, capsys, monkeypatch):
     # The 40 zones that come with cropray: 40 million pixels.
     config = write_job(job(landscape, tmp_path / "work", zone_table=None), tmp_path)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: DiskUsage(2e9, 1e9, 1e9))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: DiskUsage(2e9, 1.9e9, 1e8))
     message = refusal(capsys, config)
-    assert "the workspace needs 1.76 GB, its disk has 1 GB free" in message
-    assert "cluster.object_store_gb" in message
+    assert "the workspace needs 1.76 GB, its disk has 0.1 GB free" in message
+    assert (
+        "the training data takes 0.346 GB of Ray's object store, a node has 0.2 GB and 0.1 GB free on the disk"
+        in message
+    )
 
 
 def test_the_first_zone_of_each_worker_does_not_count():

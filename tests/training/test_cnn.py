@@ -73,7 +73,7 @@ def test_two_ray_workers_are_one_process(tmp_path):
 
     alone = train_cnn(SMALL, POINT, data(), 5, tmp_path / "alone")
     told = []
-    settings = SMALL.model_copy(update={"num_workers": 2})
+    settings = SMALL.model_copy(update={"num_workers": 2, "memory_gb": 1.0})
     together = train_cnn(settings, POINT, data(put=ray.put), 5, tmp_path / "together", told.append)
     assert tuple(told) == together.history
     assert together.best_epoch == alone.best_epoch

@@ -1,5 +1,8 @@
 """Rows of blocks: shares of workers, class indices, and what is refused."""
 
+import gc
+import weakref
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -8,7 +11,15 @@ from hypothesis import strategies as st
 
 from cropray.errors import AccountingError, SchemaError
 from cropray.legend import legend_from_names
-from cropray.training.pixel_blocks import PixelBlock, TreeData, checked_rows, class_indices, features, worker_rows
+from cropray.training.pixel_blocks import (
+    PixelBlock,
+    TreeData,
+    checked_rows,
+    class_indices,
+    features,
+    in_batches,
+    worker_rows,
+)
 from tests.training.tree_rows import draw_rows, tree_data
 
 
@@ -50,3 +61,31 @@ def test_lost_rows_are_noticed() -> None:
     rows = draw_rows(0, 5)
     with pytest.raises(AccountingError, match="zone 'a' has 5 rows in its pixel table and 6 in the manifest"):
         checked_rows("a", PixelBlock(rows, 6), rows)
+
+
+class Rows:
+    """As much of a table as batches need; a slice keeps its table alive."""
+
+    def __init__(self, values, parent=None):
+        self.values, self.parent = values, parent
+        self.num_rows = len(values)
+
+    def slice(self, start, length):
+        return Rows(self.values[start : start + length], self)
+
+
+def test_one_block_is_held_at_a_time(monkeypatch) -> None:
+    monkeypatch.setattr("cropray.training.pixel_blocks.BATCH_ROWS", 4)
+    alive = weakref.WeakSet()
+
+    def tables():
+        for start in (0, 10, 13):
+            gc.collect()
+            assert not alive, "the block before is still held"
+            block = Rows(range(start, 10 if start == 0 else start + 3))
+            alive.add(block)
+            yield block
+            del block
+
+    batches = list(map(lambda rows: list(rows.values), in_batches(tables())))  # noqa: C417 - a loop holds its last batch
+    assert batches == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9], [10, 11, 12], [13, 14, 15]]

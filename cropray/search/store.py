@@ -1,0 +1,87 @@
+"""Training data in Ray's object store: how much it is, and what of it goes through the disk."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from cropray.bands import N_BANDS, N_FEATURES, N_MONTHS
+from cropray.datasets.manifest import Manifest
+from cropray.errors import ConfigError
+from cropray.search.placement import GB, Node
+from cropray.search.space import ModelName
+
+LOADING_COPIES: Final = 2  # while a dataset is read: blocks as they came, then zone by zone
+_FULL_SHARE: Final = 0.95  # of a disk, from which on Ray writes nothing more on it
+
+
+def data_bytes(model: ModelName, rows: float, tiles: float, tile_size: int) -> float:
+    """Training data of one model in the object store.
+
+    Args:
+        model: which one; trees read rows, the CNN reads tiles.
+        rows: labelled pixels of the training zones.
+        tiles: tiles of the training zones.
+        tile_size: their side, pixels.
+    """
+    if model == "xgboost":
+        return rows * (2 * N_FEATURES + 1)
+    return tiles * tile_bytes(tile_size)
+
+
+def tile_bytes(tile_size: int) -> int:
+    """One tile in memory: uint16 bands and a flag of every month, and a label."""
+    return tile_size**2 * (N_MONTHS * (2 * N_BANDS + 1) + 1)
+
+
+def scratch_bytes(tiles: float, tile_size: int, n_workers: int) -> float:
+    """Files into which workers of the CNN copy their tiles.
+
+    Args:
+        tiles: tiles of the training zones.
+        tile_size: their side, pixels.
+        n_workers: workers of all units that run at once.
+    """
+    return n_workers * tiles * tile_size**2 * (2 * N_MONTHS * N_BANDS + 1)
+
+
+def store_line(
+    manifest: Manifest, models: Sequence[ModelName], nodes: Sequence[Node], disk: Path, n_cnn_workers: int
+) -> str:
+    """What the training data takes of the cluster's object store and of the disk, in words.
+
+    Ray writes what the store cannot hold to the disks of its nodes, and workers read zone after zone: data may be
+    larger than the store, if it is not larger than the disks.
+
+    Args:
+        manifest: the dataset.
+        models: that are searched.
+        nodes: the living nodes.
+        disk: a folder on this node's disk to which Ray writes; the others' are not looked at.
+        n_cnn_workers: workers of the CNN that train at the same time, each with a scratch file.
+
+    Raises:
+        ConfigError: even all disks together, were they as this one, could not take it.
+    """
+    zones = manifest.of_split("train")
+    rows, tiles = sum(zone.n_labelled for zone in zones), sum(zone.n_tiles for zone in zones)
+    size = sum(data_bytes(model, rows, tiles, manifest.tile_size or 0) for model in models)
+    store = sum(node.object_store_bytes for node in nodes)
+    spilled = max(LOADING_COPIES * size - store, 0.0)
+    scratch = scratch_bytes(tiles, manifest.tile_size or 0, n_cnn_workers) if "cnn" in models else 0.0
+    usage = shutil.disk_usage(disk)
+    free = max(usage.free - (1 - _FULL_SHARE) * usage.total, 0.0)
+    if spilled + scratch > free * len(nodes):
+        raise ConfigError(
+            f"the training data takes {LOADING_COPIES * size / GB:.3g} GB while it is read, of which Ray's object store "
+            f"holds {min(store, LOADING_COPIES * size) / GB:.3g} GB; {(spilled + scratch) / GB:.3g} GB go to disk, "
+            f"scratch files of the workers included, and '{disk}' has room for {free / GB:.3g} GB on each of "
+            f"{len(nodes)} node(s): make room there, raise cluster.object_store_gb, add nodes, search one model at a "
+            f"time (search.models), or take fewer zones"
+        )
+    line = f"dataset {size / GB:.2g} of {store / GB:.3g} GB object store"
+    # Each node that trains gets a copy of what it reads.
+    smallest = min((node.object_store_bytes for node in nodes if node.cpus), default=store)
+    if spilled:
+        return f"{line}; {spilled / GB:.2g} GB of it will go through the disk, which is slower"
+    return f"{line}; some of it will go through the disk, which is slower" if size > smallest else line

@@ -1,0 +1,96 @@
+"""Within a memory budget: bins go to disk with the same trees, and what cannot fit is refused before it begins."""
+
+import pytest
+import xgboost as xgb
+
+from cropray.errors import ConfigError
+from cropray.training import memory
+from cropray.training.memory import GB, PROCESS_BYTES, bins_on_disk, resident_bytes, row_bytes
+from cropray.training.scratch import LOCK, PREFIX, scratch_folder
+from cropray.training.settings import XgboostPoint, XgboostSettings
+from cropray.training.xgboost import train_xgboost
+from tests.training.tree_rows import train_zones, val_zones
+
+ROWS, K = 10_000_000, 12
+HERE = XgboostSettings()
+
+
+def budget(bytes_per_row, n_rows=ROWS):
+    return PROCESS_BYTES + bytes_per_row * n_rows
+
+
+def test_bins_are_in_memory_where_they_fit():
+    assert not bins_on_disk(HERE, ROWS, K, None)
+    assert not bins_on_disk(HERE, ROWS, K, budget(row_bytes(HERE, K)))
+    assert bins_on_disk(HERE, ROWS, K, budget(row_bytes(HERE, K)) - 1)
+    assert bins_on_disk(HERE, ROWS, K, budget(resident_bytes(K)))
+    four = HERE.model_copy(update={"num_workers": 4})
+    assert not bins_on_disk(four, ROWS, K, budget(row_bytes(HERE, K), ROWS / 4))
+
+
+def test_a_refusal_says_how_many_workers_fit():
+    with pytest.raises(
+        ConfigError, match=r"10,000,000 rows of 12 classes take 3.72 GB.*with the bins on disk"
+    ) as error:
+        bins_on_disk(HERE, ROWS, K, 2 * GB)
+    assert "each may take 2 GB: set xgboost.num_workers to 3 with" in str(error.value)
+    three = HERE.model_copy(update={"num_workers": 3})
+    assert bins_on_disk(three, ROWS, K, 2 * GB)
+    with pytest.raises(ConfigError):
+        bins_on_disk(HERE.model_copy(update={"num_workers": 2}), ROWS, K, 2 * GB)
+    with pytest.raises(ConfigError) as error:
+        bins_on_disk(HERE, ROWS, K, PROCESS_BYTES)  # no number of workers helps
+    assert "num_workers" not in str(error.value)
+
+
+@pytest.mark.parametrize("changes", [{"device": "cuda"}, {"engine": "xgboost_ray", "num_workers": 1}])
+def test_some_fits_cannot_leave_memory(changes):
+    settings = HERE.model_copy(update=changes)
+    need = budget(row_bytes(settings, K))
+    assert not bins_on_disk(settings, ROWS, K, need)
+    with pytest.raises(ConfigError, match=r"set xgboost\.num_workers to 2 with"):
+        bins_on_disk(settings, ROWS, K, need - 1)
+
+
+@pytest.mark.parametrize("changes", [{}, {"subsample": 0.7, "colsample_bytree": 0.5}])
+@pytest.mark.filterwarnings("error")
+def test_trees_with_bins_on_disk_are_the_same(changes, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("cropray.training.pixel_blocks.BATCH_ROWS", 500)  # several pages
+    settings = XgboostSettings(max_depth=4, **changes)
+    room = budget(resident_bytes(4), train_zones().n_rows + val_zones().n_rows)
+    made = []
+    on_disk = xgb.ExtMemQuantileDMatrix
+    monkeypatch.setattr("xgboost.ExtMemQuantileDMatrix", lambda *a, **k: (made.append(1), on_disk(*a, **k))[1])
+    fits = {}
+    for name, memory_bytes in (("memory", None), ("disk", room)):
+        folder = tmp_path / name
+        folder.mkdir()
+        fit = train_xgboost(
+            settings, XgboostPoint(0.3, (3, 8)), train_zones(), val_zones(), 0, folder, memory_bytes=memory_bytes
+        )
+        fits[name] = ((folder / "model.ubj").read_bytes(), fit.history, fit.scores[-1].confusion.tolist())
+    assert len(made) == 2
+    assert fits["disk"] == fits["memory"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "memory"]
+    assert "cache file" not in capfd.readouterr().err
+
+
+def test_a_disk_that_is_too_small_is_named(monkeypatch):
+    monkeypatch.setattr(memory, "DISK_BYTES", 1e12)
+    with pytest.raises(ConfigError, match=r"take 1e\+06 GB of disk.*set TMPDIR"):
+        memory.require_scratch(1000)
+
+
+def test_folders_of_lost_processes_are_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    lost, new = tmp_path / f"{PREFIX}lost", tmp_path / f"{PREFIX}new"
+    for folder in (lost, new):
+        folder.mkdir()
+    (lost / LOCK).touch()
+    with scratch_folder() as first, scratch_folder() as second:
+        assert not lost.exists()
+        assert new.exists()  # it may be about to be locked
+        assert first.exists()
+        assert second.exists()
+    assert [path.name for path in tmp_path.iterdir()] == [new.name]

@@ -10,6 +10,10 @@ What counts is the cluster as it is when the search starts. Nodes that an autosc
 is asked for them first and waited for (`place_when_ready`). A cluster that then loses nodes
 for good holds fewer units than were counted: the others wait for their turn, and where worker groups fill the nodes
 that are left, room for reading is no longer sure. The search, run again, counts anew and repeats no finished unit.
+
+A node whose preemption is announced is not counted: Ray begins nothing new there. A unit that it has already works on to
+the end of the notice, and so do units that follow it in the same process: what they keep goes on elsewhere, so that the
+notice is not lost. Tune does not count that among a unit's failures.
 """
 
 import math
@@ -17,7 +21,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import ray
 from ray.autoscaler.sdk import request_resources
@@ -122,10 +126,16 @@ class Placement:
         )
 
 
+def open_nodes() -> list[dict[str, Any]]:
+    """Ray's records of the nodes on which something can begin: they live, and no preemption of them is announced."""
+    draining = ray._private.state.state.get_draining_nodes()  # noqa: SLF001  (as Ray Train asks; Ray has no public way)
+    return [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in draining]
+
+
 def live_nodes() -> tuple[Node, ...]:
-    """The living nodes of the Ray that is connected."""
-    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return tuple(Node(*(has.get(name, 0.0) for name in ("CPU", "GPU", "object_store_memory"))) for has in alive)
+    """What the open nodes of the Ray that is connected have."""
+    names = ("CPU", "GPU", "object_store_memory")
+    return tuple(Node(*(node["Resources"].get(name, 0.0) for name in names)) for node in open_nodes())
 
 
 def place_units(nodes: Sequence[Node], need: UnitNeed, limit: int | None) -> Placement:

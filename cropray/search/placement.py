@@ -25,6 +25,7 @@ from typing import Any, Final
 
 import ray
 from ray.autoscaler.sdk import request_resources
+from ray.util.client import ray as client
 
 from cropray.bands import N_BANDS, N_FEATURES, N_MONTHS
 from cropray.datasets.loading import READ_CPUS
@@ -128,7 +129,8 @@ class Placement:
 
 def open_nodes() -> list[dict[str, Any]]:
     """Ray's records of the nodes on which something can begin: they live, and no preemption of them is announced."""
-    draining = ray._private.state.state.get_draining_nodes()  # noqa: SLF001  (as Ray Train asks; Ray has no public way)
+    # Ray has no public way to ask; Ray Train asks like this. A client (`ray://…`) cannot: it sees all that live.
+    draining = {} if client.is_connected() else ray._private.state.state.get_draining_nodes()  # noqa: SLF001
     return [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in draining]
 
 

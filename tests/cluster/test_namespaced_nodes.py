@@ -68,6 +68,7 @@ def test_two_nodes_end_with_the_bits_of_one_machine(finished, network):
     assert of_there == {point: n for point, n in of_here.items() if point in of_there}
     assert sum(of_there.values()) > 0
     # Who wrote a unit's result trained it. Two units at a time, one per node: neither node trained all of them.
-    trained_on = {path: node for path, node in s3.writers("/result.json").items() if "/.tune/" not in path}
+    units = {f"/{s3.bucket}/job/{name}" for name in unit_results(there)}
+    trained_on = {path: node for path, node in s3.writers("/result.json").items() if path in units}
     assert len(trained_on) == 8
     assert set(trained_on.values()) == {head.address, worker.address}

@@ -5,12 +5,13 @@ import re
 import time
 
 import pytest
+import ray
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cropray.datasets.manifest import BandSums, Manifest, ZoneEntry
 from cropray.errors import ConfigError
-from cropray.search.placement import Node, UnitNeed, data_bytes, place_units, store_line
+from cropray.search.placement import Node, UnitNeed, data_bytes, live_nodes, place_units, store_line
 from cropray.training.settings import CnnSettings, XgboostSettings
 from tests.search.ray_scheduler import at_random, clusters, is_safe, pack, run_to_the_end, spread
 
@@ -249,3 +250,13 @@ def test_the_object_store_holds_the_training_zones():
         ConfigError, match=r"takes 27.9 GB .* have 20 GB together: raise cluster.object_store_gb above 27.9"
     ):
         store_line(manifest(), ["xgboost", "cnn"], [Node(4, object_store_bytes=10e9)] * 2)
+
+
+def test_nodes_that_are_announced_to_go_are_not_counted(monkeypatch):
+    records = [
+        {"NodeID": name, "Alive": name != "dead", "Resources": {"CPU": cpus, "object_store_memory": 1e9}}
+        for name, cpus in (("stays", 1.0), ("leaves", 2.0), ("dead", 4.0))
+    ]
+    monkeypatch.setattr(ray, "nodes", lambda: records)
+    monkeypatch.setattr(ray._private.state.state, "get_draining_nodes", lambda: {"leaves": 1_700_000_000_000})
+    assert live_nodes() == (Node(1.0, 0.0, 1e9),)

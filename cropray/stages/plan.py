@@ -131,7 +131,7 @@ def _make(job: JobConfig, zones: Sequence[Zone], key: str, progress: Progress) -
     """Refuse what cannot work, then measure and sum up."""
     if job.cluster.address is None and not ray.is_initialized():
         _check(job, zones, local_cluster(job))
-    work, costs, notes = _measure(job, zones, progress, lambda cluster: _check(job, zones, cluster))
+    work, costs, notes = measure(job, zones, progress, lambda cluster: _check(job, zones, cluster))
     cluster, result = work.cluster, estimate(work, costs)
     disk_bytes = max(sum(result.disk_bytes.values()) - weigh([job.workspace]), 0.0)
     need = replace(need_of(result, work), disk_bytes=disk_bytes)
@@ -144,16 +144,26 @@ def _tell_elsewhere(job: JobConfig, zones: Sequence[Zone], progress: Progress) -
     """Measure here, and print what the job takes on the clusters that it states; nothing is kept."""
     require_placed(job)
     here = measurable(job)
-    work, costs, notes = _measure(here, zones, progress, lambda _: None)
+    work, costs, notes = measure(here, zones, progress, lambda _: None)
     print_elsewhere(job, work, costs, progress)
     for note in notes:
         progress.note(note)
 
 
-def _measure(
+def measure(
     job: JobConfig, zones: Sequence[Zone], progress: Progress, check: Callable[[Cluster], None]
 ) -> tuple[JobWork, UnitCosts, list[str]]:
-    """(work, costs, notes), on the cluster at hand once that is checked."""
+    """Measure a job's unit costs on the cluster at hand.
+
+    Args:
+        job: the job.
+        zones: its zones; none where it reads points.
+        progress: told of each step.
+        check: called with the cluster before anything is measured; refuses it by raising.
+
+    Returns:
+        (work, costs, notes).
+    """
     what = "points" if job.points is not None else f"{len(zones)} zones"
     progress.stage("plan", f"{what}: unit costs are measured here, in about half a minute")
     started = time.monotonic()

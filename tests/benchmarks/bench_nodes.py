@@ -30,9 +30,9 @@ SETTINGS = {
     "search": {
         "models": list(MODELS),
         "cnn": {"learning_rate": [0.03, 0.01, 0.003, 0.001], "kernel_size": [3]},
-        "xgboost": {"n_estimators": [60, 120], "learning_rate": [0.05, 0.1, 0.2, 0.3]},
+        "xgboost": {"n_estimators": [10, 20], "learning_rate": [0.05, 0.1, 0.2, 0.3]},
     },
-    "cnn": {"temporal_channels": 16, "unet_channels": [16, 32], "batch_size": 16, "epochs": 12, "patience": 12},
+    "cnn": {"temporal_channels": 16, "unet_channels": [16, 32], "batch_size": 16, "epochs": 6, "patience": 6},
     "xgboost": {"max_depth": 5},
 }
 LEAST_EFFICIENCY = 0.5  # of two nodes; starting the second node's worker costs what some units take

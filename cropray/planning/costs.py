@@ -21,6 +21,9 @@ FIXED_S: Final[Mapping[str, float]] = {
 }
 UNIT_S: Final = 0.3  # Tune between two units, and their MLflow runs
 WORKER_GROUP_S: Final = 25.0  # a worker group of Ray Train: 14–40 s on 2 cores
+READ_BYTES_S: Final = (
+    60e6  # by one CPU, of the dataset's shards as they lie in memory; of 0.25 MB each, larger are faster
+)
 
 # Files that do not grow with the images, as `cropray run` left them on the drawn landscape of 40 zones.
 TRACKING_BYTES: Final = 0.9e6  # MLflow's empty store

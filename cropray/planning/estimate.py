@@ -11,6 +11,7 @@ from cropray.planning.costs import (
     FIT_FILES_BYTES,
     MOST_PREVIEWS,
     PREVIEW_BYTES,
+    READ_BYTES_S,
     REPORT_BYTES,
     TRACKED_FOLD_BYTES,
     TRACKED_MODEL_BYTES,
@@ -120,13 +121,22 @@ def _zone_seconds(work: JobWork, costs: UnitCosts) -> dict[str, float]:
 
 
 def _search_seconds(work: JobWork, costs: UnitCosts) -> float:
-    seconds = 0.0
+    seconds = loading_seconds(work)
     for fits in work.search.groups:
         placement = work.placements[fits[0].model]
         start_s = costs.fixed_s("refit" if fits[0].is_refit else "search")
         durations = [fit_seconds(fit, work, costs) + UNIT_S for fit in fits]
         seconds += start_s + costs.worker_start_s + makespan(durations, placement.max_concurrent)
     return seconds
+
+
+def loading_seconds(work: JobWork) -> float:
+    """Reading the training data of all models into the object store, and bringing each node what the others read."""
+    cluster, zones = work.cluster, work.zones
+    models = list(work.placements)
+    size = sum(data_bytes(model, zones.train_rows, zones.train_tiles, work.tile_size) for model in models)
+    others = (cluster.n_nodes - 1) / cluster.n_nodes
+    return size / (READ_BYTES_S * at_once(cluster)) + size * others / cluster.network_bytes_s
 
 
 def fit_seconds(fit: Fit, work: JobWork, costs: UnitCosts) -> float:

@@ -59,6 +59,8 @@ class Cluster:
 
     nodes: tuple[Node, ...]
     """At least one."""
+    network_bytes_s: float = 10e9 / 8
+    """Of one node; assumed where nothing is said."""
 
     @property
     def n_cpus(self) -> float:

@@ -10,6 +10,10 @@ What counts is the cluster as it is when the search starts. Nodes that an autosc
 is asked for them first and waited for (`place_when_ready`). A cluster that then loses nodes
 for good holds fewer units than were counted: the others wait for their turn, and where worker groups fill the nodes
 that are left, room for reading is no longer sure. The search, run again, counts anew and repeats no finished unit.
+
+A node whose preemption is announced is not counted: Ray begins nothing new there. A unit that it has already works on to
+the end of the notice, and so do units that follow it in the same process: what they keep goes on elsewhere, so that the
+notice is not lost. Tune does not count that among a unit's failures.
 """
 
 import math
@@ -17,10 +21,11 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import ray
 from ray.autoscaler.sdk import request_resources
+from ray.util.client import ray as client
 
 from cropray.datasets.loading import READ_CPUS
 from cropray.errors import ConfigError
@@ -142,11 +147,17 @@ class Placement:
         )
 
 
+def open_nodes() -> list[dict[str, Any]]:
+    """Ray's records of the nodes on which something can begin: they live, and no preemption of them is announced."""
+    # Ray has no public way to ask; Ray Train asks like this. A client (`ray://…`) cannot: it sees all that live.
+    draining = {} if client.is_connected() else ray._private.state.state.get_draining_nodes()  # noqa: SLF001
+    return [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in draining]
+
+
 def live_nodes() -> tuple[Node, ...]:
-    """The living nodes of the Ray that is connected."""
-    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    """What the open nodes of the Ray that is connected have."""
     names = ("CPU", "GPU", "object_store_memory", "memory")
-    return tuple(Node(*(has.get(name, 0.0) for name in names)) for has in alive)
+    return tuple(Node(*(node["Resources"].get(name, 0.0) for name in names)) for node in open_nodes())
 
 
 def place_units(nodes: Sequence[Node], need: UnitNeed, limit: int | None) -> Placement:

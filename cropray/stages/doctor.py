@@ -8,13 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-import ray
-
 from cropray.config import ClusterSettings, JobConfig
 from cropray.errors import CroprayError
 from cropray.imagery.earth_engine_settings import EarthEngineSettings
 from cropray.imagery.files import FilesSettings
 from cropray.raw_files import is_there
+from cropray.search.placement import live_nodes
 from cropray.settings import load_settings
 from cropray.stages.cluster import ray_session
 from cropray.stages.earth_engine_pool import check_access
@@ -127,8 +126,8 @@ def _check_ray(settings: ClusterSettings) -> str:
     try:
         with contextlib.ExitStack() as stack:
             stack.enter_context(ray_session(settings))
-            resources = ray.cluster_resources()
-            n_nodes = len(ray.nodes())
+            nodes = live_nodes()
     except (ConnectionError, RuntimeError, TimeoutError) as error:
         raise CroprayError(f"Ray does not start or answer ({error}); check cluster.address") from None
-    return f"{n_nodes} nodes, {resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs"
+    cpus, gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
+    return f"{len(nodes)} nodes, {cpus:g} CPUs, {gpus:g} GPUs"

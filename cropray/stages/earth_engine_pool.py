@@ -17,6 +17,7 @@ from cropray.imagery.earth_engine_ledger import LISTING, Account, UnitOutcome
 from cropray.imagery.earth_engine_months import MonthUnit, write_month
 from cropray.imagery.earth_engine_settings import EarthEngineSettings
 from cropray.imagery.scenes import Season
+from cropray.search.placement import open_nodes
 from cropray.workspace import Workspace
 from cropray.zones import Zone
 
@@ -153,7 +154,7 @@ def check_access(settings: EarthEngineSettings) -> str:
     Raises:
         EarthEngineError: a node has no access; it is named.
     """
-    nodes = [node for node in ray.nodes() if node["Alive"]]
+    nodes = open_nodes()
     strategies = [ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(n["NodeID"], soft=False) for n in nodes]
     ray.get([_connect.options(scheduling_strategy=strategy).remote(settings) for strategy in strategies])
     return f"project '{settings.project}' can be used from {len(nodes)} nodes"

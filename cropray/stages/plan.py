@@ -4,7 +4,7 @@ import datetime as dt
 import importlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -23,7 +23,7 @@ from cropray.legend import bundled_legend
 from cropray.parcels.rpg import is_fetched
 from cropray.planning.costs import UnitCosts, ZoneCosts
 from cropray.planning.estimate import JobWork, estimate, search_work
-from cropray.planning.limits import Need, least_need, require_room
+from cropray.planning.limits import least_need, require_room
 from cropray.planning.table import Line, compare, from_records, lines_of, quota_note, table, to_records
 from cropray.planning.traffic import Traffic, stac_traffic
 from cropray.planning.work import Cluster, ZoneWork, at_once
@@ -35,6 +35,7 @@ from cropray.stages.labels import indexed
 from cropray.stages.measure_fits import FitCosts, FitSample, measure_fits
 from cropray.stages.measure_zones import MOST_ZONES, ZoneSample, measure_zones, sample_order, weigh, zone_costs
 from cropray.stages.pipeline import log_to_file
+from cropray.stages.plan_elsewhere import measurable, need_of, print_elsewhere, require_placed
 from cropray.stages.plan_work import (
     Scenes,
     built_dataset,
@@ -89,7 +90,13 @@ def run_plan(config: str | Location, overrides: Sequence[str]) -> None:
     workspace, progress = job.artefacts, Progress()
     workspace.prepare()
     zones = () if job.points is not None else job_zones(job)
-    key = fingerprint([job.model_dump(mode="json", exclude={"overwrite"}), [zone_fingerprint(zone) for zone in zones]])
+    key = fingerprint(
+        [job.model_dump(mode="json", exclude={"overwrite", "plan"}), [zone_fingerprint(zone) for zone in zones]]
+    )
+    if job.plan is not None:
+        with log_to_file(workspace.log("plan")):
+            _tell_elsewhere(job, zones, progress)
+        return
     planned = _read(workspace, key)
     if planned is None:
         with log_to_file(workspace.log("plan")):
@@ -125,10 +132,44 @@ def _save(workspace: Workspace, planned: Planned) -> None:
 
 def _make(job: JobConfig, zones: Sequence[Zone], key: str, progress: Progress) -> Planned:
     """Refuse what cannot work, then measure and sum up."""
-    what = "points" if job.points is not None else f"{len(zones)} zones"
-    progress.stage("plan", f"{what}: unit costs are measured here, in about half a minute")
     if job.cluster.address is None and not ray.is_initialized():
         _check(job, zones, local_cluster(job))
+    work, costs, notes = measure(job, zones, progress, lambda cluster: _check(job, zones, cluster))
+    cluster, result = work.cluster, estimate(work, costs)
+    disk_bytes = max(sum(result.disk_bytes.values()) - weigh([job.workspace]), 0.0)
+    need = replace(need_of(result, work), disk_bytes=disk_bytes)
+    over = over_budget(job, work, result.worker_bytes)
+    require_room(need, room(job, cluster, free_bytes(job.workspace)), over)
+    made = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+    return Planned(made, key, lines_of(result), _units(job, work), tuple(notes))
+
+
+def _tell_elsewhere(job: JobConfig, zones: Sequence[Zone], progress: Progress) -> None:
+    """Measure here, and print what the job takes on the clusters that it states; nothing is kept."""
+    require_placed(job)
+    here = measurable(job)
+    work, costs, notes = measure(here, zones, progress, lambda _: None)
+    print_elsewhere(job, work, costs, progress)
+    for note in notes:
+        progress.note(note)
+
+
+def measure(
+    job: JobConfig, zones: Sequence[Zone], progress: Progress, check: Callable[[Cluster], None]
+) -> tuple[JobWork, UnitCosts, list[str]]:
+    """Measure a job's unit costs on the cluster at hand.
+
+    Args:
+        job: the job.
+        zones: its zones; none where it reads points.
+        progress: told of each step.
+        check: called with the cluster before anything is measured; refuses it by raising.
+
+    Returns:
+        (work, costs, notes).
+    """
+    what = "points" if job.points is not None else f"{len(zones)} zones"
+    progress.stage("plan", f"{what}: unit costs are measured here, in about half a minute")
     started = time.monotonic()
     scenes = find_scenes(job, zones)
     find_s = time.monotonic() - started
@@ -139,20 +180,11 @@ def _make(job: JobConfig, zones: Sequence[Zone], key: str, progress: Progress) -
     ):
         ray_s = time.monotonic() - started
         cluster = running_cluster()
-        _check(job, zones, cluster)
+        check(cluster)
         progress.note(f"Ray started in {ray_s:.1f} s: {cluster.n_cpus:g} CPUs, {cluster.n_gpus:g} GPUs")
         measuring = _Measuring(job, zones, scenes, cluster, Workspace(folder), progress)
         work, costs, notes = measuring.points() if job.points is not None else measuring.zones()
-    costs = replace(costs, ray_start_s=ray_s, find_s=find_s)
-    result = estimate(work, costs)
-    disk_bytes = max(sum(result.disk_bytes.values()) - weigh([job.workspace]), 0.0)
-    worker_bytes = max(result.worker_bytes.values())
-    n_workers = min(at_once(cluster), max(placement.max_concurrent for placement in work.placements.values()))
-    need = Need(disk_bytes, result.object_store_bytes, worker_bytes, n_workers / cluster.n_nodes)
-    over = over_budget(job, work, result.worker_bytes)
-    require_room(need, room(job, cluster, free_bytes(job.workspace)), over)
-    made = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-    return Planned(made, key, lines_of(result), _units(job, work), tuple(notes))
+    return work, replace(costs, ray_start_s=ray_s, find_s=find_s), notes
 
 
 def _check(job: JobConfig, zones: Sequence[Zone], cluster: Cluster) -> None:

@@ -63,6 +63,17 @@ def kill_node(rig: Rig, run: Run) -> bool:
     return True
 
 
+def preempt_node(rig: Rig, run: Run) -> bool:
+    """A node is announced to go, works through its notice and is lost."""
+    if not midway(rig, run):
+        return False
+    rig.announce_preemption(NOTICE_S)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        run.process.wait(timeout=NOTICE_S)
+    rig.kill_node()
+    return True
+
+
 def stop_tracking(rig: Rig, run: Run) -> bool:
     if not midway(rig, run):
         return False
@@ -139,6 +150,7 @@ FAULTS = (
     Fault("data worker killed", kill_data_worker, kinds=("cnn", "xgboost")),
     Fault("driver killed", kill_driver),
     Fault("whole node lost", kill_node, after=bring_node_back),
+    Fault("node preempted, 30 s notice", preempt_node, after=bring_node_back),
     Fault("MLflow server away 20 s", stop_tracking, kinds=("cnn", "xgboost"), after=start_tracking_again),
     Fault("S3: burst of 60 × 503", busy_store),
     Fault("shards cut off", are_cut_off, kinds=("cnn", "xgboost"), before=cut_off_shards),

@@ -19,6 +19,7 @@ from cropray.landscape.draw import LandscapeFiles, draw_landscape
 from cropray.landscape.settings import LandscapeSettings
 from cropray.storage import Location, as_location, files_below, relative
 from cropray.workspace import Workspace
+from tests.cluster.preemption import announce
 from tests.servers.s3 import S3Server
 from tests.servers.tracking import TrackingServer
 
@@ -109,6 +110,10 @@ class Rig:
     def kill_node(self) -> None:
         """Take the second node away as a power cut would."""
         self.cluster.remove_node(self.node, allow_graceful=False)
+
+    def announce_preemption(self, notice_s: float) -> None:
+        """Tell Ray that the second node will go, as a cloud's notice does."""
+        announce(self.cluster.address, self.node.node_id, notice_s)
 
     def _prepare(self) -> None:
         run = self.new_run("prepared", "prepared", self._bucket("prepared"))

@@ -6,11 +6,12 @@ import re
 import time
 
 import pytest
+import ray
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cropray.errors import ConfigError
-from cropray.search.placement import Node, UnitNeed, place_units
+from cropray.search.placement import Node, UnitNeed, live_nodes, place_units
 from cropray.training.settings import CnnSettings, XgboostSettings
 from tests.search.ray_scheduler import at_random, clusters, is_safe, pack, run_to_the_end, spread
 
@@ -275,3 +276,13 @@ def test_engines_differ_in_the_tasks_that_they_wait_for():
 )
 def test_in_words(nodes, need, text):
     assert str(place_units(nodes, need, None)) == text
+
+
+def test_nodes_that_are_announced_to_go_are_not_counted(monkeypatch):
+    records = [
+        {"NodeID": name, "Alive": name != "dead", "Resources": {"CPU": cpus, "object_store_memory": 1e9, "memory": 3e9}}
+        for name, cpus in (("stays", 1.0), ("leaves", 2.0), ("dead", 4.0))
+    ]
+    monkeypatch.setattr(ray, "nodes", lambda: records)
+    monkeypatch.setattr(ray._private.state.state, "get_draining_nodes", lambda: {"leaves": 1_700_000_000_000})
+    assert live_nodes() == (Node(1.0, 0.0, 1e9, 3e9),)

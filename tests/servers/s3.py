@@ -1,6 +1,6 @@
-"""A real S3 server in a process of its own, on a free loopback port; faults on command.
+"""A real S3 server in a process of its own, on a free port; faults on command.
 
-The store is moto's, in memory. `python -m tests.servers.s3` serves one until it is told to stop.
+The store is moto's, in memory. `python -m tests.servers.s3 [ADDRESS]` serves one until it is told to stop.
 """
 
 import collections
@@ -43,10 +43,12 @@ class S3Server:
     bucket: str = "bucket"
     key_id: str = "test-key"
     secret: str = "test-secret"
+    host: str = "127.0.0.1"
+    """Address of this machine on which it listens."""
     url: str = field(default="", init=False)
 
     def __enter__(self):
-        command = [sys.executable, "-m", "tests.servers.s3"]
+        command = [sys.executable, "-m", "tests.servers.s3", self.host]
         self._process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
         self.url = self._process.stdout.readline().strip()
         if not self.url:
@@ -103,7 +105,12 @@ class S3Server:
 
     def requests(self):
         """(method, path) of everything that was asked, in order, retries too."""
-        return [tuple(request) for request in self._control("requests", {})]
+        return [(method, path) for method, path, _ in self._control("requests", {})]
+
+    def writers(self, path_part):
+        """Path that holds `path_part` → address of the machine that last wrote it."""
+        written = [entry for entry in self._control("requests", {}) if entry[0] in {"PUT", "POST"}]
+        return {path: address for _, path, address in written if path_part in path}
 
     def n_sent(self, path_part):
         """Bytes of all answers so far to GETs whose path holds `path_part`."""
@@ -136,7 +143,7 @@ class _Faulty:
             answer = self._control(path.removeprefix(CONTROL), json.loads(environ["wsgi.input"].read(size)))
             start_response("200 OK", [("Content-Type", "application/json")])
             return [json.dumps(answer).encode()]
-        fault = self._note(environ["REQUEST_METHOD"], path)
+        fault = self._note(environ["REQUEST_METHOD"], path, environ["REMOTE_ADDR"])
         time.sleep(fault.wait_s)
         if fault.status is not None:
             # The body is read first: a client that still sends would see a broken connection instead of the status.
@@ -150,9 +157,9 @@ class _Faulty:
         # Its Content-Length stays that of the whole.
         return [body if fault.keep is None else body[: int(len(body) * fault.keep)]]
 
-    def _note(self, method, path):
+    def _note(self, method, path, address):
         with self._lock:
-            self._requests.append((method, path))
+            self._requests.append((method, path, address))
             for entry in self._faults:
                 if entry["n"] and entry["part"] in path and entry["method"] in {"", method}:
                     entry["n"] -= 1
@@ -175,7 +182,7 @@ class _Faulty:
             return None
 
 
-def serve():
+def serve(host="127.0.0.1"):
     """Serve until SIGTERM; the address is the first line of output."""
     import logging
 
@@ -183,11 +190,11 @@ def serve():
     from werkzeug.serving import make_server
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = make_server("127.0.0.1", 0, _Faulty(DomainDispatcherApplication(create_backend_app)), threaded=True)
+    server = make_server(host, 0, _Faulty(DomainDispatcherApplication(create_backend_app)), threaded=True)
     signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
-    print(f"http://127.0.0.1:{server.port}", flush=True)
+    print(f"http://{host}:{server.port}", flush=True)
     server.serve_forever(poll_interval=0.05)
 
 
 if __name__ == "__main__":
-    serve()
+    serve(*sys.argv[1:2])

@@ -71,6 +71,16 @@ def test_a_country_needs_disk_and_object_store(landscape, tmp_path, capsys, monk
     )
 
 
+@pytest.mark.usefixtures("nothing_is_measured")
+def test_what_stated_nodes_cannot_run_is_refused(landscape, tmp_path, capsys):
+    config = write_job(job(landscape, tmp_path / "work", plan={"nodes": [2], "cpus": 4}), tmp_path)
+    message = refusal(capsys, config, "cnn.use_gpu=true")
+    assert "one cnn unit needs 1 CPU + 1 GPU" in message
+    assert "2 nodes of 4 CPUs" in message
+    with pytest.raises(AssertionError, match="it was measured"):
+        main(["plan", str(config)])
+
+
 def test_the_first_zone_of_each_worker_does_not_count():
     # Processes 7 and 8 take 2 s a step for their first zone and 1 s for later ones.
     samples = [
@@ -149,3 +159,22 @@ def test_the_promise_stands_once_something_has_run(finished, landscape, ray_loca
     (row,) = [line for line in out.splitlines() if re.search(r"^ +labels .* s ", line)]
     assert len(row.split()) >= 6  # label, planned, actual, ratio
     assert Workspace(tmp_path / "work").plan.read_text() == before
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_stated_cluster_is_foretold_and_nothing_is_kept(finished, capsys):
+    workspace = load_settings(JobConfig, finished).artefacts
+    before = workspace.plan.read_text() if workspace.plan.exists() else None
+    stated = ["plan.nodes=[1,2,8]", "plan.cpus=2", "plan.gpus=1", "cnn.use_gpu=true", "cnn.num_workers=1"]
+    assert main(["plan", str(finished), *(part for value in stated for part in ("--set", value))]) == 0
+    out = capsys.readouterr().out
+    (head,) = [line for line in out.splitlines() if line.startswith("time ")]
+    assert head.split() == ["time", "1", "node", "2", "nodes", "8", "nodes"]
+    (shares,) = [line.split()[1:] for line in out.splitlines() if line.startswith("efficiency")]
+    assert shares[0] == "100%"
+    assert 100 > float(shares[1].strip("%")) > float(shares[2].strip("%"))
+    assert "8 nodes: xgboost" in out
+    assert "assumed: NOT MEASURED: one GPU" in out
+    assert "assumed: a CPU there is 1 ×" in out
+    assert (workspace.plan.read_text() if workspace.plan.exists() else None) == before

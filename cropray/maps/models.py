@@ -22,11 +22,8 @@ Samples = npt.NDArray[np.uint16]
 Probabilities = npt.NDArray[np.float32]
 
 
-class CropModel(Protocol):
-    """What prediction, serving and the registry need of a model."""
-
-    requirements: ClassVar[tuple[str, ...]]
-    """Distributions that are needed to load it."""
+class TilePredictor(Protocol):
+    """What mapping a zone needs of a model."""
 
     @property
     def classes(self) -> tuple[CropClass, ...]:
@@ -40,14 +37,6 @@ class CropModel(Protocol):
     def stride_px(self) -> int:
         """Windows must start at multiples of this."""
 
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Axes of `predict_samples`' input, -1 where any length is accepted."""
-
-    @property
-    def output_shape(self) -> tuple[int, ...]:
-        """Axes of `predict_samples`' output."""
-
     def predict_tiles(self, x: Samples) -> Probabilities:
         """Class probabilities of each pixel.
 
@@ -57,6 +46,21 @@ class CropModel(Protocol):
         Returns:
             [N, K, H, W] float32, sums to 1 over K.
         """
+
+
+class CropModel(TilePredictor, Protocol):
+    """What serving and the registry need beside it."""
+
+    requirements: ClassVar[tuple[str, ...]]
+    """Distributions that are needed to load it."""
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Axes of `predict_samples`' input, -1 where any length is accepted."""
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Axes of `predict_samples`' output."""
 
     def predict_samples(self, x: Samples) -> Probabilities:
         """Class probabilities of samples in the model's own form, as a model server gets them."""

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from cropray.bands import NODATA
 from cropray.grid import Window
 from cropray.legend import IGNORE
-from cropray.maps.models import CropModel, Probabilities
+from cropray.maps.models import Probabilities, TilePredictor
 
 MAP_NODATA: Final = IGNORE  # a pixel that was never seen clear has no prediction
 
@@ -32,7 +32,7 @@ class ZoneMap:
 
 
 def predict_zone(
-    model: CropModel, composite: npt.NDArray[np.uint16], n_obs: npt.NDArray[np.uint8], window_px: int
+    model: TilePredictor, composite: npt.NDArray[np.uint16], n_obs: npt.NDArray[np.uint8], window_px: int
 ) -> ZoneMap:
     """Map a zone; the result does not depend on how it is cut into windows.
 

@@ -8,7 +8,7 @@ import numpy as np
 from cropray.imagery.composites import read_composite, read_n_obs
 from cropray.legend import IGNORE, Legend
 from cropray.maps.cog import write_map
-from cropray.maps.models import CropModel
+from cropray.maps.models import TilePredictor
 from cropray.maps.parcels import vote
 from cropray.maps.predict import Bytes, predict_zone
 from cropray.maps.preview import PreviewData, draw_preview
@@ -44,7 +44,7 @@ class MappedZone:
     """Parcels with a predicted crop; 0 where the zone has no parcels."""
 
 
-def map_zone(model: CropModel, zone: Zone, job: MapJob) -> MappedZone:
+def map_zone(model: TilePredictor, zone: Zone, job: MapJob) -> MappedZone:
     """Write map and preview of a zone and, where it has parcels, their predicted crop.
 
     Raises:

@@ -22,6 +22,7 @@ from cropray.maps.zone import MapJob, map_zone
 from cropray.planning.costs import CnnCosts, TreeCosts
 from cropray.search.placement import Placement
 from cropray.search.space import ModelName
+from cropray.stages.measure_maps import SampledModel
 from cropray.stages.measure_zones import peak_memory, weigh
 from cropray.storage import whole_folder
 from cropray.training.cnn import CnnData, train_cnn
@@ -38,6 +39,7 @@ MOST_ROWS: Final = 40_000  # training rows of a measured fit; the costs of more 
 FEW_ROUNDS: Final = 2
 MORE_ROUNDS: Final = 12
 MOST_TILES: Final = 8  # of a measured step on CPUs, where a tile costs the same in a batch of any size
+MOST_MAP_S: Final = 10.0  # of predicting; a full-size CNN takes a zone of 10 km a quarter of an hour on a CPU
 MOST_COPIES: Final = 8  # fits measured side by side
 _QUICK_S: Final = 3.0  # what takes longer is not done a second time
 
@@ -242,8 +244,9 @@ def _map(sample: FitSample, own: Workspace, model: ModelName) -> tuple[float, fl
 
     def seconds() -> float:
         started = time.perf_counter()
-        map_zone(load_model(own.model(model)), zone, job)
-        return time.perf_counter() - started
+        sampled = SampledModel(load_model(own.model(model)), MOST_MAP_S)
+        map_zone(sampled, zone, job)
+        return time.perf_counter() - started + sampled.left_out_s
 
     taken = seconds()
     if taken < _QUICK_S:

@@ -169,7 +169,7 @@ def measure(
         (work, costs, notes).
     """
     what = "points" if job.points is not None else f"{len(zones)} zones"
-    progress.stage("plan", f"{what}: unit costs are measured here, in about half a minute")
+    progress.stage("plan", f"{what}: unit costs are measured here: half a minute, minutes for full-size zones")
     started = time.monotonic()
     scenes = find_scenes(job, zones)
     find_s = time.monotonic() - started

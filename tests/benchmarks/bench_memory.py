@@ -28,7 +28,7 @@ ZONES: Final = {1: 8, 10: 80}
 ZONE_PX: Final = 128
 STORE_GB: Final = 0.1
 BUDGET_GB: Final = {"xgboost": 0.8, "cnn": 0.8}
-SAMPLE_EVERY_S: Final = 0.2
+SAMPLE_EVERY_S: Final = 0.5
 MOST_GROWTH: Final = 1.2
 MODELS: Final = ("xgboost", "cnn")
 

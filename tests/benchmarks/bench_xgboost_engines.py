@@ -2,7 +2,7 @@
 
 Each case runs in a process of its own. Wall time includes the start of workers, not of Ray. Memory is the largest sum of
 proportional set sizes (shared pages counted once) of the case's process and all its children, above what stood before
-the fit.
+the fit. A worker that is killed dies by SIGKILL while it keeps the trees of half of the rounds, those of a quarter are kept.
 """
 
 import json
@@ -18,6 +18,7 @@ import numpy as np
 
 from cropray.training.pixel_blocks import PixelBlock, TreeData
 from cropray.training.xgboost import XgboostPoint, XgboostSettings, train_xgboost
+from tests.training.small_fits import FatalPath
 from tests.training.tree_rows import CLASSES, draw_rows
 
 N_ZONES, ROWS_PER_ZONE, N_ROUNDS = 8, 40_000, 30
@@ -26,6 +27,12 @@ CASES = {
     "in the calling process, 2 threads": XgboostSettings(cpus_per_worker=2),
     "ray_train, 2 workers": XgboostSettings(engine="ray_train", num_workers=2),
     "xgboost_ray, 2 workers": XgboostSettings(engine="xgboost_ray", num_workers=2),
+}
+KILLED = ", one killed"
+_QUARTER = {"num_workers": 2, "checkpoint_every": N_ROUNDS // 4}
+CASES |= {
+    f"ray_train, 2 workers{KILLED}": XgboostSettings(engine="ray_train", **_QUARTER),
+    f"xgboost_ray, 2 workers{KILLED}": XgboostSettings(engine="xgboost_ray", **_QUARTER),
 }
 
 
@@ -72,7 +79,8 @@ def _data() -> TreeData:
     return TreeData({zone_id: PixelBlock(rows, rows.num_rows) for zone_id, rows in zones.items()}, CLASSES, "")
 
 
-def _run_case(settings: XgboostSettings) -> dict[str, object]:
+def _run_case(name: str) -> dict[str, object]:
+    settings = CASES[name]
     data = _data()
     if settings.num_workers:
         import ray
@@ -82,7 +90,10 @@ def _run_case(settings: XgboostSettings) -> dict[str, object]:
     watch.start()
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        fit = train_xgboost(settings, XgboostPoint(0.1, (N_ROUNDS,)), data, data, 0, Path(folder))
+        progress = FatalPath(Path(folder, "progress")) if KILLED in name else None
+        model = Path(folder, "model")
+        model.mkdir()
+        fit = train_xgboost(settings, XgboostPoint(0.1, (N_ROUNDS,)), data, data, 0, model, progress=progress)
     seconds = time.perf_counter() - start
     watch.ended.set()
     return {"seconds": seconds, "peak": watch.peak, "confusion": fit.scores[0].confusion.tolist()}
@@ -106,6 +117,6 @@ def main() -> bool:
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        print(json.dumps(_run_case(CASES[sys.argv[1]])))
+        print(json.dumps(_run_case(sys.argv[1])))
         raise SystemExit(0)
     raise SystemExit(0 if main() else 1)

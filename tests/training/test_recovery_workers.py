@@ -27,8 +27,8 @@ def on_workers(n_workers, folder, **changes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n_workers", [2, 3])
-def test_workers_go_on_together(tmp_path, n_workers):
+def test_workers_go_on_together(tmp_path):
+    n_workers = 3  # two add up in one order only; the tests below have two
     through = on_workers(n_workers, tmp_path / "through")
     on_workers(n_workers, tmp_path / "lost", path=str(tmp_path / "progress"), lose_at=3)
     for resumed in on_workers(n_workers, tmp_path / "resumed", path=str(tmp_path / "progress")):

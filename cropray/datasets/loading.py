@@ -1,5 +1,6 @@
 """Reading a dataset with Ray Data: once, into the object store, where all trials of all nodes share it."""
 
+import contextlib
 from collections.abc import Sequence
 from typing import Final
 
@@ -18,6 +19,8 @@ from cropray.workspace import Workspace, require
 
 # A Ray Data read asks for a whole CPU by default; beside drivers that hold the CPUs it would wait for ever.
 READ_CPUS: Final = 0.25
+READ_ATTEMPTS: Final = 3
+_FAILURES: Final = (ray.exceptions.RayError, pa.ArrowException, OSError, ValueError)
 
 
 def load_pixels(workspace: Workspace, zone_ids: Sequence[str]) -> dict[str, "ray.ObjectRef[pa.Table]"]:
@@ -45,27 +48,47 @@ def _load(folders: dict[str, Location], columns: Sequence[str]) -> dict[str, "ra
     files = [
         f for folder in folders.values() for f in files_below(require(folder, "dataset")) if f.suffix == ".parquet"
     ]
-    filesystem, _ = arrow_path(files[0])
-    try:
-        dataset = ray.data.read_parquet(
-            [arrow_path(file)[1] for file in files],
-            filesystem=filesystem,
-            columns=["zone_id", *columns],
-            partitioning=None,
-            override_num_blocks=len(files),
-            num_cpus=READ_CPUS,
-        )
-        blocks = dataset.to_arrow_refs()
-        parts: dict[str, list[ray.ObjectRef[pa.Table]]] = {zone: [] for zone in folders}
-        held = ray.get([_zones_of.remote(block) for block in blocks])
-    except (ray.exceptions.RayError, pa.ArrowException, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[-1]
-        where = _damaged(files) or "the dataset"
-        raise SchemaError(f"{where} cannot be read ({reason}); run `cropray dataset CONFIG.yaml` again") from error
+    parts: dict[str, list[ray.ObjectRef[pa.Table]]] = {zone: [] for zone in folders}
+    blocks, held = _read(files, columns)
     for block, zones in zip(blocks, held, strict=True):
         for zone in zones:
             parts[zone].append(block)
     return {zone: _one_table.remote(zone, list(columns), *blocks) for zone, blocks in parts.items()}
+
+
+def _read(files: Sequence[Location], columns: Sequence[str]) -> tuple[list["ray.ObjectRef[pa.Table]"], list[list[str]]]:
+    """(blocks, zones in each block). Ray Data lists files in actors that it does not replace: the read is tried again.
+
+    Raises:
+        SchemaError: it failed each time; damaged shards are named.
+    """
+    for _ in range(READ_ATTEMPTS - 1):
+        with contextlib.suppress(*_FAILURES):
+            return _read_once(files, columns)
+    try:
+        return _read_once(files, columns)
+    except _FAILURES as error:
+        reason = str(error).strip().splitlines()[-1]
+        where = _damaged(files) or "the dataset"
+        raise SchemaError(
+            f"{where} cannot be read ({reason}), {READ_ATTEMPTS} times; run `cropray dataset CONFIG.yaml` again"
+        ) from error
+
+
+def _read_once(
+    files: Sequence[Location], columns: Sequence[str]
+) -> tuple[list["ray.ObjectRef[pa.Table]"], list[list[str]]]:
+    filesystem, _ = arrow_path(files[0])
+    dataset = ray.data.read_parquet(
+        [arrow_path(file)[1] for file in files],
+        filesystem=filesystem,
+        columns=["zone_id", *columns],
+        partitioning=None,
+        override_num_blocks=len(files),
+        num_cpus=READ_CPUS,
+    )
+    blocks = dataset.to_arrow_refs()
+    return blocks, ray.get([_zones_of.remote(block) for block in blocks])
 
 
 def _damaged(files: Sequence[Location]) -> str:

@@ -98,8 +98,10 @@ def is_there(path: Location, name: str) -> bool:
         InputError: it cannot be known, see `in_words`, or there is no such bucket.
     """
     with in_words(path, name):
-        if isinstance(path, Path) or path.exists():
-            return path.exists()
+        if path.exists():
+            return True
+        if isinstance(path, Path):
+            return False
         bucket = path.path.split("/")[0]
         if not path.fs.exists(bucket):
             raise InputError(

@@ -1,6 +1,6 @@
 """Reading a dataset with Ray Data: once, into the object store, where all trials of all nodes share it."""
 
-import contextlib
+import logging
 from collections.abc import Sequence
 from typing import Final
 
@@ -20,6 +20,7 @@ from cropray.workspace import Workspace, require
 # A Ray Data read asks for a whole CPU by default; beside drivers that hold the CPUs it would wait for ever.
 READ_CPUS: Final = 0.25
 READ_ATTEMPTS: Final = 3
+_LOG: Final = logging.getLogger(__name__)
 _FAILURES: Final = (ray.exceptions.RayError, pa.ArrowException, OSError, ValueError)
 
 
@@ -62,9 +63,11 @@ def _read(files: Sequence[Location], columns: Sequence[str]) -> tuple[list["ray.
     Raises:
         SchemaError: it failed each time; damaged shards are named.
     """
-    for _ in range(READ_ATTEMPTS - 1):
-        with contextlib.suppress(*_FAILURES):
+    for attempt in range(1, READ_ATTEMPTS):
+        try:
             return _read_once(files, columns)
+        except _FAILURES as error:
+            _LOG.warning("attempt %d of %d to read %d shards failed: %s", attempt, READ_ATTEMPTS, len(files), error)
     try:
         return _read_once(files, columns)
     except _FAILURES as error:

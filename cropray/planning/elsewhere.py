@@ -8,12 +8,12 @@ from typing import Final
 from cropray.config import JobConfig, PlanSettings
 from cropray.planning.costs import CnnCosts, TreeCosts, UnitCosts, ZoneCosts
 from cropray.planning.estimate import Estimate, JobWork, estimate
+from cropray.planning.limits import GB
 from cropray.planning.table import quantity
 from cropray.planning.traffic import Traffic
 from cropray.planning.work import Cluster, ZoneWork
 from cropray.search.placement import Node
 
-GB: Final = 1e9
 RAY_STORE_SHARE: Final = 0.3  # of memory, where nothing is set; source: Ray's documentation
 MORE_THREADS: Final = 0.7  # what a thread adds beyond those that could be measured here
 TRAIN_PASSES: Final = 3  # forward, and backward twice as much

@@ -30,12 +30,11 @@ from ray.util.client import ray as client
 from cropray.datasets.loading import READ_CPUS
 from cropray.errors import ConfigError
 from cropray.search.space import ModelName
-from cropray.training.resources import worker_resources
+from cropray.training.resources import GB, worker_resources
 from cropray.training.settings import CnnSettings, XgboostSettings
 
 FRAME_CPUS: Final = 1.0  # the tasks that make the frames which actors of xgboost-ray, already placed, wait for
 HEAD: Final = {"node:__internal_head__": 0.001}  # Ray's own mark of the head node, as Ray Train uses it for its actors
-GB: Final = 1e9
 _POLL_S: Final = 1.0
 _MEMORY_STEP: Final = 1e8  # bytes, of proposed settings
 _STEPS: Final = 10_000  # Ray counts resources in steps of 1/10,000

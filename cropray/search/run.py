@@ -73,25 +73,7 @@ def run_units(
             pending[job.folder.name] = job
     if not pending:
         return
-    filesystem, storage_path = arrow_path(storage)
-    trainable = tune.with_resources(
-        tune.with_parameters(_trial, jobs=pending, fit=fit),
-        placement.trial_resources,
-    )
-    tuner = tune.Tuner(
-        trainable,
-        param_space={"unit": tune.grid_search(list(pending))},
-        tune_config=tune.TuneConfig(max_concurrent_trials=placement.max_concurrent, reuse_actors=True),
-        run_config=tune.RunConfig(
-            name="tune",
-            storage_path=storage_path,
-            storage_filesystem=filesystem,
-            verbose=0,
-            failure_config=tune.FailureConfig(max_failures=max_failures),
-            callbacks=[_Finished(pending, on_finished)],
-        ),
-    )
-    grid = tuner.fit()
+    grid = _tuner(pending, fit, placement, storage, _Finished(pending, on_finished), max_failures).fit()
     errors = {
         result.config["unit"]: str(result.error).strip().splitlines()[-1]
         for result in grid
@@ -105,6 +87,32 @@ def run_units(
     }
     if failures:
         raise StageFailedError("search", failures, len(jobs) - len(failures))
+
+
+def _tuner(
+    pending: Mapping[str, UnitJob],
+    fit: Fit,
+    placement: Placement,
+    storage: Location,
+    callback: "_Finished",
+    max_failures: int,
+) -> tune.Tuner:
+    """One trial for each pending unit."""
+    filesystem, storage_path = arrow_path(storage)
+    trainable = tune.with_resources(tune.with_parameters(_trial, jobs=pending, fit=fit), placement.trial_resources)
+    return tune.Tuner(
+        trainable,
+        param_space={"unit": tune.grid_search(list(pending))},
+        tune_config=tune.TuneConfig(max_concurrent_trials=placement.max_concurrent, reuse_actors=True),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=storage_path,
+            storage_filesystem=filesystem,
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=max_failures),
+            callbacks=[callback],
+        ),
+    )
 
 
 def _trial(config: dict[str, Any], jobs: Mapping[str, UnitJob], fit: Fit) -> None:

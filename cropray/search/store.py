@@ -8,8 +8,9 @@ from typing import Final
 from cropray.bands import N_BANDS, N_FEATURES, N_MONTHS
 from cropray.datasets.manifest import Manifest
 from cropray.errors import ConfigError
-from cropray.search.placement import GB, Node
+from cropray.search.placement import Node
 from cropray.search.space import ModelName
+from cropray.training.resources import GB
 
 LOADING_COPIES: Final = 2  # while a dataset is read: blocks as they came, then zone by zone
 _FULL_SHARE: Final = 0.95  # of a disk, from which on Ray writes nothing more on it

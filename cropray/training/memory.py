@@ -10,9 +10,9 @@ import tempfile
 from typing import Final
 
 from cropray.errors import ConfigError
+from cropray.training.resources import GB
 from cropray.training.settings import XgboostSettings
 
-GB: Final = 1e9
 PROCESS_BYTES: Final = 0.6e9  # libraries, tables of bins, one batch of rows, histograms
 ROW_BYTES: Final = 24  # label, place in the tree
 ROW_CLASS_BYTES: Final = 24  # gradient pair and predictions: they cannot leave memory

@@ -1,6 +1,8 @@
 """What a worker asks Ray for."""
 
-GB = 1e9
+from typing import Final
+
+GB: Final = 1e9
 
 
 def worker_resources(cpus: float, gpus: float, memory_gb: float | None) -> dict[str, float]:

@@ -25,10 +25,11 @@ def losses(monkeypatch):
     return lose
 
 
-def test_a_reader_that_is_lost_is_replaced(losses):
+def test_a_reader_that_is_lost_is_replaced_and_the_loss_is_logged(losses, caplog):
     calls = losses(loading.READ_ATTEMPTS - 1)
     assert loading._read(["shard"], ["label"]) == (["block"], [["a"]])
     assert len(calls) == loading.READ_ATTEMPTS
+    assert len(caplog.records) == loading.READ_ATTEMPTS - 1
 
 
 def test_what_fails_every_time_ends_the_search_and_is_named(losses, tmp_path):

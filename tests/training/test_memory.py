@@ -5,7 +5,8 @@ import xgboost as xgb
 
 from cropray.errors import ConfigError
 from cropray.training import memory
-from cropray.training.memory import GB, PROCESS_BYTES, bins_on_disk, resident_bytes, row_bytes
+from cropray.training.memory import PROCESS_BYTES, bins_on_disk, resident_bytes, row_bytes
+from cropray.training.resources import GB
 from cropray.training.scratch import LOCK, PREFIX, scratch_folder
 from cropray.training.settings import XgboostPoint, XgboostSettings
 from cropray.training.xgboost import train_xgboost

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import signal
+import stat
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import ray
 import ray.data
+from ray._private import ray_constants
 from ray._private.log import PlainRayHandler
 
 from cropray.config import ClusterSettings
@@ -79,13 +81,39 @@ def _start(settings: ClusterSettings, *, needs_dashboard: bool) -> None:
         ray.init(address=address, **common)
     else:
         store = settings.object_store_gb
-        ray.init(
-            address="local",
-            num_cpus=settings.num_cpus,
-            include_dashboard=needs_dashboard,
-            object_store_memory=None if store is None else int(store * 1e9),
-            **common,
-        )
+        with _on_loopback(), _private_token():
+            ray.init(
+                address="local",
+                num_cpus=settings.num_cpus,
+                include_dashboard=needs_dashboard,
+                object_store_memory=None if store is None else int(store * 1e9),
+                **common,
+            )
+
+
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Ray's servers listen on this machine only, as they do where Ray does not form clusters (macOS, Windows).
+
+    `RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0` does the same, but Ray reads it when it is imported, and a process that joins
+    a cluster must not have it: workers elsewhere could not reach the driver.
+    """
+    forms_clusters = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = forms_clusters
+
+
+@contextlib.contextmanager
+def _private_token() -> Iterator[None]:
+    """Where Ray makes the user's token, which lets everybody run code on this Ray, nobody else may read it."""
+    path = Path.home() / ".ray" / "auth_token"
+    was_there = path.exists()
+    yield
+    if not was_there and path.exists():
+        path.chmod(stat.S_IRUSR | stat.S_IWUSR)
 
 
 def _quieten_ray_data() -> None:

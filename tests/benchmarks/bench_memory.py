@@ -1,9 +1,9 @@
 """Memory of fits on a dataset and on one ten times larger: of the driver, and of the workers beside their budget.
 
-Every fit is the first unit of a search, on a Ray of its own, and its driver runs in a process of its own and is watched from here. Memory is the peak, over samples, of what is a
-process's own: its unique set size (USS) without the object store, whose pages a process keeps in its tables after it gave
-the object back. The object store is smaller than the larger dataset, and the budget of the trees is such that they keep
-their bins in memory on the one and on disk on the other.
+Every fit is the first unit of a search on a Ray of its own; its driver runs in a process of its own and is watched from
+here. Memory is the peak, over samples, of what is a process's own: its unique set size (USS) without the object store,
+whose pages a process keeps in its tables after it gave the object back. The object store is smaller than the larger
+dataset, and the budget of the trees is such that they keep their bins in memory on the one and on disk on the other.
 """
 
 import os

@@ -72,7 +72,7 @@ class Cell:
         if self.problems:
             return "**" + "; ".join(self.problems) + "**"
         again = "" if self.n_starts == 1 else f", {self.n_starts} starts"
-        return f"same, {self.lost_s:+.0f} s{again}"
+        return f"same, {round(self.lost_s):+d} s{again}"
 
 
 def try_fault(rig: Rig, fault: Fault, kind: str, reference: Outcome) -> Cell:

@@ -1,7 +1,10 @@
-"""Ray for one command: what a signal does while it starts, and whom it lets in."""
+"""Ray for one command: what a signal does while it starts, where it listens, and whom it lets in."""
 
+import ipaddress
+import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 
@@ -11,6 +14,19 @@ import ray
 from cropray.config import ClusterSettings
 from cropray.stages import cluster
 
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # a process that looks for Ray on 127.0.0.1 only
+LISTENERS = """
+import json, sys
+import psutil, ray
+from cropray.config import ClusterSettings
+from cropray.stages.cluster import ray_session
+
+with ray_session(ClusterSettings(num_cpus=1, object_store_gb=0.1), needs_dashboard=True):
+    ray.get(ray.remote(lambda: None).remote())
+    own = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    connections = [connection for process in own for connection in process.net_connections("tcp")]
+print(json.dumps([c.laddr.ip for c in connections if c.status == psutil.CONN_LISTEN]))
+"""
 CONNECT = "import sys, ray; ray.init(address=sys.argv[1], logging_level='CRITICAL'); print(ray.cluster_resources())"
 
 
@@ -29,7 +45,7 @@ def connect(**variables):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     return subprocess.run(
         [sys.executable, "-c", CONNECT, ray.get_runtime_context().gcs_address],
-        env=environment | variables,
+        env=environment | LOOPBACK | variables,
         capture_output=True,
         text=True,
         timeout=120,
@@ -40,8 +56,26 @@ def connect(**variables):
 @pytest.mark.ray
 @pytest.mark.slow
 def test_nobody_uses_a_local_ray_without_its_token(ray_local):
-    """Its servers listen on all interfaces, and whoever may submit a task runs any code."""
+    """Other users of the machine reach its servers, and whoever may submit a task runs any code."""
     stranger = connect(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="a guess")
     assert stranger.returncode != 0
     assert "token" in stranger.stderr.lower()
     assert connect(RAY_AUTH_MODE="token").returncode == 0  # the same user, whose token lies in the home folder
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_local_ray_listens_on_this_machine_only_and_its_new_token_is_the_user_s_alone(tmp_path):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run(
+        [sys.executable, "-c", LISTENERS],
+        env=environment | {"HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    addresses = {ipaddress.ip_address(ip) for ip in json.loads(done.stdout.splitlines()[-1])}
+    assert len(addresses) > 0
+    assert all((getattr(ip, "ipv4_mapped", None) or ip).is_loopback for ip in addresses)
+    assert stat.S_IMODE((tmp_path / ".ray/auth_token").stat().st_mode) == stat.S_IRUSR | stat.S_IWUSR

@@ -85,7 +85,7 @@ class JobConfig(Settings):
     zones: tuple[str, ...] | None = None
     """Run stages on these zones only."""
     overwrite: bool = False
-    """Make artefacts again even where they are up to date."""
+    """Make artefacts again even where they are up to date; finished units of a search stand: they are what a fit gave."""
     tracking_uri: str | None = None
     """MLflow server; None: SQLite in the workspace."""
     imagery: ImagerySettings | None = None

@@ -5,6 +5,7 @@ never average; macro scores average over the classes that are present in the tru
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -17,6 +18,7 @@ from cropray.errors import AccountingError
 Counts = npt.NDArray[np.int64]
 BOOTSTRAP_SAMPLES: Final = 1000
 INTERVAL: Final = 0.95  # central share of the bootstrap distribution
+PROBABILITY_FLOOR: Final = 1e-16  # smallest probability whose logarithm is taken, as in XGBoost's own mlogloss
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,17 @@ def confusion(true: npt.ArrayLike, predicted: npt.ArrayLike, n_classes: int) -> 
     """
     flat = np.asarray(true, np.int64).ravel() * n_classes + np.asarray(predicted, np.int64).ravel()
     return np.bincount(flat, minlength=n_classes * n_classes).reshape(n_classes, n_classes).astype(np.int64)
+
+
+def loss_sum(probabilities: npt.NDArray[np.float32], true: npt.NDArray[np.uint8]) -> float:
+    """Negative log-likelihood summed over pixels, nats; exact, whatever their order.
+
+    Args:
+        probabilities: [N, K].
+        true: [N] class indices.
+    """
+    of_truth = probabilities[np.arange(len(true)), true].astype(np.float64)
+    return math.fsum(-np.log(np.maximum(of_truth, PROBABILITY_FLOOR)))
 
 
 def score(matrix: Counts, loss_sum: float | None = None) -> Scores:

@@ -147,6 +147,10 @@ class Workspace:
         """The dataset's manifest, JSON."""
         return self.dataset / "manifest.json"
 
+    def zone_entry(self, zone_id: str) -> Location:
+        """JSON: what the manifest will say of one zone."""
+        return self.dataset / "zones" / f"{zone_id}.json"
+
     @property
     def folds(self) -> Location:
         """Fold table, CSV `zone_id,region,split,fold`."""
@@ -180,6 +184,10 @@ class Workspace:
     def evaluation(self, model: str) -> Location:
         """Folder of the test cube, scores and tables."""
         return self.root / "evaluation" / model
+
+    def zone_counts(self, model: str, zone_id: str) -> Location:
+        """JSON: labelled pixels of one test zone by true and predicted class, and their loss."""
+        return self.root / "evaluation" / f"{model}-zones" / f"{zone_id}.json"
 
     def map(self, model: str, zone_id: str) -> Location:
         """COG [4, H, W]: class, confidence, second class, n_clear."""

@@ -6,6 +6,8 @@ import warnings
 import numpy as np
 import shapely
 
+from cropray.legend import IGNORE
+
 
 def monthly_median(stack, scl):
     """Median of SCL 4–7 by numpy.nanmedian in float64, rounded half up; 0 without observation."""
@@ -93,3 +95,12 @@ def distance_to_outline(parcels, index, grid):
         outline = parcels.geometry[index[row, col]].boundary
         distance[row, col] = outline.distance(shapely.Point(*grid.centre(row, col)))
     return distance
+
+
+def stitch_labels(tiles, shape):
+    """The label raster [H, W] from which `cut_tiles` made the tiles."""
+    size = tiles.labels.shape[-1]
+    canvas = np.full((shape[0] + size, shape[1] + size), IGNORE, np.uint8)
+    for labels, row, col in zip(tiles.labels, tiles.row, tiles.col, strict=True):
+        canvas[row : row + size, col : col + size] = labels
+    return canvas[: shape[0], : shape[1]]

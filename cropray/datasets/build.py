@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -20,6 +21,8 @@ from cropray.parcels.tables import read_parcel_ids
 from cropray.storage import relative, whole_folder
 from cropray.workspace import Workspace, require
 from cropray.zones import Zone
+
+PIXEL_FILE: Final = "part-0.parquet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,7 @@ def build_zone(job: ZoneJob) -> ZoneEntry:
     tiles = cut_tiles(arrays, job.tile_size)
     pixels_folder, tiles_folder = workspace.pixels(zone.zone_id), workspace.tiles(zone.zone_id)
     with whole_folder(pixels_folder) as folder:
-        pq.write_table(table, folder / "part-0.parquet", compression="zstd")
+        pq.write_table(table, folder / PIXEL_FILE, compression="zstd")
         files = shard_hashes(folder, relative(pixels_folder, workspace.dataset))
     with whole_folder(tiles_folder) as folder:
         write_tiles(tiles, zone, folder)

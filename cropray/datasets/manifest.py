@@ -155,6 +155,16 @@ def save_manifest(manifest: Manifest, path: Location) -> None:
     write_json(path, _to_json(manifest))
 
 
+def save_entry(entry: ZoneEntry, path: Location) -> None:
+    """Write one zone's part of a manifest whole."""
+    write_json(path, asdict(entry))
+
+
+def load_entry(path: Location) -> ZoneEntry:
+    """Read one zone's part of a manifest."""
+    return _entry(json.loads(path.read_text(encoding="utf-8")))
+
+
 def load_manifest(path: Location) -> Manifest:
     """Read a manifest.
 
@@ -167,18 +177,23 @@ def load_manifest(path: Location) -> Manifest:
     except FileNotFoundError:
         raise MissingArtefactError(f"'{path}' does not exist; run `cropray dataset CONFIG.yaml` first") from None
     except json.JSONDecodeError as error:
-        raise SchemaError(f"manifest '{path}' is damaged ({error}); run `cropray dataset` again") from None
+        raise SchemaError(
+            f"manifest '{path}' is damaged ({error}); run `cropray dataset CONFIG.yaml --set overwrite=true`"
+        ) from None
     check_version(raw.get("schema_version") if isinstance(raw, dict) else None, f"'{path.parent}'")
     try:
-        zones = tuple(ZoneEntry(**{**zone, "sums": _sums(zone["sums"])}) for zone in raw["zones"])
+        zones = tuple(_entry(zone) for zone in raw["zones"])
         classes = tuple(CropClass(**record) for record in raw["classes"])
         return Manifest(**{**raw, "zones": zones, "classes": classes, "notes": tuple(raw["notes"])})
     except (KeyError, TypeError) as error:
-        raise SchemaError(f"manifest '{path}' is damaged ({error}); run `cropray dataset` again") from None
+        raise SchemaError(
+            f"manifest '{path}' is damaged ({error}); run `cropray dataset CONFIG.yaml --set overwrite=true`"
+        ) from None
 
 
-def _sums(raw: Mapping[str, Any]) -> BandSums:
-    return BandSums(tuple(raw["count"]), tuple(raw["total"]), tuple(raw["squares"]))
+def _entry(raw: Mapping[str, Any]) -> ZoneEntry:
+    sums = {name: tuple(values) for name, values in raw["sums"].items()}
+    return ZoneEntry(**{**raw, "sums": BandSums(**sums)})
 
 
 def _to_json(manifest: Manifest) -> dict[str, Any]:

@@ -93,11 +93,13 @@ def _read_file(file: Location, schema: pa.Schema) -> pa.Table:
         with file.open("rb") as stream:
             table = pq.ParquetFile(stream).read(columns=schema.names)
     except (OSError, pa.ArrowException) as error:
-        raise SchemaError(f"shard '{file}' cannot be read ({error}); run `cropray dataset CONFIG.yaml` again") from None
+        raise SchemaError(
+            f"shard '{file}' cannot be read ({error}); run `cropray dataset CONFIG.yaml --set overwrite=true`"
+        ) from None
     if table.schema.names != schema.names or table.schema.types != schema.types:
         missing = sorted(set(schema.names) - set(table.schema.names))
         raise SchemaError(
             f"shard '{file}' has other columns than this cropray reads (missing: {missing or 'none, types differ'}); "
-            f"run `cropray dataset CONFIG.yaml` again"
+            f"run `cropray dataset CONFIG.yaml --set overwrite=true`"
         )
     return table

@@ -65,12 +65,3 @@ def cut_tiles(zone: ZoneArrays, size: int) -> Tiles:
         row=np.array([r for r, _ in kept], np.int32),
         col=np.array([c for _, c in kept], np.int32),
     )
-
-
-def stitch_labels(tiles: Tiles, shape: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """The label raster [H, W] from which `cut_tiles` made the tiles."""
-    size = tiles.labels.shape[-1]
-    canvas = np.full((shape[0] + size, shape[1] + size), IGNORE, np.uint8)
-    for labels, row, col in zip(tiles.labels, tiles.row, tiles.col, strict=True):
-        canvas[row : row + size, col : col + size] = labels
-    return canvas[: shape[0], : shape[1]]

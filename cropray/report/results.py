@@ -64,8 +64,6 @@ class ModelResult:
     """Score key (`test_accuracy` …) → 95 % interval by bootstrap over zones."""
     step_name: str = "epoch"
     """What one step of a history is: `epoch`, `trees`."""
-    region_scores: Scores | None = None
-    """Scores on regions that training never saw (leave-region-out)."""
 
     @property
     def confusion(self) -> Counts:

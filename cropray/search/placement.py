@@ -122,11 +122,6 @@ class Placement:
         return max(self.num_workers, 1) * self.cpus_per_worker
 
     @property
-    def gpus_per_unit(self) -> float:
-        """GPUs that a unit and its workers use."""
-        return max(self.num_workers, 1) * self.gpus_per_worker
-
-    @property
     def trial_resources(self) -> dict[str, float]:
         """What Tune asks Ray for, per trial."""
         if self.num_workers:

@@ -12,13 +12,15 @@ from typing import Any, TypeAlias
 
 from ray import tune
 
-from cropray.errors import StageFailedError
+from cropray.errors import CroprayError, StageFailedError
 from cropray.search.placement import Placement
 from cropray.search.results import FoldResult, load_results, save_results
 from cropray.search.space import Unit
 from cropray.storage import Location, arrow_path, remove, whole_folder
 
 RESULT_FILE = "result.json"
+_FAILED = "failed"  # what a trial reports instead of raising where the same error would come again
+_FINAL = (CroprayError, FloatingPointError)
 
 
 Fit: TypeAlias = Callable[[Unit, Path, Location], Sequence[FoldResult]]
@@ -73,12 +75,9 @@ def run_units(
             pending[job.folder.name] = job
     if not pending:
         return
-    grid = _tuner(pending, fit, placement, storage, _Finished(pending, on_finished), max_failures).fit()
-    errors = {
-        result.config["unit"]: str(result.error).strip().splitlines()[-1]
-        for result in grid
-        if result.error is not None and result.config is not None
-    }
+    finished = _Finished(pending, on_finished)
+    errors = _errors(_tuner(pending, fit, placement, storage, finished, max_failures).fit())
+    finished.tell_of_the_rest()
     # The folders decide: a trial whose process died early may have an error but no config (Trial.last_result).
     failures = {
         job.unit.title: errors.get(name, "its process died; see Ray's logs, and lower max_concurrent if memory ran out")
@@ -87,6 +86,17 @@ def run_units(
     }
     if failures:
         raise StageFailedError("search", failures, len(jobs) - len(failures))
+    remove(storage)
+
+
+def _errors(grid: tune.ResultGrid) -> dict[str, str]:
+    """Unit → why its trial failed."""
+    errors = {}
+    for result in grid:
+        said = result.error or (result.metrics or {}).get(_FAILED)
+        if said is not None and result.config is not None:
+            errors[result.config["unit"]] = str(said).strip().splitlines()[-1]
+    return errors
 
 
 def _tuner(
@@ -117,8 +127,13 @@ def _tuner(
 
 def _trial(config: dict[str, Any], jobs: Mapping[str, UnitJob], fit: Fit) -> None:
     job = jobs[config["unit"]]
-    with whole_folder(job.folder, last=RESULT_FILE) as folder:
-        save_results(folder / RESULT_FILE, fit(job.unit, folder, job.progress))
+    if not job.is_finished:  # else its process was lost after the folder stood, before Tune knew
+        try:
+            with whole_folder(job.folder, last=RESULT_FILE) as folder:
+                save_results(folder / RESULT_FILE, fit(job.unit, folder, job.progress))
+        except _FINAL as error:
+            tune.report({_FAILED: str(error)})
+            return
     remove(job.progress)
     tune.report({"finished": 1})
 
@@ -127,7 +142,7 @@ class _Finished(tune.Callback):  # type: ignore[misc]  # ray is untyped
     """Tells the driver of each finished unit."""
 
     def __init__(self, jobs: Mapping[str, UnitJob], on_finished: Callable[[UnitJob], None]) -> None:
-        self._jobs = jobs
+        self._waiting = dict(jobs)
         self._on_finished = on_finished
 
     def __getstate__(self) -> dict[str, Any]:
@@ -135,4 +150,12 @@ class _Finished(tune.Callback):  # type: ignore[misc]  # ray is untyped
         return {}
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:  # noqa: ARG002
-        self._on_finished(self._jobs[trial.config["unit"]])
+        name = trial.config["unit"]
+        if _FAILED not in trial.last_result:
+            self._on_finished(self._waiting.pop(name))
+
+    def tell_of_the_rest(self) -> None:
+        """Of units whose folders stand though their trials were lost at the very end."""
+        for job in self._waiting.values():
+            if job.is_finished:
+                self._on_finished(job)

@@ -6,13 +6,14 @@ learning rate on one fold, whose prefixes are all the numbers of trees (a prefix
 
 import itertools
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
 from cropray.settings import Settings
 from cropray.training.settings import CnnPoint, XgboostPoint
 
+_MOST_LISTED: Final = 6  # numbers of trees in a title, which is a part of a folder's name
 ModelName = Literal["cnn", "xgboost"]
 Objective = Literal["val_macro_f1", "val_accuracy", "val_loss"]
 PositiveFloat = Annotated[float, Field(gt=0)]
@@ -65,7 +66,9 @@ class Unit:
         fold = "refit" if self.fold is None else f"fold={self.fold}"
         if isinstance(self.point, CnnPoint):
             return f"{rate} kernel={self.point.kernel_size} {fold}"
-        return f"{rate} trees={'/'.join(map(str, self.point.n_estimators))} {fold}"
+        trees = self.point.n_estimators
+        listed = "/".join(map(str, trees)) if len(trees) <= _MOST_LISTED else f"{trees[0]}-{trees[-1]}"
+        return f"{rate} trees={listed} {fold}"
 
 
 def search_units(settings: SearchSettings, model: ModelName, n_folds: int) -> tuple[Unit, ...]:

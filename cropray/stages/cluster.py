@@ -111,9 +111,11 @@ def _private_token() -> Iterator[None]:
     """Where Ray makes the user's token, which lets everybody run code on this Ray, nobody else may read it."""
     path = Path.home() / ".ray" / "auth_token"
     was_there = path.exists()
-    yield
-    if not was_there and path.exists():
-        path.chmod(stat.S_IRUSR | stat.S_IWUSR)
+    try:
+        yield
+    finally:
+        if not was_there and path.exists():
+            path.chmod(stat.S_IRUSR | stat.S_IWUSR)
 
 
 def _quieten_ray_data() -> None:

@@ -1,14 +1,24 @@
 """`dataset`: composites and labels to pixel tables and tile shards, one zone a partition."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import ray
 import ray.data
 
 from cropray.config import JobConfig
-from cropray.datasets.build import ZoneJob, build_zone, count_zone
-from cropray.datasets.manifest import Manifest, ZoneEntry, classes_only_in_test, load_manifest, save_manifest
+from cropray.datasets.build import PIXEL_FILE, ZoneJob, build_zone, count_zone
+from cropray.datasets.manifest import (
+    Manifest,
+    ZoneEntry,
+    classes_only_in_test,
+    load_entry,
+    load_manifest,
+    save_entry,
+    save_manifest,
+)
 from cropray.datasets.points import points_entries, points_legend, read_points, write_points
 from cropray.datasets.separation import Trim, separate
 from cropray.errors import ConfigError, StageFailedError
@@ -19,7 +29,7 @@ from cropray.raw_files import source_fingerprint
 from cropray.settings import fingerprint
 from cropray.stages.cluster import ray_session
 from cropray.stages.inputs import artefact_fingerprint, job_zones, zone_fingerprint
-from cropray.stages.zone_jobs import ZoneOutcome, ZoneTask, attempt
+from cropray.stages.zone_jobs import ZoneOutcome, ZoneTask, attempt_and_mark, current_aside
 from cropray.storage import remove, whole_file
 from cropray.workspace import Workspace, code_hash
 from cropray.zones import Zone
@@ -39,7 +49,8 @@ def run(job: JobConfig, progress: Progress) -> None:
     zones, workspace = job_zones(job), job.artefacts
     progress.stage("dataset", f"{len(zones)} zones, tiles of {job.dataset.tile_size} px")
     _check_splits(zones)
-    inputs = _fingerprint(job, zones)
+    made_from = {zone.zone_id: _fingerprint(job, zone) for zone in zones}
+    inputs = fingerprint(made_from)
     if not job.overwrite and workspace.is_current("dataset", "all", inputs, [workspace.manifest]):
         progress.note("dataset is up to date")
         return
@@ -59,7 +70,7 @@ def run(job: JobConfig, progress: Progress) -> None:
     ]
     _forget(workspace)
     with ray_session(job.cluster):
-        entries = _build(jobs, progress)
+        entries = _build(_tasks(jobs, made_from), workspace, progress, overwrite=job.overwrite)
     _finish(job, progress, "parcels", legend, entries)
     workspace.mark_current("dataset", "all", inputs)
 
@@ -89,26 +100,43 @@ def _forget(workspace: Workspace) -> None:
     remove(workspace.manifest)
 
 
-def _build(jobs: Sequence[ZoneJob], progress: Progress) -> list[ZoneEntry]:
-    """Ray Data maps one zone a block; each writes its own partition whole and returns its manifest entry."""
-    by_id = {job.zone.zone_id: job for job in jobs}
-    ids = [{"zone_id": zone_id} for zone_id in by_id]
+def _tasks(jobs: Sequence[ZoneJob], made_from: Mapping[str, str]) -> list[ZoneTask[None]]:
+    """One per zone; its entry is written last."""
+    tasks = []
+    for job in jobs:
+        zone_id, workspace = job.zone.zone_id, job.workspace
+        inputs = fingerprint([made_from[zone_id], job.fold, asdict(job.trim)])
+        outputs = (workspace.zone_entry(zone_id), workspace.pixels(zone_id) / PIXEL_FILE)
+        tasks.append(ZoneTask(zone_id, partial(_build_one, job), inputs, outputs))
+    return tasks
+
+
+def _build_one(job: ZoneJob) -> None:
+    save_entry(build_zone(job), job.workspace.zone_entry(job.zone.zone_id))
+
+
+def _build(
+    tasks: Sequence[ZoneTask[None]], workspace: Workspace, progress: Progress, *, overwrite: bool
+) -> list[ZoneEntry]:
+    """Ray Data maps one zone a block; each writes its own partition whole. What an interrupted run built stands."""
+    todo = current_aside("dataset", tasks, workspace, progress, overwrite=overwrite)
+    by_id = {task.zone_id: task for task in todo}
 
     def build(row: dict[str, Any]) -> dict[str, Any]:
-        job = by_id[row["zone_id"]]
-        return {"outcome": attempt(ZoneTask(job.zone.zone_id, lambda: build_zone(job), "", ()))}
+        return {"outcome": attempt_and_mark(by_id[row["zone_id"]], "dataset", workspace)}
 
-    outcomes: dict[str, ZoneOutcome[ZoneEntry]] = {}
-    rows = ray.data.from_items(ids, override_num_blocks=len(ids)).map(build).iter_rows()
-    for done, row in enumerate(rows, start=1):
-        outcome: ZoneOutcome[ZoneEntry] = row["outcome"]
-        outcomes[outcome.zone_id] = outcome
-        progress.step(done, len(jobs), outcome.zone_id, "zones")
-    failures = {zone_id: o.error for zone_id, o in outcomes.items() if o.error is not None}
+    failures = {}
+    if todo:
+        ids = [{"zone_id": zone_id} for zone_id in by_id]
+        rows = ray.data.from_items(ids, override_num_blocks=len(ids)).map(build).iter_rows()
+        for done, row in enumerate(rows, start=1):
+            outcome: ZoneOutcome[None] = row["outcome"]
+            if outcome.error is not None:
+                failures[outcome.zone_id] = outcome.error
+            progress.step(done, len(todo), outcome.zone_id, "zones")
     if failures:
-        raise StageFailedError("dataset", failures, len(jobs) - len(failures))
-    entries = [outcomes[zone_id].result for zone_id in by_id]
-    return [entry for entry in entries if entry is not None]
+        raise StageFailedError("dataset", failures, len(tasks) - len(failures))
+    return [load_entry(workspace.zone_entry(task.zone_id)) for task in tasks]
 
 
 def _finish(job: JobConfig, progress: Progress, source: str, legend: Legend, entries: Sequence[ZoneEntry]) -> None:
@@ -166,25 +194,22 @@ def _by_name(counts: dict[int, int], legend: Legend) -> dict[str, int]:
     return {legend.names[class_id]: n for class_id, n in counts.items()}
 
 
-def _fingerprint(job: JobConfig, zones: Sequence[Zone]) -> str:
+def _fingerprint(job: JobConfig, zone: Zone) -> str:
+    """Of what one zone's part of the dataset depends on, fold and trimmed borders aside: all zones decide on those."""
     workspace = job.artefacts
     artefacts = [
-        path
-        for zone in zones
-        for path in (
-            workspace.composite(zone.zone_id),
-            workspace.n_obs(zone.zone_id),
-            workspace.labels(zone.zone_id),
-            workspace.parcel_index(zone.zone_id),
-            workspace.parcels(zone.zone_id),
-        )
+        workspace.composite(zone.zone_id),
+        workspace.n_obs(zone.zone_id),
+        workspace.labels(zone.zone_id),
+        workspace.parcel_index(zone.zone_id),
+        workspace.parcels(zone.zone_id),
     ]
     return fingerprint(
         [
             job.dataset.fingerprint(),
             bundled_legend().hash(),
             code_hash("datasets", "folds"),
-            [zone_fingerprint(zone) for zone in zones],
+            zone_fingerprint(zone),
             artefact_fingerprint(artefacts),
         ]
     )

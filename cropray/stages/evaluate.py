@@ -1,6 +1,7 @@
 """`evaluate`: the test zones are read once, by the refitted winners, and counted in one exact cube per model."""
 
 import csv
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,9 +13,19 @@ import numpy.typing as npt
 from cropray.config import JobConfig
 from cropray.datasets.manifest import Manifest, load_manifest
 from cropray.datasets.storage import read_pixels, read_tiles
+from cropray.errors import SchemaError
 from cropray.legend import IGNORE
 from cropray.maps.models import load_model
-from cropray.metrics import Counts, Scores, bootstrap_intervals, check_cube, confusion, score, score_study_protocol
+from cropray.metrics import (
+    Counts,
+    Scores,
+    bootstrap_intervals,
+    check_cube,
+    confusion,
+    loss_sum,
+    score,
+    score_study_protocol,
+)
 from cropray.progress import Progress
 from cropray.report.class_pictures import draw_confusion
 from cropray.report.score_pictures import draw_curves
@@ -22,13 +33,12 @@ from cropray.report.tables import score_table
 from cropray.search.space import ModelName
 from cropray.settings import dump_yaml, fingerprint
 from cropray.stages.cluster import ray_session
-from cropray.stages.results import load_model_result, record_evaluation
+from cropray.stages.results import load_model_result, load_search, record_evaluation
 from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks
 from cropray.storage import copy_file, folder_hash, whole_folder, write_json
 from cropray.training.pixel_blocks import class_indices, features
 from cropray.workspace import Workspace, code_hash, require
 
-PROBABILITY_FLOOR = 1e-16  # smallest probability whose logarithm is taken, as in XGBoost's own mlogloss
 TILES_AT_ONCE = 64
 
 
@@ -47,13 +57,14 @@ def run(job: JobConfig, progress: Progress) -> None:
 
     Raises:
         MissingArtefactError: there is no dataset or no model.
+        SchemaError: a model was searched on another version of the dataset.
         AccountingError: the cube does not hold every labelled pixel of the test zones exactly once.
         StageFailedError: some zones failed.
     """
     workspace = job.artefacts
     manifest = load_manifest(workspace.manifest)
     for model in job.search.models:
-        require(workspace.model(model), "search")
+        _require_model_of(manifest, workspace, model)
     with ray_session(job.cluster):
         for model in job.search.models:
             _evaluate_model(job, model, manifest, progress)
@@ -76,14 +87,47 @@ def _evaluate_model(job: JobConfig, model: ModelName, manifest: Manifest, progre
     if not job.overwrite and workspace.is_current("evaluate", model, inputs, [target / "scores.json"]):
         progress.note("scores are up to date")
     else:
-        tasks = [ZoneTask(z, partial(evaluate_zone, workspace, manifest, model, z), inputs, ()) for z in zone_ids]
-        counts = run_zone_tasks(f"evaluate-{model}", tasks, workspace, progress, overwrite=True)
+        workspace.mark_stale("evaluate", model)
+        counts = _count_zones(job, model, manifest, inputs, progress)
         with whole_folder(target) as folder:
-            _write(folder, job, manifest, [(zone_id, counts[zone_id]) for zone_id in zone_ids])
+            _write(folder, job, manifest, counts)
         _draw(job, manifest, model)
         workspace.mark_current("evaluate", model, inputs)
     tracker, _ = record_evaluation(job, manifest, model)
     tracker.close()
+
+
+def _require_model_of(manifest: Manifest, workspace: Workspace, model: ModelName) -> None:
+    """A model of another dataset may have learnt from today's test zones, and may count classes otherwise."""
+    require(workspace.model(model), "search")
+    if load_search(workspace, model)[0]["dataset"] != manifest.fingerprint():
+        raise SchemaError(
+            f"'{workspace.model(model)}' was searched on another version of the dataset than '{workspace.manifest}'; "
+            f"run `cropray search CONFIG.yaml` again"
+        )
+
+
+def _count_zones(
+    job: JobConfig, model: ModelName, manifest: Manifest, inputs: str, progress: Progress
+) -> list[tuple[str, ZoneCounts]]:
+    """(test zone, its counts); zones that an interrupted run counted are not counted again."""
+    workspace, tasks = job.artefacts, []
+    for zone in manifest.of_split("test"):
+        counts = workspace.zone_counts(model, zone.zone_id)
+        count = partial(_count_zone, workspace, manifest, model, zone.zone_id)
+        tasks.append(ZoneTask(zone.zone_id, count, inputs, (counts,)))
+    run_zone_tasks(f"evaluate-{model}", tasks, workspace, progress, overwrite=job.overwrite)
+    found = []
+    for task in tasks:
+        raw = json.loads(task.outputs[0].read_text(encoding="utf-8"))
+        found.append((task.zone_id, ZoneCounts(np.array(raw["matrix"], np.int64), raw["loss_sum"])))
+    return found
+
+
+def _count_zone(workspace: Workspace, manifest: Manifest, model: ModelName, zone_id: str) -> None:
+    counts = evaluate_zone(workspace, manifest, model, zone_id)
+    content = {"matrix": counts.matrix.tolist(), "loss_sum": counts.loss_sum}
+    write_json(workspace.zone_counts(model, zone_id), content)
 
 
 def evaluate_zone(workspace: Workspace, manifest: Manifest, model: ModelName, zone_id: str) -> ZoneCounts:
@@ -96,37 +140,33 @@ def evaluate_zone(workspace: Workspace, manifest: Manifest, model: ModelName, zo
         return _count(trained.predict_samples(features(table)), class_indices(table, lookup), n_classes)
     assert manifest.tile_size is not None
     tiles = read_tiles(workspace, zone_id, manifest.tile_size)
-    matrix, loss_sum = np.zeros((n_classes, n_classes), np.int64), 0.0
+    parts = []
     for start in range(0, len(tiles.row), TILES_AT_ONCE):
         part = slice(start, start + TILES_AT_ONCE)
         labels = lookup[tiles.labels[part]]
         probabilities = trained.predict_tiles(tiles.x[part]).transpose(0, 2, 3, 1)  # [N, H, W, K]
-        counts = _count(probabilities[labels != IGNORE], labels[labels != IGNORE], n_classes)
-        matrix += counts.matrix
-        loss_sum += counts.loss_sum
-    return ZoneCounts(matrix, loss_sum)
+        parts.append(_count(probabilities[labels != IGNORE], labels[labels != IGNORE], n_classes))
+    return ZoneCounts(np.sum([part.matrix for part in parts], axis=0), sum(part.loss_sum for part in parts))
 
 
 def _count(probabilities: npt.NDArray[np.float32], true: npt.NDArray[np.uint8], n_classes: int) -> ZoneCounts:
     """[N, K] probabilities and [N] class indices → counts."""
-    of_truth = np.take_along_axis(probabilities, true[:, None].astype(np.int64), axis=1).astype(np.float64)
-    loss_sum = float(-np.log(np.maximum(of_truth, PROBABILITY_FLOOR)).sum())
-    return ZoneCounts(confusion(true, probabilities.argmax(1), n_classes), loss_sum)
+    return ZoneCounts(confusion(true, probabilities.argmax(1), n_classes), loss_sum(probabilities, true))
 
 
 def _write(folder: Path, job: JobConfig, manifest: Manifest, counts: Sequence[tuple[str, ZoneCounts]]) -> None:
     zone_ids = [zone_id for zone_id, _ in counts]
     cube = np.stack([zone.matrix for _, zone in counts])
     check_cube(cube, zone_ids, manifest.labelled(zone_ids))
-    loss_sum = sum(zone.loss_sum for _, zone in counts)
-    scores = score(cube.sum(0), loss_sum)
+    total_loss = sum(zone.loss_sum for _, zone in counts)
+    scores = score(cube.sum(0), total_loss)
     np.save(folder / "cube.npy", cube)
     _write_class_table(folder / "per_class.csv", manifest, scores)
     write_json(
         folder / "scores.json",
         {
             "zone_ids": zone_ids,
-            "loss_sum": loss_sum,
+            "loss_sum": total_loss,
             "metrics": {**scores.as_metrics("test"), "test_pixels": scores.n_pixels},
             "intervals": bootstrap_intervals(cube, job.seed),
             "study_protocol": score_study_protocol(cube.sum(0)).as_metrics("test"),

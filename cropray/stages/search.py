@@ -25,7 +25,7 @@ from cropray.stages.search_log import SearchLog, title
 from cropray.storage import Location, local_folder, whole_folder, write_json
 from cropray.training.checkpoint import CARD_FILE
 from cropray.training.memory import bins_on_disk
-from cropray.training.settings import NO_RESULT, CnnPoint, CnnSettings, XgboostPoint, XgboostSettings
+from cropray.training.settings import CNN_NO_RESULT, NO_RESULT, CnnPoint, CnnSettings, XgboostPoint, XgboostSettings
 from cropray.workspace import Workspace, code_hash
 
 
@@ -46,21 +46,26 @@ def run(job: JobConfig, progress: Progress) -> None:
     with ray_session(job.cluster, needs_dashboard=job.uses_worker_groups):
         searches = [_ModelSearch(job, manifest, model) for model in job.search.models]
         # Models whose units take the same share of the cluster run side by side: their start-up is paid once.
+        loaded: set[ModelName] = set()
         for placement, group in itertools.groupby(searches, key=lambda search: search.placement):
-            _run_group(list(group), placement, progress)
+            _run_group(list(group), placement, loaded, progress)
 
 
-def _run_group(searches: "Sequence[_ModelSearch]", placement: Placement, progress: Progress) -> None:
+def _run_group(
+    searches: "Sequence[_ModelSearch]", placement: Placement | None, loaded: set[ModelName], progress: Progress
+) -> None:
+    """Args: placement: None where all is finished; loaded: models whose data is in the object store, these are added."""
     jobs = [unit for search in searches for unit in search.units]
     n_finished = sum(unit.is_finished for unit in jobs)
     already = f", {n_finished} finished before" if n_finished else ""
     models = " and ".join(search.model for search in searches)
     progress.stage("search", f"{models}: {len(jobs)} units of (configuration, fold){already}")
-    n_workers = placement.max_concurrent * max(placement.num_workers, 1)
-    kinds = [search.model for search in searches]
-    store = store_line(searches[0].manifest, kinds, live_nodes(), ray_disk(), n_workers)
-    slow = "; bins of the trees on disk, which is slower" if any(search.is_on_disk for search in searches) else ""
-    progress.note(f"placement: {placement}; {store}{slow}")
+    if placement is not None:
+        loaded |= {search.model for search in searches}
+        n_workers = placement.max_concurrent * max(placement.num_workers, 1)
+        store = store_line(searches[0].manifest, sorted(loaded), live_nodes(), ray_disk(), n_workers)
+        slow = "; bins of the trees on disk, which is slower" if any(search.is_on_disk for search in searches) else ""
+        progress.note(f"placement: {placement}; {store}{slow}")
     for search in searches:
         search.log.write(result for unit in search.units if unit.is_finished for result in unit.results())
     _run_units(searches, jobs, placement, progress)
@@ -75,11 +80,12 @@ def _run_group(searches: "Sequence[_ModelSearch]", placement: Placement, progres
 
 
 def _run_units(
-    searches: "Sequence[_ModelSearch]", jobs: Sequence[UnitJob], placement: Placement, progress: Progress
+    searches: "Sequence[_ModelSearch]", jobs: Sequence[UnitJob], placement: Placement | None, progress: Progress
 ) -> None:
     n_pending = sum(not unit.is_finished for unit in jobs)
     if not n_pending:
         return
+    assert placement is not None
     pending = {unit.unit.model for unit in jobs if not unit.is_finished}
     data = {search.model: search.data() for search in searches if search.model in pending}
     logs = {search.model: search.log for search in searches}
@@ -111,23 +117,47 @@ class _ModelSearch:
         self.context = fingerprint(
             [
                 manifest.fingerprint(),
-                fingerprint(self.settings.model_dump(mode="json", exclude=NO_RESULT)),
+                fingerprint(
+                    self.settings.model_dump(mode="json", exclude=CNN_NO_RESULT if model == "cnn" else NO_RESULT)
+                ),
                 job.seed,
                 code_hash("models", "training"),
             ]
         )
         self.units = [self._job(unit) for unit in search_units(job.search, model, manifest.n_folds)]
-        self.placement = place_when_ready(UnitNeed.of(self.settings), job.search.max_concurrent, job.cluster.wait_s)
+        # A finished search asks for no nodes: it may be published by a machine that could not have made it.
+        self.placement: Placement | None = None
+        self.memory_bytes: float | None = None
+        self.is_on_disk = False
+        if not self._is_finished():
+            self._place()
+        self.log = SearchLog(job, manifest, model, self.context)
+        self._data: SearchData | None = None
+
+    def _is_finished(self) -> bool:
+        if not all(unit.is_finished for unit in self.units):
+            return False
+        _, best = self._configurations()
+        return self.refit(best).is_finished
+
+    def _place(self) -> None:
+        """Find room for the units.
+
+        Raises:
+            ConfigError: there will never be any, or a worker's memory is too little for the trees.
+        """
+        need, cluster = UnitNeed.of(self.settings), self.job.cluster
+        self.placement = place_when_ready(need, self.job.search.max_concurrent, cluster.wait_s)
         memory = self.placement.memory_bytes
         self.memory_bytes = memory if math.isfinite(memory) else None
         self.is_on_disk = isinstance(self.settings, XgboostSettings) and bins_on_disk(
             self.settings,
-            sum(zone.n_labelled for zone in manifest.of_split("train")),  # of the refit, and of each fold's two parts
-            manifest.n_classes,
+            sum(
+                zone.n_labelled for zone in self.manifest.of_split("train")
+            ),  # of the refit, and of each fold's two parts
+            self.manifest.n_classes,
             self.memory_bytes,
         )
-        self.log = SearchLog(job, manifest, model, self.context)
-        self._data: SearchData | None = None
 
     def data(self) -> SearchData:
         """Training zones in the object store, read once."""
@@ -139,8 +169,7 @@ class _ModelSearch:
 
     def choose(self, progress: Progress) -> tuple[tuple[ConfigurationResult, ...], ConfigurationResult]:
         """(all configurations, the winner), which are listed as well."""
-        configurations = group_by_configuration(result for unit in self.units for result in unit.results())
-        best = winner(configurations, self.job.search.objective)
+        configurations, best = self._configurations()
         for configuration in configurations:
             m = configuration.metrics
             progress.note(
@@ -149,6 +178,10 @@ class _ModelSearch:
                 f"loss {m['val_loss_mean']:.4f}{'  ← best' if configuration is best else ''}"
             )
         return configurations, best
+
+    def _configurations(self) -> tuple[tuple[ConfigurationResult, ...], ConfigurationResult]:
+        configurations = group_by_configuration(result for unit in self.units for result in unit.results())
+        return configurations, winner(configurations, self.job.search.objective)
 
     def refit(self, best: ConfigurationResult) -> UnitJob:
         """The winner's fit on all training zones."""

@@ -9,7 +9,7 @@ from cropray.config import JobConfig
 from cropray.datasets.manifest import Manifest
 from cropray.search.results import ConfigurationResult, FoldResult, Params, group_by_configuration
 from cropray.search.space import ModelName
-from cropray.settings import dump_yaml
+from cropray.settings import dump_yaml, fingerprint
 from cropray.storage import copy_file
 from cropray.tracking import FoldRecord, Run, Tracker
 from cropray.workspace import Workspace
@@ -30,7 +30,9 @@ class SearchLog:
             self.model: (self.job.cnn if self.model == "cnn" else self.job.xgboost).model_dump(mode="json"),
         }
         tags = {"cropray.version": __version__, "cropray.dataset": self.manifest.fingerprint()}
-        self.search = self.tracker.search_run(self.model, self.context[:16], params, tags)
+        # Another objective closes with another winner: it is another search, of the same units.
+        key = fingerprint([self.context, self.job.search.objective])[:16]
+        self.search = self.tracker.search_run(self.model, key, params, tags)
         self.configurations: dict[str, tuple[Run, list[FoldResult]]] = {}
 
     def write(self, results: Iterable[FoldResult]) -> None:

@@ -51,11 +51,7 @@ def run_zone_tasks(
     Raises:
         StageFailedError: some zones failed; it lists them.
     """
-    todo = [t for t in tasks if overwrite or not workspace.is_current(stage, t.zone_id, t.inputs, t.outputs)]
-    if len(todo) < len(tasks):
-        progress.note(f"{len(tasks) - len(todo)} of {len(tasks)} zones are up to date and skipped")
-    for task in todo:
-        workspace.mark_stale(stage, task.zone_id)
+    todo = current_aside(stage, tasks, workspace, progress, overwrite=overwrite)
     results: dict[str, ResultT] = {}
     failures: dict[str, str] = {}
     for done, outcome in enumerate(_on_ray(todo, stage, workspace), start=1):
@@ -67,6 +63,18 @@ def run_zone_tasks(
     if failures:
         raise StageFailedError(stage, failures, len(tasks) - len(failures))
     return results
+
+
+def current_aside(
+    stage: str, tasks: Sequence[ZoneTask[ResultT]], workspace: Workspace, progress: Progress, *, overwrite: bool
+) -> list[ZoneTask[ResultT]]:
+    """The tasks that are not up to date, or all; their stamps are removed before anything changes."""
+    todo = [t for t in tasks if overwrite or not workspace.is_current(stage, t.zone_id, t.inputs, t.outputs)]
+    if len(todo) < len(tasks):
+        progress.note(f"{len(tasks) - len(todo)} of {len(tasks)} zones are up to date and skipped")
+    for task in todo:
+        workspace.mark_stale(stage, task.zone_id)
+    return todo
 
 
 def _on_ray(tasks: Sequence[ZoneTask[ResultT]], stage: str, workspace: Workspace) -> Iterable[ZoneOutcome[ResultT]]:

@@ -27,12 +27,11 @@ from cropray.training.loop import (
     FitPlan,
     FitResult,
     Record,
-    evaluate,
     fit,
 )
 from cropray.training.progress_file import ProgressFile
 from cropray.training.resources import worker_resources
-from cropray.training.settings import NO_RESULT, CnnPoint, CnnSettings
+from cropray.training.settings import CNN_NO_RESULT, CnnPoint, CnnSettings
 from cropray.training.tile_file import FileBlock, TileFile
 from cropray.training.tiles import ChannelStats, TileBlock, TileSet
 
@@ -121,24 +120,6 @@ def train_cnn(  # noqa: PLR0913 - what to fit, on what, and whom to tell
     return CnnFit(result.history, result.best_epoch, result.validation)
 
 
-def score_zones(
-    checkpoint: CnnCheckpoint, zones: Mapping[str, Block], lookup: npt.NDArray[np.uint8], batch_size: int = 64
-) -> dict[str, Evaluation]:
-    """Loss sum and confusion of each zone.
-
-    Args:
-        checkpoint: the model.
-        zones: zone → tiles that cover each labelled pixel once.
-        lookup: [256] stored class id → class index, 255 = ignore.
-        batch_size: tiles at a time.
-    """
-    n_classes = len(checkpoint.classes)
-    return {
-        zone_id: evaluate(checkpoint.model, TileSet([_resolve(block)], lookup, checkpoint.stats), n_classes, batch_size)
-        for zone_id, block in zones.items()
-    }
-
-
 @dataclass(frozen=True, slots=True)
 class _Job:
     """One fit, as it travels to the workers."""
@@ -155,7 +136,7 @@ class _Job:
         return fingerprint(
             [
                 torch.__version__,
-                self.settings.model_dump(mode="json", exclude=NO_RESULT),
+                self.settings.model_dump(mode="json", exclude=CNN_NO_RESULT),
                 self.point.model_dump(mode="json"),
                 self.seed,
                 sorted(data.train),
@@ -261,16 +242,11 @@ def _initialised(config: CropNetConfig, seed: int) -> CropNet:
         return CropNet(config)
 
 
-def _resolve(block: Block) -> TileBlock:
-    resolved: TileBlock = ray.get(block) if isinstance(block, ray.ObjectRef) else block
-    return resolved
-
-
 def _block(block: Block, file: TileFile) -> TileBlock:
     """A zone's tiles as a fit reads them. The object store is left at once: it may be smaller than the dataset."""
     if not isinstance(block, ray.ObjectRef):
         return block
-    tiles = _resolve(block)
+    tiles: TileBlock = ray.get(block)
     return FileBlock(file.append(tiles.x[:]), file.append(tiles.labels[:]))
 
 

@@ -96,7 +96,7 @@ def checked_rows(zone_id: str, block: PixelBlock, rows: pa.Table) -> pa.Table:
     if rows.num_rows != block.n_rows:
         raise AccountingError(
             f"zone '{zone_id}' has {rows.num_rows} rows in its pixel table and {block.n_rows} in the manifest; "
-            f"run `cropray dataset` again"
+            f"run `cropray dataset CONFIG.yaml --set overwrite=true`"
         )
     return rows
 
@@ -129,7 +129,7 @@ def class_indices(rows: pa.Table, lookup: npt.NDArray[np.uint8]) -> npt.NDArray[
         unknown = np.unique(stored[indices == IGNORE]).tolist()
         raise SchemaError(
             f"the pixel table holds the class ids {unknown}, which are no classes of this dataset; "
-            f"run `cropray dataset` again"
+            f"run `cropray dataset CONFIG.yaml --set overwrite=true`"
         )
     return indices
 

@@ -11,6 +11,8 @@ from cropray.training.choices import ClassWeighting, Monitor, Schedule
 
 NO_RESULT: Final = {"checkpoint_every", "max_failures", "memory_gb"}
 """Settings that no result depends on."""
+CNN_NO_RESULT: Final = NO_RESULT | {"cpus_per_worker"}
+"""Settings of the CNN that no result depends on: `threads` says how many CPUs compute."""
 
 
 class CnnSettings(Settings):

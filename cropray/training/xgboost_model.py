@@ -18,14 +18,13 @@ import xgboost as xgb
 from cropray import __version__
 from cropray.bands import FEATURE_COLUMNS, N_FEATURES, NODATA
 from cropray.errors import MissingArtefactError, SchemaError
-from cropray.metrics import Counts, confusion
+from cropray.metrics import Counts, confusion, loss_sum
 from cropray.storage import whole_file, write_json
 from cropray.training.pixel_blocks import TreeData, class_indices, features
 
 CARD_VERSION: Final = 1
 MODEL_FILE: Final = "model.ubj"
 CARD_FILE: Final = "card.json"
-PROBABILITY_FLOOR: Final = 1e-16  # before the logarithm, as in XGBoost's own mlogloss
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +82,8 @@ def score_rows(
     scores = []
     for n in n_estimators:
         probabilities = predict_proba(booster, x, n)
-        own = probabilities[np.arange(len(true)), true].astype(np.float64)
-        loss_sum = math.fsum(-np.log(np.maximum(own, PROBABILITY_FLOOR)))
-        scores.append(TreeScore(n, confusion(true, probabilities.argmax(1), probabilities.shape[1]), loss_sum))
+        matrix = confusion(true, probabilities.argmax(1), probabilities.shape[1])
+        scores.append(TreeScore(n, matrix, loss_sum(probabilities, true)))
     return tuple(scores)
 
 

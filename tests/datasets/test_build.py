@@ -11,11 +11,12 @@ from cropray.datasets.manifest import statistics
 from cropray.datasets.pixels import pixel_table
 from cropray.datasets.separation import Trim, separate
 from cropray.datasets.storage import read_pixels, read_tiles
-from cropray.datasets.tiles import cut_tiles, stitch_labels
+from cropray.datasets.tiles import cut_tiles
 from cropray.errors import InputError, MissingArtefactError
 from cropray.legend import IGNORE
 from cropray.storage import file_hash
 from cropray.workspace import Workspace
+from tests.oracles import stitch_labels
 from tests.synthetic import manifest, write_artefacts, zone, zone_arrays
 
 NAMES = ("wheat", "maize", "hops", "flax")

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cropray.metrics import score
 from cropray.report import page as page_module
 from cropray.report.class_pictures import draw_class_by_region, draw_class_distribution, draw_confusion
 from cropray.report.drawing import compact
@@ -152,21 +151,20 @@ def test_texts_from_outside_are_escaped(inputs):
 
 
 def test_a_bare_report_of_one_model(inputs, tmp_path):
-    """One configuration, no history, no intervals, a class that is never right, a region that was never seen."""
+    """One configuration, no history, no intervals, a class that is never right."""
     model = inputs.models[1]
     cube = model.cube.copy()
     cube[:, 1, 0] += cube[:, 1].sum(-1)
     cube[:, 1, 1:] = 0
     bare = replace(
         model, configurations=(Configuration({"learning_rate": 0.1}, (Fold(0, 1, ()),)),), best={"learning_rate": 0.1},
-        cube=cube, loss_sum=None, intervals={}, region_scores=score(model.confusion),
+        cube=cube, loss_sum=None, intervals={},
     )  # fmt: skip
     (tmp_path / "report").mkdir()
     (tmp_path / "report" / "of_an_earlier_report.png").touch()
     report = write_report(replace(inputs, models=(bare,), zone_quality=(), next_commands={}), tmp_path / "report")
     text = report.read_text()
     Page(text)
-    assert "in regions never seen" in text
     assert not (report.parent / "curves_xgboost.png").exists()
     assert not (report.parent / "of_an_earlier_report.png").exists()
 

@@ -5,9 +5,9 @@ import uuid
 
 import pytest
 
-from cropray.errors import StageFailedError
+from cropray.errors import ConfigError, StageFailedError
 from cropray.search.placement import Placement
-from cropray.search.results import FoldResult
+from cropray.search.results import FoldResult, save_results
 from cropray.search.run import UnitJob, run_units
 from cropray.search.space import Unit
 from cropray.training.xgboost import XgboostPoint
@@ -90,3 +90,51 @@ def test_finished_units_are_a_ledger(tmp_path):
     assert calls(log) == ["0", *"11111", "2"]
     assert told == []
     assert not any(job.progress.exists() for job in jobs)
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_local")
+def test_what_would_fail_again_is_not_tried_again(tmp_path):
+    log = tmp_path / "log"
+    log.mkdir()
+    jobs, placement = unit_jobs(tmp_path), Placement(0, 1, 0, 0.875, 2, 0.25)
+    told, working = [], fit_function(log)
+
+    def fit(unit, folder, progress):
+        results = working(unit, folder, progress)
+        if unit.fold == 1:
+            raise ConfigError("the disk is too small")
+        if unit.fold == 2:
+            raise FloatingPointError("the loss is no number")
+        return results
+
+    with pytest.raises(StageFailedError) as error:
+        run_units(jobs, fit, placement, tmp_path / "tune", lambda job: told.append(job.unit.fold), 3)
+    assert list(error.value.failures.values()) == ["the disk is too small", "the loss is no number"]
+    assert calls(log) == ["0", "1", "2"]
+    assert told == [0]
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_local")
+def test_a_process_that_dies_when_its_unit_stands_repeats_nothing(tmp_path):
+    """The driver is told of the unit once, though no trial of it ended well."""
+    log = tmp_path / "log"
+    log.mkdir()
+    jobs, placement = unit_jobs(tmp_path), Placement(0, 1, 0, 0.875, 2, 0.25)
+    told, working = [], fit_function(log)
+    elsewhere = jobs[1].folder
+
+    def fit(unit, folder, progress):
+        results = working(unit, folder, progress)
+        if unit.fold == 1:  # another process of the same unit, which was thought to be lost, came first
+            elsewhere.mkdir()
+            save_results(elsewhere / "result.json", results)
+            os._exit(1)
+        return results
+
+    run_units(jobs, fit, placement, tmp_path / "tune", lambda job: told.append(job.unit.fold), 2)
+    assert calls(log) == ["0", "1", "2"]
+    assert sorted(told) == [0, 1, 2]
+    run_units(jobs, fit, placement, tmp_path / "tune", lambda job: told.append(job.unit.fold), 2)
+    assert len(told) == 3

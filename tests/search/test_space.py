@@ -54,3 +54,11 @@ def test_a_refit_says_so():
 def test_wrong_spaces_are_refused(space, wrong):
     with pytest.raises(ValidationError, match=next(iter(wrong))):
         space(**wrong)
+
+
+def test_a_long_grid_of_trees_has_a_short_title():
+    """It is a part of a folder's name."""
+    (unit,) = search_units(
+        SearchSettings(xgboost=XgboostSpace(n_estimators=range(10, 1001, 10), learning_rate=(0.1,))), "xgboost", 1
+    )
+    assert unit.title == "lr=0.1 trees=10-1000 fold=0"

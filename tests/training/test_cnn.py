@@ -6,7 +6,9 @@ import pytest
 from cropray.datasets.tiles import cut_tiles
 from cropray.errors import ConfigError
 from cropray.training.checkpoint import load_checkpoint
-from cropray.training.cnn import CnnData, CnnPoint, CnnSettings, score_zones, train_cnn
+from cropray.training.cnn import CnnData, CnnPoint, CnnSettings, train_cnn
+from cropray.training.loop import evaluate
+from cropray.training.tiles import TileSet
 from tests.synthetic import zone_arrays
 from tests.training.small_fits import CLASSES, LOOKUP, STATS, block
 
@@ -23,7 +25,8 @@ def test_the_checkpoint_is_the_best_epoch(tmp_path):
     told = []
     result = train_cnn(SMALL, POINT, data(), 5, tmp_path / "unit", told.append)
     assert tuple(told) == result.history
-    scored = score_zones(load_checkpoint(tmp_path / "unit"), {"c": block(2)}, LOOKUP)["c"]
+    checkpoint = load_checkpoint(tmp_path / "unit")
+    scored = evaluate(checkpoint.model, TileSet([block(2)], LOOKUP, checkpoint.stats), len(CLASSES), 64)
     assert np.array_equal(scored.confusion, result.validation.confusion)
     assert scored.loss_sum == pytest.approx(result.validation.loss_sum)
     best = result.history[result.best_epoch - 1]

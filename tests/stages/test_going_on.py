@@ -1,0 +1,105 @@
+"""What a stage makes again, and what it does not, after an interruption or a change: on a copy of a whole job."""
+
+import json
+import shutil
+
+import pytest
+import yaml
+from mlflow import MlflowClient
+
+from cropray.config import JobConfig
+from cropray.datasets.manifest import load_manifest, save_manifest
+from cropray.errors import ConfigError, SchemaError
+from cropray.settings import load_settings
+from cropray.stages import evaluate
+from cropray.stages.pipeline import run_stages
+from tests.jobs import write_job
+
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    """(job file, workspace) of a job of which every stage has run."""
+    content = yaml.safe_load(finished.read_text())
+    shutil.copytree(content["workspace"], tmp_path / "work")
+    config = write_job(content | {"workspace": str(tmp_path / "work")}, tmp_path)
+    return config, load_settings(JobConfig, config).artefacts
+
+
+def times(folder, pattern):
+    return {path.relative_to(folder): path.stat().st_mtime_ns for path in folder.rglob(pattern)}
+
+
+def test_an_interrupted_dataset_builds_the_missing_zone_only(copy):
+    config, workspace = copy
+    manifest, before = workspace.manifest.read_text(), times(workspace.dataset, "*.parquet")
+    zone_id = load_manifest(workspace.manifest).zone_ids[1]
+    workspace.mark_stale("dataset", "all")
+    workspace.mark_stale("dataset", zone_id)
+    workspace.manifest.unlink()
+    run_stages(("dataset",), config, ())
+    assert workspace.manifest.read_text() == manifest
+    made = {path for path, when in times(workspace.dataset, "*.parquet").items() if before[path] != when}
+    assert made
+    assert {path.parent.name for path in made} == {f"zone_id={zone_id}"}
+
+
+def test_an_interrupted_evaluation_counts_the_missing_zone_only(copy):
+    config, workspace = copy
+    scores = workspace.evaluation("xgboost") / "scores.json"
+    content, zones = scores.read_text(), workspace.evaluation("xgboost").with_name("xgboost-zones")
+    before = times(zones, "*.json")
+    zone_id = json.loads(content)["zone_ids"][0]
+    workspace.mark_stale("evaluate", "xgboost")
+    workspace.mark_stale("evaluate-xgboost", zone_id)
+    scores.unlink()
+    run_stages(("evaluate",), config, ["search.models=[xgboost]"])
+    assert scores.read_text() == content
+    after = times(zones, "*.json")
+    assert {path.stem for path in after if after[path] != before[path]} == {zone_id}
+
+
+def test_scores_that_were_replaced_and_not_finished_are_not_up_to_date(copy, monkeypatch):
+    config, workspace = copy
+    with monkeypatch.context() as broken:
+        broken.setattr(evaluate, "_draw", lambda *_: (_ for _ in ()).throw(OSError("no space")))
+        with pytest.raises(OSError, match="no space"):
+            run_stages(("evaluate",), config, ["search.models=[xgboost]", "overwrite=true"])
+    assert not workspace.stamp("evaluate", "xgboost").exists()
+
+
+def test_a_model_of_another_dataset_is_not_scored(copy):
+    """The test zone of today may have been a training zone of the model."""
+    config, workspace = copy
+    manifest = load_manifest(workspace.manifest)
+    save_manifest(type(manifest)(**{**vars_of(manifest), "zones": manifest.zones[::-1]}), workspace.manifest)
+    with pytest.raises(SchemaError, match=r"another version of the dataset.*run `cropray search"):
+        run_stages(("evaluate",), config, ())
+
+
+def vars_of(manifest):
+    return {name: getattr(manifest, name) for name in manifest.__dataclass_fields__}
+
+
+def test_a_finished_search_asks_for_no_room(copy):
+    """And how many CPUs a worker is promised is no part of a unit of the CNN: a smaller cluster goes on with them."""
+    config, _ = copy
+    changed = ["search.models=[cnn]", "cnn.cpus_per_worker=64"]
+    run_stages(("search",), config, changed)
+    with pytest.raises(ConfigError, match="64 CPUs"):
+        run_stages(("search",), config, [*changed, "seed=7"])
+
+
+def test_another_objective_is_another_search_of_the_same_units(copy):
+    config, workspace = copy
+    before = times(workspace.root / "search", "result.json")
+    run_stages(("search",), config, ["search.models=[xgboost]", "search.objective=val_loss"])
+    assert times(workspace.root / "search", "result.json").items() >= before.items()
+    client = MlflowClient(f"sqlite:///{workspace.mlflow_database}")
+    (experiment,) = [e for e in client.search_experiments() if e.name == "small"]
+    runs = client.search_runs([experiment.experiment_id], "tags.`cropray.kind` = 'search'")
+    objectives = [
+        run.data.params["objective"] for run in runs if run.data.tags["cropray.key"].startswith("search/xgboost")
+    ]
+    assert sorted(objectives) == ["val_loss", "val_macro_f1"]

@@ -24,6 +24,8 @@ authorization_function = mlflow.server.auth:authenticate_request_basic_auth
 auth_cache_ttl_seconds = 60
 SETTINGS
 
+# Compose passes an empty address on, which MLflow would take for one: AWS is meant where there is none.
+[ -n "${MLFLOW_S3_ENDPOINT_URL:-}" ] || unset MLFLOW_S3_ENDPOINT_URL
 export MLFLOW_DISABLE_TELEMETRY=true
 exec mlflow server --app-name basic-auth --serve-artifacts \
   --host "${MLFLOW_HOST:-127.0.0.1}" --port "${MLFLOW_PORT:-5000}" --workers "${MLFLOW_WORKERS:-2}"

@@ -67,7 +67,10 @@ class MonthPixels:
 
 
 def listing_key(settings: EarthEngineSettings, zone: Zone, season: Season) -> str:
-    """Fingerprint of what a listing, and with it the whole composite, depends on besides the archive itself."""
+    """Fingerprint of what a listing, and with it the whole composite, depends on besides the archive itself.
+
+    Code is not hashed: a changed line must not ask for a country again. What changes pixels raises `RECIPE`.
+    """
     grid = zone.grid
     return fingerprint([RECIPE, settings.collection, season.first_month, grid.epsg, grid.bounds, grid.shape])
 

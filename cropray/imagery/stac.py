@@ -83,7 +83,12 @@ class StacScenes:
         policy, timeout_s = _policy(self.settings), self.settings.timeout_s
 
         # Signed one after the other: the first asks for the signature, the others find it.
-        assets = [(band, signed(href, self.settings.sign)) for band, href in scene.assets]
+        try:
+            assets = [(band, signed(href, self.settings.sign)) for band, href in scene.assets]
+        except OSError as error:  # of the service, which was asked more than once
+            raise InputError(
+                f"item {scene.href}: '{self.settings.sign}' gives out no signature ({error}); run the stage again later"
+            ) from None
 
         def read(asset: tuple[str, str]) -> None:
             band, href = asset

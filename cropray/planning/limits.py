@@ -29,6 +29,9 @@ class Room:
     """CPUs of the machine, or of the cluster."""
     spill_bytes: float = math.inf
     """Free on the disk that takes what the object store cannot hold; inf: another machine's."""
+    where: str = "here"
+    memory_settings: str = "lower search.max_concurrent, cluster.num_cpus or cluster.object_store_gb"
+    """What to change where the memory is too small."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +73,8 @@ def refusals(need: Need, room: Room) -> list[str]:
     if need.worker_bytes and in_use > room.memory_bytes:
         reasons.append(
             f"{need.n_workers:g} workers of {_gb(need.worker_bytes)} beside an object store of "
-            f"{_gb(room.object_store_bytes)} do not fit into {_gb(room.memory_bytes)} of memory: lower "
-            f"search.max_concurrent, cluster.num_cpus or cluster.object_store_gb"
+            f"{_gb(room.object_store_bytes)} do not fit into {_gb(room.memory_bytes)} of memory: "
+            f"{room.memory_settings}"
         )
     return reasons
 
@@ -84,7 +87,7 @@ def require_room(need: Need, room: Room, others: Sequence[str] = ()) -> None:
     """
     reasons = [*others, *refusals(need, room)]
     if reasons:
-        raise ConfigError("this job cannot run here: " + "; ".join(reasons))
+        raise ConfigError(f"this job cannot run {room.where}: " + "; ".join(reasons))
 
 
 def _gb(size: float) -> str:

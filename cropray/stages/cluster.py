@@ -57,6 +57,11 @@ def ray_session(settings: ClusterSettings, *, needs_dashboard: bool = False) -> 
         ray.shutdown()
 
 
+def address_of(settings: ClusterSettings) -> str | None:
+    """Of the running cluster that a command connects to; None: it starts a Ray of its own."""
+    return settings.address or os.environ.get("RAY_ADDRESS")
+
+
 def ray_disk() -> Path:
     """A folder on the disk to which this machine's Ray writes what its object store cannot hold."""
     return Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
@@ -75,7 +80,7 @@ def _interrupted_by_sigterm() -> Iterator[None]:
 
 
 def _start(settings: ClusterSettings, *, needs_dashboard: bool) -> None:
-    address = settings.address or os.environ.get("RAY_ADDRESS")
+    address = address_of(settings)
     common = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": True}
     if address:
         ray.init(address=address, **common)

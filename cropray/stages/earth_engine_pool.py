@@ -47,7 +47,9 @@ class ClientPool:
     def __init__(self, settings: EarthEngineSettings, workspace: Workspace) -> None:
         self._settings = settings
         self._workspace = workspace
-        self._turns = ray.remote(num_cpus=0)(_Turns).remote(settings.max_requests_per_s)
+        # Its node may be lost; what it knows, the next turn, may begin anew.
+        turns = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Turns)
+        self._turns = turns.remote(settings.max_requests_per_s)
         self._clients: list[Any] = []
 
     def __enter__(self) -> Self:

@@ -90,7 +90,7 @@ def _evaluate_model(job: JobConfig, model: ModelName, manifest: Manifest, progre
         workspace.mark_stale("evaluate", model)
         counts = _count_zones(job, model, manifest, inputs, progress)
         with whole_folder(target) as folder:
-            _write(folder, job, manifest, counts)
+            _write(folder, job, model, manifest, counts)
         _draw(job, manifest, model)
         workspace.mark_current("evaluate", model, inputs)
     tracker, _ = record_evaluation(job, manifest, model)
@@ -154,7 +154,9 @@ def _count(probabilities: npt.NDArray[np.float32], true: npt.NDArray[np.uint8], 
     return ZoneCounts(confusion(true, probabilities.argmax(1), n_classes), loss_sum(probabilities, true))
 
 
-def _write(folder: Path, job: JobConfig, manifest: Manifest, counts: Sequence[tuple[str, ZoneCounts]]) -> None:
+def _write(
+    folder: Path, job: JobConfig, model: ModelName, manifest: Manifest, counts: Sequence[tuple[str, ZoneCounts]]
+) -> None:
     zone_ids = [zone_id for zone_id, _ in counts]
     cube = np.stack([zone.matrix for _, zone in counts])
     check_cube(cube, zone_ids, manifest.labelled(zone_ids))
@@ -165,6 +167,7 @@ def _write(folder: Path, job: JobConfig, manifest: Manifest, counts: Sequence[tu
     write_json(
         folder / "scores.json",
         {
+            "model": folder_hash(job.artefacts.model(model)),
             "zone_ids": zone_ids,
             "loss_sum": total_loss,
             "metrics": {**scores.as_metrics("test"), "test_pixels": scores.n_pixels},

@@ -1,6 +1,7 @@
 """`map`: the winners over whole zones: COG, mapped parcels and a preview per zone, one zone a task."""
 
 import tempfile
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -15,10 +16,10 @@ from cropray.search.space import ModelName
 from cropray.settings import fingerprint
 from cropray.stages.cluster import ray_session
 from cropray.stages.inputs import artefact_fingerprint, job_zones, zone_fingerprint
-from cropray.stages.results import record_evaluation
+from cropray.stages.results import record_evaluation, why_no_scores
 from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks
 from cropray.storage import Location, copy_file, folder_hash
-from cropray.workspace import code_hash, require
+from cropray.workspace import Workspace, code_hash, require
 from cropray.zones import Zone
 
 
@@ -46,26 +47,52 @@ def run(job: JobConfig, progress: Progress) -> None:
 def _map_model(job: JobConfig, model: ModelName, zones: list[Zone], progress: Progress) -> None:
     workspace = job.artefacts
     progress.stage("map", f"{model} on {len(zones)} zones")
+    run_zone_tasks(f"map-{model}", _tasks(job, model, zones), workspace, progress, overwrite=job.overwrite)
+    _record(job, model, zones, progress)
+
+
+def current_previews(job: JobConfig, model: ModelName, zones: Sequence[Zone]) -> list[tuple[str, Location]]:
+    """(zone, preview) of the zones whose maps are those of today's model and composites."""
+    workspace = job.artefacts
+    drawn = [zone for zone in zones if workspace.map_preview(model, zone.zone_id).exists()]
+    return [
+        (task.zone_id, workspace.map_preview(model, task.zone_id))
+        for task in _tasks(job, model, drawn)
+        if workspace.is_current(f"map-{model}", task.zone_id, task.inputs, task.outputs)
+    ]
+
+
+def _tasks(job: JobConfig, model: ModelName, zones: Sequence[Zone]) -> list[ZoneTask[MappedZone]]:
+    workspace = job.artefacts
     map_job = MapJob(model, bundled_legend(), job.map, workspace)
-    common = [folder_hash(workspace.model(model)), job.map.fingerprint(), code_hash("maps", "models")]
-    tasks = [
+    common = [folder_hash(workspace.model(model)), job.map.fingerprint(), code_hash("maps", "models", "training")]
+    return [
         ZoneTask(
             zone.zone_id,
             partial(_map_zone, zone, map_job),
             fingerprint([*common, zone_fingerprint(zone), artefact_fingerprint(_inputs(job, zone))]),
-            (workspace.map(model, zone.zone_id), workspace.map_preview(model, zone.zone_id)),
+            _outputs(workspace, model, zone.zone_id),
         )
         for zone in zones
     ]
-    run_zone_tasks(f"map-{model}", tasks, workspace, progress, overwrite=job.overwrite)
-    if (workspace.evaluation(model) / "scores.json").exists():
-        tracker, evaluation = record_evaluation(job, load_manifest(workspace.manifest), model)
-        with tempfile.TemporaryDirectory() as folder:
-            for zone in zones:
-                picture = workspace.map_preview(model, zone.zone_id)
-                copy_file(picture, Path(folder, picture.name))
-            tracker.add_artifacts(evaluation, Path(folder), "maps")
-            tracker.close()
+
+
+def _record(job: JobConfig, model: ModelName, zones: list[Zone], progress: Progress) -> None:
+    """Add the pictures to the run of the model's evaluation, where it has one."""
+    workspace = job.artefacts
+    if not workspace.manifest.exists():
+        return
+    manifest = load_manifest(workspace.manifest)
+    if why := why_no_scores(workspace, manifest, model):
+        progress.note(f"maps are not added to a run of MLflow: {model} was {why}")
+        return
+    tracker, evaluation = record_evaluation(job, manifest, model)
+    with tempfile.TemporaryDirectory() as folder:
+        for zone in zones:
+            picture = workspace.map_preview(model, zone.zone_id)
+            copy_file(picture, Path(folder, picture.name))
+        tracker.add_artifacts(evaluation, Path(folder), "maps")
+        tracker.close()
 
 
 def _map_zone(zone: Zone, job: MapJob) -> MappedZone:
@@ -79,4 +106,10 @@ def _inputs(job: JobConfig, zone: Zone) -> list[Location]:
         require(workspace.n_obs(zone_id), "acquire"),
         workspace.labels(zone_id),
         workspace.parcels(zone_id),
+        workspace.parcel_index(zone_id),
     ]
+
+
+def _outputs(workspace: Workspace, model: ModelName, zone_id: str) -> tuple[Location, ...]:
+    outputs = (workspace.map(model, zone_id), workspace.map_preview(model, zone_id))
+    return (*outputs, workspace.mapped_parcels(model, zone_id)) if workspace.parcels(zone_id).exists() else outputs

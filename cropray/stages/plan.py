@@ -29,7 +29,7 @@ from cropray.planning.traffic import Traffic, stac_traffic
 from cropray.planning.work import Cluster, ZoneWork, at_once
 from cropray.progress import Progress
 from cropray.settings import fingerprint, load_settings
-from cropray.stages.cluster import ray_session
+from cropray.stages.cluster import address_of, ray_session
 from cropray.stages.inputs import job_zones, zone_fingerprint
 from cropray.stages.labels import indexed
 from cropray.stages.measure_fits import FitCosts, FitSample, measure_fits
@@ -132,7 +132,7 @@ def _save(workspace: Workspace, planned: Planned) -> None:
 
 def _make(job: JobConfig, zones: Sequence[Zone], key: str, progress: Progress) -> Planned:
     """Refuse what cannot work, then measure and sum up."""
-    if job.cluster.address is None and not ray.is_initialized():
+    if address_of(job.cluster) is None and not ray.is_initialized():
         _check(job, zones, local_cluster(job))
     work, costs, notes = measure(job, zones, progress, lambda cluster: _check(job, zones, cluster))
     cluster, result = work.cluster, estimate(work, costs)

@@ -1,6 +1,7 @@
 """Foretelling a job on a cluster that is not at hand: what is measured here for it, and how it is told."""
 
 from collections.abc import Mapping
+from typing import Final
 
 from cropray.config import JobConfig
 from cropray.models.crop_net import CropNetConfig
@@ -15,6 +16,8 @@ from cropray.progress import Progress
 from cropray.search.placement import Placement
 from cropray.search.space import ModelName
 from cropray.stages.plan_work import local_cluster, over_budget, place
+
+_LEVERS: Final = "lower search.max_concurrent, plan.cpus or plan.object_store_gb, or state more plan.memory_gb"
 
 
 def require_placed(job: JobConfig) -> None:
@@ -69,9 +72,11 @@ def print_elsewhere(job: JobConfig, work: JobWork, costs: UnitCosts, progress: P
         there = JobWork(work.zones, search, placements, cluster, work.tile_size, work.traffic)
         result = foretell(measured, there)
         over = over_budget(job, there, result.worker_bytes)
-        require_room(
-            need_of(result, there), Room(float("inf"), memory, cluster.object_store_bytes, job.plan.cpus), over
+        store = cluster.object_store_bytes
+        there_is = Room(
+            float("inf"), memory, store, job.plan.cpus, where=f"on {n_nodes} such nodes", memory_settings=_LEVERS
         )
+        require_room(need_of(result, there), there_is, over)
         results.append((n_nodes, result))
         progress.note(f"{n_nodes} node{'s' * (n_nodes > 1)}: {_placed(placements)}")
     print(f"\n{table([line for line in lines_of(results[-1][1]) if line.group != 'time'])}")

@@ -20,7 +20,7 @@ from cropray.planning.traffic import Traffic, earth_engine_traffic
 from cropray.planning.work import Cluster, ZoneWork
 from cropray.search.placement import Node, Placement, UnitNeed, live_nodes, place_units
 from cropray.search.space import ModelName
-from cropray.stages.cluster import ray_disk
+from cropray.stages.cluster import address_of, ray_disk
 from cropray.stages.measure_zones import ZoneSample
 from cropray.storage import free_bytes
 from cropray.training.memory import bins_on_disk
@@ -59,7 +59,7 @@ def memory_bytes() -> float:
 def room(job: JobConfig, cluster: Cluster, disk_free_bytes: float) -> Room:
     """What there is room for."""
     n_cpus = cluster.n_cpus / cluster.n_nodes
-    if job.cluster.address is not None:
+    if address_of(job.cluster) is not None:
         return Room(disk_free_bytes, math.inf, cluster.object_store_bytes, n_cpus)
     return Room(disk_free_bytes, memory_bytes(), cluster.object_store_bytes, n_cpus, free_bytes(ray_disk()))
 

@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-
 from cropray import __version__
 from cropray.config import JobConfig
 from cropray.datasets.manifest import Manifest, load_manifest
@@ -17,9 +15,10 @@ from cropray.report.page import write_report
 from cropray.report.results import Preview, ReportInputs, ZoneQuality
 from cropray.report.summary import Observations
 from cropray.search.space import ModelName
+from cropray.stages.inputs import job_zones
+from cropray.stages.map import current_previews
 from cropray.stages.pictures import make_pictures
-from cropray.stages.results import LABELS, load_model_result, load_scores, load_search
-from cropray.storage import local_file
+from cropray.stages.results import LABELS, load_model_result, why_no_scores
 from cropray.workspace import Workspace
 
 PREVIEWS = 6  # zones shown per model; all previews lie in the maps folder
@@ -67,24 +66,6 @@ def run(job: JobConfig, progress: Progress) -> None:
     progress.note(f"{page}")
 
 
-def why_no_scores(workspace: Workspace, manifest: Manifest, model: ModelName) -> str:
-    """Why a model cannot be in the report of this dataset; empty when it can."""
-    if not workspace.search_result(model).exists():
-        return "not searched yet"
-    if load_search(workspace, model)[0]["dataset"] != manifest.fingerprint():
-        return "searched on an earlier version of the dataset"
-    if not (workspace.evaluation(model) / "scores.json").exists():
-        return "not evaluated yet"
-    zone_ids = load_scores(workspace, model)["zone_ids"]
-    with local_file(workspace.evaluation(model) / "cube.npy") as file:
-        cube = np.load(file, allow_pickle=False)
-    n_labelled = dict(zip(zone_ids, cube.sum((1, 2)).tolist(), strict=True))
-    test_zones = [zone.zone_id for zone in manifest.of_split("test")]
-    if cube.shape[1] != manifest.n_classes or n_labelled != manifest.labelled(test_zones):
-        return "evaluated on an earlier version of the dataset"
-    return ""
-
-
 def _zone_quality(manifest: Manifest, observed: Mapping[str, Observations]) -> tuple[ZoneQuality, ...]:
     quality = []
     for zone in manifest.zones:
@@ -106,13 +87,15 @@ def _unknown_codes(workspace: Workspace, manifest: Manifest) -> dict[str, float]
 
 
 def _previews(job: JobConfig, manifest: Manifest, models: Iterable[ModelName]) -> tuple[Preview, ...]:
-    workspace = job.artefacts
-    found = []
-    for model in models:
-        zones = [zone.zone_id for zone in manifest.of_split("test")][:PREVIEWS]
-        paths = [(zone_id, workspace.map_preview(model, zone_id)) for zone_id in zones]
-        found += [Preview(zone_id, LABELS[model], path) for zone_id, path in paths if path.exists()]
-    return tuple(found)
+    if manifest.source == "points":
+        return ()
+    shown = {zone.zone_id for zone in manifest.of_split("test")[:PREVIEWS]}
+    zones = [zone for zone in job_zones(job) if zone.zone_id in shown]
+    return tuple(
+        Preview(zone_id, LABELS[model], path)
+        for model in models
+        for zone_id, path in current_previews(job, model, zones)
+    )
 
 
 def _provenance(job: JobConfig, manifest: Manifest) -> dict[str, str]:

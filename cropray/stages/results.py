@@ -43,6 +43,27 @@ def load_scores(workspace: Workspace, model: str) -> dict[str, Any]:
     return scores
 
 
+def why_no_scores(workspace: Workspace, manifest: Manifest, model: str) -> str:
+    """Why a model has no scores that belong to it and to this dataset; empty when it has."""
+    if not workspace.search_result(model).exists():
+        return "not searched yet"
+    if load_search(workspace, model)[0]["dataset"] != manifest.fingerprint():
+        return "searched on an earlier version of the dataset"
+    if not (workspace.evaluation(model) / "scores.json").exists():
+        return "not evaluated yet"
+    scores = load_scores(workspace, model)
+    if scores.get("model") != folder_hash(workspace.model(model)):
+        return "evaluated on an earlier model"
+    zone_ids = scores["zone_ids"]
+    with local_file(workspace.evaluation(model) / "cube.npy") as file:
+        cube = np.load(file, allow_pickle=False)
+    n_labelled = dict(zip(zone_ids, cube.sum((1, 2)).tolist(), strict=True))
+    test_zones = [zone.zone_id for zone in manifest.of_split("test")]
+    if cube.shape[1] != manifest.n_classes or n_labelled != manifest.labelled(test_zones):
+        return "evaluated on an earlier version of the dataset"
+    return ""
+
+
 def load_model_result(workspace: Workspace, manifest: Manifest, model: str) -> ModelResult:
     """Search and test of one model.
 

@@ -63,7 +63,8 @@ def _run_group(
     if placement is not None:
         loaded |= {search.model for search in searches}
         n_workers = placement.max_concurrent * max(placement.num_workers, 1)
-        store = store_line(searches[0].manifest, sorted(loaded), live_nodes(), ray_disk(), n_workers)
+        n_cnn_workers = n_workers if any(search.model == "cnn" for search in searches) else 0
+        store = store_line(searches[0].manifest, sorted(loaded), live_nodes(), ray_disk(), n_cnn_workers)
         slow = "; bins of the trees on disk, which is slower" if any(search.is_on_disk for search in searches) else ""
         progress.note(f"placement: {placement}; {store}{slow}")
     for search in searches:

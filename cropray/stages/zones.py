@@ -24,7 +24,7 @@ def run(job: JobConfig, progress: Progress) -> None:
     regions = len({zone.region for zone in zones})
     n_test = sum(zone.split == "test" for zone in zones)
     progress.stage("zones", f"{len(zones)} zones in {regions} regions, {n_test} held out as test")
-    inputs = fingerprint([zone_fingerprint(zone) for zone in zones])
+    inputs = fingerprint([[zone_fingerprint(zone), season_of(zone, job)] for zone in zones])
     if not job.overwrite and workspace.is_current("zones", "all", inputs, [workspace.zones_table]):
         progress.note("zone table is up to date")
         return

@@ -142,6 +142,38 @@ def test_settings_that_the_job_changes_exist(job, monkeypatch):
     load_settings(JobConfig, Path(config), [text for text in overrides if not text.startswith("workspace=")])
 
 
+def gibibytes(text):
+    return int(text.removesuffix("Gi"))
+
+
+def test_the_command_in_the_cluster_file_is_a_job(monkeypatch):
+    """But for the bucket's name."""
+    from cropray.config import JobConfig
+    from cropray.settings import load_settings
+
+    lines = [line.removeprefix("#").partition(" # ")[0] for line in (ROOT / "cluster.yaml").read_text().splitlines()]
+    start = next(n for n, line in enumerate(lines) if "submit.py" in line)
+    _, script, stage, config, *options = " ".join(lines[start : start + 3]).replace("\\", "").split()
+    assert (ROOT / script).is_file()
+    assert (ROOT / f"ray_jobs/{stage}.py").is_file()
+    overrides = [text for text in options if text != "--set"]
+    assert {"workspace", "tracking_uri", "cnn.use_gpu"} <= {text.partition("=")[0] for text in overrides}
+    monkeypatch.chdir(ROOT)
+    load_settings(JobConfig, Path(config), [text for text in overrides if not text.startswith("workspace=")])
+
+
+@pytest.mark.parametrize(("given", "seen"), [("", "none"), ("http://minio:9000", "http://minio:9000")])
+def test_an_empty_address_of_the_store_is_none(tmp_path, given, seen):
+    """Compose sets the variable to nothing where AWS is meant, and boto refuses an empty address."""
+    (tmp_path / "mlflow").write_text('#!/bin/sh\necho "endpoint ${MLFLOW_S3_ENDPOINT_URL-none}"\n')
+    (tmp_path / "mlflow").chmod(0o755)
+    needed = ("BACKEND_STORE_URI", "ARTIFACTS_DESTINATION", "SERVER_ALLOWED_HOSTS", "FLASK_SERVER_SECRET_KEY")
+    environment = {f"MLFLOW_{name}": "x" for name in (*needed, "AUTH_ADMIN_PASSWORD")}
+    environment |= {"PATH": f"{tmp_path}:/usr/bin:/bin", "TMPDIR": str(tmp_path), "MLFLOW_S3_ENDPOINT_URL": given}
+    done = subprocess.run(["sh", ROOT / "mlflow/serve.sh"], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == f"endpoint {seen}\n"
+
+
 def test_groups_of_the_job_ask_for_what_they_get(job):
     found = groups(job)
     assert found.keys() == {"head", "cpu", "gpu"}
@@ -153,6 +185,9 @@ def test_groups_of_the_job_ask_for_what_they_get(job):
         assert ("nvidia.com/gpu" in resources["limits"]) == (name == "gpu") == container["image"].endswith("-gpu")
         volumes = {volume["name"] for volume in group["template"]["spec"]["volumes"]}
         assert {mount["name"] for mount in container["volumeMounts"]} == volumes
+        # Ray takes 30 % of the memory for objects, and a folder on the disk where /dev/shm is smaller.
+        (shm,) = group["template"]["spec"]["volumes"]
+        assert gibibytes(shm["emptyDir"]["sizeLimit"]) >= 0.3 * gibibytes(resources["limits"]["memory"]), name
     assert int(found["gpu"][1]["resources"]["limits"]["nvidia.com/gpu"]) == 1
     assert found["head"][0]["rayStartParams"]["num-cpus"] == "0"
 

@@ -6,11 +6,13 @@ import pickle
 import numpy as np
 import pytest
 import rasterio
+import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cropray.errors import InputError
 from cropray.grid import Grid, Window
+from cropray.imagery import stac
 from cropray.imagery.stac import StacScenes, offset_is_gone, shift
 from cropray.imagery.stac_settings import StacSettings
 from cropray.settings import load_settings
@@ -359,6 +361,16 @@ def test_files_of_planetary_computer_are_read_with_its_signature(tmp_path, monke
         refuse(lambda: read_only(server, max_attempts=1), "403")
         np.testing.assert_array_equal(read_only(server, sign="planetary_computer")[0], pixels[:4])
         assert server.count("/token/") == 1
+
+
+def test_a_signature_that_is_not_given_names_the_item(tmp_path, monkeypatch):
+    def refused(*_):
+        raise requests.HTTPError("503 Server Error")
+
+    with StacServer(tmp_path, days(tmp_path, 1)) as server:
+        (scene,) = find(server)
+        monkeypatch.setattr(stac, "signed", refused)
+        refuse(lambda: source(server, sign="planetary_computer").read(scene, GRID), scene.href, "503", "again later")
 
 
 def test_settings_are_read_from_a_job_file(tmp_path):

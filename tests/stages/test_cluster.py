@@ -40,6 +40,14 @@ def test_sigterm_while_ray_starts_is_an_interruption(monkeypatch, code, raised):
         raise AssertionError("it must not begin")
 
 
+def test_the_environment_names_a_cluster_where_the_job_does_not(monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert cluster.address_of(ClusterSettings()) == "10.0.0.1:6379"
+    assert cluster.address_of(ClusterSettings(address="10.0.0.2:6379")) == "10.0.0.2:6379"
+    monkeypatch.delenv("RAY_ADDRESS")
+    assert cluster.address_of(ClusterSettings()) is None
+
+
 def connect(**variables):
     """Another process that wants to use the running Ray."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}

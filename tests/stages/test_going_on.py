@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import geopandas
 import pytest
 import yaml
 from mlflow import MlflowClient
@@ -12,6 +13,8 @@ from cropray.datasets.manifest import load_manifest, save_manifest
 from cropray.errors import ConfigError, SchemaError
 from cropray.settings import load_settings
 from cropray.stages import evaluate
+from cropray.stages.inputs import job_zones
+from cropray.stages.map import current_previews
 from cropray.stages.pipeline import run_stages
 from tests.jobs import write_job
 
@@ -80,6 +83,35 @@ def test_a_model_of_another_dataset_is_not_scored(copy):
 
 def vars_of(manifest):
     return {name: getattr(manifest, name) for name in manifest.__dataclass_fields__}
+
+
+def test_old_scores_are_not_those_of_a_new_model(copy, capsys):
+    config, workspace = copy
+    job = load_settings(JobConfig, config)
+    assert len(current_previews(job, "xgboost", job_zones(job))) == 2
+    changed = ["search.models=[xgboost]", "search.xgboost.learning_rate=[0.1]"]
+    run_stages(("search",), config, changed)
+    assert current_previews(job, "xgboost", job_zones(job)) == []
+    run_stages(("map",), config, changed)
+    assert "maps are not added to a run of MLflow: xgboost was evaluated on an earlier model" in capsys.readouterr().out
+    client = MlflowClient(f"sqlite:///{workspace.mlflow_database}")
+    assert len(client.search_model_versions("name='cropray-xgboost'")) == 1
+
+
+def test_another_season_is_another_zone_table(copy):
+    config, workspace = copy
+    run_stages(("zones",), config, ["season_start=2024-01"])
+    assert set(geopandas.read_parquet(workspace.zones_table)["season_start"]) == {"2024-01"}
+
+
+def test_a_map_whose_parcels_are_gone_is_made_again(copy):
+    config, workspace = copy
+    (zone_id, *_) = [zone.zone_id for zone in load_manifest(workspace.manifest).of_split("test")]
+    mapped = workspace.mapped_parcels("xgboost", zone_id)
+    content = mapped.read_bytes()
+    mapped.unlink()
+    run_stages(("map",), config, ["search.models=[xgboost]"])
+    assert mapped.read_bytes() == content
 
 
 def test_a_finished_search_asks_for_no_room(copy):

@@ -18,8 +18,8 @@ from cropray.report.settings import ReportSettings
 from cropray.settings import load_settings
 from cropray.stages.pictures import film_zones
 from cropray.stages.pipeline import run_stages
-from cropray.stages.report import why_no_scores
-from cropray.storage import write_json
+from cropray.stages.results import why_no_scores
+from cropray.storage import folder_hash, write_json
 from cropray.workspace import Workspace
 from tests import synthetic
 from tests.jobs import job, write_job
@@ -67,11 +67,16 @@ def test_scores_of_another_dataset_are_none(tmp_path):
     cube = np.zeros((2, 2, 2), np.int64)
     cube[:, 0, 0] = 10  # what every zone of the manifest holds
     scores = workspace.evaluation("cnn") / "scores.json"
-    write_json(scores, {"zone_ids": ["north-1", "south-1"]})
+    (workspace.model("cnn") / "weights").parent.mkdir(parents=True)
+    (workspace.model("cnn") / "weights").write_text("of today")
+    of_model = {"model": folder_hash(workspace.model("cnn"))}
+    write_json(scores, {"zone_ids": ["north-1", "south-1"], **of_model})
     np.save(scores.parent / "cube.npy", cube)
     assert why_no_scores(workspace, manifest, "cnn") == ""
+    write_json(scores, {"zone_ids": ["north-1", "south-1"], "model": "of yesterday"})
+    assert why_no_scores(workspace, manifest, "cnn") == "evaluated on an earlier model"
     for other in (cube[:1], cube[:, :1, :1], cube + 1):
-        write_json(scores, {"zone_ids": ["north-1", "south-1"][: len(other)]})
+        write_json(scores, {"zone_ids": ["north-1", "south-1"][: len(other)], **of_model})
         np.save(scores.parent / "cube.npy", other)
         assert why_no_scores(workspace, manifest, "cnn") == "evaluated on an earlier version of the dataset"
 

@@ -11,7 +11,7 @@ import colorsys
 import csv
 import functools
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib import resources
 from typing import Any, Final
@@ -103,11 +103,6 @@ class Legend:
     def to_records(self) -> list[dict[str, Any]]:
         """One JSON-able record per class."""
         return [asdict(crop) for crop in self.classes]
-
-
-def legend_from_records(records: Iterable[dict[str, Any]]) -> Legend:
-    """The legend whose classes `to_records` wrote (without its code table)."""
-    return Legend(tuple(CropClass(**record) for record in records))
 
 
 @functools.cache

@@ -16,7 +16,6 @@ from cropray.legend import (
     Legend,
     bundled_legend,
     legend_from_names,
-    legend_from_records,
 )
 
 LEGEND = bundled_legend()
@@ -142,12 +141,6 @@ def test_real_registers_hold_known_codes_only(real_data, file, column, year):
     codes = set(pyogrio.read_dataframe(real_data / file, columns=[column], read_geometry=False)[column])
     assert codes
     assert codes <= set(LEGEND.class_id_of_code(year))
-
-
-def test_records_read_back():
-    again = legend_from_records(LEGEND.to_records())
-    assert again.classes == LEGEND.classes
-    assert again.codes == ()
 
 
 def test_the_hash_follows_classes_and_codes():

@@ -75,7 +75,7 @@ def confusion(true: npt.ArrayLike, predicted: npt.ArrayLike, n_classes: int) -> 
     return np.bincount(flat, minlength=n_classes * n_classes).reshape(n_classes, n_classes).astype(np.int64)
 
 
-def loss_sum(probabilities: npt.NDArray[np.float32], true: npt.NDArray[np.uint8]) -> float:
+def log_loss_sum(probabilities: npt.NDArray[np.float32], true: npt.NDArray[np.uint8]) -> float:
     """Negative log-likelihood summed over pixels, nats; exact, whatever their order.
 
     Args:

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -11,7 +10,7 @@ from cropray.bands import NODATA
 from cropray.datasets.manifest import BandSums, ZoneEntry
 from cropray.datasets.pixels import pixel_table
 from cropray.datasets.separation import Trim, trim_labels
-from cropray.datasets.storage import shard_hashes, write_tiles
+from cropray.datasets.storage import PIXEL_FILE, shard_hashes, write_tiles
 from cropray.datasets.tiles import ZoneArrays, cut_tiles
 from cropray.errors import InputError
 from cropray.imagery.composites import read_composite, read_n_obs
@@ -21,8 +20,6 @@ from cropray.parcels.tables import read_parcel_ids
 from cropray.storage import relative, whole_folder
 from cropray.workspace import Workspace, require
 from cropray.zones import Zone
-
-PIXEL_FILE: Final = "part-0.parquet"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from cropray.bands import FEATURE_COLUMNS, N_BANDS, N_MONTHS, NODATA
 from cropray.datasets.manifest import BandSums, ZoneEntry
 from cropray.datasets.schema import POINT_PARCEL, pixel_schema
-from cropray.datasets.storage import shard_hashes
+from cropray.datasets.storage import PIXEL_FILE, shard_hashes
 from cropray.errors import InputError, LeakageError
 from cropray.folds import make_folds
 from cropray.legend import MAX_CLASSES, Legend, legend_from_names
@@ -76,7 +76,7 @@ def write_points(table: pa.Table, workspace: Workspace, legend: Legend) -> None:
     """
     for zone_id, rows in _by_zone(table):
         with whole_folder(workspace.pixels(zone_id)) as folder:
-            pq.write_table(_pixel_table(rows, legend), folder / "part-0.parquet", compression="zstd")
+            pq.write_table(_pixel_table(rows, legend), folder / PIXEL_FILE, compression="zstd")
 
 
 def points_entries(table: pa.Table, workspace: Workspace, legend: Legend, n_folds: int) -> list[ZoneEntry]:

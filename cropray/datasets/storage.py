@@ -17,6 +17,8 @@ from cropray.zones import Zone
 
 TILES_PER_SHARD: Final = 64  # one row group: 64 tiles of 32 px are 7 MB, what one training step reads
 
+PIXEL_FILE: Final = "part-0.parquet"  # the one shard of a zone's pixel table
+
 
 def write_tiles(tiles: Tiles, zone: Zone, folder: Path) -> None:
     """Write tiles as Parquet shards of `TILES_PER_SHARD` rows."""

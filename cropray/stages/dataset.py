@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import ray
 import ray.data
 
 from cropray.config import JobConfig
-from cropray.datasets.build import PIXEL_FILE, ZoneJob, build_zone, count_zone
+from cropray.datasets.build import ZoneJob, build_zone, count_zone
 from cropray.datasets.manifest import (
     Manifest,
     ZoneEntry,
@@ -21,6 +21,7 @@ from cropray.datasets.manifest import (
 )
 from cropray.datasets.points import points_entries, points_legend, read_points, write_points
 from cropray.datasets.separation import Trim, separate
+from cropray.datasets.storage import PIXEL_FILE
 from cropray.errors import ConfigError, StageFailedError
 from cropray.folds import make_folds
 from cropray.legend import Legend, bundled_legend
@@ -33,6 +34,8 @@ from cropray.stages.zone_jobs import ZoneOutcome, ZoneTask, attempt_and_mark, cu
 from cropray.storage import remove, whole_file
 from cropray.workspace import Workspace, code_hash
 from cropray.zones import Zone
+
+ZONES: Final = "dataset-zones"  # stamps of zones, apart from the one of the whole dataset
 
 
 def run(job: JobConfig, progress: Progress) -> None:
@@ -119,11 +122,11 @@ def _build(
     tasks: Sequence[ZoneTask[None]], workspace: Workspace, progress: Progress, *, overwrite: bool
 ) -> list[ZoneEntry]:
     """Ray Data maps one zone a block; each writes its own partition whole. What an interrupted run built stands."""
-    todo = current_aside("dataset", tasks, workspace, progress, overwrite=overwrite)
+    todo = current_aside(ZONES, tasks, workspace, progress, overwrite=overwrite)
     by_id = {task.zone_id: task for task in todo}
 
     def build(row: dict[str, Any]) -> dict[str, Any]:
-        return {"outcome": attempt_and_mark(by_id[row["zone_id"]], "dataset", workspace)}
+        return {"outcome": attempt_and_mark(by_id[row["zone_id"]], ZONES, workspace)}
 
     failures = {}
     if todo:

@@ -22,7 +22,7 @@ from cropray.metrics import (
     bootstrap_intervals,
     check_cube,
     confusion,
-    loss_sum,
+    log_loss_sum,
     score,
     score_study_protocol,
 )
@@ -151,7 +151,7 @@ def evaluate_zone(workspace: Workspace, manifest: Manifest, model: ModelName, zo
 
 def _count(probabilities: npt.NDArray[np.float32], true: npt.NDArray[np.uint8], n_classes: int) -> ZoneCounts:
     """[N, K] probabilities and [N] class indices → counts."""
-    return ZoneCounts(confusion(true, probabilities.argmax(1), n_classes), loss_sum(probabilities, true))
+    return ZoneCounts(confusion(true, probabilities.argmax(1), n_classes), log_loss_sum(probabilities, true))
 
 
 def _write(
@@ -160,8 +160,8 @@ def _write(
     zone_ids = [zone_id for zone_id, _ in counts]
     cube = np.stack([zone.matrix for _, zone in counts])
     check_cube(cube, zone_ids, manifest.labelled(zone_ids))
-    total_loss = sum(zone.loss_sum for _, zone in counts)
-    scores = score(cube.sum(0), total_loss)
+    loss_sum = sum(zone.loss_sum for _, zone in counts)
+    scores = score(cube.sum(0), loss_sum)
     np.save(folder / "cube.npy", cube)
     _write_class_table(folder / "per_class.csv", manifest, scores)
     write_json(
@@ -169,7 +169,7 @@ def _write(
         {
             "model": folder_hash(job.artefacts.model(model)),
             "zone_ids": zone_ids,
-            "loss_sum": total_loss,
+            "loss_sum": loss_sum,
             "metrics": {**scores.as_metrics("test"), "test_pixels": scores.n_pixels},
             "intervals": bootstrap_intervals(cube, job.seed),
             "study_protocol": score_study_protocol(cube.sum(0)).as_metrics("test"),

@@ -150,12 +150,12 @@ class _ModelSearch:
         need, cluster = UnitNeed.of(self.settings), self.job.cluster
         self.placement = place_when_ready(need, self.job.search.max_concurrent, cluster.wait_s)
         memory = self.placement.memory_bytes
+        # Rows of the refit, and of each fold's two parts.
+        n_rows = sum(zone.n_labelled for zone in self.manifest.of_split("train"))
         self.memory_bytes = memory if math.isfinite(memory) else None
         self.is_on_disk = isinstance(self.settings, XgboostSettings) and bins_on_disk(
             self.settings,
-            sum(
-                zone.n_labelled for zone in self.manifest.of_split("train")
-            ),  # of the refit, and of each fold's two parts
+            n_rows,
             self.manifest.n_classes,
             self.memory_bytes,
         )

@@ -18,7 +18,7 @@ import xgboost as xgb
 from cropray import __version__
 from cropray.bands import FEATURE_COLUMNS, N_FEATURES, NODATA
 from cropray.errors import MissingArtefactError, SchemaError
-from cropray.metrics import Counts, confusion, loss_sum
+from cropray.metrics import Counts, confusion, log_loss_sum
 from cropray.storage import whole_file, write_json
 from cropray.training.pixel_blocks import TreeData, class_indices, features
 
@@ -83,7 +83,7 @@ def score_rows(
     for n in n_estimators:
         probabilities = predict_proba(booster, x, n)
         matrix = confusion(true, probabilities.argmax(1), probabilities.shape[1])
-        scores.append(TreeScore(n, matrix, loss_sum(probabilities, true)))
+        scores.append(TreeScore(n, matrix, log_loss_sum(probabilities, true)))
     return tuple(scores)
 
 

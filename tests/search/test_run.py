@@ -12,6 +12,8 @@ from cropray.search.run import UnitJob, run_units
 from cropray.search.space import Unit
 from cropray.training.xgboost import XgboostPoint
 
+PLACEMENT = Placement(0, 1, 0, 0.875, 2, 0.25)
+
 
 def unit_jobs(folder):
     """Three units of one configuration."""
@@ -21,6 +23,13 @@ def unit_jobs(folder):
         UnitJob(unit, folder / "units" / name, folder / "progress" / name)
         for unit, name in zip(units, names, strict=True)
     ]
+
+
+@pytest.fixture
+def three_units(tmp_path):
+    """(units, folder in which their fits are noted)."""
+    (log := tmp_path / "log").mkdir()
+    return unit_jobs(tmp_path), log
 
 
 def fit_function(log, broken=None, dying=None):
@@ -47,15 +56,13 @@ def calls(log):
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_local")
-def test_finished_units_are_a_ledger(tmp_path):
-    log = tmp_path / "log"
-    log.mkdir()
-    jobs, placement = unit_jobs(tmp_path), Placement(0, 1, 0, 0.875, 2, 0.25)
+def test_finished_units_are_a_ledger(three_units, tmp_path):
+    jobs, log = three_units
     told = []
 
     def run(fit):
         told.clear()
-        run_units(jobs, fit, placement, tmp_path / "tune", lambda job: told.append(job.unit.fold))
+        run_units(jobs, fit, PLACEMENT, tmp_path / "tune", lambda job: told.append(job.unit.fold))
 
     # A broken unit is tried twice and reported; the others finish.
     with pytest.raises(StageFailedError, match="fold 1 is broken") as error:
@@ -94,10 +101,8 @@ def test_finished_units_are_a_ledger(tmp_path):
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_local")
-def test_what_would_fail_again_is_not_tried_again(tmp_path):
-    log = tmp_path / "log"
-    log.mkdir()
-    jobs, placement = unit_jobs(tmp_path), Placement(0, 1, 0, 0.875, 2, 0.25)
+def test_what_would_fail_again_is_not_tried_again(three_units, tmp_path):
+    jobs, log = three_units
     told, working = [], fit_function(log)
 
     def fit(unit, folder, progress):
@@ -109,7 +114,7 @@ def test_what_would_fail_again_is_not_tried_again(tmp_path):
         return results
 
     with pytest.raises(StageFailedError) as error:
-        run_units(jobs, fit, placement, tmp_path / "tune", lambda job: told.append(job.unit.fold), 3)
+        run_units(jobs, fit, PLACEMENT, tmp_path / "tune", lambda job: told.append(job.unit.fold), 3)
     assert list(error.value.failures.values()) == ["the disk is too small", "the loss is no number"]
     assert calls(log) == ["0", "1", "2"]
     assert told == [0]
@@ -117,11 +122,9 @@ def test_what_would_fail_again_is_not_tried_again(tmp_path):
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_local")
-def test_a_process_that_dies_when_its_unit_stands_repeats_nothing(tmp_path):
+def test_a_process_that_dies_when_its_unit_stands_repeats_nothing(three_units, tmp_path):
     """The driver is told of the unit once, though no trial of it ended well."""
-    log = tmp_path / "log"
-    log.mkdir()
-    jobs, placement = unit_jobs(tmp_path), Placement(0, 1, 0, 0.875, 2, 0.25)
+    jobs, log = three_units
     told, working = [], fit_function(log)
     elsewhere = jobs[1].folder
 
@@ -133,8 +136,8 @@ def test_a_process_that_dies_when_its_unit_stands_repeats_nothing(tmp_path):
             os._exit(1)
         return results
 
-    run_units(jobs, fit, placement, tmp_path / "tune", lambda job: told.append(job.unit.fold), 2)
+    run_units(jobs, fit, PLACEMENT, tmp_path / "tune", lambda job: told.append(job.unit.fold), 2)
     assert calls(log) == ["0", "1", "2"]
     assert sorted(told) == [0, 1, 2]
-    run_units(jobs, fit, placement, tmp_path / "tune", lambda job: told.append(job.unit.fold), 2)
+    run_units(jobs, fit, PLACEMENT, tmp_path / "tune", lambda job: told.append(job.unit.fold), 2)
     assert len(told) == 3

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import geopandas
 import pytest
@@ -39,7 +40,7 @@ def test_an_interrupted_dataset_builds_the_missing_zone_only(copy):
     manifest, before = workspace.manifest.read_text(), times(workspace.dataset, "*.parquet")
     zone_id = load_manifest(workspace.manifest).zone_ids[1]
     workspace.mark_stale("dataset", "all")
-    workspace.mark_stale("dataset", zone_id)
+    workspace.mark_stale("dataset-zones", zone_id)
     workspace.manifest.unlink()
     run_stages(("dataset",), config, ())
     assert workspace.manifest.read_text() == manifest
@@ -76,13 +77,9 @@ def test_a_model_of_another_dataset_is_not_scored(copy):
     """The test zone of today may have been a training zone of the model."""
     config, workspace = copy
     manifest = load_manifest(workspace.manifest)
-    save_manifest(type(manifest)(**{**vars_of(manifest), "zones": manifest.zones[::-1]}), workspace.manifest)
+    save_manifest(replace(manifest, zones=manifest.zones[::-1]), workspace.manifest)
     with pytest.raises(SchemaError, match=r"another version of the dataset.*run `cropray search"):
         run_stages(("evaluate",), config, ())
-
-
-def vars_of(manifest):
-    return {name: getattr(manifest, name) for name in manifest.__dataclass_fields__}
 
 
 def test_old_scores_are_not_those_of_a_new_model(copy, capsys):

@@ -8,7 +8,7 @@ import difflib
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Tag, ValidationError
@@ -23,6 +23,8 @@ class Settings(BaseModel):
     """A frozen record of settings; fields are documented by attribute docstrings."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    resources: ClassVar[frozenset[str]] = frozenset()
+    """Fields that say where and how fast something is made and change nothing of it."""
 
     def fingerprint(self) -> str:
         """Hexadecimal SHA-256 of the settings' canonical JSON."""

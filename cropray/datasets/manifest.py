@@ -46,6 +46,8 @@ class ZoneEntry:
     sums: BandSums
     files: Mapping[str, str]
     """Path below the dataset folder → SHA-256."""
+    n_empty: int = 0
+    """Labelled pixels that hold no value in any month."""
 
     @property
     def n_labelled(self) -> int:
@@ -124,7 +126,8 @@ class Manifest:
 
     def fingerprint(self) -> str:
         """SHA-256 of everything that training can see."""
-        return fingerprint([_to_json(self)[key] for key in ("classes", "zones", "tile_size", "schema_version")])
+        record = _to_json(self)
+        return fingerprint([record[key] for key in ("classes", "zones", "tile_size", "schema_version")])
 
 
 def statistics(sums: BandSums) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:

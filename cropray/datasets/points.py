@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cropray.bands import FEATURE_COLUMNS, N_BANDS, N_MONTHS, NODATA
+from cropray.datasets.doubts import is_missing, some
 from cropray.datasets.manifest import BandSums, ZoneEntry
 from cropray.datasets.schema import POINT_PARCEL, pixel_schema
 from cropray.datasets.storage import PIXEL_FILE, shard_hashes
@@ -26,9 +27,6 @@ TEXT_COLUMNS: Final = ("zone_id", "region", "split", "label")
 COORDINATES: Final = {"lon": 180.0, "lat": 90.0}  # largest absolute value, degrees (WGS 84)
 _SETTING: Final = "points.path"  # in messages
 COLUMNS: Final = (*TEXT_COLUMNS, *COORDINATES, *FEATURE_COLUMNS)
-# What exports write for a missing text: CSV and R the first ones, pandas the others.
-NO_VALUE: Final = ("", "na", "n/a", "nan", "<na>", "null", "none")
-_MOST_NAMED: Final = 20  # names in a message
 
 
 class PointsSettings(Settings):
@@ -61,7 +59,7 @@ def read_points(path: Location) -> pa.Table:
 
 
 def points_doubts(table: pa.Table, path: Location) -> list[str]:
-    """What a reader of the scores must know of a checked table: columns without use, points without data, like labels.
+    """What a reader of the scores must know of a checked table: columns without use and labels that look alike.
 
     Args:
         table: what `read_points` read.
@@ -70,17 +68,13 @@ def points_doubts(table: pa.Table, path: Location) -> list[str]:
     doubts = []
     unused = sorted(_column_names(path) - set(COLUMNS))
     if unused:
-        doubts.append(f"{len(unused)} columns of the points table are not used: {_some(unused)}")
-    is_empty = ~(_features(table) != NODATA).any(axis=(1, 2))
-    if is_empty.any():
-        zones = sorted(set(table["zone_id"].filter(pa.array(is_empty)).to_pylist()))
-        doubts.append(f"{is_empty.sum():,} points have no value in any month, in the zones {_some(zones)}")
+        doubts.append(f"{len(unused)} columns of the points table are not used: {some(unused)}")
     alike: dict[str, list[str]] = {}
     for name in sorted(pc.unique(table["label"]).to_pylist()):
         alike.setdefault(" ".join(name.split()).casefold(), []).append(name)
     several = [" = ".join(repr(name) for name in names) for names in alike.values() if len(names) > 1]
     if several:
-        doubts.append(f"labels that differ in blanks or capitals only are different classes: {_some(several)}")
+        doubts.append(f"labels that differ in blanks or capitals only are different classes: {some(several)}")
     return doubts
 
 
@@ -139,6 +133,7 @@ def points_entries(
             n_tiles=0,
             sums=_band_sums(rows),
             files=_hashes(workspace, zone_id),
+            n_empty=int((_features(rows) == NODATA).all(axis=(1, 2)).sum()),
         )
         for zone_id, rows in _by_zone(table)
     ]
@@ -203,7 +198,7 @@ def _feature(column: pa.ChunkedArray, name: str, path: Location) -> pa.ChunkedAr
 
 def _check_values(table: pa.Table, path: Location) -> None:
     for name in ("zone_id", "region", "label"):
-        unset = [text for text in pc.unique(table[name]).to_pylist() if text.strip().casefold() in NO_VALUE]
+        unset = [text for text in pc.unique(table[name]).to_pylist() if is_missing(text)]
         if unset:
             n = pc.sum(pc.is_in(table[name], pa.array(unset))).as_py()
             raise InputError(
@@ -294,10 +289,6 @@ def _band_sums(rows: pa.Table) -> BandSums:
 def _class_counts(rows: pa.Table) -> dict[str, int]:
     """Class name → points, in alphabetical order as in the legend."""
     return dict(sorted((row["values"], row["counts"]) for row in pc.value_counts(rows["label"]).to_pylist()))
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_MOST_NAMED]) + (", …" if len(names) > _MOST_NAMED else "")
 
 
 def _first(rows: pa.Table, column: str) -> str:

@@ -1,15 +1,16 @@
 """`dataset`: composites and labels to pixel tables and tile shards, one zone a partition."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import ray
 import ray.data
 
 from cropray.config import JobConfig
 from cropray.datasets.build import ZoneJob, build_zone, count_zone
+from cropray.datasets.doubts import parcel_doubts, some
 from cropray.datasets.manifest import (
     Manifest,
     ZoneEntry,
@@ -43,7 +44,8 @@ from cropray.storage import remove, whole_file
 from cropray.workspace import Workspace, code_hash
 from cropray.zones import Zone
 
-_MOST_NAMED: Final = 20  # zones in a note
+ResultT = TypeVar("ResultT")
+_N_READERS: Final = 16  # threads that wait for a disk or a store
 ZONES: Final = "dataset-zones"  # stamps of zones, apart from the one of the whole dataset
 
 
@@ -61,13 +63,14 @@ def run(job: JobConfig, progress: Progress) -> None:
     zones, workspace = job_zones(job), job.artefacts
     progress.stage("dataset", f"{len(zones)} zones, tiles of {job.dataset.tile_size} px")
     _check_splits(zones)
-    made_from = {zone.zone_id: _fingerprint(job, zone) for zone in zones}
+    common = [job.dataset.fingerprint(), bundled_legend().hash(), code_hash("datasets", "folds")]
+    made_from = _each(partial(_fingerprint, common, workspace), zones)
     inputs = fingerprint(made_from)
     if not job.overwrite and workspace.is_current("dataset", "all", inputs, [workspace.manifest]):
         progress.note("dataset is up to date")
         return
     legend = bundled_legend()
-    counted = {zone.zone_id: count_zone(zone, workspace) for zone in zones}
+    counted = _each(partial(count_zone, workspace=workspace), zones)
     folds = make_folds(
         {z.zone_id: _by_name(counted[z.zone_id][0], legend) for z in zones if z.split == "train"},
         {z.zone_id: z.region for z in zones},
@@ -75,15 +78,15 @@ def run(job: JobConfig, progress: Progress) -> None:
     )
     parcel_ids = {zone_id: ids for zone_id, (_, ids) in counted.items()}
     trims = separate(zones, folds, parcel_ids, job.dataset.buffer_m, job.dataset.on_overlap)
-    names = legend.names
-    jobs = [
-        ZoneJob(z, folds.get(z.zone_id), job.dataset.tile_size, names, trims.get(z.zone_id, Trim()), workspace)
-        for z in zones
-    ]
+    names, size = legend.names, job.dataset.tile_size
+    jobs = [ZoneJob(z, folds.get(z.zone_id), size, names, trims.get(z.zone_id, Trim()), workspace) for z in zones]
     _forget(workspace)
     with ray_session(job.cluster):
         entries = _build(_tasks(jobs, made_from), workspace, progress, overwrite=job.overwrite)
-    _finish(job, progress, "parcels", legend, entries, [])
+    lost = {names[class_id] for counts, _ in counted.values() for class_id in counts} - _present(entries)
+    known = parcel_doubts(parcel_ids, {zone.zone_id: folds.get(zone.zone_id, "test") for zone in zones})
+    doubts = [*_lost_classes(lost), *known, *_bare_tiles(zones, entries, size)]
+    _finish(job, progress, "parcels", legend, entries, doubts)
     workspace.mark_current("dataset", "all", inputs)
 
 
@@ -121,7 +124,8 @@ def _tasks(jobs: Sequence[ZoneJob], made_from: Mapping[str, str]) -> list[ZoneTa
     tasks = []
     for job in jobs:
         zone_id, workspace = job.zone.zone_id, job.workspace
-        inputs = fingerprint([made_from[zone_id], job.fold, asdict(job.trim)])
+        trim = [sorted(job.trim.parcels), job.trim.keep_away]  # a set has another order in each process
+        inputs = fingerprint([made_from[zone_id], job.fold, trim])
         outputs = (workspace.zone_entry(zone_id), workspace.pixels(zone_id) / PIXEL_FILE)
         tasks.append(ZoneTask(zone_id, partial(_build_one, job), inputs, outputs))
     return tasks
@@ -152,7 +156,8 @@ def _build(
             progress.step(done, len(todo), outcome.zone_id, "zones")
     if failures:
         raise StageFailedError("dataset", failures, len(tasks) - len(failures))
-    return [load_entry(workspace.zone_entry(task.zone_id)) for task in tasks]
+    with ThreadPoolExecutor(_N_READERS) as pool:
+        return list(pool.map(load_entry, (workspace.zone_entry(task.zone_id) for task in tasks)))
 
 
 def _finish(
@@ -163,7 +168,7 @@ def _finish(
     entries: Sequence[ZoneEntry],
     doubts: Sequence[str],
 ) -> None:
-    present = {name for entry in entries for name, n in entry.counts.items() if n}
+    present = _present(entries)
     manifest = Manifest(
         name=job.name,
         source=source,
@@ -199,8 +204,13 @@ def _notes(entries: Sequence[ZoneEntry], unit: str = "pixels") -> tuple[str, ...
         )
     trimmed = {entry.zone_id: entry.n_trimmed for entry in entries if entry.n_trimmed}
     if trimmed:
-        listing = _some([f"{zone_id} {n:,}" for zone_id, n in trimmed.items()])
+        listing = some([f"{zone_id} {n:,}" for zone_id, n in trimmed.items()])
         notes.append(f"labels dropped at borders of splits ({unit}): {listing}")
+    empty = [f"{entry.zone_id} {entry.n_empty:,}" for entry in entries if entry.n_empty]
+    if empty:
+        notes.append(
+            f"labelled {unit} without a value in any month, trained on and scored like the others: {some(empty)}"
+        )
     return tuple(notes)
 
 
@@ -209,10 +219,14 @@ def _lost_classes(names: Iterable[str]) -> list[str]:
     return [f"classes that lost all labels at borders of splits: {', '.join(lost)}"] if lost else []
 
 
-def _some(items: Sequence[str]) -> str:
-    """A listing that a person can read; the manifest has each zone's record."""
-    rest = len(items) - _MOST_NAMED
-    return ", ".join(items[:_MOST_NAMED]) + (f" and {rest:,} more" if rest > 0 else "")
+def _bare_tiles(zones: Sequence[Zone], entries: Sequence[ZoneEntry], size: int) -> list[str]:
+    n_whole = sum(-(-zone.grid.height // size) * -(-zone.grid.width // size) for zone in zones)
+    n_bare = n_whole - sum(entry.n_tiles for entry in entries)
+    return [f"{n_bare:,} of {n_whole:,} tiles hold no label and are left out"] if n_bare else []
+
+
+def _present(entries: Iterable[ZoneEntry]) -> set[str]:
+    return {name for entry in entries for name, n in entry.counts.items() if n}
 
 
 def _check_splits(zones: Sequence[Zone]) -> None:
@@ -228,9 +242,14 @@ def _by_name(counts: dict[int, int], legend: Legend) -> dict[str, int]:
     return {legend.names[class_id]: n for class_id, n in counts.items()}
 
 
-def _fingerprint(job: JobConfig, zone: Zone) -> str:
+def _each(function: Callable[[Zone], ResultT], zones: Sequence[Zone]) -> dict[str, ResultT]:
+    """Zone → result, by threads: what is asked of each zone is small and far away."""
+    with ThreadPoolExecutor(_N_READERS) as pool:
+        return dict(zip((zone.zone_id for zone in zones), pool.map(function, zones), strict=True))
+
+
+def _fingerprint(common: Sequence[str], workspace: Workspace, zone: Zone) -> str:
     """Of what one zone's part of the dataset depends on, fold and trimmed borders aside: all zones decide on those."""
-    workspace = job.artefacts
     artefacts = [
         workspace.composite(zone.zone_id),
         workspace.n_obs(zone.zone_id),
@@ -238,12 +257,4 @@ def _fingerprint(job: JobConfig, zone: Zone) -> str:
         workspace.parcel_index(zone.zone_id),
         workspace.parcels(zone.zone_id),
     ]
-    return fingerprint(
-        [
-            job.dataset.fingerprint(),
-            bundled_legend().hash(),
-            code_hash("datasets", "folds"),
-            zone_fingerprint(zone),
-            artefact_fingerprint(artefacts),
-        ]
-    )
+    return fingerprint([*common, zone_fingerprint(zone), artefact_fingerprint(artefacts)])

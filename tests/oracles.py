@@ -1,5 +1,6 @@
 """Slow, obvious versions of what the code does fast."""
 
+import functools
 import itertools
 import math
 import warnings
@@ -118,12 +119,17 @@ def crossings(zones, folds, parcel_ids, buffer_m):
         shared = set(parcel_ids.get(giver.zone_id, ())) & set(parcel_ids.get(keeper.zone_id, ())) - {""}
         bounds = keeper.grid.bounds
         if keeper.grid.epsg != giver.grid.epsg:
-            bounds = Transformer.from_crs(keeper.grid.epsg, giver.grid.epsg, always_xy=True).transform_bounds(*bounds)
+            bounds = _to(keeper.grid.epsg, giver.grid.epsg).transform_bounds(*bounds)
         x_min, y_min, x_max, y_max = giver.grid.bounds
         away = (bounds[0] - buffer_m, bounds[1] - buffer_m, bounds[2] + buffer_m, bounds[3] + buffer_m)
         is_near = x_min < away[2] and away[0] < x_max and y_min < away[3] and away[1] < y_max
         if shared or is_near:
             yield giver.zone_id, keeper.zone_id, shared, away if is_near else None
+
+
+@functools.cache
+def _to(source, target):
+    return Transformer.from_crs(source, target, always_xy=True)
 
 
 def folds_one_by_one(zones, regions, n_folds):

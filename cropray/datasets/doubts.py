@@ -1,6 +1,6 @@
 """What a reader of the scores must be told about identities: missing ones, and those that occur more than once."""
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -28,18 +28,21 @@ def parcel_doubts(parcel_ids: Mapping[str, Sequence[str]], groups: Mapping[str, 
         groups: zone → its split or fold.
     """
     missing, repeated = {}, {}
-    held: Counter[tuple[str, str | int]] = Counter()
+    seen: defaultdict[str | int, set[str]] = defaultdict(set)
+    several: defaultdict[str | int, set[str]] = defaultdict(set)
     for zone_id, ids in parcel_ids.items():
         known = [parcel_id for parcel_id in ids if not is_missing(parcel_id)]
+        own, group = set(known), groups[zone_id]
         missing[zone_id] = len(ids) - len(known)
-        repeated[zone_id] = len(known) - len(set(known))
-        held.update((parcel_id, groups[zone_id]) for parcel_id in set(known))
+        repeated[zone_id] = len(known) - len(own)
+        several[group] |= seen[group] & own
+        seen[group] |= own
     doubts = []
     if any(missing.values()):
         doubts.append(f"labelled parcels without id, kept apart by the distance of zones alone: {_counts(missing)}")
     if any(repeated.values()):
         doubts.append(f"labelled parcels with the id of another one of their zone, taken for one: {_counts(repeated)}")
-    n_several = sum(n > 1 for n in held.values())
+    n_several = sum(map(len, several.values()))
     if n_several:
         doubts.append(f"{n_several:,} parcels have labels in several zones of one split or fold")
     return doubts

@@ -72,7 +72,7 @@ def separate(
         LeakageError: something crosses a border and `on_overlap` is `refuse`.
     """
     groups = [_group(zone, folds) for zone in zones]
-    ids = [{one for one in parcel_ids.get(zone.zone_id, ()) if not is_missing(one)} for zone in zones]
+    ids = [set(parcel_ids.get(zone.zone_id, ())) for zone in zones]
     holders, near = _several_holders(ids), _near(zones, groups, buffer_m)
     if on_overlap == "refuse":
         first_near = [(pair.first, pair.second) for pair in near[:1]]
@@ -80,7 +80,8 @@ def separate(
         if pairs:
             first, second = min(pairs)
             giver, keeper = (first, second) if zones[second].split == "test" else (second, first)
-            raise LeakageError(_refusal(zones[giver], zones[keeper], folds, ids[giver] & ids[keeper], buffer_m))
+            shared = ids[giver] & ids[keeper] & holders.keys()
+            raise LeakageError(_refusal(zones[giver], zones[keeper], folds, shared, buffer_m))
     trims: dict[str, Trim] = defaultdict(Trim)
     for parcel_id, held in holders.items():
         for giver in _givers(held, groups):
@@ -116,12 +117,17 @@ def _group(zone: Zone, folds: Mapping[str, int]) -> str | int:
 
 
 def _several_holders(ids: Sequence[set[str]]) -> dict[str, list[int]]:
-    """Parcel id → positions of the zones that hold it, ascending, where they are several."""
-    holders: defaultdict[str, list[int]] = defaultdict(list)
+    """Parcel id → positions of the zones that hold it, ascending, where they are several; a missing id is nobody's."""
+    seen: set[str] = set()
+    several: set[str] = set()
+    for own in ids:
+        several |= seen & own
+        seen |= own
+    holders: dict[str, list[int]] = {parcel_id: [] for parcel_id in several if not is_missing(parcel_id)}
     for position, own in enumerate(ids):
-        for parcel_id in own:
+        for parcel_id in own & holders.keys():
             holders[parcel_id].append(position)
-    return {parcel_id: held for parcel_id, held in holders.items() if len(held) > 1}
+    return holders
 
 
 def _first_pair(held: Sequence[int], groups: Sequence[str | int]) -> tuple[int, int] | None:

@@ -147,13 +147,14 @@ def test_a_corner_is_given_away_where_rows_and_columns_are_near():
 def drawn(seed, n=60):
     """Zones on both sides of the border of three UTM systems, some of them near each other, with parcels of a few zones."""
     rng = np.random.default_rng(seed)
+    to_metres = {epsg: Transformer.from_crs(4326, epsg, always_xy=True) for epsg in (32630, 32631, 32632)}
     zones, parcels = [], {}
     for i in range(n):
-        epsg = int(rng.choice([32630, 32631, 32632]))
+        epsg = int(rng.choice([*to_metres]))
         lon, lat = rng.uniform(-0.2, 0.2) + (0 if epsg < 32632 else 6), rng.uniform(45, 45.3)
         if epsg == 32631 and rng.random() < 0.5:
             lon += 6
-        x, y = Transformer.from_crs(4326, epsg, always_xy=True).transform(lon, lat)
+        x, y = to_metres[epsg].transform(lon, lat)
         size = int(rng.integers(50, 400))
         split = "test" if rng.random() < 0.2 else "train"
         zones.append(Zone(f"z{i}", "r", split, Grid(epsg, round(x, -1), round(y, -1), size, int(size * 1.3))))

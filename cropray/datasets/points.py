@@ -68,7 +68,7 @@ def points_doubts(table: pa.Table, path: Location) -> list[str]:
     doubts = []
     unused = sorted(_column_names(path) - set(COLUMNS))
     if unused:
-        doubts.append(f"{len(unused)} columns of the points table are not used: {some(unused)}")
+        doubts.append(f"columns of the points table that are not used ({len(unused)}): {some(unused)}")
     alike: dict[str, list[str]] = {}
     for name in sorted(pc.unique(table["label"]).to_pylist()):
         alike.setdefault(" ".join(name.split()).casefold(), []).append(name)

@@ -10,7 +10,7 @@ import functools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,10 @@ from cropray.grid import Grid
 from cropray.zones import Zone
 
 Bounds = tuple[float, float, float, float]
+_FAR_APART: Final = (
+    "The zones are not near each other: where these are different parcels, their ids are not unique, and "
+    "parcels.id_column must name a column whose values are"
+)
 Positions = npt.NDArray[np.intp]
 
 
@@ -81,7 +85,9 @@ def separate(
             first, second = min(pairs)
             giver, keeper = (first, second) if zones[second].split == "test" else (second, first)
             shared = ids[giver] & ids[keeper] & holders.keys()
-            raise LeakageError(_refusal(zones[giver], zones[keeper], folds, shared, buffer_m))
+            refusal = _refusal(zones[giver], zones[keeper], folds, shared, buffer_m)
+            is_near = any((pair.first, pair.second) == (first, second) for pair in near)
+            raise LeakageError(refusal if is_near else f"{refusal}. {_FAR_APART}")
     trims: dict[str, Trim] = defaultdict(Trim)
     for parcel_id, held in holders.items():
         for giver in _givers(held, groups):

@@ -1,7 +1,6 @@
 """`dataset`: composites and labels to pixel tables and tile shards, one zone a partition."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final, Literal, TypeVar
 
@@ -39,13 +38,12 @@ from cropray.raw_files import source_fingerprint
 from cropray.settings import fingerprint
 from cropray.stages.cluster import ray_session
 from cropray.stages.inputs import artefact_fingerprint, job_zones, zone_fingerprint
-from cropray.stages.zone_jobs import ZoneOutcome, ZoneTask, attempt_and_mark, current_aside
+from cropray.stages.zone_jobs import ZoneOutcome, ZoneTask, attempt_and_mark, current_aside, in_threads
 from cropray.storage import remove, whole_file
 from cropray.workspace import Workspace, code_hash
 from cropray.zones import Zone
 
 ResultT = TypeVar("ResultT")
-_N_READERS: Final = 16  # threads that wait for a disk or a store
 ZONES: Final = "dataset-zones"  # stamps of zones, apart from the one of the whole dataset
 
 
@@ -156,8 +154,7 @@ def _build(
             progress.step(done, len(todo), outcome.zone_id, "zones")
     if failures:
         raise StageFailedError("dataset", failures, len(tasks) - len(failures))
-    with ThreadPoolExecutor(_N_READERS) as pool:
-        return list(pool.map(load_entry, (workspace.zone_entry(task.zone_id) for task in tasks)))
+    return in_threads(load_entry, (workspace.zone_entry(task.zone_id) for task in tasks))
 
 
 def _finish(
@@ -168,7 +165,7 @@ def _finish(
     entries: Sequence[ZoneEntry],
     doubts: Sequence[str],
 ) -> None:
-    present = _present(entries)
+    present, unit = _present(entries), "points" if source == "points" else "pixels"
     manifest = Manifest(
         name=job.name,
         source=source,
@@ -177,7 +174,7 @@ def _finish(
         tile_size=job.dataset.tile_size if source == "parcels" else None,
         n_folds=job.dataset.n_folds,
         zones=tuple(entries),
-        notes=(*_notes(entries, "points" if source == "points" else "pixels"), *doubts),
+        notes=(*_notes(entries, unit), *doubts),
     )
     workspace = job.artefacts
     with whole_file(workspace.folds) as path:
@@ -188,7 +185,7 @@ def _finish(
     assert load_manifest(workspace.manifest).fingerprint() == manifest.fingerprint()
     n_pixels = sum(entry.n_labelled for entry in entries)
     n_tiles = sum(entry.n_tiles for entry in entries)
-    progress.note(f"{n_pixels:,} labelled pixels, {n_tiles:,} tiles, {manifest.n_classes} classes")
+    progress.note(f"{n_pixels:,} labelled {unit}, {n_tiles:,} tiles, {manifest.n_classes} classes")
     for note in manifest.notes:
         progress.note(f"note: {note}")
 
@@ -243,9 +240,8 @@ def _by_name(counts: dict[int, int], legend: Legend) -> dict[str, int]:
 
 
 def _each(function: Callable[[Zone], ResultT], zones: Sequence[Zone]) -> dict[str, ResultT]:
-    """Zone → result, by threads: what is asked of each zone is small and far away."""
-    with ThreadPoolExecutor(_N_READERS) as pool:
-        return dict(zip((zone.zone_id for zone in zones), pool.map(function, zones), strict=True))
+    """Zone → result."""
+    return dict(zip((zone.zone_id for zone in zones), in_threads(function, zones), strict=True))
 
 
 def _fingerprint(common: Sequence[str], workspace: Workspace, zone: Zone) -> str:

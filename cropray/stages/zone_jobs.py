@@ -1,8 +1,9 @@
 """One function per zone on Ray: bounded in flight, failures collected, progress shown, what is current skipped."""
 
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 import ray
 
@@ -11,7 +12,9 @@ from cropray.progress import Progress
 from cropray.storage import Location
 from cropray.workspace import Workspace
 
+ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
+_N_THREADS: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +72,18 @@ def current_aside(
     stage: str, tasks: Sequence[ZoneTask[ResultT]], workspace: Workspace, progress: Progress, *, overwrite: bool
 ) -> list[ZoneTask[ResultT]]:
     """The tasks that are not up to date, or all; their stamps are removed before anything changes."""
-    todo = [t for t in tasks if overwrite or not workspace.is_current(stage, t.zone_id, t.inputs, t.outputs)]
+    current = in_threads(lambda t: not overwrite and workspace.is_current(stage, t.zone_id, t.inputs, t.outputs), tasks)
+    todo = [task for task, is_current in zip(tasks, current, strict=True) if not is_current]
     if len(todo) < len(tasks):
         progress.note(f"{len(tasks) - len(todo)} of {len(tasks)} zones are up to date and skipped")
-    for task in todo:
-        workspace.mark_stale(stage, task.zone_id)
+    in_threads(lambda task: workspace.mark_stale(stage, task.zone_id), todo)
     return todo
+
+
+def in_threads(function: Callable[[ItemT], ResultT], items: Iterable[ItemT]) -> list[ResultT]:
+    """The results of many small things that wait for a disk or a store, in the order of the items."""
+    with ThreadPoolExecutor(_N_THREADS) as pool:
+        return list(pool.map(function, items))
 
 
 def _on_ray(tasks: Sequence[ZoneTask[ResultT]], stage: str, workspace: Workspace) -> Iterable[ZoneOutcome[ResultT]]:

@@ -135,12 +135,12 @@ def test_a_table_without_oddities_raises_no_doubts(tmp_path: Path) -> None:
 def test_columns_without_use_are_named(tmp_path: Path) -> None:
     more = {"weight": np.ones(N), "B11_03": np.ones(N, np.uint16), "surveyor": ["x"] * N}
     (doubt,) = _doubts(tmp_path / "points.parquet", **more)
-    assert doubt == "3 columns of the points table are not used: B11_03, surveyor, weight"
+    assert doubt == "columns of the points table that are not used (3): B11_03, surveyor, weight"
 
 
 def test_many_columns_without_use_are_counted(tmp_path: Path) -> None:
     (doubt,) = _doubts(tmp_path / "points.parquet", **{f"x{i:02d}": np.ones(N) for i in range(25)})
-    assert doubt.startswith("25 columns of the points table are not used: x00, x01, ")
+    assert doubt.startswith("columns of the points table that are not used (25): x00, x01, ")
     assert doubt.endswith("x19 and 5 more")
 
 

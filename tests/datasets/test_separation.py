@@ -66,8 +66,13 @@ def test_test_zones_may_be_neighbours():
 def test_a_shared_parcel_is_refused_however_far():
     zones = (at("train-1", 0), at("test-1", FAR, "test"))
     parcels = {"train-1": ["p1", "p2", "p3"], "test-1": ["p3", "p2", "p9"]}
-    with pytest.raises(LeakageError, match=r"'train-1' .* 'test-1' .* share 2 parcels \(p2, p3\)"):
+    with pytest.raises(LeakageError, match=r"'train-1' .* 'test-1' .* share 2 parcels \(p2, p3\)") as error:
         refuse(zones, {"train-1": 0}, parcels)
+    assert "not near each other" in str(error.value)  # the ids of another register, perhaps
+    assert "parcels.id_column" in str(error.value)
+    with pytest.raises(LeakageError) as error:
+        refuse(TRAIN_AND_TEST, {"train-1": 0}, parcels, buffer_m=150)
+    assert "parcels.id_column" not in str(error.value)
 
 
 def test_many_shared_parcels_are_abbreviated():

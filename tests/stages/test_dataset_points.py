@@ -65,7 +65,7 @@ def test_points_beside_the_test_zone_leave_rows_counts_classes_and_statistics(tm
     trimmed, lost, unused, nearest = manifest.notes
     assert trimmed == "labels dropped at borders of splits (points): k3 3"
     assert lost == "classes that lost all labels at borders of splits: hops"
-    assert unused == "1 columns of the points table are not used: field"
+    assert unused == "columns of the points table that are not used (1): field"
     assert nearest.startswith("3 points were closer than 500 m")
     assert all(f"note: {note}" in said for note in manifest.notes)
 

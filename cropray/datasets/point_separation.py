@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from scipy.spatial import cKDTree
 
+from cropray.datasets.doubts import some
 from cropray.errors import InputError, LeakageError
 
 SAME_PLACE_M: Final = 1e-6  # equal places meet even where the buffer is 0; 180° east and 180° west are equal
@@ -60,11 +61,12 @@ def separate_points(
         on_overlap: `refuse` raises; `trim` leaves them out.
 
     Returns:
-        (the points that stay, in the table's order; what each zone gave up, without zones that gave nothing).
+        (the points that stay, in the table's order, perhaps none of some zones; what each zone gave up, without zones
+        that gave nothing).
 
     Raises:
         LeakageError: some points are too near and `on_overlap` is `refuse`.
-        InputError: a zone would lose all its points.
+        InputError: a fold would lose all its points.
     """
     points = _points(table, folds)
     nearest, distance_m = _too_near(points, buffer_m)
@@ -72,14 +74,12 @@ def separate_points(
     given = [_given_way(points, zone, nearest, distance_m) for zone in np.unique(points.zone[is_near]).tolist()]
     if given and on_overlap == "refuse":
         raise LeakageError(_refusal(given, folds, buffer_m))
-    n_points = np.bincount(points.zone)
-    for one in given:
-        if one.n_points == n_points[points.zone_ids.index(one.zone_id)]:
-            raise InputError(
-                f"zone '{one.zone_id}' has no point left: all {one.n_points} lie within dataset.buffer_m = "
-                f"{buffer_m:g} m of other groups' points (nearest: zone '{one.nearest_zone}', {one.distance_m:,.2f} m); "
-                f"take the zone out of the table, give it the other's zone_id, or lower dataset.buffer_m"
-            )
+    empty = sorted(set(folds.values()) - set(points.group[~is_near].tolist()))
+    if empty:
+        raise InputError(
+            f"folds {empty} have no point left: all lie within dataset.buffer_m = {buffer_m:g} m of other groups' points; "
+            f"lower dataset.buffer_m or dataset.n_folds, or give neighbouring zones the same zone_id"
+        )
     return table.filter(pa.array(~is_near)), given
 
 
@@ -96,14 +96,19 @@ def separation_doubts(
     """
     doubts = []
     if given:
-        nearest = sorted(given, key=lambda one: one.distance_m)[:_MOST_NAMED]
-        listing = ", ".join(f"{one.zone_id} to {one.nearest_zone} {one.distance_m:,.2f} m" for one in nearest)
+        nearest = sorted(given, key=lambda one: one.distance_m)
+        listing = some([f"{one.zone_id} to {one.nearest_zone} {one.distance_m:,.2f} m" for one in nearest], _MOST_NAMED)
         n_points = sum(one.n_points for one in given)
         doubts.append(
             f"{n_points:,} points were closer than {buffer_m:g} m to another split or fold and are left out; the "
-            f"nearest: {listing}{', …' if len(given) > _MOST_NAMED else ''}"
+            f"nearest: {listing}"
         )
-    group = [folds.get(zone_id, _TEST) for zone_id in table["zone_id"].to_pylist()]
+    ids = table["zone_id"].to_pylist()
+    left = set(ids)
+    whole = [f"{one.zone_id} {one.n_points:,}" for one in given if one.zone_id not in left]
+    if whole:
+        doubts.append(f"zones that lost all their points in this way and are no part of the dataset: {some(whole)}")
+    group = [folds.get(zone_id, _TEST) for zone_id in ids]
     places = pa.table({"group": group, "lon": table["lon"], "lat": table["lat"]})
     n_twice = table.num_rows - places.group_by(["group", "lon", "lat"]).aggregate([]).num_rows
     if n_twice:

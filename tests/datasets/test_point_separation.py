@@ -109,10 +109,20 @@ def test_the_test_side_stays_and_the_earlier_zone_too():
     assert given == [GivenWay("b", 1, "a", pytest.approx(200, abs=1e-3)), GivenWay("c", 1, "t", 0.0)]
 
 
-def test_a_zone_that_would_lose_all_points_is_refused():
-    rows = table(("a", 2.0, 48.0), ("a", *beside(2.0, 48.0, 20)), ("t", *beside(2.0, 48.0, 50)))
-    with pytest.raises(InputError, match=r"'a' has no point left: all 2 .* zone 't', .* lower dataset\.buffer_m"):
-        trim(rows, {"a": 0})
+def test_a_zone_that_loses_all_points_is_left_out_and_told():
+    near = beside(2.0, 48.0, 20)
+    rows = table(("a", 2.0, 48.0), ("a", *near), ("t", *beside(2.0, 48.0, 50)), ("b", *FAR))
+    folds = {"a": 0, "b": 0}
+    kept, given = separate_points(rows, folds, 250, "trim")
+    assert kept["zone_id"].to_pylist() == ["t", "b"]
+    _, lost = separation_doubts(kept, folds, given, 250)
+    assert lost == "zones that lost all their points in this way and are no part of the dataset: a 2"
+
+
+def test_a_fold_that_would_lose_all_points_is_refused():
+    rows = table(("a", 2.0, 48.0), ("t", *beside(2.0, 48.0, 50)), ("b", *FAR))
+    with pytest.raises(InputError, match=r"folds \[3\] have no point left: .* lower dataset\.buffer_m"):
+        trim(rows, {"a": 3, "b": 0})
 
 
 def test_a_hundred_thousand_points_of_mixed_zones_need_no_pairs():

@@ -83,7 +83,7 @@ def run(job: JobConfig, progress: Progress) -> None:
         entries = _build(_tasks(jobs, made_from), workspace, progress, overwrite=job.overwrite)
     lost = {names[class_id] for counts, _ in counted.values() for class_id in counts} - _present(entries)
     known = parcel_doubts(parcel_ids, {zone.zone_id: folds.get(zone.zone_id, "test") for zone in zones})
-    doubts = [*_lost_classes(lost), *known, *_bare_tiles(zones, entries, size)]
+    doubts = [*_lost_classes(lost), *known, *_given_by_id(trims), *_bare_tiles(zones, entries, size)]
     _finish(job, progress, "parcels", legend, entries, doubts)
     workspace.mark_current("dataset", "all", inputs)
 
@@ -214,6 +214,16 @@ def _notes(entries: Sequence[ZoneEntry], unit: str = "pixels") -> tuple[str, ...
 def _lost_classes(names: Iterable[str]) -> list[str]:
     lost = sorted(names)
     return [f"classes that lost all labels at borders of splits: {', '.join(lost)}"] if lost else []
+
+
+def _given_by_id(trims: Mapping[str, Trim]) -> list[str]:
+    by_id = [
+        f"{zone_id} {len(trim.parcels):,}" for zone_id, trim in trims.items() if not trim.keep_away and trim.parcels
+    ]
+    what = (
+        "parcels given up to zones farther away than dataset.buffer_m; if many, parcels.id_column names no unique ids"
+    )
+    return [f"{what}: {some(by_id)}"] if by_id else []
 
 
 def _bare_tiles(zones: Sequence[Zone], entries: Sequence[ZoneEntry], size: int) -> list[str]:

@@ -3,7 +3,7 @@
 from cropray.datasets.build import ZoneJob
 from cropray.datasets.doubts import parcel_doubts
 from cropray.datasets.separation import Trim
-from cropray.stages.dataset import _bare_tiles, _lost_classes, _notes, _tasks
+from cropray.stages.dataset import _bare_tiles, _given_by_id, _lost_classes, _notes, _tasks
 from cropray.workspace import Workspace
 from tests.synthetic import entry, zone
 
@@ -66,3 +66,12 @@ def test_a_zone_is_up_to_date_in_whatever_order_its_shared_parcels_come(tmp_path
     ids = [f"{i * 37 % 1000:04d}" for i in range(500)]
     assert len({inputs(set(order)) for order in (ids, ids[::-1], sorted(ids))}) == 1
     assert len({inputs(set()), inputs({"1"}), inputs({"2"}), inputs(set(), [(0, 0, 1, 1)])}) == 4
+
+
+def test_parcels_given_up_to_far_zones_are_reported():
+    near = [(0.0, 0.0, 1.0, 1.0)]
+    trims = {"a": Trim({"1", "2"}), "b": Trim({"3"}, near), "c": Trim(keep_away=near), "d": Trim({"1"})}
+    (note,) = _given_by_id(trims)
+    assert "parcels.id_column" in note
+    assert note.endswith(": a 2, d 1")
+    assert _given_by_id({"b": trims["b"]}) == []

@@ -33,7 +33,7 @@ class ClusterSettings(Settings):
     """CPUs of the local Ray; None: all."""
     wait_s: float = Field(default=0.0, ge=0)
     """How long a search waits for an autoscaling cluster to hold `search.max_concurrent` units (None: one), s; then it
-    runs as many as fit."""
+    runs as many as fit. Other stages begin with the first CPU and wait as long for that."""
     object_store_gb: float | None = Field(default=None, gt=0)
     """Shared memory of the local Ray, GB; None: Ray's own default."""
 

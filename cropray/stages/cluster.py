@@ -7,16 +7,22 @@ import signal
 import stat
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import ray
 import ray.data
 from ray._private import ray_constants
 from ray._private.log import PlainRayHandler
+from ray.autoscaler.sdk import request_resources
 
 from cropray.config import ClusterSettings
+from cropray.errors import ConfigError
+from cropray.search.placement import live_nodes
 
+_POLL_S: Final = 1.0
 # Ray, Train, Tune and Data read these when they start; a user's own values go before.
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -60,6 +66,36 @@ def ray_session(settings: ClusterSettings, *, needs_dashboard: bool = False) -> 
 def address_of(settings: ClusterSettings) -> str | None:
     """Of the running cluster that a command connects to; None: it starts a Ray of its own."""
     return settings.address or os.environ.get("RAY_ADDRESS")
+
+
+def require_cpus(n_tasks: int, wait_s: float) -> None:
+    """Return once the connected cluster has a node on which a task of one CPU can run.
+
+    An autoscaler is asked for nodes meanwhile; from then on the tasks themselves ask, by waiting.
+
+    Args:
+        n_tasks: tasks that nodes are asked for.
+        wait_s: how long to wait for the first of them, s.
+
+    Raises:
+        ConfigError: there is none when the time is up; tasks would wait for ever.
+    """
+    until = time.monotonic() + wait_s
+    is_asked = False
+    try:
+        while not any(node.cpus >= 1 for node in live_nodes()):
+            if time.monotonic() >= until:
+                raise ConfigError(
+                    f"no node of the cluster has a CPU for tasks, and none came within cluster.wait_s = {wait_s:g} s; "
+                    f"add nodes, or where an autoscaler does so set cluster.wait_s to the time that it needs, e.g. 900"
+                )
+            if not is_asked:
+                is_asked = True
+                request_resources(bundles=[{"CPU": 1}] * n_tasks)
+            time.sleep(_POLL_S)
+    finally:
+        if is_asked:
+            request_resources(num_cpus=0)
 
 
 def ray_disk() -> Path:

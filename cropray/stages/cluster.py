@@ -15,6 +15,7 @@ from typing import Final
 import ray
 import ray.data
 from ray._private import ray_constants
+from ray._private.authentication.authentication_token_generator import generate_new_authentication_token
 from ray._private.log import PlainRayHandler
 from ray.autoscaler.sdk import request_resources
 
@@ -22,6 +23,7 @@ from cropray.config import ClusterSettings
 from cropray.errors import ConfigError
 from cropray.search.placement import live_nodes
 
+logger = logging.getLogger(__name__)
 _POLL_S: Final = 1.0
 # Ray, Train, Tune and Data read these when they start; a user's own values go before.
 _ENVIRONMENT = {
@@ -118,11 +120,12 @@ def _interrupted_by_sigterm() -> Iterator[None]:
 def _start(settings: ClusterSettings, *, needs_dashboard: bool) -> None:
     address = address_of(settings)
     common = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": True}
+    keep_token_private(makes_one=not address)
     if address:
         ray.init(address=address, **common)
     else:
         store = settings.object_store_gb
-        with _on_loopback(), _private_token():
+        with _on_loopback():
             ray.init(
                 address="local",
                 num_cpus=settings.num_cpus,
@@ -147,16 +150,36 @@ def _on_loopback() -> Iterator[None]:
         ray_constants.ENABLE_RAY_CLUSTER = forms_clusters
 
 
-@contextlib.contextmanager
-def _private_token() -> Iterator[None]:
-    """Where Ray makes the user's token, which lets everybody run code on this Ray, nobody else may read it."""
-    path = Path.home() / ".ray" / "auth_token"
-    was_there = path.exists()
+def keep_token_private(*, makes_one: bool) -> None:
+    """Whoever reads the user's token runs code as the user: nobody else may, and Ray's own tools let everybody.
+
+    Args:
+        makes_one: where a token is needed and there is none, it is made here, before Ray would.
+    """
+    given = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    path = Path(given) if given else Path.home() / ".ray" / "auth_token"
     try:
-        yield
-    finally:
-        if not was_there and path.exists():
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        is_needed = os.environ.get("RAY_AUTH_MODE", "token") == "token"
+        if makes_one and is_needed and not given and not os.environ.get("RAY_AUTH_TOKEN"):
+            _make_token(path)
+        return
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        try:
             path.chmod(stat.S_IRUSR | stat.S_IWUSR)
+        except OSError as error:
+            logger.warning("others can read Ray's token '%s', and that cannot be changed from here: %s", path, error)
+
+
+def _make_token(path: Path) -> None:
+    """As Ray makes it, but never readable by others; where two processes come together, one token counts for both."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}-") as file:  # mode 0600
+        file.write(generate_new_authentication_token())
+        file.flush()
+        with contextlib.suppress(FileExistsError):
+            os.link(file.name, path)
 
 
 def _quieten_ray_data() -> None:

@@ -8,9 +8,9 @@ import stat
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import ray
 import ray.data
@@ -20,11 +20,14 @@ from ray._private.log import PlainRayHandler
 from ray.autoscaler.sdk import request_resources
 
 from cropray.config import ClusterSettings
-from cropray.errors import ConfigError
-from cropray.search.placement import live_nodes
+from cropray.errors import ConfigError, CroprayError
+from cropray.search.placement import open_nodes
 
 logger = logging.getLogger(__name__)
+AnswerT = TypeVar("AnswerT")
+
 _POLL_S: Final = 1.0
+_ANSWER_S: Final = 120.0  # a worker that imports everything on a busy node
 # Ray, Train, Tune and Data read these when they start; a user's own values go before.
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -85,7 +88,7 @@ def require_cpus(n_tasks: int, wait_s: float) -> None:
     until = time.monotonic() + wait_s
     is_asked = False
     try:
-        while not any(node.cpus >= 1 for node in live_nodes()):
+        while not any(node["Resources"].get("CPU", 0) >= 1 for node in open_nodes()):
             if time.monotonic() >= until:
                 raise ConfigError(
                     f"no node of the cluster has a CPU for tasks, and none came within cluster.wait_s = {wait_s:g} s; "
@@ -98,6 +101,43 @@ def require_cpus(n_tasks: int, wait_s: float) -> None:
     finally:
         if is_asked:
             request_resources(num_cpus=0)
+
+
+def ask_nodes(
+    question: Callable[[], AnswerT], concerns: Callable[[Mapping[str, float]], bool], gpus: float = 0.0
+) -> dict[str, AnswerT]:
+    """Call a function once on each node that it concerns, also where all CPUs are in use or there are none.
+
+    Args:
+        question: runs in a worker of the node.
+        concerns: whether a node is asked, by its resources.
+        gpus: what the call asks for.
+
+    Returns:
+        Address of a node → answer.
+
+    Raises:
+        CroprayError: raised by the function, or a node did not answer; it is named.
+    """
+    asked = {}
+    for node in [node for node in open_nodes() if concerns(node["Resources"])]:
+        there = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        task = _answer.options(num_gpus=gpus, scheduling_strategy=there)
+        asked[node["NodeManagerAddress"]] = task.remote(question)
+    answers = {}
+    for address, ref in asked.items():
+        try:
+            answers[address] = ray.get(ref, timeout=_ANSWER_S)
+        except ray.exceptions.RayError as error:
+            cause = getattr(error, "cause", None)  # of the function; Ray's own words are a traceback
+            said = cause if isinstance(cause, CroprayError) else f"no answer ({type(error).__name__}: {error})"
+            raise CroprayError(f"node {address}: {said}") from None
+    return answers
+
+
+@ray.remote(num_cpus=0, max_retries=0)  # type: ignore[untyped-decorator]  # ray is untyped
+def _answer(question: Callable[[], AnswerT]) -> AnswerT:
+    return question()
 
 
 def ray_disk() -> Path:

@@ -9,7 +9,6 @@ import pytest
 
 from cropray.errors import ConfigError, InputError, StageFailedError
 from cropray.progress import Progress
-from cropray.search.placement import Node
 from cropray.stages import cluster, zone_jobs
 from cropray.stages.zone_jobs import ZoneOutcome, ZoneTask, attempt, attempt_and_mark, in_flight, run_zone_tasks
 from cropray.workspace import Workspace
@@ -139,32 +138,36 @@ def clock(monkeypatch):
     def start(*nodes):
         seen = Clock(*nodes)
         monkeypatch.setattr(cluster, "time", seen)
-        monkeypatch.setattr(cluster, "live_nodes", seen.nodes)
+        monkeypatch.setattr(cluster, "open_nodes", seen.nodes)
         monkeypatch.setattr(cluster, "request_resources", seen.request)
         return seen
 
     return start
 
 
-HEAD = Node(0)
+HEAD = {"Resources": {"memory": 1e9}}
+
+
+def node(cpus):
+    return {"Resources": {"CPU": cpus}}
 
 
 def test_the_first_node_is_waited_for_and_asked_for(clock):
-    seen = clock([HEAD], [HEAD], [HEAD, Node(16)])
+    seen = clock([HEAD], [HEAD], [HEAD, node(16.0)])
     cluster.require_cpus(3, wait_s=9)
     assert seen.now == 2
     assert seen.asked == [{"bundles": [{"CPU": 1}] * 3}, {"num_cpus": 0}]
 
 
 def test_a_cluster_that_is_there_is_asked_for_nothing(clock):
-    seen = clock([Node(1)])
+    seen = clock([node(1.0)])
     cluster.require_cpus(3, wait_s=0)
     assert seen.asked == []
 
 
 @pytest.mark.parametrize(("wait_s", "asked"), [(0, []), (5, [{"bundles": [{"CPU": 1}]}, {"num_cpus": 0}])])
 def test_a_cluster_without_cpus_is_refused_with_the_setting(clock, wait_s, asked):
-    seen = clock([HEAD, Node(0.5)])
+    seen = clock([HEAD, node(0.5)])
     with pytest.raises(ConfigError, match=r"cluster\.wait_s"):
         cluster.require_cpus(1, wait_s)
     assert seen.now == wait_s

@@ -190,6 +190,31 @@ def test_groups_of_the_job_ask_for_what_they_get(job):
     assert found["head"][0]["rayStartParams"]["num-cpus"] == "0"
 
 
+# CPUs and GiB of the machines that the file names, and the least that a kubelet, the system and daemons keep of them.
+MACHINES = {"head": (4, 16), "cpu": (16, 64), "gpu": (8, 32)}
+
+
+def test_pods_fit_the_machines_that_they_are_meant_for(job):
+    """With the autoscaler's own container beside the head (0.5 CPU, 0.5 GiB)."""
+    for name, (_, container) in groups(job).items():
+        cpus, memory = MACHINES[name]
+        limits = container["resources"]["limits"]
+        assert int(limits["cpu"]) <= cpus - 1, name
+        assert gibibytes(limits["memory"]) <= 0.9 * memory - 0.5 * (name == "head"), name
+
+
+def test_memory_of_pods_is_counted_once(job):
+    """As Ray's own autoscaler reads the groups: workers and object store together are the pod's memory, not 1.3 of it."""
+    from ray.autoscaler._private.kuberay.autoscaling_config import _get_ray_resources_from_group_spec
+
+    for name, (group, container) in groups(job).items():
+        resources = _get_ray_resources_from_group_spec(group, is_head=name == "head")
+        limit = gibibytes(container["resources"]["limits"]["memory"]) * 2**30
+        assert resources["memory"] == pytest.approx(0.7 * limit, rel=1e-6), name
+        assert resources["CPU"] == (0 if name == "head" else int(container["resources"]["limits"]["cpu"]))
+        assert resources.get("GPU", 0) == (name == "gpu")
+
+
 def test_workers_of_the_job_are_spot_and_the_head_is_not(job):
     found = groups(job)
     assert "tolerations" not in found["head"][0]["template"]["spec"]

@@ -74,7 +74,7 @@ def _run(options: argparse.Namespace) -> None:
     elif options.command == "doctor":
         from cropray.stages.doctor import run_doctor  # noqa: PLC0415
 
-        run_doctor(options.config)
+        run_doctor(options.config, options.overrides)
     elif options.command == "plan":
         from cropray.stages.plan import run_plan  # noqa: PLC0415
 
@@ -109,9 +109,13 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     demo = commands.add_parser("demo", help="draw a landscape, run every stage on it and print the scores")
     demo.add_argument("--root", type=Path, default=Path("demo"), help="folder of the demo (default: demo)")
-    doctor = commands.add_parser("doctor", help="check versions, Ray, storage and tracking; say what to do")
-    doctor.add_argument(
-        "config", nargs="?", help="job file (path or s3://…); without it only the installation is checked"
+    _with_config(
+        commands.add_parser(
+            "doctor",
+            help="check versions, Ray, storage and tracking; say what to do",
+            description="Without a job file only the installation is checked.",
+        ),
+        nargs="?",
     )
     _with_config(
         commands.add_parser("plan", help="what a job will take: requests, disk, memory, hours; then what it took")
@@ -124,8 +128,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _with_config(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    parser.add_argument("config", help="job file (YAML): a path, or s3://…, gs://…, az://…")
+def _with_config(parser: argparse.ArgumentParser, nargs: str | None = None) -> argparse.ArgumentParser:
+    parser.add_argument("config", nargs=nargs, help="job file (YAML): a path, or s3://…, gs://…, az://…")
     parser.add_argument(
         "--set",
         dest="overrides",

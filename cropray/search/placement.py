@@ -29,6 +29,7 @@ from ray.util.client import ray as client
 
 from cropray.datasets.loading import READ_CPUS
 from cropray.errors import ConfigError
+from cropray.search.node_memory import memory_of_workers
 from cropray.search.space import ModelName
 from cropray.training.resources import GB, worker_resources
 from cropray.training.settings import CnnSettings, XgboostSettings
@@ -51,7 +52,7 @@ class Node:
     gpus: float = 0.0
     object_store_bytes: float = 0.0
     memory_bytes: float = math.inf
-    """Beside the object store, as Ray counts it; inf: not known."""
+    """Beside the object store; inf: not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +151,11 @@ def open_nodes() -> list[dict[str, Any]]:
 
 def live_nodes() -> tuple[Node, ...]:
     """What the open nodes of the Ray that is connected have."""
-    names = ("CPU", "GPU", "object_store_memory", "memory")
-    return tuple(Node(*(node["Resources"].get(name, 0.0) for name in names)) for node in open_nodes())
+    nodes = open_nodes()
+    return tuple(
+        Node(has.get("CPU", 0.0), has.get("GPU", 0.0), has.get("object_store_memory", 0.0), memory)
+        for has, memory in zip((node["Resources"] for node in nodes), memory_of_workers(nodes), strict=True)
+    )
 
 
 def place_units(nodes: Sequence[Node], need: UnitNeed, limit: int | None) -> Placement:
@@ -204,9 +208,12 @@ def place_when_ready(need: UnitNeed, limit: int | None, wait_s: float) -> Placem
         while True:
             try:
                 placement = place_units(live_nodes(), need, limit)
-            except ConfigError:
+            except ConfigError as error:
                 if time.monotonic() >= until:
-                    raise
+                    raise ConfigError(
+                        f"{error}. An autoscaler is asked for nodes for cluster.wait_s = {wait_s:g} s; "
+                        f"900 or more give it time to start some"
+                    ) from None
             else:
                 if placement.max_concurrent >= (limit or 1) or time.monotonic() >= until:
                     return placement

@@ -48,6 +48,8 @@ def _run_scenes(job: JobConfig, settings: SceneSettings, progress: Progress) -> 
         for zone in zones
     ]
     with ray_session(job.cluster):
-        results = run_zone_tasks("acquire", tasks, workspace, progress, overwrite=job.overwrite)
+        results = run_zone_tasks(
+            "acquire", tasks, workspace, progress, overwrite=job.overwrite, wait_s=job.cluster.wait_s
+        )
     if results:
         progress.note(describe_clear(results.values()))

@@ -36,9 +36,9 @@ from cropray.legend import Legend, bundled_legend
 from cropray.progress import Progress
 from cropray.raw_files import source_fingerprint
 from cropray.settings import fingerprint
-from cropray.stages.cluster import ray_session
+from cropray.stages.cluster import ray_session, require_cpus
 from cropray.stages.inputs import artefact_fingerprint, job_zones, zone_fingerprint
-from cropray.stages.zone_jobs import ZoneOutcome, ZoneTask, attempt_and_mark, current_aside, in_threads
+from cropray.stages.zone_jobs import LOOK_AHEAD, ZoneOutcome, ZoneTask, attempt_and_mark, current_aside, in_threads
 from cropray.storage import remove, whole_file
 from cropray.workspace import Workspace, code_hash
 from cropray.zones import Zone
@@ -80,7 +80,7 @@ def run(job: JobConfig, progress: Progress) -> None:
     jobs = [ZoneJob(z, folds.get(z.zone_id), size, names, trims.get(z.zone_id, Trim()), workspace) for z in zones]
     _forget(workspace)
     with ray_session(job.cluster):
-        entries = _build(_tasks(jobs, made_from), workspace, progress, overwrite=job.overwrite)
+        entries = _build(_tasks(jobs, made_from), job, progress)
     lost = {names[class_id] for counts, _ in counted.values() for class_id in counts} - _present(entries)
     known = parcel_doubts(parcel_ids, {zone.zone_id: folds.get(zone.zone_id, "test") for zone in zones})
     doubts = [*_lost_classes(lost), *known, *_given_by_id(trims), *_bare_tiles(zones, entries, size)]
@@ -133,11 +133,10 @@ def _build_one(job: ZoneJob) -> None:
     save_entry(build_zone(job), job.workspace.zone_entry(job.zone.zone_id))
 
 
-def _build(
-    tasks: Sequence[ZoneTask[None]], workspace: Workspace, progress: Progress, *, overwrite: bool
-) -> list[ZoneEntry]:
+def _build(tasks: Sequence[ZoneTask[None]], job: JobConfig, progress: Progress) -> list[ZoneEntry]:
     """Ray Data maps one zone a block; each writes its own partition whole. What an interrupted run built stands."""
-    todo = current_aside(ZONES, tasks, workspace, progress, overwrite=overwrite)
+    workspace = job.artefacts
+    todo = current_aside(ZONES, tasks, workspace, progress, overwrite=job.overwrite)
     by_id = {task.zone_id: task for task in todo}
 
     def build(row: dict[str, Any]) -> dict[str, Any]:
@@ -145,6 +144,7 @@ def _build(
 
     failures = {}
     if todo:
+        require_cpus(min(len(todo), LOOK_AHEAD), job.cluster.wait_s)
         ids = [{"zone_id": zone_id} for zone_id in by_id]
         rows = ray.data.from_items(ids, override_num_blocks=len(ids)).map(build).iter_rows()
         for done, row in enumerate(rows, start=1):

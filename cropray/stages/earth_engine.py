@@ -31,7 +31,7 @@ from cropray.imagery.earth_engine_months import (
 from cropray.imagery.earth_engine_settings import EarthEngineSettings
 from cropray.imagery.scenes import Scene, Season
 from cropray.progress import Progress
-from cropray.stages.cluster import ray_session
+from cropray.stages.cluster import ray_session, require_cpus
 from cropray.stages.earth_engine_pool import ClientPool, ListingUnit
 from cropray.stages.inputs import job_zones, season_of
 from cropray.stages.zone_jobs import ZoneOutcome, ZoneTask, attempt
@@ -45,6 +45,7 @@ def run(job: JobConfig, settings: EarthEngineSettings, progress: Progress) -> No
     """Write the composite and the observation counts of every zone.
 
     Raises:
+        ConfigError: there is no CPU that could run a client.
         InputError: zones have no scene in their season.
         CroprayError: the service cannot be used at all.
         StageFailedError: some zones failed.
@@ -57,6 +58,7 @@ def run(job: JobConfig, settings: EarthEngineSettings, progress: Progress) -> No
     if not todo:
         return
     with ray_session(job.cluster), ClientPool(settings, job.artefacts) as pool:
+        require_cpus(1, job.cluster.wait_s)
         acquisition = _Acquisition(job, settings, pool, progress)
         with acquisition.accounted():
             acquisition.list_zones(todo)

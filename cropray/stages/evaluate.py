@@ -116,7 +116,7 @@ def _count_zones(
         counts = workspace.zone_counts(model, zone.zone_id)
         count = partial(_count_zone, workspace, manifest, model, zone.zone_id)
         tasks.append(ZoneTask(zone.zone_id, count, inputs, (counts,)))
-    run_zone_tasks(f"evaluate-{model}", tasks, workspace, progress, overwrite=job.overwrite)
+    run_zone_tasks(f"evaluate-{model}", tasks, workspace, progress, overwrite=job.overwrite, wait_s=job.cluster.wait_s)
     found = []
     for task in tasks:
         raw = json.loads(task.outputs[0].read_text(encoding="utf-8"))

@@ -49,7 +49,7 @@ def run(job: JobConfig, progress: Progress) -> None:
     nearby = [zone for zone in zones if zone.zone_id in wanted]
     session = ray_session(job.cluster) if todo else contextlib.nullcontext()  # it takes longer to start than a look
     with indexed(job.parcels, nearby, workspace, progress), session:
-        run_zone_tasks("labels", tasks, workspace, progress, overwrite=job.overwrite)
+        run_zone_tasks("labels", tasks, workspace, progress, overwrite=job.overwrite, wait_s=job.cluster.wait_s)
     reports = [read_label_report(workspace.label_report(zone.zone_id)) for zone in zones]
     coverage = summarize(reports, {zone.zone_id: zone.region for zone in zones}, legend)
     write_json(workspace.coverage, coverage.to_record())

@@ -47,7 +47,8 @@ def run(job: JobConfig, progress: Progress) -> None:
 def _map_model(job: JobConfig, model: ModelName, zones: list[Zone], progress: Progress) -> None:
     workspace = job.artefacts
     progress.stage("map", f"{model} on {len(zones)} zones")
-    run_zone_tasks(f"map-{model}", _tasks(job, model, zones), workspace, progress, overwrite=job.overwrite)
+    tasks, wait_s = _tasks(job, model, zones), job.cluster.wait_s
+    run_zone_tasks(f"map-{model}", tasks, workspace, progress, overwrite=job.overwrite, wait_s=wait_s)
     _record(job, model, zones, progress)
 
 

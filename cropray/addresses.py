@@ -17,7 +17,22 @@ _LOGIN: Final = re.compile(
 _PART_OF_NAME: Final = (
     "password", "passwd", "passphrase", "pwd", "secret", "token", "credential", "signature", "authorization", "accesskey",
 )  # fmt: skip
-_NAME: Final = {"pass", "psw", "pw", "auth", "sig", "sas", "jwt", "bearer", "sessionid", "jsessionid"}
+_NAME: Final = {
+    "pass",
+    "psw",
+    "pw",
+    "auth",
+    "sig",
+    "sas",
+    "jwt",
+    "bearer",
+    "session",
+    "sessionid",
+    "jsessionid",
+    "hmac",
+    "code",
+    "pat",
+}
 _FILES: Final = {"sslkey"}  # of PostgreSQL: where a key lies
 
 

@@ -7,10 +7,12 @@ from urllib.parse import quote
 import pytest
 import yaml
 from pydantic import BaseModel, ValidationError
+from upath import UPath
 
 from cropray.addresses import refuse_secrets
 from cropray.config import JobConfig
 from cropray.errors import ConfigError
+from cropray.raw_files import as_input
 from cropray.settings import load_settings
 
 SECRET = "pl4nted-Wert"
@@ -30,6 +32,9 @@ BAD = [
     f"https://store.example/x?X-Amz-Credential=AKIA&X-Amz-Signature={SECRET}",
     f"https://store.example/x?%74oken={SECRET}",
     f"https://store.example/x#access_token={SECRET}",
+    f"https://fn.example/api/tiles?code={SECRET}",
+    f"https://fn.example/api/tiles?x-functions-key={SECRET}",
+    f"https://dev.example/x?version=3&PAT={SECRET}",
     f"https://store.example/x;jsessionid={SECRET}",
     f"https://proxy.example/?to={quote(f'https://a:{SECRET}@b.example', safe='')}",
     f"https://proxy.example/?to={quote(quote(f'https://b.example?auth={SECRET}', safe=''), safe='')}",
@@ -55,6 +60,7 @@ GOOD = [
     "100 % beets",
     "sqlite:////data/runs.db",
     "https://catalogue.example/v1?token=",
+    "https://catalogue.example/v1?country_code=FR&pattern=x&signed=yes&keywords=crops",
 ]
 
 
@@ -121,6 +127,11 @@ def test_nor_does_the_address_of_the_job_file():
     with pytest.raises(ConfigError, match="must not hold credentials") as error:
         load_settings(JobConfig, f"s3://AKIA:{SECRET}@bucket/job.yaml")
     assert SECRET not in str(error.value)
+
+
+def test_nor_does_a_path_object():
+    with pytest.raises(ValueError, match="must not hold credentials"):
+        as_input(UPath(f"s3://AKIA:{SECRET}@bucket/x"))
 
 
 def test_errors_of_the_class_itself_show_no_secret_either():

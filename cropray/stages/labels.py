@@ -1,8 +1,12 @@
 """`labels`: declared parcels to class rasters, one zone a task."""
 
 import contextlib
+import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
+from typing import Final
 
 from cropray.config import JobConfig
 from cropray.errors import ConfigError, InputError
@@ -13,6 +17,7 @@ from cropray.parcels.report import LabelReport
 from cropray.parcels.rpg import (
     ParcelSettings,
     check_parcels,
+    cut_extract,
     extract_parcels,
     fetched,
     has_spatial_index,
@@ -28,6 +33,8 @@ from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks
 from cropray.storage import Location, local_file, remove, whole_file, write_json
 from cropray.workspace import Workspace, code_hash
 from cropray.zones import Zone
+
+_UPLOADS: Final = 8  # at a time; each is small, and waits for the store
 
 
 def run(job: JobConfig, progress: Progress) -> None:
@@ -103,18 +110,40 @@ def indexed(
     why = "is fetched, and" if is_fetched(settings) else "has no spatial index: it is"
     progress.note(f"{settings.path.name} {why} read once from end to end, for all zones")
     try:
-        with fetched(settings) as register, whole_file(workspace.parcel_extract) as path:
-            extract_parcels(register, [zone.grid for zone in zones], path)
+        with fetched(settings) as register:
+            _extract(register, zones, workspace.parcel_extract)
         yield
     finally:
         remove(workspace.parcel_extract)
+
+
+def _extract(register: ParcelSettings, zones: Sequence[Zone], extract: Location) -> None:
+    """On a disk one file for all zones; in object storage a folder of one file for each, so that none is fetched for another."""
+    grids = [zone.grid for zone in zones]
+    if isinstance(extract, Path):
+        with whole_file(extract) as path:
+            extract_parcels(register, grids, path)
+        return
+
+    def put(zone: Zone) -> None:
+        with whole_file(_part(extract, zone)) as path:
+            cut_extract(whole, zone.grid, path)
+
+    with tempfile.TemporaryDirectory(prefix="cropray-") as scratch, ThreadPoolExecutor(_UPLOADS) as threads:
+        whole = Path(scratch, "extract.gpkg")
+        extract_parcels(register, grids, whole)
+        list(threads.map(put, zones))
+
+
+def _part(extract: Location, zone: Zone) -> Location:
+    return extract if isinstance(extract, Path) else extract / f"{zone.zone_id}.gpkg"
 
 
 def label_from(
     settings: ParcelSettings, zone: Zone, year: int, legend: Legend, workspace: Workspace, extract: Location | None
 ) -> LabelReport:
     """`label_zone` with an extract that may lie in object storage."""
-    with contextlib.nullcontext() if extract is None else local_file(extract) as path:
+    with contextlib.nullcontext() if extract is None else local_file(_part(extract, zone)) as path:
         return label_zone(settings, zone, year, legend, workspace, path)
 
 

@@ -10,6 +10,8 @@ from types import SimpleNamespace
 import pytest
 import yaml
 from ray.autoscaler._private.aws import config as aws
+from ray.autoscaler._private.command_runner import _with_interactive
+from ray.autoscaler._private.docker import with_docker_exec
 
 from tests.deployment.pinned import ROOT
 from tests.deployment.test_cluster_files import validate
@@ -155,3 +157,30 @@ def test_the_token_is_the_cluster_s_own_and_private(cluster, tmp_path):
     environment.pop("RAY_AUTH_TOKEN", None)
     done = subprocess.run([sys.executable, "-c", read], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == token.read_text().strip() != ""
+
+
+@pytest.mark.parametrize(("there", "says"), [("2.29.7", 0), (None, 1)])
+def test_the_last_nccl_is_torch_s_through_all_the_shells_of_a_node(cluster, tmp_path, there, says):
+    """As Ray sends a command: a login shell on the machine, and another one in the container."""
+    log, stubs = tmp_path / "log", tmp_path / "stubs"
+    stubs.mkdir()
+    listed = "xgboost==3.2.0\nnvidia-nccl-cu12==2.32.3" + (
+        f"\nnvidia-nccl-cu13=={there}\ntorch==2.13.0" if there else ""
+    )
+    programs = {
+        "docker": 'shift 3\nexec "$@"',
+        "pip": f'[ "$1" = freeze ] && {{ printf "{listed}"; exit; }}\nfor word; do [ "$word" ] || exit 1; done\necho "$@" > {log}',
+    }
+    for name, program in programs.items():
+        (stubs / name).write_text(f"#!/bin/bash\n{program}\n")
+        (stubs / name).chmod(0o755)
+    (tmp_path / ".bashrc").write_text(f"PATH={stubs}:/usr/bin:/bin\n")
+    command = cluster["available_node_types"]["gpu"]["worker_setup_commands"][1]
+    (inside,) = with_docker_exec([command], container_name="cropray", docker_cmd="docker", with_interactive=True)
+    line = " ".join(_with_interactive(inside))
+    done = subprocess.run(
+        ["bash", "-c", line], env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}, capture_output=True, check=False
+    )
+    assert (done.returncode != 0) == bool(says), done.stderr
+    if there:
+        assert log.read_text() == f"install --quiet --force-reinstall --no-deps nvidia-nccl-cu13=={there}\n"

@@ -215,6 +215,21 @@ def test_memory_of_pods_is_counted_once(job):
         assert resources.get("GPU", 0) == (name == "gpu")
 
 
+def test_ray_s_autoscaler_reads_the_groups(job):
+    from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
+    from ray.autoscaler._private.util import validate_config
+
+    cluster = {"metadata": {"name": "cropray", "namespace": "default"}, "spec": job["rayClusterSpec"]}
+    config = _derive_autoscaling_config_from_ray_cr(cluster)
+    validate_config(config)
+    kinds = config["available_node_types"]
+    assert {name: (kind["min_workers"], kind["max_workers"]) for name, kind in kinds.items()} == {
+        config["head_node_type"]: (0, 0),
+        "cpu": (1, 8),
+        "gpu": (0, 4),
+    }
+
+
 def test_workers_of_the_job_are_spot_and_the_head_is_not(job):
     found = groups(job)
     assert "tolerations" not in found["head"][0]["template"]["spec"]

@@ -26,10 +26,10 @@ import numpy as np
 import numpy.typing as npt
 import rasterio.warp
 
-from cropray.bands import BAND_IDS, N_BANDS, NODATA
+from cropray.bands import BAND_IDS, N_BANDS
 from cropray.errors import InputError
 from cropray.grid import Grid
-from cropray.imagery.kernels import Words, compiled
+from cropray.imagery.offsets import offset_is_gone, shift
 from cropray.imagery.retry import RetryPolicy
 from cropray.imagery.scenes import Scene
 from cropray.imagery.stac_items import SCL, ItemScene, newest_versions, understand
@@ -40,10 +40,6 @@ from cropray.settings import fingerprint
 _LONGEST_PASS: Final = dt.timedelta(hours=1)  # an item's time may lie so far after the start of its data take
 _ANSWERS_AGE_S: Final = 3600  # a search is not repeated within this time
 _FIRST_WAIT_S: Final = 1.0  # upper end of the random wait before the second attempt
-_VEGETATION: Final = 4  # SCL
-_MIN_VEGETATION: Final = 100  # pixels; fewer say nothing
-_MANY_PIXELS: Final = 100_000
-_OFFSET_IS_GONE_BELOW: Final = 900  # digital number of the darkest visible band over vegetation
 
 _log = logging.getLogger(__name__)
 
@@ -111,46 +107,6 @@ class StacScenes:
         """Identity of the products, and of what is done to their numbers."""
         products = [(scene.scene_id, scene.acquired.isoformat(), scene.assets, scene.offset) for scene in scenes]
         return fingerprint([products, self.settings.offset])
-
-
-def offset_is_gone(bands: Words, scl: npt.NDArray[np.uint8]) -> bool:
-    """Whether vegetation is darker than it could be if the numbers [4, H, W] still held ESA's offset.
-
-    Every fourth row of large images is enough.
-    """
-    rows = slice(None, None, 4 if scl.size > _MANY_PIXELS else 1)
-    vegetation = scl[rows] == _VEGETATION
-    darkest = bands[:3, rows].min(axis=0)[vegetation]  # blue, green, red
-    darkest = darkest[darkest > NODATA]
-    return bool(darkest.size >= _MIN_VEGETATION and (darkest < _OFFSET_IS_GONE_BELOW).sum() * 2 > darkest.size)
-
-
-def shift(bands: Words, scl: npt.NDArray[np.uint8], offset: int) -> None:
-    """Add an offset of 0 or less to [C, H, W] numbers in place, least result 1.
-
-    A number of 0 stays 0, and takes the scene class [H, W] of its pixel away.
-    """
-    _shift_kernel(bands.reshape(len(bands), -1), scl.reshape(-1), np.uint16(-offset))
-
-
-@compiled
-def _shift_kernel(bands: Words, scl: npt.NDArray[np.uint8], darkening: np.uint16) -> None:
-    for band in range(len(bands)):
-        _darken(bands[band], darkening)
-        _take_class_away(bands[band], scl)
-
-
-@compiled
-def _darken(numbers: Words, amount: np.uint16) -> None:
-    for p in range(len(numbers)):
-        has_data = np.uint16(0) - np.uint16(numbers[p] > 0)
-        numbers[p] = (max(numbers[p], np.uint16(amount + np.uint16(1))) - amount) & has_data
-
-
-@compiled
-def _take_class_away(numbers: Words, scl: npt.NDArray[np.uint8]) -> None:
-    for p in range(len(scl)):
-        scl[p] &= np.uint8(0) - np.uint8(numbers[p] > 0)
 
 
 @functools.cache

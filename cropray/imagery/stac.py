@@ -7,7 +7,8 @@ stored. Whether a file still holds it depends on its catalogue and, for products
 
 1. an item of an earlier baseline has no offset;
 2. one whose catalogue says that the offset is gone (`earthsearch:boa_offset_applied`) is taken at its word;
-3. any other has it, unless its own pixels show that it is gone. Earth Search denies it of some items where it is: to
+3. one of a baseline that is none of ESA's (99.99) has what its `raster:bands` say, and is refused where they do not;
+4. any other has it, unless its own pixels show that it is gone. Earth Search denies it of some items where it is: to
    subtract 1000 again would make half of the land black. Where more than half of the vegetation (SCL 4) in the window
    reads less than 900 in its darkest visible band, which with the offset in it would be a reflectance below −1 %,
    nothing is subtracted, and a warning names the item. Of 102 real scenes without the offset, 101 read less.
@@ -17,7 +18,7 @@ import datetime as dt
 import functools
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
@@ -31,13 +32,12 @@ from cropray.errors import InputError
 from cropray.grid import Grid
 from cropray.imagery.offsets import offset_is_gone, shift
 from cropray.imagery.retry import RetryPolicy
-from cropray.imagery.scenes import Scene
+from cropray.imagery.scenes import LONGEST_PASS, Found, Remarks, Scene, one_instant_per_pass
 from cropray.imagery.stac_items import SCL, ItemScene, newest_versions, understand
 from cropray.imagery.stac_read import read_band, signed
 from cropray.imagery.stac_settings import StacSettings
 from cropray.settings import fingerprint
 
-_LONGEST_PASS: Final = dt.timedelta(hours=1)  # an item's time may lie so far after the start of its data take
 _ANSWERS_AGE_S: Final = 3600  # a search is not repeated within this time
 _FIRST_WAIT_S: Final = 1.0  # upper end of the random wait before the second attempt
 
@@ -62,6 +62,14 @@ class StacScenes:
 
         Raises:
             InputError: the API fails, an item cannot be used, or all tiles here are of another UTM system.
+        """
+        return self.survey(grid, start, end).scenes
+
+    def survey(self, grid: Grid, start: dt.date, end: dt.date) -> Found:
+        """What `find` gives, and the items that were left out.
+
+        Raises:
+            InputError: as `find`.
         """
         return _find(self.settings, grid, start, end, int(time.monotonic() // _ANSWERS_AGE_S))
 
@@ -103,6 +111,10 @@ class StacScenes:
         shift(bands, scl, offset)
         return bands, scl
 
+    def never_used(self, scenes: Sequence[Scene]) -> Remarks:  # noqa: ARG002  as every source has it
+        """Nothing: a catalogue is asked for what the zones need, and for no more."""
+        return {}
+
     def fingerprint(self, scenes: Sequence[Scene]) -> str:
         """Identity of the products, and of what is done to their numbers."""
         products = [(scene.scene_id, scene.acquired.isoformat(), scene.assets, scene.offset) for scene in scenes]
@@ -116,21 +128,35 @@ def _pool(n_threads: int) -> ThreadPoolExecutor:
 
 
 @functools.lru_cache(maxsize=10_000)
-def _find(settings: StacSettings, grid: Grid, start: dt.date, end: dt.date, hour: int) -> tuple[Scene, ...]:  # noqa: ARG001  the hour is part of the key
+def _find(settings: StacSettings, grid: Grid, start: dt.date, end: dt.date, hour: int) -> Found:  # noqa: ARG001  the hour is part of the key
     from cropray.imagery.stac_search import search_items  # noqa: PLC0415  its client loads for half a second
 
     bbox = rasterio.warp.transform_bounds(f"EPSG:{grid.epsg}", "EPSG:4326", *grid.bounds)
     first, last = (dt.datetime.combine(day, dt.time(), dt.UTC) for day in (start, end))
-    span = first - _LONGEST_PASS, last + _LONGEST_PASS
+    span = first - LONGEST_PASS, last + LONGEST_PASS
     place = settings.url, settings.collection
     answer = search_items(place, bbox, span, _policy(settings), settings.timeout_s)
     names = settings.assets.model_dump() if settings.assets else None
     offset = None if settings.offset == "auto" else settings.offset
-    items = [understand(item, names, offset) for item in answer if item["id"] not in settings.exclude]
+    wanted = [item for item in answer if item["id"] not in settings.exclude]
+    items = [understand(item, names, offset) for item in wanted]
     items = [item for item in items if first <= item.scene.acquired < last]
     _require_system(items, grid)
     here = [item for item in items if _reaches_into(item, grid)]
-    return tuple(item.scene for item in newest_versions(here) if item.cloud_cover <= settings.max_cloud_cover)
+    newest = newest_versions(here)
+    clear = [item for item in newest if item.cloud_cover <= settings.max_cloud_cover]
+    remarks = {
+        "items are named by 'exclude'": [str(item["id"]) for item in answer if item["id"] in settings.exclude],
+        "items are tiles of another UTM system than the zone's": _ids(item for item in items if item.epsg != grid.epsg),
+        "items are older versions of others": _ids(item for item in here if item not in newest),
+        "items have more clouds than 'max_cloud_cover'": _ids(item for item in newest if item not in clear),
+    }
+    scenes = one_instant_per_pass([item.scene for item in clear])
+    return Found(scenes, {remark: tuple(ids) for remark, ids in remarks.items() if ids})
+
+
+def _ids(items: Iterable[ItemScene]) -> list[str]:
+    return [item.scene.scene_id for item in items]
 
 
 def _require_system(items: Sequence[ItemScene], grid: Grid) -> None:

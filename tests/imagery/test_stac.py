@@ -25,6 +25,12 @@ GRID = Grid(32631, 600_000.0, 5_400_000.0, 12, 18)
 NOON = dt.datetime(2023, 5, 1, 10, 50, 31, tzinfo=dt.UTC)
 
 
+@pytest.fixture(autouse=True)
+def _no_answers_of_other_servers():
+    """A port may be given out again, and answers are known by their address."""
+    stac._find.cache_clear()
+
+
 def source(server, **settings):
     return StacScenes(
         StacSettings(**{"source": "stac", "url": server.url, "max_wait_s": 0, "timeout_s": 20, **settings})
@@ -382,6 +388,41 @@ def test_settings_are_read_from_a_job_file(tmp_path):
     assert load_settings(StacSettings, path, ["offset=auto"]).offset == "auto"
     with pytest.raises(ValueError, match="offset"):
         load_settings(StacSettings, path, ["offset=1000"])
+
+
+def test_says_what_was_left_out(tmp_path):
+    """A newer processing, too many clouds, an excluded item, and a tile of the next system."""
+    west = Grid(32630, 1_040_000.0, 5_430_000.0, 12, 18)
+    items = [
+        *days(tmp_path, 1, generated="2023-05-01T20:00:00Z", sequence=0),
+        *days(tmp_path, 1, generated="2024-05-01T20:00:00Z", sequence=1),
+        *days(tmp_path, 6, cloud_cover=61.0),
+        *days(tmp_path, 11),
+        {**write_item(tmp_path, NOON.replace(day=16), draw_land(), west, tile="30UXX"), "bbox": days(tmp_path, 1)[0]["bbox"]},
+    ]  # fmt: skip
+    with StacServer(tmp_path, items) as server:
+        found = source(server, max_cloud_cover=60, exclude=(items[3]["id"],)).survey(GRID, *YEAR)
+        assert found.scenes == find(server, max_cloud_cover=60, exclude=(items[3]["id"],))
+    assert [scene.acquired.day for scene in found.scenes] == [1]
+    said = {remark: [name[11:19] for name in names] for remark, names in found.remarks.items()}
+    assert said == {
+        "items are named by 'exclude'": ["0230511_"],
+        "items are tiles of another UTM system than the zone's": ["20230516"],
+        "items are older versions of others": ["20230501"],
+        "items have more clouds than 'max_cloud_cover'": ["20230506"],
+    }
+
+
+def test_tiles_named_by_their_own_time_are_parts_of_one_pass(tmp_path):
+    """A catalogue that says of no item when its data take began, only when its tile was seen."""
+    items = [*days(tmp_path, 1), *days(tmp_path, 1, tile="31UFS", seen_after_s=371), *days(tmp_path, 6)]
+    for item in items:
+        for key in ("s2:datatake_id", "s2:product_uri"):
+            del item["properties"][key]
+    with StacServer(tmp_path, items) as server:
+        one, two, three = find(server)
+    assert one.acquired == two.acquired
+    assert three.acquired.day == 6
 
 
 def test_local_paths_are_read_as_well(tmp_path):

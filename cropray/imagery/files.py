@@ -105,8 +105,8 @@ class FileScenes:
         unused = tuple(path.name for path, _ in listing.scenes if str(path) not in used)
         unmatched = tuple(path.name for path in listing.unmatched)
         remarks = {
-            "files are not used: no zone lies there in its season": unused,
-            f"files are left out by the pattern '{self.settings.pattern}'": unmatched,
+            "files that no zone needs in its season": unused,
+            f"files left out by the pattern '{self.settings.pattern}'": unmatched,
         }
         return {remark: names for remark, names in remarks.items() if names}
 
@@ -190,7 +190,7 @@ def _doubles(scenes: Sequence[Scene], grids: dict[str, Grid]) -> Remarks:
             if grids[part.href] in seen:
                 older.append(Path(part.href).name)
             seen.add(grids[part.href])
-    remark = "files are of the same tile and instant as a newer one: their pixels count only where that has none"
+    remark = "files of the same tile and instant as a newer one, read only where that has no data"
     return {remark: tuple(older)} if older else {}
 
 

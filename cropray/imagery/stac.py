@@ -146,10 +146,10 @@ def _find(settings: StacSettings, grid: Grid, start: dt.date, end: dt.date, hour
     newest = newest_versions(here)
     clear = [item for item in newest if item.cloud_cover <= settings.max_cloud_cover]
     remarks = {
-        "items are named by 'exclude'": [str(item["id"]) for item in answer if item["id"] in settings.exclude],
-        "items are tiles of another UTM system than the zone's": _ids(item for item in items if item.epsg != grid.epsg),
-        "items are older versions of others": _ids(item for item in here if item not in newest),
-        "items have more clouds than 'max_cloud_cover'": _ids(item for item in newest if item not in clear),
+        "items named by 'exclude'": [str(item["id"]) for item in answer if item["id"] in settings.exclude],
+        "items of another UTM system than the zone's": _ids(item for item in items if item.epsg != grid.epsg),
+        "items that are older versions of others": _ids(item for item in here if item not in newest),
+        "items with more clouds than 'max_cloud_cover'": _ids(item for item in newest if item not in clear),
     }
     scenes = one_instant_per_pass([item.scene for item in clear])
     return Found(scenes, {remark: tuple(ids) for remark, ids in remarks.items() if ids})

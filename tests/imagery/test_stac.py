@@ -406,10 +406,10 @@ def test_says_what_was_left_out(tmp_path):
     assert [scene.acquired.day for scene in found.scenes] == [1]
     said = {remark: [name[11:19] for name in names] for remark, names in found.remarks.items()}
     assert said == {
-        "items are named by 'exclude'": ["0230511_"],
-        "items are tiles of another UTM system than the zone's": ["20230516"],
-        "items are older versions of others": ["20230501"],
-        "items have more clouds than 'max_cloud_cover'": ["20230506"],
+        "items named by 'exclude'": ["0230511_"],
+        "items of another UTM system than the zone's": ["20230516"],
+        "items that are older versions of others": ["20230501"],
+        "items with more clouds than 'max_cloud_cover'": ["20230506"],
     }
 
 

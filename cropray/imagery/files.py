@@ -28,7 +28,7 @@ from pydantic import Field
 
 from cropray.bands import BANDS, N_BANDS, NODATA, SATURATED, SCL_NODATA
 from cropray.errors import InputError
-from cropray.grid import Grid, Window
+from cropray.grid import Grid, Window, in_full
 from cropray.imagery.file_listing import SETTING, Listing, list_scenes
 from cropray.imagery.file_names import FileName, offset_of_file, understand_name
 from cropray.imagery.offsets import LEAST_OFFSET, offset_is_gone, offset_of_scale, shift
@@ -220,13 +220,13 @@ def _grid_of(path: Location, dataset: Any) -> Grid:
             f"scene '{path}' has no coordinate system; assign its UTM zone (`gdal_edit.py -a_srs EPSG:326xx`)"
         )
     epsg = _epsg_of(dataset.crs.to_wkt())
-    a, b, c, d, e, f = dataset.transform[:6]
-    if epsg is None or b or d or a <= 0 or e != -a:
+    try:
+        return Grid.of_transform(epsg or 0, dataset.transform, dataset.shape)
+    except ValueError as error:
         raise InputError(
-            f"scene '{path}' is in '{epsg or dataset.crs}' with transform {(a, b, c, d, e, f)}; it needs an EPSG "
-            f"system and square pixels, north up: warp it (`gdalwarp -t_srs EPSG:326xx -tr 10 10 -tap`)"
-        )
-    return Grid(epsg, c, f, dataset.height, dataset.width, a)
+            f"scene '{path}' is in '{epsg or dataset.crs}' with {error}; it needs an EPSG system and square pixels, "
+            f"north up: warp it (`gdalwarp -t_srs EPSG:326xx -tr 10 10 -tap`)"
+        ) from None
 
 
 @functools.lru_cache(maxsize=1000)
@@ -302,8 +302,8 @@ def _require_fit(path: Location, scene: Grid, zone: Grid) -> None:
         scene.window_of(zone)
     except ValueError as error:
         raise InputError(
-            f"scene '{path}' does not fit the zone's grid (EPSG:{zone.epsg}, {zone.resolution_m:g} m, corner "
-            f"{zone.x_min:g}, {zone.y_max:g}): {error}; warp the scene to it, or leave it out of 'pattern'"
+            f"scene '{path}' does not fit the zone's grid (EPSG:{zone.epsg}, {in_full(zone.resolution_m)} m, corner "
+            f"{in_full(zone.x_min)}, {in_full(zone.y_max)}): {error}; warp the scene to it, or leave it out of 'pattern'"
         ) from None
 
 

@@ -182,6 +182,20 @@ def test_refuses_a_scene_that_does_not_fit(tmp_path, change, said):
     refuse(tmp_path, path.name, *said)
 
 
+@pytest.mark.parametrize("pixel", [10.000000000001, 9.9999999999, 10.0000003])
+def test_pixels_that_are_a_little_off_by_rounding_are_accepted(tmp_path, pixel):
+    pixels = draw_pixels(scl=4)
+    write_scene(tmp_path, "2023-05-01", pixels, transform=rasterio.Affine(pixel, 0, GRID.x_min, 0, -10, GRID.y_max))
+    grid = GRID.crop(Window(3, 5, 9, 12))
+    (scene,) = find(tmp_path, grid)
+    np.testing.assert_array_equal(source(tmp_path).read(scene, grid)[0], pixels[:4, 3:, 5:])
+
+
+def test_numbers_of_a_refusal_are_written_in_full(tmp_path):
+    write_scene(tmp_path, "2023-05-01", transform=rasterio.Affine(10.001, 0, 600_000, 0, -10.001, 5_400_000))
+    refuse(tmp_path, "EPSG:32631 at 10.001 m and EPSG:32631 at 10 m", "corner 600000, 5400000")
+
+
 @pytest.mark.parametrize("share_kept", [0.0, 0.01, 0.6, 0.99])
 @pytest.mark.parametrize("driver", ["GTiff", "COG"])  # the directory of a COG stands at its beginning and survives
 def test_refuses_a_corrupt_scene_before_pixels_are_read(tmp_path, driver, share_kept):

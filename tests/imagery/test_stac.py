@@ -338,11 +338,12 @@ def test_refuses_a_page_that_is_no_stac_api(tmp_path):
     ("values", "grid", "said"),
     [
         (np.ones((12, 18), np.float32), GRID, ("float32", "uint16")),
+        (np.ones((12, 18), np.uint8), GRID, ("uint8", "uint16")),
         (np.ones((12, 18), np.uint16), Grid(32631, GRID.x_min + 5, GRID.y_max, 12, 18), ("do not line up",)),
         (np.ones((12, 18), np.uint16), Grid(32630, GRID.x_min, GRID.y_max, 12, 18), ("EPSG:32630", "EPSG:32631")),
         (np.ones((8, 12), np.uint16), Grid(32631, GRID.x_min, GRID.y_max, 8, 12, 15.0), ("15.0", "10 m × 1, 2, …")),
     ],
-    ids=["type", "half a pixel", "system", "resolution"],
+    ids=["type", "eight bits", "half a pixel", "system", "resolution"],
 )
 def test_refuses_a_file_that_does_not_fit(tmp_path, values, grid, said):
     with StacServer(tmp_path, days(tmp_path, 1)) as server:
@@ -350,6 +351,17 @@ def test_refuses_a_file_that_does_not_fit(tmp_path, values, grid, said):
         (path,) = tmp_path.rglob("nir.tif")
         write_band(path, values, grid)
         refuse(lambda: source(server).read(scene, GRID), scene.href, "nir.tif", *said)
+
+
+def test_pixels_that_are_a_little_off_by_rounding_are_accepted(tmp_path):
+    pixels = draw_land()
+    with StacServer(tmp_path, [write_item(tmp_path, NOON, pixels, GRID, scl_step=2)]) as server:
+        (scene,) = find(server)
+        for name, size in (("nir", 9.999999999998), ("scl", 20.0000000004)):
+            (path,) = tmp_path.rglob(f"{name}.tif")
+            with rasterio.open(path, "r+") as dataset:
+                dataset.transform = rasterio.Affine(size, 0, GRID.x_min, 0, -size, GRID.y_max)
+        np.testing.assert_array_equal(source(server).read(scene, GRID)[0], pixels[:4])
 
 
 def test_files_of_planetary_computer_are_read_with_its_signature(tmp_path, monkeypatch):

@@ -24,6 +24,7 @@ VALUES = {
     "workspace",
     "metrics",
     "progress",
+    "redaction",
 }
 
 # A layer may import the layers before it, and itself.

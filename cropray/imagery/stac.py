@@ -33,9 +33,11 @@ from cropray.grid import Grid
 from cropray.imagery.offsets import offset_is_gone, shift
 from cropray.imagery.retry import RetryPolicy
 from cropray.imagery.scenes import LONGEST_PASS, Found, Remarks, Scene, one_instant_per_pass
+from cropray.imagery.stac_doors import require_door
 from cropray.imagery.stac_items import SCL, ItemScene, newest_versions, understand
 from cropray.imagery.stac_read import read_band, signed
 from cropray.imagery.stac_settings import StacSettings
+from cropray.redaction import redact
 from cropray.settings import fingerprint
 
 _ANSWERS_AGE_S: Final = 3600  # a search is not repeated within this time
@@ -91,7 +93,7 @@ class StacScenes:
             assets = [(band, signed(href, self.settings.sign)) for band, href in scene.assets]
         except OSError as error:  # of the service, which was asked more than once
             raise InputError(
-                f"item {scene.href}: '{self.settings.sign}' gives out no signature ({error}); run the stage again later"
+                f"item {scene.href}: '{self.settings.sign}' gives out no signature ({redact(str(error))}); run the stage again later"
             ) from None
 
         def read(asset: tuple[str, str]) -> None:
@@ -152,7 +154,17 @@ def _find(settings: StacSettings, grid: Grid, start: dt.date, end: dt.date, hour
         "items with more clouds than 'max_cloud_cover'": _ids(item for item in newest if item not in clear),
     }
     scenes = one_instant_per_pass([item.scene for item in clear])
+    for scene in scenes:
+        _require_doors(scene, settings.url)
     return Found(scenes, {remark: tuple(ids) for remark, ids in remarks.items() if ids})
+
+
+def _require_doors(scene: Scene, catalogue: str) -> None:
+    for band, href in scene.assets:
+        try:
+            require_door(href, catalogue)
+        except InputError as error:
+            raise InputError(f"item {scene.href}, {band}: {error}; put the item's id into 'exclude'") from None
 
 
 def _ids(items: Iterable[ItemScene]) -> list[str]:

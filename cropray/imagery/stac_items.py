@@ -14,6 +14,8 @@ from cropray.errors import InputError
 from cropray.grid import Grid
 from cropray.imagery.offsets import BOA_OFFSET, Baseline, is_esas, offset_of_baseline, offset_of_scale
 from cropray.imagery.scenes import Scene
+from cropray.imagery.stac_doors import absolute
+from cropray.redaction import redact
 
 SCL: Final = "SCL"
 
@@ -79,7 +81,7 @@ def understand(item: dict[str, Any], asset_names: dict[str, str] | None, offset:
         offset = _expected_offset(item_id, properties, baseline, stated)
     first = {**properties, **item["assets"][assets[0][0]]}
     epsg = _epsg(item_id, first)
-    hrefs = tuple((band, str(item["assets"][key]["href"])) for (key, band) in assets)
+    hrefs = tuple((band, _href(item, key)) for (key, band) in assets)
     acquired = _acquired(item_id, properties, product)
     return ItemScene(
         scene=Scene(product, acquired, _page(item), hrefs, offset),
@@ -205,9 +207,24 @@ def _mgrs_tile(item_id: str, properties: dict[str, Any], product: str) -> str:
     return _first_match(_TILE, *known) or item_id
 
 
+def _href(item: dict[str, Any], key: str) -> str:
+    try:
+        return absolute(str(item["assets"][key]["href"]), _self(item))
+    except (KeyError, ValueError) as error:
+        reason = "it has no 'href'" if isinstance(error, KeyError) else error
+        raise InputError(
+            f"item '{item['id']}': asset '{key}' cannot be found: {reason}; put the item's id into 'exclude', or use a "
+            f"catalogue that gives full addresses"
+        ) from None
+
+
+def _self(item: dict[str, Any]) -> str | None:
+    links = (str(link["href"]) for link in item.get("links", ()) if link.get("rel") == "self")
+    return next(links, None)
+
+
 def _page(item: dict[str, Any]) -> str:
-    links = (link["href"] for link in item.get("links", ()) if link.get("rel") == "self")
-    return str(next(links, item["id"]))
+    return redact(_self(item) or str(item["id"]))
 
 
 def _named(properties: dict[str, Any], name: str) -> list[Any]:

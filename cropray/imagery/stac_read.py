@@ -16,6 +16,8 @@ from cropray.bands import NODATA, SATURATED
 from cropray.errors import InputError
 from cropray.grid import MAX_DRIFT_PX, Grid, Window
 from cropray.imagery.retry import Judgement, RetryPolicy, Verdict, with_retries
+from cropray.imagery.stac_doors import driver_of
+from cropray.redaction import hide_secrets_of_network, redact
 
 ResultT = TypeVar("ResultT")
 
@@ -44,16 +46,21 @@ def read_band(href: str, grid: Grid, out: npt.NDArray[Any], policy: RetryPolicy,
     """
 
     def read() -> None:
-        with rasterio.open(href) as dataset:
+        with rasterio.open(href, driver=driver_of(href)) as dataset:
             _read_open(dataset, grid, out)
 
     try:
         with_network(href, read, policy, timeout_s)
     except (rasterio.errors.RasterioError, OSError) as error:
         attempts = f", after {policy.max_attempts} attempts" if _judge_of(href)(error).verdict is Verdict.WAIT else ""
-        raise InputError(f"{href.partition('?')[0]}: {error}{attempts}") from None
+        raise InputError(f"{plain(href)}: {redact(str(error))}{attempts}") from None
     except ValueError as error:
-        raise InputError(f"{href.partition('?')[0]} does not fit the zone's grid: {error}") from None
+        raise InputError(f"{plain(href)} does not fit the zone's grid: {error}") from None
+
+
+def plain(href: str) -> str:
+    """An address for messages: without its query, where signatures stand."""
+    return redact(href.partition("?")[0])
 
 
 def signed(href: str, service: Literal["planetary_computer"] | None) -> str:
@@ -71,6 +78,7 @@ def with_network(href: str, read: Callable[[], ResultT], policy: RetryPolicy, ti
     Raises:
         Exception: what `read` raised last.
     """
+    hide_secrets_of_network()
     errors: Counter[str] = Counter()
     options = {
         **_GDAL_OPTIONS,

@@ -15,6 +15,7 @@ from pystac_client.stac_api_io import StacApiIO
 from cropray.errors import InputError
 from cropray.imagery.retry import Judgement, RetryPolicy, Verdict, with_retries
 from cropray.imagery.stac_read import BUSY
+from cropray.redaction import hide_secrets_of_network, redact
 
 Item = dict[str, Any]
 Place = tuple[str, str]
@@ -40,6 +41,8 @@ def search_items(
     url, collection = place
     start, end = (f"{instant:%Y-%m-%dT%H:%M:%SZ}" for instant in span)
 
+    hide_secrets_of_network()
+
     def ask() -> list[Item]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", pystac_client.warnings.PystacClientWarning)
@@ -58,7 +61,7 @@ def search_items(
         ValueError,  # no JSON
     ) as error:
         raise InputError(
-            f"STAC API {url}, collection '{collection}', {start} to {end}: {_words(error)}; "
+            f"STAC API {redact(url)}, collection '{collection}', {start} to {end}: {_words(error)}; "
             f"check 'url' and 'collection', or run the stage again later"
         ) from None
 
@@ -91,5 +94,5 @@ def _judge(error: Exception) -> Judgement:
 
 def _words(error: Exception) -> str:
     status = getattr(error, "status_code", None)
-    text = " ".join(str(error).split())[:300] or type(error).__name__
+    text = redact(" ".join(str(error).split()))[:300] or type(error).__name__
     return f"HTTP {status}: {text}" if status else text

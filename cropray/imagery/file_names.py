@@ -1,6 +1,7 @@
 """What the name of a scene file says: when it was sensed and processed, of which tile, with ESA's offset or without."""
 
 import datetime as dt
+import functools
 import re
 from dataclasses import dataclass
 from typing import Final
@@ -39,6 +40,7 @@ class FileName:
         return self.baseline or (0, 0), self.last_instant
 
 
+@functools.lru_cache(maxsize=100_000)
 def understand_name(path: Location, folder: Location) -> FileName:
     """Read the name of a file below a folder.
 

@@ -25,6 +25,7 @@ import rasterio.errors
 import rasterio.warp
 import shapely
 from pydantic import Field
+from rasterio.enums import MaskFlags
 
 from cropray.bands import BANDS, N_BANDS, NODATA, SATURATED, SCL_NODATA
 from cropray.errors import InputError
@@ -209,6 +210,7 @@ def _header(path: Location, state: FileState) -> _Header:
                 raise InputError(f"scene '{path}' is cut off: its last pixels are missing; fetch it again")
             indexes = _indexes_of(path, dataset)
             _require_integers(path, dataset, indexes)
+            _require_no_mask(path, dataset, indexes)
             return _Header(_grid_of(path, dataset), indexes, dataset.nodata, _tagged_offset(path, dataset, indexes))
     except rasterio.errors.RasterioError as error:
         raise InputError(f"scene '{path}' is no readable GeoTIFF ({error}); fetch it again or remove it") from None
@@ -255,6 +257,16 @@ def _require_integers(path: Location, dataset: Any, indexes: Sequence[int]) -> N
             f"scene '{path}' holds {', '.join(types)} in B02, B03, B04, B08, SCL; the bands must be uint16 digital numbers "
             f"(reflectance × 10000), SCL uint8 or uint16: convert it (`gdal_translate -ot UInt16`, with `-scale` where it "
             f"is another unit)"
+        )
+
+
+def _require_no_mask(path: Location, dataset: Any, indexes: Sequence[int]) -> None:
+    """Refuse pixels that are hidden by a mask of their own: what stands beneath it would count."""
+    flags = {flag for index in indexes for flag in dataset.mask_flag_enums[index - 1]}
+    if MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags:
+        raise InputError(
+            f"scene '{path}' has a mask band; write 0 into the hidden pixels instead (`gdalwarp -dstnodata 0`, or "
+            f"`gdal_translate -mask none -a_nodata 0` where they are 0 already)"
         )
 
 

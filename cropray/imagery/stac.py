@@ -137,7 +137,8 @@ def _find(settings: StacSettings, grid: Grid, start: dt.date, end: dt.date, hour
     first, last = (dt.datetime.combine(day, dt.time(), dt.UTC) for day in (start, end))
     span = first - LONGEST_PASS, last + LONGEST_PASS
     place = settings.url, settings.collection
-    answer = search_items(place, bbox, span, _policy(settings), settings.timeout_s)
+    found = search_items(place, bbox, span, _policy(settings), settings.timeout_s)
+    answer = found.items
     names = settings.assets.model_dump() if settings.assets else None
     offset = None if settings.offset == "auto" else settings.offset
     wanted = [item for item in answer if item["id"] not in settings.exclude]
@@ -148,6 +149,7 @@ def _find(settings: StacSettings, grid: Grid, start: dt.date, end: dt.date, hour
     newest = newest_versions(here)
     clear = [item for item in newest if item.cloud_cover <= settings.max_cloud_cover]
     remarks = {
+        "items that the catalogue counts and does not list": [f"of {found.n_matched}"] * found.n_missing,
         "items named by 'exclude'": [str(item["id"]) for item in answer if item["id"] in settings.exclude],
         "items of another UTM system than the zone's": _ids(item for item in items if item.epsg != grid.epsg),
         "items that are older versions of others": _ids(item for item in here if item not in newest),

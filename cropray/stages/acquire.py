@@ -1,5 +1,6 @@
 """`acquire`: scenes to gap-filled monthly composites, one zone a task."""
 
+import datetime as dt
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -81,10 +82,15 @@ def _tell(
     scenes = [scene for each in found.values() for scene in each.scenes]
     for line in describe_left_out(found.values(), source.never_used(scenes)):
         progress.note(line)
-    empty = {}
+    empty, today = {}, dt.datetime.now(dt.UTC).date()
     for zone in zones:
         season = Season(season_of(zone, job))
         months = acquisitions_by_month(found[zone.zone_id].scenes, season)
         empty[zone.zone_id] = months_without([len(month) for month in months], season)
     for line in describe_empty_months(empty):
         progress.note(line)
+    ends = {Season(season_of(zone, job)).end for zone in zones}
+    for end in sorted(end for end in ends if end > today):
+        progress.note(
+            f"a season ends on {end}, after today: run `cropray acquire` again then, what is missing is filled"
+        )

@@ -110,7 +110,7 @@ class StacMap:
         bbox = Transformer.from_crs(grid.epsg, 4326, always_xy=True).transform_bounds(*grid.bounds)
         year = self.settings.year
         span = dt.datetime(year, 1, 1, tzinfo=dt.UTC), dt.datetime(year, 12, 31, 23, 59, 59, tzinfo=dt.UTC)
-        items = search_items((self.settings.url, self.settings.collection), bbox, span, _POLICY, _TIMEOUT_S)
+        items = search_items((self.settings.url, self.settings.collection), bbox, span, _POLICY, _TIMEOUT_S).items
         classes = np.full(grid.shape, UNKNOWN, np.uint8)
         for item in sorted(items, key=lambda item: str(item["id"])):
             self._fill_from(classes, item, grid)

@@ -191,6 +191,13 @@ def test_pixels_that_are_a_little_off_by_rounding_are_accepted(tmp_path, pixel):
     np.testing.assert_array_equal(source(tmp_path).read(scene, grid)[0], pixels[:4, 3:, 5:])
 
 
+def test_refuses_pixels_hidden_by_a_mask(tmp_path):
+    path = write_scene(tmp_path, "2023-05-01", nodata=None)
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as dataset:
+        dataset.write_mask(np.arange(dataset.width)[None] > np.zeros((dataset.height, 1)))
+    refuse(tmp_path, path.name, "mask band", "gdalwarp -dstnodata 0")
+
+
 def test_numbers_of_a_refusal_are_written_in_full(tmp_path):
     write_scene(tmp_path, "2023-05-01", transform=rasterio.Affine(10.001, 0, 600_000, 0, -10.001, 5_400_000))
     refuse(tmp_path, "EPSG:32631 at 10.001 m and EPSG:32631 at 10 m", "corner 600000, 5400000")

@@ -425,6 +425,15 @@ def test_says_what_was_left_out(tmp_path):
     }
 
 
+@pytest.mark.parametrize("count", [{"numberMatched": 5}, {"context": {"matched": 5}}])
+def test_says_that_the_catalogue_counts_more_than_it_lists(tmp_path, count):
+    with StacServer(tmp_path, days(tmp_path, 1, 6)) as server:
+        answer = server.search
+        server.search = lambda query: answer(query) | count
+        (remark,) = source(server).survey(GRID, *YEAR).remarks.items()
+    assert remark == ("items that the catalogue counts and does not list", ("of 5",) * 3)
+
+
 def test_tiles_named_by_their_own_time_are_parts_of_one_pass(tmp_path):
     """A catalogue that says of no item when its data take began, only when its tile was seen."""
     items = [*days(tmp_path, 1), *days(tmp_path, 1, tile="31UFS", seen_after_s=371), *days(tmp_path, 6)]

@@ -16,6 +16,7 @@ from types import FrameType
 
 from cropray import __version__
 from cropray.errors import CroprayError
+from cropray.redaction import redact
 
 STAGES = {
     "zones": "reads the zone table, or a land cover map to choose zones by cropland; writes zones.parquet",
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _quiet_libraries():
             _run(options)
     except CroprayError as error:
-        print(f"\ncropray {options.command}: {error}", file=sys.stderr)
+        print(f"\ncropray {options.command}: {redact(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(

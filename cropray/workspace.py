@@ -80,6 +80,10 @@ class Workspace:
         """COG uint8 [12, H, W], clear observations per month before gap filling."""
         return self.root / "composites" / f"{zone_id}.nobs.tif"
 
+    def acquisition_record(self, zone_id: str) -> Location:
+        """JSON: scenes and clear pixels of each month of a composite, its scenes, and what was left out."""
+        return self.root / "composites" / f"{zone_id}.json"
+
     @property
     def acquisition(self) -> Location:
         """Folder of what a remote service was asked for: listings, months not yet in a composite, accounts."""

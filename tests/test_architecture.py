@@ -25,6 +25,7 @@ VALUES = {
     "workspace",
     "metrics",
     "progress",
+    "redaction",
 }
 
 # A layer may import the layers before it, and itself.

@@ -9,9 +9,9 @@ import os
 # MLflow decides about telemetry while it is imported, so this cannot wait for a function.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
+from cropray.redaction import redact
 from cropray.tracking.operations import flatten
 from cropray.tracking.records import EvaluationRecord, FoldRecord, ModelPackage, Run
-from cropray.tracking.redaction import redact
 from cropray.tracking.store import CHAMPION
 from cropray.tracking.tracker import UI_PORT, Tracker, local_uri, ui_command
 

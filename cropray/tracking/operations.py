@@ -10,8 +10,8 @@ from typing import Annotated, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from cropray.redaction import redact
 from cropray.settings import fingerprint
-from cropray.tracking.redaction import redact
 
 CURVE_PREFIX: Final = "curve/"  # keeps a curve's last point from hiding the score of the same name
 LONGEST_PARAM: Final = 6000  # characters, MLflow REST API

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from importlib import metadata
 from typing import Final
 
+from cropray.redaction import redact
 from cropray.storage import Location, folder_hash
 from cropray.tracking.breaker import Breaker
 from cropray.tracking.operations import (
@@ -28,7 +29,6 @@ from cropray.tracking.operations import (
     points_of,
 )
 from cropray.tracking.records import EvaluationRecord, FoldRecord, ModelPackage, Run
-from cropray.tracking.redaction import redact
 from cropray.tracking.spool import Spool
 from cropray.tracking.store import KIND_TAG, OUTAGES, Answer, RefusedError, Store
 from cropray.workspace import Workspace

@@ -92,15 +92,20 @@ def _run(options: argparse.Namespace) -> None:
 def _serve_ui(config: str, overrides: Sequence[str], port: int) -> None:
     from cropray.config import JobConfig  # noqa: PLC0415
     from cropray.settings import load_settings  # noqa: PLC0415
-    from cropray.tracking import Tracker, ui_command  # noqa: PLC0415
+    from cropray.tracking import Tracker, outcome, ui_command  # noqa: PLC0415
     from cropray.workspace import require  # noqa: PLC0415
 
     job = load_settings(JobConfig, config, overrides)
     if job.tracking_uri is None:
         require(job.artefacts.mlflow_database, "search")
     command = ui_command(job.artefacts, job.tracking_uri, port)
-    page = Tracker(job.artefacts, job.name, job.tracking_uri).runs_page()
-    print(f"Runs of '{job.name}': http://127.0.0.1:{port}{page}\nReady in 10 s; Ctrl-C stops it.", flush=True)
+    tracker = Tracker(job.artefacts, job.name, job.tracking_uri)
+    for line in outcome(tracker):
+        print(line, file=sys.stderr)
+    print(
+        f"Runs of '{job.name}': http://127.0.0.1:{port}{tracker.runs_page()}\nReady in 10 s; Ctrl-C stops it.",
+        flush=True,
+    )
     os.execv(command[0], command)  # noqa: S606  (our own fixed command; signals reach the server itself)
 
 

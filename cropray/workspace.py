@@ -33,8 +33,10 @@ class Workspace:
         """Create the root and prove that it can be written.
 
         Raises:
-            ConfigError: the root cannot be created or written.
+            ConfigError: the root cannot be created or written, or libraries would read its path as another one.
         """
+        if "?" in str(self.root):  # Ray Data takes what follows for a query and cuts it off
+            raise ConfigError(f"workspace '{self.root}' holds the character '?'; set 'workspace' to a path without it")
         probe = self.root / f".probe-{uuid.uuid4().hex}"
         try:
             require_driver(self.root)

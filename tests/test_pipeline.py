@@ -86,8 +86,12 @@ def test_runs_form_a_tree_and_the_champions_load_without_pickle(finished):
     assert {run.info.status for run in runs} == {"FINISHED"}
     parents = {run.data.tags.get("mlflow.parentRunId") for run in runs if run.data.tags["cropray.kind"] == "fold"}
     assert parents == {run.info.run_id for run in runs if run.data.tags["cropray.kind"] == "configuration"}
-    for name in ("cropray-cnn", "cropray-xgboost"):
-        assert client.get_model_version_by_alias(name, "champion").version is not None
+    searches = {run.info.run_id for run in runs if run.data.tags["cropray.kind"] == "search"}
+    tests = [run for run in runs if run.data.tags["cropray.kind"] == "evaluate"]
+    assert {run.data.tags["mlflow.parentRunId"] for run in tests} == searches
+    aliases = client.get_registered_model("small").aliases
+    assert sorted(aliases) == ["champion", "cnn", "xgboost"]
+    assert aliases["champion"] in (aliases["cnn"], aliases["xgboost"])
     assert not [p for p in workspace.mlflow_artifacts.rglob("*") if p.suffix in {".pkl", ".pickle", ".pt", ".pth"}]
 
 

@@ -4,19 +4,22 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Final, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import xgboost as xgb
 
-from cropray.bands import N_BANDS, N_FEATURES, N_MONTHS
+from cropray.bands import FEATURE_COLUMNS, N_BANDS, N_FEATURES, N_MONTHS
 from cropray.errors import MissingArtefactError, SchemaError
 from cropray.legend import CropClass
-from cropray.models.crop_net import receptive
 from cropray.storage import Location, local_folder
-from cropray.training.checkpoint import CARD_FILE, CnnCheckpoint, load_checkpoint
-from cropray.training.xgboost_model import load_booster, predict_proba, read_card
+
+if TYPE_CHECKING:
+    import xgboost as xgb
+
+    from cropray.training.checkpoint import CnnCheckpoint
+
+CARD_FILE: Final = "card.json"  # whichever kind a model is, see `cropray.training.tree_file` and `network_file`
 
 Samples = npt.NDArray[np.uint16]
 Probabilities = npt.NDArray[np.float32]
@@ -51,8 +54,10 @@ class TilePredictor(Protocol):
 class CropModel(TilePredictor, Protocol):
     """What serving and the registry need beside it."""
 
-    requirements: ClassVar[tuple[str, ...]]
-    """Distributions that are needed to load it."""
+    loader: ClassVar[str]
+    """Module with MLflow's `_load_pyfunc`; a registered model carries it and what it imports."""
+    columns: ClassVar[tuple[str, ...]]
+    """Of a table of samples, in order; empty: samples are tiles."""
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -70,24 +75,19 @@ class CropModel(TilePredictor, Protocol):
 class CnnModel:
     """A CNN; its samples are tiles [N, T, C, H, W]."""
 
-    requirements: ClassVar[tuple[str, ...]] = ("torch", "safetensors")
+    loader: ClassVar[str] = "cropray.maps.served_network"
+    columns: ClassVar[tuple[str, ...]] = ()
 
-    checkpoint: CnnCheckpoint
+    checkpoint: "CnnCheckpoint"
+    margin_px: int
+    """The network's reach, rounded up to its stride."""
+    stride_px: int
+    """The network's coarsest pixel."""
 
     @property
     def classes(self) -> tuple[CropClass, ...]:
         """Class of each output, in order."""
         return self.checkpoint.classes
-
-    @property
-    def margin_px(self) -> int:
-        """The network's reach, rounded up to its stride."""
-        return receptive(self.checkpoint.model.config).margin_px
-
-    @property
-    def stride_px(self) -> int:
-        """The network's coarsest pixel."""
-        return receptive(self.checkpoint.model.config).stride_px
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -112,9 +112,10 @@ class CnnModel:
 class TreeModel:
     """Boosted trees; their samples are pixels [N, 48] in the order of `FEATURE_COLUMNS`."""
 
-    requirements: ClassVar[tuple[str, ...]] = ("xgboost",)
+    loader: ClassVar[str] = "cropray.maps.served_trees"
+    columns: ClassVar[tuple[str, ...]] = FEATURE_COLUMNS
 
-    booster: xgb.Booster
+    booster: "xgb.Booster"
     classes: tuple[CropClass, ...]
 
     @property
@@ -147,6 +148,8 @@ class TreeModel:
 
     def predict_samples(self, x: Samples) -> Probabilities:
         """[N, 48] uint16 → [N, K] float32."""
+        from cropray.training.tree_file import predict_proba  # noqa: PLC0415
+
         return predict_proba(self.booster, np.ascontiguousarray(x))
 
 
@@ -182,11 +185,19 @@ def _kind(folder: Location) -> Any:
         raise SchemaError(f"'{folder / CARD_FILE}' is damaged ({error}); remove the folder and train again") from None
 
 
+# Each kind's libraries load with the first model of that kind: mapping with trees does not wait for torch.
 def _load_cnn(folder: Path, device: str) -> CropModel:
-    return CnnModel(load_checkpoint(folder, device))
+    from cropray.models.crop_net import receptive  # noqa: PLC0415
+    from cropray.training.checkpoint import load_checkpoint  # noqa: PLC0415
+
+    checkpoint = load_checkpoint(folder, device)
+    reach = receptive(checkpoint.model.config)
+    return CnnModel(checkpoint, reach.margin_px, reach.stride_px)
 
 
 def _load_trees(folder: Path, device: str) -> CropModel:
+    from cropray.training.tree_file import load_booster, read_card  # noqa: PLC0415
+
     del device  # trees predict on the CPU: one pass over a zone takes seconds
     classes = tuple(CropClass(**record) for record in read_card(folder)["classes"])
     return TreeModel(load_booster(folder), classes)

@@ -123,9 +123,11 @@ def _check_workspace(job: JobConfig) -> str:
 
 def _check_tracking(job: JobConfig) -> str:
     tracker = Tracker(job.artefacts, job.name, job.tracking_uri)
-    if tracker.n_missed:
-        raise CroprayError(f"MLflow store '{tracker.uri}' does not answer; start it or set tracking_uri")
-    return tracker.uri
+    if not tracker.n_missed:
+        tracker.close()  # it answers: what waits is written now
+    if trouble := tracker.trouble():
+        raise CroprayError("; ".join([*tracker.notes, trouble]))
+    return "; ".join([tracker.uri, *tracker.notes, *tracker.waits_elsewhere()])
 
 
 def _check_earth_engine(cluster: ClusterSettings, settings: EarthEngineSettings) -> str:

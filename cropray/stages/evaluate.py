@@ -33,9 +33,10 @@ from cropray.report.tables import score_table
 from cropray.search.space import ModelName
 from cropray.settings import dump_yaml, fingerprint
 from cropray.stages.cluster import ray_session
-from cropray.stages.results import load_model_result, load_search, record_evaluation
+from cropray.stages.results import evaluation_run, load_model_result, load_search, register_model
 from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks
 from cropray.storage import copy_file, folder_hash, whole_folder, write_json
+from cropray.tracking import Tracker, outcome
 from cropray.training.pixel_blocks import class_indices, features
 from cropray.workspace import Workspace, code_hash, require
 
@@ -66,13 +67,14 @@ def run(job: JobConfig, progress: Progress) -> None:
     for model in job.search.models:
         _require_model_of(manifest, workspace, model)
     with ray_session(job.cluster):
-        for model in job.search.models:
-            _evaluate_model(job, model, manifest, progress)
+        trackers = [_evaluate_model(job, model, manifest, progress) for model in job.search.models]
     results = [load_model_result(workspace, manifest, model) for model in job.search.models]
     print(f"\n{score_table(results)}\n", flush=True)
+    for line in outcome(*trackers):
+        progress.note(line)
 
 
-def _evaluate_model(job: JobConfig, model: ModelName, manifest: Manifest, progress: Progress) -> None:
+def _evaluate_model(job: JobConfig, model: ModelName, manifest: Manifest, progress: Progress) -> Tracker:
     workspace = job.artefacts
     zone_ids = [zone.zone_id for zone in manifest.of_split("test")]
     progress.stage("evaluate", f"{model} on {len(zone_ids)} test zones")
@@ -93,8 +95,10 @@ def _evaluate_model(job: JobConfig, model: ModelName, manifest: Manifest, progre
             _write(folder, job, model, manifest, counts)
         _draw(job, manifest, model)
         workspace.mark_current("evaluate", model, inputs)
-    tracker, _ = record_evaluation(job, manifest, model)
+    tracker, run = evaluation_run(job, manifest, model)
+    register_model(job, tracker, run)
     tracker.close()
+    return tracker
 
 
 def _require_model_of(manifest: Manifest, workspace: Workspace, model: ModelName) -> None:

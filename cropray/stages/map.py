@@ -16,9 +16,10 @@ from cropray.search.space import ModelName
 from cropray.settings import fingerprint
 from cropray.stages.cluster import ray_session
 from cropray.stages.inputs import artefact_fingerprint, job_zones, zone_fingerprint
-from cropray.stages.results import record_evaluation, why_no_scores
+from cropray.stages.results import evaluation_run, why_no_scores
 from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks
 from cropray.storage import Location, copy_file, folder_hash
+from cropray.tracking import outcome
 from cropray.workspace import Workspace, code_hash, require
 from cropray.zones import Zone
 
@@ -87,13 +88,15 @@ def _record(job: JobConfig, model: ModelName, zones: list[Zone], progress: Progr
     if why := why_no_scores(workspace, manifest, model):
         progress.note(f"maps are not added to a run of MLflow: {model} was {why}")
         return
-    tracker, evaluation = record_evaluation(job, manifest, model)
+    tracker, evaluation = evaluation_run(job, manifest, model)
     with tempfile.TemporaryDirectory() as folder:
         for zone in zones:
             picture = workspace.map_preview(model, zone.zone_id)
             copy_file(picture, Path(folder, picture.name))
         tracker.add_artifacts(evaluation, Path(folder), "maps")
         tracker.close()
+    for line in outcome(tracker):
+        progress.note(line)
 
 
 def _map_zone(zone: Zone, job: MapJob) -> MappedZone:

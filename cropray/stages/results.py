@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from cropray.bands import BAND_IDS, N_MONTHS
 from cropray.config import JobConfig
 from cropray.datasets.manifest import Manifest
 from cropray.maps.models import load_model
@@ -13,10 +14,17 @@ from cropray.search.results import ConfigurationResult, group_by_configuration, 
 from cropray.search.run import RESULT_FILE
 from cropray.settings import fingerprint
 from cropray.storage import folder_hash, local_file
-from cropray.tracking import EvaluationRecord, ModelPackage, Run, Tracker
+from cropray.tracking import EvaluationRecord, Merit, ModelForm, ModelPackage, Run, Tracker
 from cropray.workspace import Workspace, require
 
 LABELS: Final = {"cnn": "CNN", "xgboost": "XGBoost"}
+_LAYOUT: Final = {
+    "bands": list(BAND_IDS),
+    "n_months": N_MONTHS,
+    "values": "digital numbers: reflectance × 10 000, 0 = no data",
+    "columns": "<band>_<position of the month in the season, 01 to 12>",
+    "axes": "tile, month, band, row, column",
+}
 STEP_NAMES: Final = {"cnn": "epoch", "xgboost": "boosting round"}
 
 
@@ -88,21 +96,36 @@ def load_model_result(workspace: Workspace, manifest: Manifest, model: str) -> M
     )
 
 
-def record_evaluation(job: JobConfig, manifest: Manifest, model: str) -> tuple[Tracker, Run]:
-    """Write the test of a model and the model itself to the tracker, once."""
+def evaluation_run(job: JobConfig, manifest: Manifest, model: str) -> tuple[Tracker, Run]:
+    """Write the test of a model to the tracker, once, below its search."""
     workspace = job.artefacts
     summary, _ = load_search(workspace, model)
     scores = load_scores(workspace, model)
     tracker = Tracker(workspace, job.name, job.tracking_uri)
-    folder = workspace.model(model)
     record = EvaluationRecord(
-        fingerprint=fingerprint([folder_hash(folder), scores["metrics"], manifest.fingerprint()])[:16],
+        fingerprint=fingerprint([folder_hash(workspace.model(model)), scores["metrics"], manifest.fingerprint()])[:16],
         params={**summary["best"], "refit_steps": summary["refit_steps"], "seed": job.seed},
         metrics=scores["metrics"],
         artifacts=workspace.evaluation(model),
+        search=summary.get("run"),  # older searches did not note it
     )
-    run = tracker.evaluate_run(model, record)
-    trained = load_model(folder)
-    package = ModelPackage(folder, trained.input_shape, trained.output_shape, trained.requirements)
-    tracker.register(f"cropray-{model}", package, run)
-    return tracker, run
+    return tracker, tracker.evaluate_run(model, record)
+
+
+def register_model(job: JobConfig, tracker: Tracker, run: Run) -> None:
+    """Make the model of an evaluation a version of the job's registered model."""
+    workspace, model = job.artefacts, run.model
+    summary, _ = load_search(workspace, model)
+    trained = load_model(workspace.model(model))
+    form = ModelForm(
+        loader=trained.loader,
+        columns=trained.columns,
+        input_shape=trained.input_shape,
+        output_shape=trained.output_shape,
+        classes=tuple(crop.name for crop in trained.classes),
+        layout=_LAYOUT,
+    )
+    objective = summary["objective"]
+    best = next(c for c in summary["configurations"] if c["params"] == summary["best"])
+    merit = Merit(model, summary["dataset"], objective, best[f"{objective}_mean"], objective != "val_loss")
+    tracker.register(job.name, ModelPackage(workspace.model(model), form, merit), run)

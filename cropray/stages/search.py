@@ -23,6 +23,7 @@ from cropray.settings import fingerprint
 from cropray.stages.cluster import ray_disk, ray_session
 from cropray.stages.search_log import SearchLog, title
 from cropray.storage import Location, local_folder, whole_folder, write_json
+from cropray.tracking import outcome
 from cropray.training.checkpoint import CARD_FILE
 from cropray.training.memory import bins_on_disk
 from cropray.training.settings import CNN_NO_RESULT, NO_RESULT, CnnPoint, CnnSettings, XgboostPoint, XgboostSettings
@@ -47,8 +48,12 @@ def run(job: JobConfig, progress: Progress) -> None:
         searches = [_ModelSearch(job, manifest, model) for model in job.search.models]
         # Models whose units take the same share of the cluster run side by side: their start-up is paid once.
         loaded: set[ModelName] = set()
-        for placement, group in itertools.groupby(searches, key=lambda search: search.placement):
-            _run_group(list(group), placement, loaded, progress)
+        try:
+            for placement, group in itertools.groupby(searches, key=lambda search: search.placement):
+                _run_group(list(group), placement, loaded, progress)
+        finally:  # also of a search that failed: its finished units are tracked, or wait to be
+            for line in outcome(*(search.log.tracker for search in searches)):
+                progress.note(line)
 
 
 def _run_group(
@@ -202,6 +207,7 @@ class _ModelSearch:
             "model": self.model,
             "dataset": self.manifest.fingerprint(),
             "objective": self.job.search.objective,
+            "run": self.log.search.key,
             "best": dict(best.params),
             "refit_steps": best.refit_steps,
             "units": [unit.folder.name for unit in self.units],

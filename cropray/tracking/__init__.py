@@ -11,20 +11,23 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 from cropray.redaction import redact
 from cropray.tracking.operations import flatten
-from cropray.tracking.records import EvaluationRecord, FoldRecord, ModelPackage, Run
-from cropray.tracking.store import CHAMPION
-from cropray.tracking.tracker import UI_PORT, Tracker, local_uri, ui_command
+from cropray.tracking.records import EvaluationRecord, FoldRecord, Merit, ModelForm, ModelPackage, Run
+from cropray.tracking.registry import CHAMPION
+from cropray.tracking.tracker import UI_PORT, Tracker, local_uri, outcome, ui_command
 
 __all__ = [
     "CHAMPION",
     "UI_PORT",
     "EvaluationRecord",
     "FoldRecord",
+    "Merit",
+    "ModelForm",
     "ModelPackage",
     "Run",
     "Tracker",
     "flatten",
     "local_uri",
+    "outcome",
     "redact",
     "ui_command",
 ]

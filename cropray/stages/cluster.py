@@ -3,12 +3,15 @@
 import contextlib
 import logging
 import os
+import secrets
 import signal
 import stat
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Final
 
 import ray
 import ray.data
@@ -16,6 +19,9 @@ from ray._private import ray_constants
 from ray._private.log import PlainRayHandler
 
 from cropray.config import ClusterSettings
+from cropray.errors import ConfigError
+from cropray.progress import Progress
+from cropray.stages.ray_address import require_ray
 
 # Ray, Train, Tune and Data read these when they start; a user's own values go before.
 _ENVIRONMENT = {
@@ -29,6 +35,10 @@ _ENVIRONMENT = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C reaches the command line, which stops Ray
     "TUNE_MAX_PENDING_TRIALS_PG": "1",
 }
+# Ray's sockets lie below its temporary folder, and systems take no longer paths for them, in bytes.
+_LONGEST_SOCKET: Final = 103 if sys.platform == "darwin" else 107
+_LONGEST_FOLDER: Final = _LONGEST_SOCKET - len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
+_SHORT_FOLDER: Final = Path("/tmp")  # noqa: S108  Ray's own choice where no variable names another
 
 
 @contextlib.contextmanager
@@ -38,6 +48,9 @@ def ray_session(settings: ClusterSettings, *, needs_dashboard: bool = False) -> 
     Args:
         settings: address or size.
         needs_dashboard: Ray Train's worker groups need the State API that the dashboard process serves.
+
+    Raises:
+        ConfigError: no Ray answers at the address, or none can be started here.
     """
     if ray.is_initialized():  # inside a job driver or a test that started Ray itself
         yield
@@ -59,7 +72,13 @@ def ray_session(settings: ClusterSettings, *, needs_dashboard: bool = False) -> 
 
 def address_of(settings: ClusterSettings) -> str | None:
     """Of the running cluster that a command connects to; None: it starts a Ray of its own."""
-    return settings.address or os.environ.get("RAY_ADDRESS")
+    address = settings.address or os.environ.get("RAY_ADDRESS")
+    return None if address == "local" else address or None
+
+
+def name_of_address(settings: ClusterSettings) -> str:
+    """Where the address of the cluster is set, for messages."""
+    return "cluster.address" if settings.address else "RAY_ADDRESS"
 
 
 def ray_disk() -> Path:
@@ -82,18 +101,51 @@ def _interrupted_by_sigterm() -> Iterator[None]:
 def _start(settings: ClusterSettings, *, needs_dashboard: bool) -> None:
     address = address_of(settings)
     common = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": True}
-    if address:
-        ray.init(address=address, **common)
-    else:
-        store = settings.object_store_gb
-        with _on_loopback(), _private_token():
-            ray.init(
-                address="local",
-                num_cpus=settings.num_cpus,
-                include_dashboard=needs_dashboard,
-                object_store_memory=None if store is None else int(store * 1e9),
-                **common,
-            )
+    try:
+        if address:
+            ray.init(address=require_ray(address, name_of_address(settings)), **common)
+        else:
+            store = settings.object_store_gb
+            with _on_loopback(), _private_token():
+                ray.init(
+                    address="local",
+                    num_cpus=settings.num_cpus,
+                    include_dashboard=needs_dashboard,
+                    object_store_memory=None if store is None else int(store * 1e9),
+                    **_folders(),
+                    **common,
+                )
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        reason = next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__)
+        where = f"{name_of_address(settings)} = '{address}'" if address else "its folder, RAY_TMPDIR, and 'cluster'"
+        raise ConfigError(f"Ray does not start or answer ({reason}); check {where}") from error
+
+
+def _folders() -> dict[str, Any]:
+    """Ray's own folder where the one that is set cannot be used; what the object store spills goes to that one even so.
+
+    Raises:
+        ConfigError: the folder cannot be written.
+    """
+    wanted = ray_disk()
+    variable = "RAY_TMPDIR" if os.environ.get("RAY_TMPDIR") else "TMPDIR"
+    with contextlib.suppress(OSError):
+        wanted.mkdir(parents=True, exist_ok=True)
+    if not os.access(wanted, os.W_OK | os.X_OK):
+        raise ConfigError(
+            f"Ray cannot write to {variable} = '{wanted}'; set RAY_TMPDIR to a folder that you may write, of at most "
+            f"{_LONGEST_FOLDER} characters"
+        )
+    if len(os.fsencode(wanted.absolute())) <= _LONGEST_FOLDER:
+        return {}
+    short = Path(tempfile.mkdtemp(prefix="ray", dir=_SHORT_FOLDER))
+    Progress().note(
+        f"{variable} = '{wanted}' is too long for Ray's sockets (at most {_LONGEST_FOLDER} characters): they and its "
+        f"logs lie in {short}; set RAY_TMPDIR to a short folder to choose another"
+    )
+    return {"_temp_dir": str(short), "object_spilling_directory": str(wanted.absolute())}
 
 
 @contextlib.contextmanager
@@ -113,14 +165,34 @@ def _on_loopback() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _private_token() -> Iterator[None]:
-    """Where Ray makes the user's token, which lets everybody run code on this Ray, nobody else may read it."""
-    path = Path.home() / ".ray" / "auth_token"
+    """Where Ray makes the user's token, which lets everybody run code on this Ray, nobody else may read it.
+
+    In a container the user may have no home folder, or none that can be written: the token is then known to this
+    process and to those that it starts.
+    """
+    path = _token_file()
+    if path is None:
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        yield
+        return
     was_there = path.exists()
     try:
         yield
     finally:
         if not was_there and path.exists():
             path.chmod(stat.S_IRUSR | stat.S_IWUSR)
+
+
+def _token_file() -> Path | None:
+    """Where Ray looks for the user's token; None where there is none and it could make none."""
+    try:
+        path = Path.home() / ".ray" / "auth_token"
+        if path.exists():
+            return path if os.access(path, os.R_OK) else None
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # no such user, no such folder, or it may not be written
+        return None
+    return path if os.access(path.parent, os.W_OK | os.X_OK) else None
 
 
 def _quieten_ray_data() -> None:

@@ -22,6 +22,7 @@ VALUES = {
     "legend",
     "folds",
     "workspace",
+    "workspace_lock",
     "metrics",
     "progress",
 }

@@ -204,6 +204,22 @@ def check_parcels(settings: ParcelSettings) -> None:
         )
 
 
+def grids_outside(settings: ParcelSettings, grids: Sequence[Grid]) -> list[bool]:
+    """[n] true for grids that the extent of all parcels does not reach; all false where the file does not tell it at once.
+
+    Raises:
+        InputError: the file cannot be used.
+    """
+    if is_fetched(settings):
+        return [False] * len(grids)
+    header, crs, _ = _open(settings)
+    bounds = read_bounds(settings.path, header, is_stored=True)
+    if bounds is None or not all(map(math.isfinite, bounds)):
+        return [False] * len(grids)
+    extent = shapely.box(*bounds)
+    return [not shapely.intersects(extent, shapely.box(*_box_in(crs, grid))) for grid in grids]
+
+
 def describe_extent(settings: ParcelSettings) -> str:
     """Where the file's parcels lie, for messages."""
     if is_fetched(settings):

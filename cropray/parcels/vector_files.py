@@ -78,8 +78,13 @@ def is_parquet(path: Location) -> bool:
     return path.suffix.lower() in {".parquet", ".geoparquet"}
 
 
-def read_bounds(path: Location, header: FileHeader) -> Bounds | None:
+def read_bounds(path: Location, header: FileHeader, *, is_stored: bool = False) -> Bounds | None:
     """(x_min, y_min, x_max, y_max) of all features, as stored or else by reading them; None where GeoParquet lacks it.
+
+    Args:
+        path: the file.
+        header: what `read_header` said of it.
+        is_stored: give None rather than read all features.
 
     Raises:
         InputError: the file is damaged.
@@ -88,7 +93,7 @@ def read_bounds(path: Location, header: FileHeader) -> Bounds | None:
         bounds = _geo_metadata(path)["columns"][header.geometry_column].get("bbox", ())
         return tuple(bounds) if len(bounds) == 4 else None
     try:
-        info = pyogrio.read_info(_on_disk(path), layer=header.layer, force_total_bounds=True)
+        info = pyogrio.read_info(_on_disk(path), layer=header.layer, force_total_bounds=not is_stored)
     except _DAMAGE as error:
         raise _unreadable(path, error) from None
     bounds = info["total_bounds"]

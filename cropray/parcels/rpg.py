@@ -275,7 +275,13 @@ def _column(settings: ParcelSettings, header: FileHeader, wanted: str) -> str:
             f"parcel file '{settings.path}' has no column '{wanted}'; it has {list(header.columns)}: "
             f"set 'id_column' and 'code_column' to two of these"
         )
-    return wanted if wanted in found else found[0]
+    name = wanted if wanted in found else found[0]
+    if name in header.lists:
+        raise InputError(
+            f"parcel file '{settings.path}': column '{name}' holds several values a row; one text or number is needed: "
+            f"set 'id_column' and 'code_column' to others, or write the file with the first of them"
+        )
+    return name
 
 
 def _can_be_in(bounds: Bounds, crs: CRS) -> bool:

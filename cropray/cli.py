@@ -17,6 +17,7 @@ from types import FrameType
 
 from cropray import __version__
 from cropray.errors import CroprayError
+from cropray.terminal import print_with_what_there_is
 
 STAGES = {
     "zones": "reads the zone table, or a land cover map to choose zones by cropland; writes zones.parquet",
@@ -32,6 +33,7 @@ STAGES = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    print_with_what_there_is()
     options = _parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, _interrupt)
     try:

@@ -25,6 +25,7 @@ VALUES = {
     "workspace_lock",
     "metrics",
     "progress",
+    "terminal",
 }
 
 # A layer may import the layers before it, and itself.

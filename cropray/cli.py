@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from types import FrameType
 from cropray import __version__
 from cropray.errors import CroprayError
 from cropray.redaction import redact
+from cropray.terminal import print_with_what_there_is
 
 STAGES = {
     "zones": "reads the zone table, or a land cover map to choose zones by cropland; writes zones.parquet",
@@ -32,10 +34,11 @@ STAGES = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    print_with_what_there_is()
     options = _parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        with _quiet_libraries():
+        with _home(), _quiet_libraries():
             _run(options)
     except CroprayError as error:
         print(f"\ncropray {options.command}: {redact(str(error))}", file=sys.stderr)
@@ -47,6 +50,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 130
     return 0
+
+
+@contextlib.contextmanager
+def _home() -> Iterator[None]:
+    """A home folder for the time of the command where the user has none, as in containers: libraries ask for it."""
+    try:
+        Path.home()
+    except RuntimeError:
+        with tempfile.TemporaryDirectory(prefix="cropray-home-", ignore_cleanup_errors=True) as folder:
+            os.environ["HOME"] = folder
+            yield
+        del os.environ["HOME"]
+        return
+    yield
 
 
 @contextlib.contextmanager

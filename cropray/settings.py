@@ -90,6 +90,28 @@ def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 _Dumper.add_representer(str, _represent_text)
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice in a mapping: PyYAML would take the last and say nothing."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Before `<<` is resolved: there a key may well stand in both."""
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        first: dict[tuple[str, str], int] = {}
+        for key, _ in node.value:
+            known = (key.tag, str(key.value))
+            line = key.start_mark.line + 1
+            if known in first:
+                raise yaml.YAMLError(
+                    f"the key '{key.value}' stands twice, in lines {first[known]} and {line}; remove one of them"
+                )
+            first[known] = line
+        return node
+
+
+def _load(text: str) -> Any:
+    return yaml.load(text, Loader=_Loader)  # noqa: S506  it is a SafeLoader
+
+
 def _read_yaml(path: "str | Location") -> dict[str, Any]:
     from cropray.raw_files import as_input, read_bytes  # noqa: PLC0415  settings of files build on this module
 
@@ -98,7 +120,7 @@ def _read_yaml(path: "str | Location") -> dict[str, Any]:
     except ValueError as error:
         raise ConfigError(f"config file: {error}") from None
     try:
-        raw = yaml.safe_load(read_bytes(location, "config file").decode("utf-8"))
+        raw = _load(read_bytes(location, "config file").decode("utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"config file '{path}' does not exist; give the path of a YAML job file") from None
     except InputError as error:  # it names the file
@@ -117,7 +139,7 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
     if not separator or not key:
         raise ConfigError(f"--set '{override}' is not of the form a.b=value")
     try:
-        value = yaml.safe_load(text)
+        value = _load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set '{override}': the value is not valid YAML: {error}") from None
     *parents, leaf = key.split(".")

@@ -23,9 +23,11 @@ VALUES = {
     "legend",
     "folds",
     "workspace",
+    "workspace_lock",
     "metrics",
     "progress",
     "redaction",
+    "terminal",
 }
 
 # A layer may import the layers before it, and itself.

@@ -214,6 +214,22 @@ def check_parcels(settings: ParcelSettings) -> None:
         )
 
 
+def grids_outside(settings: ParcelSettings, grids: Sequence[Grid]) -> list[bool]:
+    """[n] true for grids that the extent of all parcels does not reach; all false where the file does not tell it at once.
+
+    Raises:
+        InputError: the file cannot be used.
+    """
+    if is_fetched(settings):
+        return [False] * len(grids)
+    header, crs, _ = _open(settings)
+    bounds = read_bounds(settings.path, header, is_stored=True)
+    if bounds is None or not all(map(math.isfinite, bounds)):
+        return [False] * len(grids)
+    extent = shapely.box(*bounds)
+    return [not shapely.intersects(extent, shapely.box(*_box_in(crs, grid))) for grid in grids]
+
+
 def describe_extent(settings: ParcelSettings) -> str:
     """Where the file's parcels lie, for messages."""
     if is_fetched(settings):
@@ -269,7 +285,13 @@ def _column(settings: ParcelSettings, header: FileHeader, wanted: str) -> str:
             f"parcel file '{settings.path}' has no column '{wanted}'; it has {list(header.columns)}: "
             f"set 'id_column' and 'code_column' to two of these"
         )
-    return wanted if wanted in found else found[0]
+    name = wanted if wanted in found else found[0]
+    if name in header.lists:
+        raise InputError(
+            f"parcel file '{settings.path}': column '{name}' holds several values a row; one text or number is needed: "
+            f"set 'id_column' and 'code_column' to others, or write the file with the first of them"
+        )
+    return name
 
 
 def _can_be_in(bounds: Bounds, crs: CRS) -> bool:

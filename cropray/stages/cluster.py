@@ -3,14 +3,16 @@
 import contextlib
 import logging
 import os
+import secrets
 import signal
 import stat
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import ray
 import ray.data
@@ -21,7 +23,9 @@ from ray.autoscaler.sdk import request_resources
 
 from cropray.config import ClusterSettings
 from cropray.errors import ConfigError, CroprayError
+from cropray.progress import Progress
 from cropray.search.placement import open_nodes
+from cropray.stages.ray_address import require_ray
 
 logger = logging.getLogger(__name__)
 AnswerT = TypeVar("AnswerT")
@@ -40,6 +44,10 @@ _ENVIRONMENT = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C reaches the command line, which stops Ray
     "TUNE_MAX_PENDING_TRIALS_PG": "1",
 }
+# Ray's sockets lie below its temporary folder, and systems take no longer paths for them, in bytes.
+_LONGEST_SOCKET: Final = 103 if sys.platform == "darwin" else 107
+_LONGEST_FOLDER: Final = _LONGEST_SOCKET - len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
+_SHORT_FOLDER: Final = Path("/tmp")  # noqa: S108  Ray's own choice where no variable names another
 
 
 @contextlib.contextmanager
@@ -49,6 +57,9 @@ def ray_session(settings: ClusterSettings, *, needs_dashboard: bool = False) -> 
     Args:
         settings: address or size.
         needs_dashboard: Ray Train's worker groups need the State API that the dashboard process serves.
+
+    Raises:
+        ConfigError: no Ray answers at the address, or none can be started here.
     """
     if ray.is_initialized():  # inside a job driver or a test that started Ray itself
         yield
@@ -70,7 +81,13 @@ def ray_session(settings: ClusterSettings, *, needs_dashboard: bool = False) -> 
 
 def address_of(settings: ClusterSettings) -> str | None:
     """Of the running cluster that a command connects to; None: it starts a Ray of its own."""
-    return settings.address or os.environ.get("RAY_ADDRESS")
+    address = settings.address or os.environ.get("RAY_ADDRESS")
+    return None if address == "local" else address or None
+
+
+def name_of_address(settings: ClusterSettings) -> str:
+    """Where the address of the cluster is set, for messages."""
+    return "cluster.address" if settings.address else "RAY_ADDRESS"
 
 
 def require_cpus(n_tasks: int, wait_s: float) -> None:
@@ -161,18 +178,51 @@ def _start(settings: ClusterSettings, *, needs_dashboard: bool) -> None:
     address = address_of(settings)
     common = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": True}
     keep_token_private(makes_one=not address)
-    if address:
-        ray.init(address=address, **common)
-    else:
-        store = settings.object_store_gb
-        with _on_loopback():
-            ray.init(
-                address="local",
-                num_cpus=settings.num_cpus,
-                include_dashboard=needs_dashboard,
-                object_store_memory=None if store is None else int(store * 1e9),
-                **common,
-            )
+    try:
+        if address:
+            ray.init(address=require_ray(address, name_of_address(settings)), **common)
+        else:
+            store = settings.object_store_gb
+            with _on_loopback():
+                ray.init(
+                    address="local",
+                    num_cpus=settings.num_cpus,
+                    include_dashboard=needs_dashboard,
+                    object_store_memory=None if store is None else int(store * 1e9),
+                    **_folders(),
+                    **common,
+                )
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        reason = next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__)
+        where = f"{name_of_address(settings)} = '{address}'" if address else "its folder, RAY_TMPDIR, and 'cluster'"
+        raise ConfigError(f"Ray does not start or answer ({reason}); check {where}") from error
+
+
+def _folders() -> dict[str, Any]:
+    """Ray's own folder where the one that is set cannot be used; what the object store spills goes to that one even so.
+
+    Raises:
+        ConfigError: the folder cannot be written.
+    """
+    wanted = ray_disk()
+    variable = "RAY_TMPDIR" if os.environ.get("RAY_TMPDIR") else "TMPDIR"
+    with contextlib.suppress(OSError):
+        wanted.mkdir(parents=True, exist_ok=True)
+    if not os.access(wanted, os.W_OK | os.X_OK):
+        raise ConfigError(
+            f"Ray cannot write to {variable} = '{wanted}'; set RAY_TMPDIR to a folder that you may write, of at most "
+            f"{_LONGEST_FOLDER} characters"
+        )
+    if len(os.fsencode(wanted.absolute())) <= _LONGEST_FOLDER:
+        return {}
+    short = Path(tempfile.mkdtemp(prefix="ray", dir=_SHORT_FOLDER))
+    Progress().note(
+        f"{variable} = '{wanted}' is too long for Ray's sockets (at most {_LONGEST_FOLDER} characters): they and its "
+        f"logs lie in {short}; set RAY_TMPDIR to a short folder to choose another"
+    )
+    return {"_temp_dir": str(short), "object_spilling_directory": str(wanted.absolute())}
 
 
 @contextlib.contextmanager
@@ -193,11 +243,18 @@ def _on_loopback() -> Iterator[None]:
 def keep_token_private(*, makes_one: bool) -> None:
     """Whoever reads the user's token runs code as the user: nobody else may, and Ray's own tools let everybody.
 
+    In a container the user may have no home folder, or none that can be written: the token is then known to this
+    process and to those that it starts.
+
     Args:
         makes_one: where a token is needed and there is none, it is made here, before Ray would.
     """
     given = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    path = Path(given) if given else Path.home() / ".ray" / "auth_token"
+    path = Path(given) if given else _token_file()
+    if path is None:
+        if makes_one:
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        return
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
@@ -220,6 +277,18 @@ def _make_token(path: Path) -> None:
         file.flush()
         with contextlib.suppress(FileExistsError):
             os.link(file.name, path)
+
+
+def _token_file() -> Path | None:
+    """Where Ray looks for the user's token; None where there is none and it could make none."""
+    try:
+        path = Path.home() / ".ray" / "auth_token"
+        if path.exists():
+            return path if os.access(path, os.R_OK) else None
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # no such user, no such folder, or it may not be written
+        return None
+    return path if os.access(path.parent, os.W_OK | os.X_OK) else None
 
 
 def _quieten_ray_data() -> None:

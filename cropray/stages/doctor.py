@@ -1,6 +1,5 @@
 """`doctor`: is this installation, and this job, ready to run; each line says what to do."""
 
-import contextlib
 import importlib.metadata
 import math
 import platform
@@ -153,11 +152,7 @@ def _check_gpus(cluster: ClusterSettings) -> str:
 
 
 def _check_ray(settings: ClusterSettings) -> str:
-    try:
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(ray_session(settings))
-            nodes = live_nodes()
-    except (ConnectionError, RuntimeError, TimeoutError) as error:
-        raise CroprayError(f"Ray does not start or answer ({error}); check cluster.address") from None
+    with ray_session(settings):
+        nodes = live_nodes()
     cpus, gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
     return f"{len(nodes)} nodes, {cpus:g} CPUs, {gpus:g} GPUs"

@@ -2,6 +2,7 @@
 
 import contextlib
 import tempfile
+import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -30,7 +31,7 @@ from cropray.settings import fingerprint
 from cropray.stages.cluster import ray_session
 from cropray.stages.inputs import job_zones, register_year, zone_fingerprint
 from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks
-from cropray.storage import Location, local_file, remove, whole_file, write_json
+from cropray.storage import Location, files_below, local_file, relative, remove, whole_file, write_json
 from cropray.workspace import Workspace, code_hash
 from cropray.zones import Zone
 
@@ -50,12 +51,13 @@ def run(job: JobConfig, progress: Progress) -> None:
     zones, workspace, legend = job_zones(job), job.artefacts, bundled_legend()
     progress.stage("labels", f"{job.parcels.path} for {len(zones)} zones, {len(legend.classes)} classes")
     check_parcels(job.parcels)
-    tasks = _tasks(job, job.parcels, zones, legend)
+    extract = _own_extract(workspace)
+    tasks = _tasks(job, job.parcels, zones, legend, extract)
     todo = [t for t in tasks if job.overwrite or not workspace.is_current("labels", t.zone_id, t.inputs, t.outputs)]
     wanted = {task.zone_id for task in todo}
     nearby = [zone for zone in zones if zone.zone_id in wanted]
     session = ray_session(job.cluster) if todo else contextlib.nullcontext()  # it takes longer to start than a look
-    with indexed(job.parcels, nearby, workspace, progress), session:
+    with indexed(job.parcels, nearby, extract, progress), session:
         run_zone_tasks("labels", tasks, workspace, progress, overwrite=job.overwrite, wait_s=job.cluster.wait_s)
     reports = [read_label_report(workspace.label_report(zone.zone_id)) for zone in zones]
     coverage = summarize(reports, {zone.zone_id: zone.region for zone in zones}, legend)
@@ -66,11 +68,20 @@ def run(job: JobConfig, progress: Progress) -> None:
     _check_unmapped(coverage, job.parcels.max_unmapped_share)
 
 
+def _own_extract(workspace: Workspace) -> Location:
+    """A name for the extract that no other run has; what runs that were killed left behind goes."""
+    name, folder = workspace.parcel_extract.stem, workspace.parcel_extract.parent
+    with contextlib.suppress(FileNotFoundError):
+        for left in [file for file in files_below(folder) if name in relative(file, folder)]:
+            remove(left)
+    return workspace.parcel_extract.with_name(f"{name}-{uuid.uuid4().hex}.gpkg")
+
+
 def _tasks(
-    job: JobConfig, settings: ParcelSettings, zones: Sequence[Zone], legend: Legend
+    job: JobConfig, settings: ParcelSettings, zones: Sequence[Zone], legend: Legend, extract: Location
 ) -> list[ZoneTask[LabelReport]]:
     workspace = job.artefacts
-    extract = None if has_spatial_index(settings) else workspace.parcel_extract
+    read_from = None if has_spatial_index(settings) else extract
     common = [
         settings.model_copy(update={"year": None, "max_unmapped_share": 0}).fingerprint(),  # neither changes a zone
         legend.hash(),
@@ -83,7 +94,7 @@ def _tasks(
         tasks.append(
             ZoneTask(
                 zone.zone_id,
-                partial(label_from, settings, zone, year, legend, workspace, extract),
+                partial(label_from, settings, zone, year, legend, workspace, read_from),
                 fingerprint([*common, year, zone_fingerprint(zone)]),
                 (
                     workspace.labels(zone.zone_id),
@@ -97,9 +108,7 @@ def _tasks(
 
 
 @contextlib.contextmanager
-def indexed(
-    settings: ParcelSettings, zones: Sequence[Zone], workspace: Workspace, progress: Progress
-) -> Iterator[None]:
+def indexed(settings: ParcelSettings, zones: Sequence[Zone], extract: Location, progress: Progress) -> Iterator[None]:
     """Where the register has no spatial index: one pass over it for all zones, instead of one for each.
 
     A register that must be fetched is fetched here, once for all nodes.
@@ -111,10 +120,10 @@ def indexed(
     progress.note(f"{settings.path.name} {why} read once from end to end, for all zones")
     try:
         with fetched(settings) as register:
-            _extract(register, zones, workspace.parcel_extract)
+            _extract(register, zones, extract)
         yield
     finally:
-        remove(workspace.parcel_extract)
+        remove(extract)
 
 
 def _extract(register: ParcelSettings, zones: Sequence[Zone], extract: Location) -> None:

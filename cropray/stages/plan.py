@@ -269,7 +269,7 @@ class _Measuring:
         self.progress.restart()
         assert self.job.parcels is not None
         near = order[:MOST_ZONES] if is_fetched(self.job.parcels) else ()
-        with indexed(self.job.parcels, near, self.scratch, self.progress):
+        with indexed(self.job.parcels, near, self.scratch.parcel_extract, self.progress):
             return measure_zones(self.job, order, self.scratch, n_at_once, tell)
 
     def _fit(self, sample: FitSample) -> FitCosts:

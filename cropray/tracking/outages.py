@@ -9,6 +9,8 @@ from alembic.util.exc import CommandError
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
+from cropray.redaction import redact
+
 # requests' errors are OSErrors; an ImportError is a database whose driver is not installed.
 OUTAGES: Final = (MlflowException, SQLAlchemyError, CommandError, OSError, ImportError)
 _FOUND: Final = re.compile(r"out-of-date database schema \(found version (\w+)")

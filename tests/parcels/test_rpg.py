@@ -1,7 +1,11 @@
+import struct
+
 import geopandas as gpd
 import geopandas.testing
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pyogrio
 import pytest
 import shapely
@@ -275,3 +279,64 @@ def test_real_shapefile_without_coordinate_system(real_data):
     assert len(parcels) == 739
     assert parcels.code.nunique() == 34
     assert "" not in parcels.parcel_id.to_list()
+
+
+def surfaces(frame, path, **options):
+    """A GeoPackage whose polygons are MultiSurfaces of one straight polygon, as database exports hold."""
+    wkb = [struct.pack("<BII", 1, 12, 1) + shapely.to_wkb(one, byte_order=1) for one in frame.geometry]
+    table = pa.table({name: frame[name].to_list() for name in ("ID_PARCEL", "CODE_CULTU")} | {"geom": wkb})
+    kind = {"geometry_name": "geom", "geometry_type": "Unknown", "crs": frame.crs.to_wkt()}
+    pyogrio.write_arrow(table, path, layer="p", driver="GPKG", **kind, **options)
+
+
+@pytest.mark.parametrize("is_indexed", [True, False])
+def test_surfaces_of_straight_polygons_are_polygons(tmp_path, is_indexed):
+    far = parcel_frame(("far", "BTH", square(0, 90_000, 3, 3)))
+    frame = pd.concat([PARCELS.fillna({"CODE_CULTU": ""}), far], ignore_index=True)
+    frame.to_file(tmp_path / "plain.gpkg")
+    surfaces(frame, tmp_path / "p.gpkg", layer_options={} if is_indexed else {"SPATIAL_INDEX": "NO"})
+    settings = ParcelSettings(path=tmp_path / "p.gpkg")
+    assert has_spatial_index(settings) == is_indexed
+    check_parcels(settings)
+    expected = read_parcels(ParcelSettings(path=tmp_path / "plain.gpkg"), GRID)
+    found = read_parcels(settings, GRID)
+    assert found.parcel_id.tolist() == expected.parcel_id.tolist()
+    assert shapely.equals(found.geometry, expected.geometry).all()
+    extract_parcels(settings, [GRID], tmp_path / "extract.gpkg")
+    assert shapely.equals(
+        read_with_counts(settings, GRID, tmp_path / "extract.gpkg").frame.geometry, found.geometry
+    ).all()
+
+
+TYPES = {
+    "string_view": lambda column: column.cast(pa.string_view()),
+    "large_string": lambda column: column.cast(pa.large_string()),
+    "dictionary": lambda column: column.cast(pa.string()).dictionary_encode(),
+}
+
+
+@pytest.mark.parametrize("is_indexed", [True, False])
+@pytest.mark.parametrize("name", TYPES)
+def test_text_of_any_arrow_type(tmp_path, name, is_indexed):
+    PARCELS.to_parquet(tmp_path / "plain.parquet", write_covering_bbox=is_indexed)
+    table = pq.read_table(tmp_path / "plain.parquet")
+    columns = {
+        key: TYPES[name](table[key]) if key in {"ID_PARCEL", "CODE_CULTU"} else table[key] for key in table.column_names
+    }
+    columns["geometry"] = columns["geometry"].cast(pa.binary_view())
+    pq.write_table(pa.table(columns).replace_schema_metadata(table.schema.metadata), tmp_path / "p.parquet")
+    settings = ParcelSettings(path=tmp_path / "p.parquet")
+    assert has_spatial_index(settings) == is_indexed
+    check_parcels(settings)
+    geopandas.testing.assert_geodataframe_equal(
+        read_parcels(settings, GRID), read_parcels(ParcelSettings(path=tmp_path / "plain.parquet"), GRID)
+    )
+
+
+@pytest.mark.parametrize("name", ["p.parquet", "p.geojson"])
+def test_refuses_a_column_with_several_values_a_row(tmp_path, name):
+    frame = PARCELS.assign(CODE_CULTU=[[code or "", "second"] for code in PARCELS.CODE_CULTU])
+    frame.to_parquet(tmp_path / name) if name == "p.parquet" else (tmp_path / name).write_text(frame.to_json())
+    settings = ParcelSettings(path=tmp_path / name)
+    with pytest.raises(InputError, match="'CODE_CULTU' holds several values a row"):
+        check_parcels(settings)

@@ -3,6 +3,7 @@
 import ipaddress
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 import ray
 
 from cropray.config import ClusterSettings
+from cropray.errors import ConfigError
 from cropray.stages import cluster
 
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # a process that looks for Ray on 127.0.0.1 only
@@ -165,3 +167,64 @@ def test_a_local_ray_listens_on_this_machine_only_and_its_new_token_is_the_user_
     assert len(addresses) > 0
     assert all((getattr(ip, "ipv4_mapped", None) or ip).is_loopback for ip in addresses)
     assert stat.S_IMODE((tmp_path / ".ray/auth_token").stat().st_mode) == stat.S_IRUSR | stat.S_IWUSR
+
+
+def test_a_local_ray_may_be_asked_for_by_name(monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    assert cluster.address_of(ClusterSettings()) is None
+    monkeypatch.setenv("RAY_ADDRESS", "")
+    assert cluster.address_of(ClusterSettings()) is None
+
+
+def test_a_short_folder_is_left_to_ray(monkeypatch, tmp_path):
+    monkeypatch.setattr(cluster, "_LONGEST_FOLDER", len(str(tmp_path)))
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    assert cluster._folders() == {}
+
+
+@pytest.mark.parametrize("variable", ["RAY_TMPDIR", "TMPDIR"])
+def test_a_folder_too_long_for_sockets_is_named_and_gets_what_is_spilled(monkeypatch, tmp_path, capsys, variable):
+    long = tmp_path / "scratch_of_a_user_whose_name_is_long" / "jobs_of_november" / "4711"
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setenv(variable, str(long))
+    monkeypatch.setattr(cluster.tempfile, "tempdir", None)  # where Python remembers TMPDIR
+    long.mkdir(parents=True)
+    monkeypatch.setattr(cluster, "_SHORT_FOLDER", tmp_path)
+    folders = cluster._folders()
+    assert folders["object_spilling_directory"] == str(long)
+    assert Path(folders["_temp_dir"]).parent == tmp_path
+    assert re.search(rf"{variable} = '{long}' is too long .*set RAY_TMPDIR", capsys.readouterr().out)
+
+
+def test_a_folder_that_cannot_be_written_is_refused(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "file" / "ray"))
+    with pytest.raises(ConfigError, match=r"cannot write to RAY_TMPDIR = .*file/ray'; set RAY_TMPDIR"):
+        cluster._folders()
+
+
+@pytest.mark.parametrize("home", [None, "/proc/nobody"])
+def test_a_user_without_a_home_gets_a_token_for_this_process(monkeypatch, home):
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "own")
+    monkeypatch.delenv("RAY_AUTH_TOKEN")
+    if home is None:  # neither a variable nor an entry in the table of users
+
+        def unknown():
+            raise RuntimeError("Could not determine home directory.")
+
+        monkeypatch.setattr(cluster.Path, "home", unknown)
+    else:
+        monkeypatch.setenv("HOME", home)
+    with cluster._private_token():
+        assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
+
+
+def test_what_ray_says_when_it_does_not_start_becomes_one_line(monkeypatch):
+    def fail(**_):
+        raise OSError("\nno room\nfor sockets")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", fail)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(ConfigError, match=r"^Ray does not start or answer \(no room\); check .*RAY_TMPDIR.*$"):
+        cluster._start(ClusterSettings(), needs_dashboard=False)

@@ -122,6 +122,12 @@ class Manifest:
             np.int64,
         )
 
+    def untrained(self, train: Iterable[str], scored: Iterable[str]) -> dict[str, int]:
+        """Class name → labelled pixels in the zones `scored`, of classes that no zone of `train` holds."""
+        known, asked = self.class_counts(train), self.class_counts(scored)
+        pairs = zip(self.classes, known, asked, strict=True)
+        return {crop.name: int(n) for crop, n_known, n in pairs if n and not n_known}
+
     def fingerprint(self) -> str:
         """SHA-256 of everything that training can see."""
         return fingerprint([_to_json(self)[key] for key in ("classes", "zones", "tile_size", "schema_version")])

@@ -63,11 +63,8 @@ def _fit_cnn(
     assert isinstance(data.settings, CnnSettings)
     train, val = unit_zones(unit, data.manifest)
     mean, deviation = statistics(data.manifest.band_sums(train))
-    settings = data.settings
-    if unit.n_epochs is not None:
-        settings = settings.model_copy(update={"epochs": unit.n_epochs})
     result = train_cnn(
-        settings,
+        data.settings,
         point,
         CnnData(
             train=_blocks(train, data),
@@ -79,6 +76,7 @@ def _fit_cnn(
         ),
         data.seed,
         folder,
+        n_epochs=unit.n_epochs,
         progress=progress,
     )
     if unit.fold is None or result.validation is None:
@@ -93,6 +91,8 @@ def _fit_cnn(
             history=history,
             best_step=result.best_epoch,
             seconds=time.monotonic() - started,
+            untrained=result.validation.untrained,
+            untrained_loss_sum=result.validation.untrained_loss_sum,
         ),
     )
 
@@ -100,7 +100,6 @@ def _fit_cnn(
 def _fit_xgboost(
     unit: Unit, point: XgboostPoint, folder: Path, data: SearchData, progress: Location | None
 ) -> Sequence[FoldResult]:
-    started = time.monotonic()
     assert isinstance(data.settings, XgboostSettings)
     train, val = unit_zones(unit, data.manifest)
     result = train_xgboost(
@@ -123,7 +122,9 @@ def _fit_xgboost(
             confusion=_rows(tree.confusion.tolist()),
             history=tuple(record for record in result.history if record["step"] <= tree.n_estimators),
             best_step=tree.n_estimators,
-            seconds=time.monotonic() - started,
+            seconds=tree.seconds,
+            untrained=result.untrained,
+            untrained_loss_sum=tree.untrained_loss_sum,
         )
         for tree in result.scores
     )

@@ -23,14 +23,19 @@ class FoldResult:
     params: Params
     fold: int
     loss_sum: float
-    """Negative log-likelihood summed over the validation pixels, nats."""
+    """Negative log-likelihood summed over the validation pixels of trained classes, nats; see `cropray.metrics`."""
     confusion: tuple[tuple[int, ...], ...]
-    """[true, predicted] over class indices."""
+    """[true, predicted] over class indices; all validation pixels."""
     history: tuple[Mapping[str, float], ...]
     """One record per epoch or evaluated round, with `step`."""
     best_step: int
     """Epoch or number of trees that the scores belong to."""
     seconds: float
+    """What this configuration took; of trees, what a fit of so many rounds takes."""
+    untrained: tuple[int, ...] = ()
+    """Indices of the classes that the fit's training zones lack."""
+    untrained_loss_sum: float = 0.0
+    """Negative log-likelihood summed over the validation pixels of these classes, nats."""
 
     @property
     def matrix(self) -> Counts:
@@ -39,8 +44,8 @@ class FoldResult:
 
     @property
     def scores(self) -> Scores:
-        """Validation scores."""
-        return score(self.matrix, self.loss_sum)
+        """Validation scores; the loss is that of trained classes."""
+        return score(self.matrix, self.loss_sum, self.untrained)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +95,13 @@ def load_results(path: Location) -> tuple[FoldResult, ...]:
     """Read what `save_results` wrote."""
     records: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
     return tuple(
-        FoldResult(**{**r, "confusion": tuple(map(tuple, r["confusion"])), "history": tuple(r["history"])})
+        FoldResult(
+            **{
+                **r,
+                "confusion": tuple(map(tuple, r["confusion"])),
+                "history": tuple(r["history"]),
+                "untrained": tuple(r["untrained"]),
+            }
+        )
         for r in records
     )

@@ -3,7 +3,7 @@
 import csv
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -161,7 +161,11 @@ def _write(
     cube = np.stack([zone.matrix for _, zone in counts])
     check_cube(cube, zone_ids, manifest.labelled(zone_ids))
     loss_sum = sum(zone.loss_sum for _, zone in counts)
-    scores = score(cube.sum(0), loss_sum)
+    train = [zone.zone_id for zone in manifest.of_split("train")]
+    n_untrained = sum(manifest.untrained(train, zone_ids).values())
+    scores = replace(
+        score(cube.sum(0), loss_sum), n_untrained=n_untrained
+    )  # in the loss as well: nothing is chosen by it
     np.save(folder / "cube.npy", cube)
     _write_class_table(folder / "per_class.csv", manifest, scores)
     write_json(

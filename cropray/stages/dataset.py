@@ -1,9 +1,9 @@
 """`dataset`: composites and labels to pixel tables and tile shards, one zone a partition."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import ray
 import ray.data
@@ -19,7 +19,15 @@ from cropray.datasets.manifest import (
     save_entry,
     save_manifest,
 )
-from cropray.datasets.points import points_entries, points_legend, read_points, write_points
+from cropray.datasets.point_separation import separate_points, separation_doubts
+from cropray.datasets.points import (
+    points_doubts,
+    points_entries,
+    points_folds,
+    points_legend,
+    read_points,
+    write_points,
+)
 from cropray.datasets.separation import Trim, separate
 from cropray.datasets.storage import PIXEL_FILE
 from cropray.errors import ConfigError, StageFailedError
@@ -35,6 +43,7 @@ from cropray.storage import remove, whole_file
 from cropray.workspace import Workspace, code_hash
 from cropray.zones import Zone
 
+_MOST_NAMED: Final = 20  # zones in a note
 ZONES: Final = "dataset-zones"  # stamps of zones, apart from the one of the whole dataset
 
 
@@ -74,26 +83,30 @@ def run(job: JobConfig, progress: Progress) -> None:
     _forget(workspace)
     with ray_session(job.cluster):
         entries = _build(_tasks(jobs, made_from), workspace, progress, overwrite=job.overwrite)
-    _finish(job, progress, "parcels", legend, entries)
+    _finish(job, progress, "parcels", legend, entries, [])
     workspace.mark_current("dataset", "all", inputs)
 
 
 def _run_points(job: JobConfig, progress: Progress) -> None:
     assert job.points is not None
-    progress.stage("dataset", f"labelled points of {job.points.path}")
-    inputs = fingerprint(
-        [job.points.fingerprint(), source_fingerprint([job.points.path]), code_hash("datasets"), job.dataset.n_folds]
-    )
+    settings, path = job.dataset, job.points.path
+    progress.stage("dataset", f"labelled points of {path}")
+    source = [job.points.fingerprint(), source_fingerprint([path]), code_hash("datasets", "folds")]
+    inputs = fingerprint([source, settings.n_folds, settings.buffer_m, settings.on_overlap])
     workspace = job.artefacts
     if not job.overwrite and workspace.is_current("dataset", "all", inputs, [workspace.manifest]):
         progress.note("dataset is up to date")
         return
-    table = read_points(job.points.path)
+    whole = read_points(path)
+    folds = points_folds(whole, settings.n_folds)
+    table, given = separate_points(whole, folds, settings.buffer_m, settings.on_overlap)
     legend = points_legend(table)
     _forget(workspace)
     write_points(table, workspace, legend)
-    entries = points_entries(table, workspace, legend, job.dataset.n_folds)
-    _finish(job, progress, "points", legend, entries)
+    entries = points_entries(table, workspace, folds, {one.zone_id: one.n_points for one in given})
+    doubts = [*points_doubts(whole, path), *separation_doubts(table, folds, given, settings.buffer_m)]
+    lost = set(points_legend(whole).names) - set(legend.names)
+    _finish(job, progress, "points", legend, entries, [*_lost_classes(lost), *doubts])
     workspace.mark_current("dataset", "all", inputs)
 
 
@@ -142,17 +155,24 @@ def _build(
     return [load_entry(workspace.zone_entry(task.zone_id)) for task in tasks]
 
 
-def _finish(job: JobConfig, progress: Progress, source: str, legend: Legend, entries: Sequence[ZoneEntry]) -> None:
+def _finish(
+    job: JobConfig,
+    progress: Progress,
+    source: Literal["parcels", "points"],
+    legend: Legend,
+    entries: Sequence[ZoneEntry],
+    doubts: Sequence[str],
+) -> None:
     present = {name for entry in entries for name, n in entry.counts.items() if n}
     manifest = Manifest(
         name=job.name,
-        source="points" if source == "points" else "parcels",
+        source=source,
         classes=tuple(crop for crop in legend.classes if crop.name in present),
         legend_hash=legend.hash(),
         tile_size=job.dataset.tile_size if source == "parcels" else None,
         n_folds=job.dataset.n_folds,
         zones=tuple(entries),
-        notes=_notes(entries),
+        notes=(*_notes(entries, "points" if source == "points" else "pixels"), *doubts),
     )
     workspace = job.artefacts
     with whole_file(workspace.folds) as path:
@@ -168,7 +188,7 @@ def _finish(job: JobConfig, progress: Progress, source: str, legend: Legend, ent
         progress.note(f"note: {note}")
 
 
-def _notes(entries: Sequence[ZoneEntry]) -> tuple[str, ...]:
+def _notes(entries: Sequence[ZoneEntry], unit: str = "pixels") -> tuple[str, ...]:
     notes = []
     only = classes_only_in_test(entries)
     if only:
@@ -179,9 +199,20 @@ def _notes(entries: Sequence[ZoneEntry]) -> tuple[str, ...]:
         )
     trimmed = {entry.zone_id: entry.n_trimmed for entry in entries if entry.n_trimmed}
     if trimmed:
-        listing = ", ".join(f"{zone_id} {n:,}" for zone_id, n in trimmed.items())
-        notes.append(f"labels dropped at borders of splits (pixels): {listing}")
+        listing = _some([f"{zone_id} {n:,}" for zone_id, n in trimmed.items()])
+        notes.append(f"labels dropped at borders of splits ({unit}): {listing}")
     return tuple(notes)
+
+
+def _lost_classes(names: Iterable[str]) -> list[str]:
+    lost = sorted(names)
+    return [f"classes that lost all labels at borders of splits: {', '.join(lost)}"] if lost else []
+
+
+def _some(items: Sequence[str]) -> str:
+    """A listing that a person can read; the manifest has each zone's record."""
+    rest = len(items) - _MOST_NAMED
+    return ", ".join(items[:_MOST_NAMED]) + (f" and {rest:,} more" if rest > 0 else "")
 
 
 def _check_splits(zones: Sequence[Zone]) -> None:

@@ -4,7 +4,7 @@ import json
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,11 @@ class FoldResult:
         """Validation scores; the loss is that of trained classes."""
         return score(self.matrix, self.loss_sum, self.untrained)
 
+    @property
+    def n_untrained(self) -> int:
+        """Validation pixels of classes that the fit's training zones lack."""
+        return int(self.matrix[list(self.untrained)].sum())
+
 
 @dataclass(frozen=True, slots=True)
 class ConfigurationResult:
@@ -67,6 +72,42 @@ class ConfigurationResult:
     def refit_steps(self) -> int:
         """Epochs or trees for the refit: the folds' mean best, rounded up."""
         return max(1, math.ceil(statistics.fmean(fold.best_step for fold in self.folds)))
+
+
+@dataclass(frozen=True, slots=True)
+class RegionOut:
+    """The winner's recipe on new regions: each was scored by a fit that saw none of its zones."""
+
+    by_region: Mapping[str, FoldResult]
+    """Region → result of the fit that left it out."""
+
+    @property
+    def cube(self) -> Counts:
+        """[region, true, predicted] int64."""
+        return np.stack([result.matrix for result in self.by_region.values()])
+
+    @property
+    def scores(self) -> Scores:
+        """Of all regions' pixels together, as a test is scored: classes that only one region grows count as well."""
+        return _tested(self.by_region.values())
+
+    @property
+    def scores_by_region(self) -> dict[str, Scores]:
+        """The same of each region."""
+        return {region: _tested([result]) for region, result in self.by_region.items()}
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """`region_out_…`."""
+        scores = self.scores
+        return {**scores.as_metrics("region_out"), "region_out_pixels": scores.n_pixels}
+
+
+def _tested(results: Iterable[FoldResult]) -> Scores:
+    results = list(results)
+    losses = math.fsum(loss for result in results for loss in (result.loss_sum, result.untrained_loss_sum))
+    matrix: Counts = np.sum([result.matrix for result in results], axis=0)
+    return replace(score(matrix, losses), n_untrained=sum(result.n_untrained for result in results))
 
 
 def group_by_configuration(results: Iterable[FoldResult]) -> tuple[ConfigurationResult, ...]:

@@ -44,6 +44,10 @@ class SearchSettings(Settings):
     """Units that run at the same time; None: as many as the cluster holds."""
     max_failures: int = Field(default=3, ge=0)
     """How often one unit is started again after it failed or its process was lost, before the search fails."""
+    leave_region_out: bool = False
+    """Score the winners on new regions, too: for each region and model one more fit, of the winner's configuration on the
+    other regions' training zones, scored on this region's. Neighbours across regions are refused or trimmed, as
+    dataset.on_overlap says."""
     cnn: CnnSpace = CnnSpace()
     xgboost: XgboostSpace = XgboostSpace()
 
@@ -55,15 +59,18 @@ class Unit:
     model: ModelName
     point: CnnPoint | XgboostPoint
     fold: int | None
-    """Validation fold; None: refit on all training zones."""
+    """Validation fold; None: refit on all training zones, or on those of other regions."""
     n_epochs: int | None = None
     """Fixed number of epochs of a CNN's refit."""
+    region: str | None = None
+    """Region whose training zones are left out of the refit, and scored by it; None: none is."""
 
     @property
     def title(self) -> str:
         """For people: `lr=0.001 kernel=3 fold=0`."""
         rate = f"lr={self.point.learning_rate:g}"
         fold = "refit" if self.fold is None else f"fold={self.fold}"
+        fold = fold if self.region is None else f"without={self.region}"
         if isinstance(self.point, CnnPoint):
             return f"{rate} kernel={self.point.kernel_size} {fold}"
         trees = self.point.n_estimators

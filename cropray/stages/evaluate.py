@@ -84,7 +84,9 @@ def _evaluate_model(job: JobConfig, model: ModelName, manifest: Manifest, progre
         ]
     )
     target = workspace.evaluation(model)
-    if not job.overwrite and workspace.is_current("evaluate", model, inputs, [target / "scores.json"]):
+    region_out = load_search(workspace, model)[0].get("region_out")  # told beside the test; None: not scored
+    of_all = fingerprint([inputs, region_out])
+    if not job.overwrite and workspace.is_current("evaluate", model, of_all, [target / "scores.json"]):
         progress.note("scores are up to date")
     else:
         workspace.mark_stale("evaluate", model)
@@ -92,7 +94,7 @@ def _evaluate_model(job: JobConfig, model: ModelName, manifest: Manifest, progre
         with whole_folder(target) as folder:
             _write(folder, job, model, manifest, counts)
         _draw(job, manifest, model)
-        workspace.mark_current("evaluate", model, inputs)
+        workspace.mark_current("evaluate", model, of_all)
     tracker, _ = record_evaluation(job, manifest, model)
     tracker.close()
 
@@ -177,6 +179,7 @@ def _write(
             "metrics": {**scores.as_metrics("test"), "test_pixels": scores.n_pixels},
             "intervals": bootstrap_intervals(cube, job.seed),
             "study_protocol": score_study_protocol(cube.sum(0)).as_metrics("test"),
+            "region_out": load_search(job.artefacts, model)[0].get("region_out"),
             "zones": {z: score(zone.matrix, zone.loss_sum).as_metrics("test") for z, zone in counts},
         },
     )

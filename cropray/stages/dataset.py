@@ -218,6 +218,8 @@ def _finish(
     progress.note(f"{n_pixels:,} labelled pixels, {n_tiles:,} tiles, {manifest.n_classes} classes")
     for note in manifest.notes:
         progress.note(f"note: {note}")
+    if manifest.region_conflict:
+        progress.note(f"note: the regions are not apart for leave-region-out: {manifest.region_conflict}")
 
 
 def _notes(entries: Sequence[ZoneEntry], unit: str = "pixels") -> tuple[str, ...]:

@@ -249,8 +249,14 @@ class _ModelSearch:
         manifest, region_out = self.manifest, self._region_out(regions)
         most_epochs = self.settings.epochs if isinstance(self.settings, CnnSettings) else None
         warnings = search_warnings(self.model, configurations, best, most_epochs)
+        if region_out is not None:
+            scores = region_out.scores
+            progress.note(
+                f"{self.model:<8} new regions ({len(regions)}): accuracy {scores.accuracy:.4f}  macro F1 "
+                f"{scores.macro_f1:.4f}"
+            )
         for warning in warnings:
-            progress.note(f"{self.model:<8} {warning}")
+            progress.note(f"{self.model:<8} warning: {warning}")
         summary: dict[str, Any] = {
             "model": self.model,
             "dataset": manifest.fingerprint(),

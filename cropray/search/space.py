@@ -68,7 +68,7 @@ class Unit:
     @property
     def title(self) -> str:
         """For people: `lr=0.001 kernel=3 fold=0`."""
-        rate = f"lr={self.point.learning_rate:g}"
+        rate = f"lr={self.point.learning_rate:.12g}"
         fold = "refit" if self.fold is None else f"fold={self.fold}"
         fold = fold if self.region is None else f"without={self.region}"
         if isinstance(self.point, CnnPoint):
@@ -79,12 +79,15 @@ class Unit:
 
 
 def search_units(settings: SearchSettings, model: ModelName, n_folds: int) -> tuple[Unit, ...]:
-    """All units of one model's search, configuration by configuration."""
+    """All units of one model's search, configuration by configuration; a value that is given twice is searched once."""
     points: list[CnnPoint | XgboostPoint]
     if model == "cnn":
-        grid = itertools.product(settings.cnn.learning_rate, settings.cnn.kernel_size)
+        grid = itertools.product(dict.fromkeys(settings.cnn.learning_rate), dict.fromkeys(settings.cnn.kernel_size))
         points = [CnnPoint(learning_rate=rate, kernel_size=size) for rate, size in grid]
     else:
         trees = tuple(sorted(set(settings.xgboost.n_estimators)))
-        points = [XgboostPoint(learning_rate=rate, n_estimators=trees) for rate in settings.xgboost.learning_rate]
+        points = [
+            XgboostPoint(learning_rate=rate, n_estimators=trees)
+            for rate in dict.fromkeys(settings.xgboost.learning_rate)
+        ]
     return tuple(Unit(model, point, fold) for point in points for fold in range(n_folds))

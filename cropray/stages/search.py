@@ -21,7 +21,7 @@ from cropray.search.doubts import fold_doubts, search_warnings
 from cropray.search.fit import SearchData, fit_unit
 from cropray.search.placement import Placement, UnitNeed, live_nodes, place_when_ready
 from cropray.search.results import ConfigurationResult, FoldResult, RegionOut, group_by_configuration, winner
-from cropray.search.run import UnitJob, run_units
+from cropray.search.run import NOTES_FILE, UnitJob, run_units
 from cropray.search.space import ModelName, Unit, search_units
 from cropray.search.store import store_line
 from cropray.settings import fingerprint
@@ -127,12 +127,15 @@ def _run_units(
     done = itertools.count(1)
 
     def on_finished(unit: UnitJob) -> None:
+        for said in unit.notes():
+            progress.note(f"{unit.unit.model} {unit.unit.title}: {said}")
         if unit.unit.fold is not None:
             logs[unit.unit.model].write(unit.results())
         progress.step(next(done), n_pending, f"{unit.unit.model} {unit.unit.title}", "units")
 
     storage = searches[0].workspace.root / "search" / ".tune"
-    run_units(jobs, partial(_fit, data=data), placement, storage, on_finished, searches[0].job.search.max_failures)
+    n_times = searches[0].job.search.max_failures
+    run_units(jobs, partial(_fit, data=data), placement, storage, on_finished, n_times, on_trouble=progress.note)
 
 
 def _fit(unit: Unit, folder: Path, progress: Location, data: Mapping[ModelName, SearchData]) -> Sequence[FoldResult]:
@@ -245,7 +248,7 @@ class _ModelSearch:
             whole_folder(self.workspace.model(self.model), last=CARD_FILE) as folder,
             local_folder(refit.folder) as fitted,
         ):
-            shutil.copytree(fitted, folder, dirs_exist_ok=True)
+            shutil.copytree(fitted, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(NOTES_FILE))
         manifest, region_out = self.manifest, self._region_out(regions)
         most_epochs = self.settings.epochs if isinstance(self.settings, CnnSettings) else None
         warnings = search_warnings(self.model, configurations, best, most_epochs)

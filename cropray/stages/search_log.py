@@ -67,4 +67,4 @@ class SearchLog:
 
 def title(params: Params) -> str:
     """Name of a configuration: `learning_rate=0.001 kernel_size=3`."""
-    return " ".join(f"{name}={value:g}" for name, value in params.items())
+    return " ".join(f"{name}={value:.12g}" for name, value in params.items())

@@ -8,7 +8,7 @@ neighbours across a border of regions.
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Literal, TypeVar
 
 import pyarrow as pa
@@ -25,6 +25,16 @@ OnOverlap = Literal["refuse", "trim"]
 _OFF = "or set search.leave_region_out to false"
 
 
+def require_two(regions: Iterable[str]) -> None:
+    """Raises: ConfigError: the regions of the training zones are fewer than two, so that none can be left out."""
+    names = sorted(set(regions))
+    if len(names) < 2:
+        raise ConfigError(
+            f"leave-region-out needs training zones in at least two regions, there are {names}: add zones of another "
+            f"region, {_OFF}"
+        )
+
+
 def require_regions(manifest: Manifest) -> None:
     """Prove that leave-region-out can be scored on a dataset.
 
@@ -32,13 +42,8 @@ def require_regions(manifest: Manifest) -> None:
         ConfigError: it has one region only, or a region of which the others know nothing.
         LeakageError: zones of two regions are neighbours, or nobody looked.
     """
-    regions = manifest.train_regions
-    if len(regions) < 2:
-        raise ConfigError(
-            f"leave-region-out needs training zones in at least two regions, the dataset has {list(regions)}: add zones of "
-            f"another region, {_OFF}"
-        )
-    for region in regions:
+    require_two(manifest.train_regions)
+    for region in manifest.train_regions:
         train, scored = manifest.region_zones(region)
         n_pixels = sum(manifest.labelled(scored).values())
         if n_pixels == sum(manifest.untrained(train, scored).values()):

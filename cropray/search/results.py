@@ -70,7 +70,10 @@ class ConfigurationResult:
 
     @property
     def refit_steps(self) -> int:
-        """Epochs or trees for the refit: the folds' mean best, rounded up."""
+        """Epochs or trees for the refit: the folds' mean best, rounded up.
+
+        Epochs are passes over the training tiles, of which a refit has more than a fold, and so more steps in each.
+        """
         return max(1, math.ceil(statistics.fmean(fold.best_step for fold in self.folds)))
 
 

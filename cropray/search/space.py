@@ -39,7 +39,8 @@ class SearchSettings(Settings):
 
     models: tuple[ModelName, ...] = Field(default=("xgboost", "cnn"), min_length=1)
     objective: Objective = "val_macro_f1"
-    """The mean of this over the folds chooses the winner."""
+    """The mean of this over the folds chooses the winner. `val_loss` leaves out pixels of classes that a fold's training
+    zones lack; the others count them as wrong."""
     max_concurrent: int | None = Field(default=None, ge=1)
     """Units that run at the same time; None: as many as the cluster holds."""
     max_failures: int = Field(default=3, ge=0)

@@ -34,6 +34,7 @@ from cropray.datasets.regions import (
     across_regions,
     join,
     number_regions,
+    require_two,
     separate_point_regions,
     separate_regions,
 )
@@ -68,7 +69,8 @@ def run(job: JobConfig, progress: Progress) -> None:
     """Write pixel tables, tile shards, fold table and manifest.
 
     Raises:
-        LeakageError: zones or parcels cross a border of splits and `dataset.on_overlap` is `refuse`.
+        LeakageError: zones or parcels cross a border of splits, or of regions where `search.leave_region_out` is set, and
+            `dataset.on_overlap` is `refuse`.
         MissingArtefactError: composites or labels are missing.
         StageFailedError: some zones failed; no manifest is written.
     """
@@ -78,6 +80,8 @@ def run(job: JobConfig, progress: Progress) -> None:
     zones, workspace = job_zones(job), job.artefacts
     progress.stage("dataset", f"{len(zones)} zones, tiles of {job.dataset.tile_size} px")
     _check_splits(zones)
+    if job.search.leave_region_out:
+        require_two(zone.region for zone in zones if zone.split == "train")
     made_from = {zone.zone_id: _fingerprint(job, zone) for zone in zones}
     inputs = fingerprint([made_from, job.search.leave_region_out])
     if not job.overwrite and workspace.is_current("dataset", "all", inputs, [workspace.manifest]):
@@ -121,6 +125,9 @@ def _run_points(job: JobConfig, progress: Progress) -> None:
         return
     whole = read_points(path)
     folds = points_folds(whole, settings.n_folds)
+    if by_region:
+        pairs = zip(whole["zone_id"].to_pylist(), whole["region"].to_pylist(), strict=True)
+        require_two(region for zone_id, region in pairs if zone_id in folds)
     table, given = separate_points(whole, folds, settings.buffer_m, rule)
     find = partial(separate_point_regions, table, folds, settings.buffer_m)
     of_regions, conflict = across_regions(find, rule, is_wanted=by_region)

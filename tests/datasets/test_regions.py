@@ -122,9 +122,7 @@ def test_region_folds_hold_training_zones_only():
 
 
 def test_what_cannot_be_scored_is_refused():
-    with pytest.raises(
-        ConfigError, match=r"at least two regions, the dataset has \['alpha'\].*leave_region_out to false"
-    ):
+    with pytest.raises(ConfigError, match=r"at least two regions, there are \['alpha'\].*leave_region_out to false"):
         require_regions(regions_of(TWO[0], TWO[2]))
     vines = entry("c-1", 0, {"vines": 7}, region="gamma")
     with pytest.raises(ConfigError, match="region 'gamma' hold 7 labelled pixels, none of them of a class"):

@@ -2,11 +2,21 @@
 
 One integer cube `zone × true × predicted` is the only source of every score. Workers add counts and
 never average; macro scores average over the classes that are present in the true labels.
+
+There is one loss: -ln max(p, PROBABILITY_FLOOR), nats, where p is the float32 probability that a model gives to the
+true class. Trees, CNN, validation and test all use it, so that their losses can be compared. Unbounded, a single pixel
+that a network is sure of wrongly could outweigh thousands.
+
+A fit cannot learn a class of which its training zones hold no pixel. What such pixels cost says nothing about a fit, and
+though they are few they can be a quarter of a fold's loss. The loss that stops a fit and chooses a configuration
+leaves them out, and they are counted beside it (`untrained_pixels`). All other scores keep every pixel, and so does
+the loss of a test, which neither stops nor chooses anything. (The `train_loss` of a CNN's history is what its steps
+lower: weighted as the settings say, with dropout, unbounded.)
 """
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,7 +28,7 @@ from cropray.errors import AccountingError
 Counts = npt.NDArray[np.int64]
 BOOTSTRAP_SAMPLES: Final = 1000
 INTERVAL: Final = 0.95  # central share of the bootstrap distribution
-PROBABILITY_FLOOR: Final = 1e-16  # smallest probability whose logarithm is taken, as in XGBoost's own mlogloss
+PROBABILITY_FLOOR: Final = 1e-16  # smallest probability whose logarithm is taken (36.8 nats), as in XGBoost's mlogloss
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +55,12 @@ class Scores:
     macro_recall: float
     macro_f1: float
     loss: float | None
-    """Mean negative log-likelihood per pixel (nats); None where it was not computed."""
+    """Mean negative log-likelihood per pixel (nats), of the pixels of trained classes where `n_untrained` is not None;
+    None where it was not computed."""
     classes: tuple[ClassScore, ...]
     """One per class that is present in the true or predicted labels."""
+    n_untrained: int | None = None
+    """Pixels of classes that the model's training zones lack; None where that is not known."""
 
     def as_metrics(self, prefix: str) -> dict[str, float]:
         """Tracker keys, `<prefix>_accuracy` and so on."""
@@ -57,7 +70,9 @@ class Scores:
             f"{prefix}_macro_recall": self.macro_recall,
             f"{prefix}_macro_f1": self.macro_f1,
         }
-        return values if self.loss is None else {f"{prefix}_loss": self.loss, **values}
+        if self.loss is not None:
+            values = {f"{prefix}_loss": self.loss, **values}
+        return values if self.n_untrained is None else {**values, f"{prefix}_untrained_pixels": self.n_untrained}
 
 
 def confusion(true: npt.ArrayLike, predicted: npt.ArrayLike, n_classes: int) -> Counts:
@@ -79,28 +94,37 @@ def log_loss_sum(probabilities: npt.NDArray[np.float32], true: npt.NDArray[np.ui
     """Negative log-likelihood summed over pixels, nats; exact, whatever their order.
 
     Args:
-        probabilities: [N, K].
+        probabilities: [N, K]; those below `PROBABILITY_FLOOR` count as the floor.
         true: [N] class indices.
     """
     of_truth = probabilities[np.arange(len(true)), true].astype(np.float64)
     return math.fsum(-np.log(np.maximum(of_truth, PROBABILITY_FLOOR)))
 
 
-def score(matrix: Counts, loss_sum: float | None = None) -> Scores:
+def score(matrix: Counts, loss_sum: float | None = None, untrained: Collection[int] | None = None) -> Scores:
     """Scores of a confusion matrix.
 
     A class that is never predicted has precision 0. Macro scores average over classes with support.
 
     Args:
         matrix: [true, predicted] counts.
-        loss_sum: summed negative log-likelihood of the same pixels, nats.
+        loss_sum: summed negative log-likelihood of the same pixels, nats; of those of trained classes only where
+            `untrained` is given.
+        untrained: indices of classes without a training pixel; None: not known.
 
     Raises:
-        AccountingError: the matrix holds no pixel.
+        AccountingError: the matrix holds no pixel, or none of a trained class though a loss is asked for.
     """
     total = int(matrix.sum())
     if total == 0:
         raise AccountingError("no labelled pixel to score; check the labels of these zones")
+    n_untrained = None if untrained is None else int(matrix[sorted(untrained)].sum())
+    n_of_loss = total - (n_untrained or 0)
+    if loss_sum is not None and n_of_loss == 0:
+        raise AccountingError(
+            f"all {total:,} labelled pixels to score are of classes that the training zones lack, so that there is no "
+            f"loss; add training zones that hold these classes, or lower dataset.n_folds"
+        )
     support, predicted, hits = matrix.sum(1), matrix.sum(0), np.diag(matrix)
     precision = hits / np.maximum(predicted, 1)
     recall = hits / np.maximum(support, 1)
@@ -116,8 +140,9 @@ def score(matrix: Counts, loss_sum: float | None = None) -> Scores:
         macro_precision=float(precision[present].mean()),
         macro_recall=float(recall[present].mean()),
         macro_f1=float(f1[present].mean()),
-        loss=None if loss_sum is None else loss_sum / total,
+        loss=None if loss_sum is None else loss_sum / n_of_loss,
         classes=classes,
+        n_untrained=n_untrained,
     )
 
 

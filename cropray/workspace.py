@@ -159,7 +159,7 @@ class Workspace:
 
     @property
     def folds(self) -> Location:
-        """Fold table, CSV `zone_id,region,split,fold`."""
+        """Fold table, CSV `zone_id,region,split,fold,region_fold`; the last is the fold of leave-region-out."""
         return self.dataset / "folds.csv"
 
     @property

@@ -70,6 +70,9 @@ class Manifest:
     zones: tuple[ZoneEntry, ...]
     notes: tuple[str, ...] = ()
     """What a reader of the scores must know: classes seen only in test, labels trimmed, codes unknown."""
+    region_conflict: str | None = None
+    """Which training zones of different regions are neighbours, so that leave-region-out cannot be scored; empty where
+    none are, None where nobody looked."""
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -92,6 +95,19 @@ class Manifest:
         return (
             tuple(zone.zone_id for zone in train if zone.fold != fold),
             tuple(zone.zone_id for zone in train if zone.fold == fold),
+        )
+
+    @property
+    def train_regions(self) -> tuple[str, ...]:
+        """Regions that have training zones, in alphabetical order: their positions are the region-out folds."""
+        return tuple(sorted({zone.region for zone in self.of_split("train")}))
+
+    def region_zones(self, region: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """(training zones of the other regions, training zones of one region): a region-out fold."""
+        train = self.of_split("train")
+        return (
+            tuple(zone.zone_id for zone in train if zone.region != region),
+            tuple(zone.zone_id for zone in train if zone.region == region),
         )
 
     def lookup(self) -> npt.NDArray[np.uint8]:
@@ -123,6 +139,12 @@ class Manifest:
             [sum(z.counts.get(crop.name, 0) for z in self.zones if z.zone_id in wanted) for crop in self.classes],
             np.int64,
         )
+
+    def untrained(self, train: Iterable[str], scored: Iterable[str]) -> dict[str, int]:
+        """Class name → labelled pixels in the zones `scored`, of classes that no zone of `train` holds."""
+        known, asked = self.class_counts(train), self.class_counts(scored)
+        pairs = zip(self.classes, known, asked, strict=True)
+        return {crop.name: int(n) for crop, n_known, n in pairs if n and not n_known}
 
     def fingerprint(self) -> str:
         """SHA-256 of everything that training can see."""

@@ -156,6 +156,7 @@ def render_page(inputs: ReportInputs, pictures: Pictures) -> str:
         zone_rows=tables.zone_rows(inputs),
         search_rows={model.name: search_rows(model) for model in inputs.models},
         doubts=doubts(inputs),
+        new_region=tables.NEW_REGION if any(model.new_region for model in inputs.models) else tables.NO_NEW_REGION,
         n_features=len(FEATURE_COLUMNS),
         study={"citation": CITATION, "rows": PUBLISHED, "reasons": WHY_NOT_COMPARABLE},
     )

@@ -64,6 +64,12 @@ class ModelResult:
     """Score key (`test_accuracy` …) → 95 % interval by bootstrap over zones."""
     step_name: str = "epoch"
     """What one step of a history is: `epoch`, `trees`."""
+    warnings: tuple[str, ...] = ()
+    """What the search could not know of itself."""
+    new_region: Scores | None = None
+    """Leave-region-out: scores on all training zones, each by a fit that saw no zone of its region; None: not scored."""
+    new_regions: Mapping[str, Scores] = field(default_factory=dict)
+    """The same, region by region."""
 
     @property
     def confusion(self) -> Counts:

@@ -17,6 +17,12 @@ SCORE_COLUMNS: Final = (
 )
 _SHORT: Final = {"macro_precision": "macro P", "macro_recall": "macro R", "macro_f1": "macro F1"}
 _MISSING: Final = "–"
+NEW_REGION: Final = (
+    "Above: new zones in known regions. New region: training zones, each scored by a fit that saw none of its region."
+)
+NO_NEW_REGION: Final = (
+    "Scores are of new zones in known regions. New regions are not scored: set search.leave_region_out to true."
+)
 _GAP: Final = "  "  # between the columns of the plain-text table
 
 
@@ -88,12 +94,17 @@ def score_table(results: Sequence[ModelResult]) -> str:
         (f"{study.label} (study)", *(f"{getattr(study, key):.4f}" for key, _ in SCORE_COLUMNS), "")
         for study in PUBLISHED
     ]
-    widths = [max(len(row[i]) for row in (header, *rows, *quoted)) for i in range(len(header))]
+    new_region = [
+        _line(f"{result.label}, new region", result.new_region) for result in results if result.new_region is not None
+    ]
+    widths = [max(len(row[i]) for row in (header, *rows, *new_region, *quoted)) for i in range(len(header))]
     rule = "─" * (sum(widths) + len(_GAP) * (len(widths) - 1))
     lines = [_align(header, widths), rule, *(_align(row, widths) for row in rows), rule]
+    lines += [*(_align(row, widths) for row in new_region), rule] if new_region else []
     lines += [_align(row, widths) for row in quoted]
     lines += [
         "[…] 95 % interval, bootstrap over test zones. Macro scores: classes present in the test labels.",
+        NEW_REGION if new_region else NO_NEW_REGION,
         "study: published scores on other data; the background counts as a class there. Not comparable.",
     ]
     return "\n".join(lines)
@@ -101,9 +112,12 @@ def score_table(results: Sequence[ModelResult]) -> str:
 
 def _model_lines(result: ModelResult) -> Iterator[tuple[str, ...]]:
     """Scores, then intervals, of one model."""
-    scores = result.scores
-    yield (result.label, *(format_score(getattr(scores, key)) for key, _ in SCORE_COLUMNS), f"{scores.n_pixels:,}")
+    yield _line(result.label, result.scores)
     yield ("", *(format_interval(result, key) for key, _ in SCORE_COLUMNS), "")
+
+
+def _line(name: str, scores: Scores) -> tuple[str, ...]:
+    return (name, *(format_score(getattr(scores, key)) for key, _ in SCORE_COLUMNS), f"{scores.n_pixels:,}")
 
 
 def _align(row: Sequence[str], widths: Sequence[int]) -> str:

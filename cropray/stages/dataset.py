@@ -1,6 +1,9 @@
 """`dataset`: composites and labels to pixel tables and tile shards, one zone a partition."""
 
+import csv
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Literal, TypeVar
 
@@ -28,6 +31,14 @@ from cropray.datasets.points import (
     read_points,
     write_points,
 )
+from cropray.datasets.regions import (
+    across_regions,
+    join,
+    number_regions,
+    require_two,
+    separate_point_regions,
+    separate_regions,
+)
 from cropray.datasets.separation import Trim, separate
 from cropray.datasets.storage import PIXEL_FILE
 from cropray.errors import ConfigError, StageFailedError
@@ -47,11 +58,20 @@ ResultT = TypeVar("ResultT")
 ZONES: Final = "dataset-zones"  # stamps of zones, apart from the one of the whole dataset
 
 
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What a reader of the scores must know beside what the entries say."""
+
+    doubts: Sequence[str]
+    region_conflict: str
+
+
 def run(job: JobConfig, progress: Progress) -> None:
     """Write pixel tables, tile shards, fold table and manifest.
 
     Raises:
-        LeakageError: zones or parcels cross a border of splits and `dataset.on_overlap` is `refuse`.
+        LeakageError: zones or parcels cross a border of splits, or of regions where `search.leave_region_out` is set, and
+            `dataset.on_overlap` is `refuse`.
         MissingArtefactError: composites or labels are missing.
         StageFailedError: some zones failed; no manifest is written.
     """
@@ -61,9 +81,11 @@ def run(job: JobConfig, progress: Progress) -> None:
     zones, workspace = job_zones(job), job.artefacts
     progress.stage("dataset", f"{len(zones)} zones, tiles of {job.dataset.tile_size} px")
     _check_splits(zones)
+    if job.search.leave_region_out:
+        require_two(zone.region for zone in zones if zone.split == "train")
     common = [job.dataset.fingerprint(), bundled_legend().hash(), code_hash("datasets", "folds")]
     made_from = _each(partial(_fingerprint, common, workspace), zones)
-    inputs = fingerprint(made_from)
+    inputs = fingerprint([made_from, job.search.leave_region_out])
     if not job.overwrite and workspace.is_current("dataset", "all", inputs, [workspace.manifest]):
         progress.note("dataset is up to date")
         return
@@ -75,7 +97,11 @@ def run(job: JobConfig, progress: Progress) -> None:
         job.dataset.n_folds,
     )
     parcel_ids = {zone_id: ids for zone_id, (_, ids) in counted.items()}
-    trims = separate(zones, folds, parcel_ids, job.dataset.buffer_m, job.dataset.on_overlap)
+    rule = job.dataset.on_overlap
+    trims = separate(zones, folds, parcel_ids, job.dataset.buffer_m, rule)
+    find = partial(separate_regions, zones, folds, parcel_ids, job.dataset.buffer_m)
+    of_regions, conflict = across_regions(find, rule, is_wanted=job.search.leave_region_out)
+    trims = join(trims, of_regions or {})
     names, size = legend.names, job.dataset.tile_size
     jobs = [ZoneJob(z, folds.get(z.zone_id), size, names, trims.get(z.zone_id, Trim()), workspace) for z in zones]
     _forget(workspace)
@@ -84,7 +110,7 @@ def run(job: JobConfig, progress: Progress) -> None:
     lost = {names[class_id] for counts, _ in counted.values() for class_id in counts} - _present(entries)
     known = parcel_doubts(parcel_ids, {zone.zone_id: folds.get(zone.zone_id, "test") for zone in zones})
     doubts = [*_lost_classes(lost), *known, *_given_by_id(trims), *_bare_tiles(zones, entries, size)]
-    _finish(job, progress, "parcels", legend, entries, doubts)
+    _finish(job, progress, "parcels", legend, entries, _Told(doubts, conflict))
     workspace.mark_current("dataset", "all", inputs)
 
 
@@ -93,21 +119,32 @@ def _run_points(job: JobConfig, progress: Progress) -> None:
     settings, path = job.dataset, job.points.path
     progress.stage("dataset", f"labelled points of {path}")
     source = [job.points.fingerprint(), source_fingerprint([path]), code_hash("datasets", "folds")]
-    inputs = fingerprint([source, settings.n_folds, settings.buffer_m, settings.on_overlap])
+    rule, by_region = settings.on_overlap, job.search.leave_region_out
+    inputs = fingerprint([source, settings.n_folds, settings.buffer_m, rule, by_region])
     workspace = job.artefacts
     if not job.overwrite and workspace.is_current("dataset", "all", inputs, [workspace.manifest]):
         progress.note("dataset is up to date")
         return
     whole = read_points(path)
     folds = points_folds(whole, settings.n_folds)
-    table, given = separate_points(whole, folds, settings.buffer_m, settings.on_overlap)
+    if by_region:
+        pairs = zip(whole["zone_id"].to_pylist(), whole["region"].to_pylist(), strict=True)
+        require_two(region for zone_id, region in pairs if zone_id in folds)
+    table, given = separate_points(whole, folds, settings.buffer_m, rule)
+    find = partial(separate_point_regions, table, folds, settings.buffer_m)
+    of_regions, conflict = across_regions(find, rule, is_wanted=by_region)
+    if of_regions is not None:
+        table, given = of_regions[0], [*given, *of_regions[1]]
     legend = points_legend(table)
     _forget(workspace)
     write_points(table, workspace, legend)
-    entries = points_entries(table, workspace, folds, {one.zone_id: one.n_points for one in given})
+    n_given: Counter[str] = Counter()
+    for one in given:
+        n_given[one.zone_id] += one.n_points
+    entries = points_entries(table, workspace, folds, n_given)
     doubts = [*points_doubts(whole, path), *separation_doubts(table, folds, given, settings.buffer_m)]
     lost = set(points_legend(whole).names) - set(legend.names)
-    _finish(job, progress, "points", legend, entries, [*_lost_classes(lost), *doubts])
+    _finish(job, progress, "points", legend, entries, _Told([*_lost_classes(lost), *doubts], conflict))
     workspace.mark_current("dataset", "all", inputs)
 
 
@@ -163,7 +200,7 @@ def _finish(
     source: Literal["parcels", "points"],
     legend: Legend,
     entries: Sequence[ZoneEntry],
-    doubts: Sequence[str],
+    told: _Told,
 ) -> None:
     present, unit = _present(entries), "points" if source == "points" else "pixels"
     manifest = Manifest(
@@ -174,13 +211,16 @@ def _finish(
         tile_size=job.dataset.tile_size if source == "parcels" else None,
         n_folds=job.dataset.n_folds,
         zones=tuple(entries),
-        notes=(*_notes(entries, unit), *doubts),
+        notes=(*_notes(entries, unit), *told.doubts),
+        region_conflict=told.region_conflict,
     )
     workspace = job.artefacts
     with whole_file(workspace.folds) as path:
-        lines = ["zone_id,region,split,fold"]
-        lines += [f"{e.zone_id},{e.region},{e.split},{'' if e.fold is None else e.fold}" for e in entries]
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        regions = number_regions({e.zone_id: e.region for e in entries if e.split == "train"})
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["zone_id", "region", "split", "fold", "region_fold"])
+            writer.writerows([e.zone_id, e.region, e.split, e.fold, regions.get(e.zone_id)] for e in entries)
     save_manifest(manifest, workspace.manifest)
     assert load_manifest(workspace.manifest).fingerprint() == manifest.fingerprint()
     n_pixels = sum(entry.n_labelled for entry in entries)
@@ -188,6 +228,8 @@ def _finish(
     progress.note(f"{n_pixels:,} labelled {unit}, {n_tiles:,} tiles, {manifest.n_classes} classes")
     for note in manifest.notes:
         progress.note(f"note: {note}")
+    if manifest.region_conflict:
+        progress.note(f"note: the regions are not apart for leave-region-out: {manifest.region_conflict}")
 
 
 def _notes(entries: Sequence[ZoneEntry], unit: str = "pixels") -> tuple[str, ...]:

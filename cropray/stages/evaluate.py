@@ -3,7 +3,7 @@
 import csv
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -86,7 +86,9 @@ def _evaluate_model(job: JobConfig, model: ModelName, manifest: Manifest, progre
         ]
     )
     target = workspace.evaluation(model)
-    if not job.overwrite and workspace.is_current("evaluate", model, inputs, [target / "scores.json"]):
+    region_out = load_search(workspace, model)[0].get("region_out")  # told beside the test; None: not scored
+    of_all = fingerprint([inputs, region_out])
+    if not job.overwrite and workspace.is_current("evaluate", model, of_all, [target / "scores.json"]):
         progress.note("scores are up to date")
     else:
         workspace.mark_stale("evaluate", model)
@@ -94,7 +96,7 @@ def _evaluate_model(job: JobConfig, model: ModelName, manifest: Manifest, progre
         with whole_folder(target) as folder:
             _write(folder, job, model, manifest, counts)
         _draw(job, manifest, model)
-        workspace.mark_current("evaluate", model, inputs)
+        workspace.mark_current("evaluate", model, of_all)
     tracker, run = evaluation_run(job, manifest, model)
     register_model(job, tracker, run)
     tracker.close()
@@ -165,7 +167,11 @@ def _write(
     cube = np.stack([zone.matrix for _, zone in counts])
     check_cube(cube, zone_ids, manifest.labelled(zone_ids))
     loss_sum = sum(zone.loss_sum for _, zone in counts)
-    scores = score(cube.sum(0), loss_sum)
+    train = [zone.zone_id for zone in manifest.of_split("train")]
+    n_untrained = sum(manifest.untrained(train, zone_ids).values())
+    scores = replace(
+        score(cube.sum(0), loss_sum), n_untrained=n_untrained
+    )  # in the loss as well: nothing is chosen by it
     np.save(folder / "cube.npy", cube)
     _write_class_table(folder / "per_class.csv", manifest, scores)
     write_json(
@@ -177,6 +183,7 @@ def _write(
             "metrics": {**scores.as_metrics("test"), "test_pixels": scores.n_pixels},
             "intervals": bootstrap_intervals(cube, job.seed),
             "study_protocol": score_study_protocol(cube.sum(0)).as_metrics("test"),
+            "region_out": load_search(job.artefacts, model)[0].get("region_out"),
             "zones": {z: score(zone.matrix, zone.loss_sum).as_metrics("test") for z, zone in counts},
         },
     )

@@ -1,6 +1,7 @@
 """Results of finished stages, read back for tables, pages and the tracker."""
 
 import json
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -10,7 +11,7 @@ from cropray.config import JobConfig
 from cropray.datasets.manifest import Manifest
 from cropray.maps.models import load_model
 from cropray.report.results import ModelResult
-from cropray.search.results import ConfigurationResult, group_by_configuration, load_results
+from cropray.search.results import ConfigurationResult, RegionOut, group_by_configuration, load_results
 from cropray.search.run import RESULT_FILE
 from cropray.settings import fingerprint
 from cropray.storage import folder_hash, local_file
@@ -38,6 +39,18 @@ def load_search(workspace: Workspace, model: str) -> tuple[dict[str, Any], tuple
     summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     folders = [workspace.unit(model, name) for name in summary["units"]]
     return summary, group_by_configuration(r for folder in folders for r in load_results(folder / RESULT_FILE))
+
+
+def load_region_out(workspace: Workspace, model: str, units: Mapping[str, str]) -> RegionOut:
+    """The winner's scores on new regions.
+
+    Args:
+        workspace: where the units stand.
+        model: kind of model.
+        units: region → folder of the finished unit that left it out.
+    """
+    results = {region: load_results(workspace.unit(model, name) / RESULT_FILE) for region, name in units.items()}
+    return RegionOut({region: result for region, (result,) in results.items()})
 
 
 def load_scores(workspace: Workspace, model: str) -> dict[str, Any]:
@@ -83,6 +96,8 @@ def load_model_result(workspace: Workspace, manifest: Manifest, model: str) -> M
     with local_file(workspace.evaluation(model) / "cube.npy") as file:
         cube = np.load(file, allow_pickle=False)
     assert cube.shape[1:] == (manifest.n_classes, manifest.n_classes)
+    saved = summary.get("region_out")  # absent where the search left no region out
+    region_out = None if saved is None else load_region_out(workspace, model, saved["units"])
     return ModelResult(
         name=model,
         label=LABELS[model],
@@ -93,6 +108,9 @@ def load_model_result(workspace: Workspace, manifest: Manifest, model: str) -> M
         loss_sum=scores["loss_sum"],
         step_name=STEP_NAMES[model],
         intervals={key: (low, high) for key, (low, high) in scores["intervals"].items()},
+        warnings=tuple(summary.get("warnings", ())),  # a search of an earlier version has none
+        new_region=None if region_out is None else region_out.scores,
+        new_regions={} if region_out is None else region_out.scores_by_region,
     )
 
 

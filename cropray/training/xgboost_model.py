@@ -1,6 +1,7 @@
 """Boosted trees on their way to the disk, and exact scores. Reading and predicting: `cropray.training.tree_file`."""
 
 import math
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -39,11 +40,19 @@ class TreeScore:
     confusion: Counts
     """[true, predicted] int64 over class indices."""
     loss_sum: float
-    """Negative log-likelihood summed over the pixels, nats."""
+    """Negative log-likelihood summed over the pixels of trained classes, nats; see `cropray.metrics`."""
+    untrained_loss_sum: float
+    """The same of the other pixels."""
+    seconds: float
+    """Time that scoring took; of a fit's scores, with the time to grow so many rounds."""
 
 
 def score_rows(
-    booster: xgb.Booster, rows: pa.Table, lookup: npt.NDArray[np.uint8], n_estimators: Sequence[int]
+    booster: xgb.Booster,
+    rows: pa.Table,
+    lookup: npt.NDArray[np.uint8],
+    n_estimators: Sequence[int],
+    untrained: Sequence[int] = (),
 ) -> tuple[TreeScore, ...]:
     """Count one block's predictions for several numbers of boosting rounds.
 
@@ -52,13 +61,17 @@ def score_rows(
         rows: labelled pixels.
         lookup: [256] stored class id → class index.
         n_estimators: numbers of boosting rounds.
+        untrained: indices of classes whose pixels' loss is summed apart.
     """
     x, true = features(rows), class_indices(rows, lookup)
+    is_apart = np.isin(true, untrained)
     scores = []
     for n in n_estimators:
+        started = time.monotonic()
         probabilities = predict_proba(booster, x, n)
         matrix = confusion(true, probabilities.argmax(1), probabilities.shape[1])
-        scores.append(TreeScore(n, matrix, log_loss_sum(probabilities, true)))
+        loss, loss_apart = (log_loss_sum(probabilities[part], true[part]) for part in (~is_apart, is_apart))
+        scores.append(TreeScore(n, matrix, loss, loss_apart, time.monotonic() - started))
     return tuple(scores)
 
 
@@ -72,6 +85,8 @@ def add_scores(blocks: Iterable[Sequence[TreeScore]]) -> tuple[TreeScore, ...]:
             parts[0].n_estimators,
             np.sum([part.confusion for part in parts], axis=0),
             math.fsum(part.loss_sum for part in parts),
+            math.fsum(part.untrained_loss_sum for part in parts),
+            sum(part.seconds for part in parts),
         )
         for parts in zip(*blocks, strict=True)
     )

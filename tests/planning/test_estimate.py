@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from cropray.config import JobConfig
+from cropray.errors import ConfigError
 from cropray.planning.costs import (
     FILMS_SHOWN,
     FIT_FILES_BYTES,
@@ -85,6 +86,25 @@ def test_fits_of_a_search():
     # Units that take different shares of the cluster do not run side by side.
     apart = work(job(cnn={"epochs": 2, "cpus_per_worker": 2}))
     assert apart.search.groups == ((trees,) * 3, (refits[0],), (cnn,) * 3, (refits[1],))
+
+
+def test_leave_region_out_is_a_fit_per_region_and_model():
+    config = job(search={**job().search.model_dump(), "leave_region_out": True})
+    nodes = (Node(2, object_store_bytes=1e9),)
+    placements = {model: place_units(nodes, UnitNeed.of(getattr(config, model)), None) for model in ("xgboost", "cnn")}
+    search = search_work(config, placements, 3, 4)
+    _, last = search.groups
+    assert [fit.model for fit in last] == ["xgboost", "cnn", *["xgboost"] * 4, *["cnn"] * 4]
+    assert [fit.is_refit for fit in last] == [True] * 2 + [False] * 8
+    there = work(config, search=search)
+    # Three quarters of 1800 rows; of 90 tiles in two epochs, and a quarter scored once.
+    assert fit_seconds(last[2], there, COSTS) == pytest.approx(1.35 + 10 * (0.1 + 0.675))
+    assert fit_seconds(last[-1], there, COSTS) == pytest.approx(2 + 2 * 67.5 * 0.02 + 22.5 * 0.01)
+    tracked = estimate(there, COSTS).disk_bytes["tracking"]
+    assert tracked == estimate(work(), COSTS).disk_bytes["tracking"]  # folds of the search only
+    with pytest.raises(ConfigError, match="at least two regions, there is one"):
+        search_work(config, placements, 3, 1)
+    assert search_work(job(), placements, 3, 4) == search_work(job(), placements, 3)
 
 
 def test_one_fit():

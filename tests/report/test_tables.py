@@ -1,12 +1,15 @@
 """Rows and the plain-text table follow from the cubes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from cropray.metrics import score
 from cropray.report.doubts import doubts
 from cropray.report.results import ReportInputs
 from cropray.report.study import PUBLISHED
-from cropray.report.tables import class_rows, format_params, score_table, zone_rows
+from cropray.report.tables import NEW_REGION, class_rows, format_params, score_table, zone_rows
 from tests.report.builders import draw_inputs
 
 
@@ -75,3 +78,40 @@ def test_a_dataset_of_points_has_no_image_doubts(inputs):
 
 def test_params_are_readable():
     assert format_params({"learning_rate": 0.0001, "kernel_size": 5}) == "kernel size 5 · learning rate 0.0001"
+
+
+def with_new_region(inputs):
+    """The second model was scored on new regions as well."""
+    scores = score(inputs.models[1].cube[:3].sum(0), 100.0)
+    return replace(inputs, models=(inputs.models[0], replace(inputs.models[1], new_region=scores))), scores
+
+
+def test_new_regions_stand_under_the_scores(inputs):
+    both, scores = with_new_region(inputs)
+    text = score_table(both.models)
+    (line,) = [line for line in text.splitlines() if line.startswith("XGBoost, new region")]
+    assert line.split()[3:] == [
+        f"{scores.accuracy:.4f}", f"{scores.macro_precision:.4f}", f"{scores.macro_recall:.4f}", f"{scores.macro_f1:.4f}",
+        f"{scores.loss:.4f}", f"{scores.n_pixels:,}",
+    ]  # fmt: skip
+    assert NEW_REGION in text
+    assert f"in a new region XGBoost macro F1 {scores.macro_f1:.3f}" in "\n".join(doubts(both))
+
+
+def test_how_to_score_new_regions_is_told_where_they_are_not(inputs):
+    assert "set search.leave_region_out to true" in score_table(inputs.models)
+    assert "search.leave_region_out: true" in "\n".join(doubts(inputs))
+
+
+def test_doubts_tell_the_warnings_of_a_search(inputs):
+    warned = replace(inputs, models=(replace(inputs.models[0], warnings=("the best epoch was the last",)),))
+    assert "CNN: the best epoch was the last." in doubts(warned)
+
+
+def test_doubts_tell_what_folds_cannot_have_learnt(inputs):
+    zones = [
+        replace(zone, counts={**zone.counts, "Hops": 40 * (zone.zone_id == "beauce-1")})
+        for zone in inputs.manifest.zones
+    ]
+    lone = replace(inputs, manifest=replace(inputs.manifest, zones=tuple(zones)))
+    assert any(doubt.startswith("Fold 1: 40 of ") and "(Hops 40)" in doubt for doubt in doubts(lone))

@@ -215,8 +215,9 @@ def test_a_user_without_a_home_gets_a_token_for_this_process(monkeypatch, home):
         monkeypatch.setattr(cluster.Path, "home", unknown)
     else:
         monkeypatch.setenv("HOME", home)
-    with cluster._private_token():
-        assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
+    monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
+    cluster.keep_token_private(makes_one=True)
+    assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
 
 
 def test_what_ray_says_when_it_does_not_start_becomes_one_line(monkeypatch):

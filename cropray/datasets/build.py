@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from cropray.bands import NODATA
@@ -104,14 +105,14 @@ def build_zone(job: ZoneJob) -> ZoneEntry:
         counts={job.class_names[class_id]: int(n) for class_id, n in ids_and_counts},
         n_trimmed=n_trimmed,
         n_tiles=len(tiles.row),
-        sums=band_sums(arrays),
+        sums=band_sums(arrays.composite),
         files=files,
     )
 
 
-def band_sums(zone: ZoneArrays) -> BandSums:
-    """Sums per band over all pixel-months that hold data, labelled or not."""
-    by_band = zone.composite.transpose(1, 0, 2, 3)  # [C, T, H, W]
+def band_sums(composite: npt.NDArray[np.uint16]) -> BandSums:
+    """Sums per band over all pixel-months of a composite [T, C, H, W] that hold data, labelled or not."""
+    by_band = composite.transpose(1, 0, 2, 3)  # [C, T, H, W]
     seen = [band[band != NODATA].astype(np.float64) for band in by_band]
     return BandSums(
         tuple(len(values) for values in seen),

@@ -1,6 +1,7 @@
 """Results of finished stages, read back for tables, pages and the tracker."""
 
 import json
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -84,7 +85,9 @@ def load_model_result(workspace: Workspace, manifest: Manifest, model: str) -> M
         cube=cube,
         loss_sum=scores["loss_sum"],
         step_name=STEP_NAMES[model],
-        intervals={key: (low, high) for key, (low, high) in scores["intervals"].items()},
+        intervals={key: (low, high) for key, (low, high) in (scores["intervals"] or {}).items()},
+        no_intervals=scores["no_intervals"],
+        seed=scores["seed"],
     )
 
 
@@ -98,7 +101,7 @@ def record_evaluation(job: JobConfig, manifest: Manifest, model: str) -> tuple[T
     record = EvaluationRecord(
         fingerprint=fingerprint([folder_hash(folder), scores["metrics"], manifest.fingerprint()])[:16],
         params={**summary["best"], "refit_steps": summary["refit_steps"], "seed": job.seed},
-        metrics=scores["metrics"],
+        metrics={**scores["metrics"], **_interval_metrics(scores)},
         artifacts=workspace.evaluation(model),
     )
     run = tracker.evaluate_run(model, record)
@@ -106,3 +109,13 @@ def record_evaluation(job: JobConfig, manifest: Manifest, model: str) -> tuple[T
     package = ModelPackage(folder, trained.input_shape, trained.output_shape, trained.requirements)
     tracker.register(f"cropray-{model}", package, run)
     return tracker, run
+
+
+def _interval_metrics(scores: Mapping[str, Any]) -> dict[str, float]:
+    """Tracker keys `test_…_low` and `test_…_high`; none where there are no intervals."""
+    intervals = scores["intervals"] or {}
+    return {
+        f"{key}_{end}": value
+        for key, ends in intervals.items()
+        for end, value in zip(("low", "high"), ends, strict=True)
+    }

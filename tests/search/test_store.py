@@ -41,16 +41,16 @@ def line(monkeypatch, tmp_path):
 
 
 def test_the_training_zones_are_counted():
-    trees, tiles = 3 * 50e6 * 97, 3 * 10_000 * 64 * 64 * 109  # bytes: 14.6 and 13.4 GB; the test zone is not there
+    trees, tiles = 3 * 50e6 * 97, 3 * 10_000 * 64 * 64 * 97  # bytes: 14.6 and 11.9 GB; the test zone is not there
     assert data_bytes("xgboost", 3 * 50e6, 0, 0) == trees
     assert data_bytes("cnn", 0, 3 * 10_000, 64) == tiles
-    assert scratch_bytes(3 * 10_000, 64, 2) == 2 * 3 * 10_000 * 64 * 64 * 97  # without the flags
+    assert scratch_bytes(3 * 10_000, 64, 2) == 2 * 3 * 10_000 * 64 * 64 * 97
 
 
 def test_what_the_store_holds(line):
     nodes = [Node(4, object_store_bytes=30e9)] * 2
     assert line(["xgboost"], nodes) == "dataset 15 of 60 GB object store"
-    assert line(["xgboost", "cnn"], nodes) == "dataset 28 of 60 GB object store"
+    assert line(["xgboost", "cnn"], nodes) == "dataset 26 of 60 GB object store"
     # No node can hold all that a unit reads.
     assert line(["xgboost"], [Node(4, 0, 12e9)] * 9).endswith("some of it will go through the disk, which is slower")
     # A head without CPUs trains nothing.

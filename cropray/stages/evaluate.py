@@ -110,7 +110,9 @@ def _count_zones(
     if windows:
         progress.note(window_note(windows, load_model(workspace.model(model)), share))
     if n_blank := sum(zone.n_blank for _, zone in found):
-        progress.note(f"{n_blank:,} labelled test pixels were never seen clear: scored, but blank on the maps")
+        progress.note(
+            f"{n_blank:,} labelled test pixels have no data in any month: they are scored, maps leave them blank"
+        )
     return found
 
 

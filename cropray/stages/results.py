@@ -53,8 +53,9 @@ def why_no_scores(workspace: Workspace, manifest: Manifest, model: str) -> str:
     if not (workspace.evaluation(model) / "scores.json").exists():
         return "not evaluated yet"
     scores = load_scores(workspace, model)
-    if scores.get("model") != folder_hash(workspace.model(model)):
-        return "evaluated on an earlier model"
+    is_old = "no_intervals" not in scores
+    if is_old or scores.get("model") != folder_hash(workspace.model(model)):
+        return "evaluated by an earlier version of cropray" if is_old else "evaluated on an earlier model"
     zone_ids = scores["zone_ids"]
     with local_file(workspace.evaluation(model) / "cube.npy") as file:
         cube = np.load(file, allow_pickle=False)

@@ -1,13 +1,19 @@
 """Training data against the object store and the disk behind it."""
 
+import pickle
 from typing import NamedTuple
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from cropray.datasets.manifest import BandSums, Manifest, ZoneEntry
+from cropray.datasets.storage import training_tiles, write_tiles
+from cropray.datasets.tiles import cut_tiles
 from cropray.errors import ConfigError
 from cropray.search.placement import Node
-from cropray.search.store import data_bytes, scratch_bytes, store_line
+from cropray.search.store import data_bytes, scratch_bytes, store_line, tile_bytes
+from tests.synthetic import zone, zone_arrays
 
 
 class Usage(NamedTuple):
@@ -45,6 +51,17 @@ def test_the_training_zones_are_counted():
     assert data_bytes("xgboost", 3 * 50e6, 0, 0) == trees
     assert data_bytes("cnn", 0, 3 * 10_000, 64) == tiles
     assert scratch_bytes(3 * 10_000, 64, 2) == 2 * 3 * 10_000 * 64 * 64 * 97
+
+
+def test_a_tile_in_the_store_is_what_models_read(tmp_path):
+    drawn = cut_tiles(zone_arrays((48, 64)), 16)
+    write_tiles(drawn, zone(size=64), tmp_path)
+    tiles = training_tiles(pq.read_table(tmp_path, columns=["x", "labels"]))
+    parts = []
+    pickle.dumps(tiles, protocol=5, buffer_callback=parts.append)  # as Ray keeps it
+    assert sum(part.raw().nbytes for part in parts) == len(drawn.row) * tile_bytes(16)
+    np.testing.assert_array_equal(tiles.x, drawn.x)
+    np.testing.assert_array_equal(tiles.labels, drawn.labels)
 
 
 def test_what_the_store_holds(line):

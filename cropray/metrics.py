@@ -239,6 +239,8 @@ def bootstrap_difference(
     """Scores of one model less those of another one, with 95 % intervals as `bootstrap_intervals` makes them.
 
     Both models have the same weights in every draw: what makes a zone hard for both does not widen the interval.
+    Simulated like theirs, 100 times each, intervals cover 93-94 % on average; least, 76 % with 5 zones and 88 % with 40,
+    the macro recall where most classes lie in single zones.
 
     Args:
         cube_a: [zone, true, predicted].

@@ -56,7 +56,7 @@ def write_dataset(workspace: Workspace, n_zones: int, size: int, regions: tuple[
         write_tiles(tiles, place, workspace.tiles(place.zone_id))
         labels = arrays.labels[arrays.labels != IGNORE]
         counts = {crop.name: int((labels == crop.id).sum()) for crop in legend.classes}
-        n_tiles, sums = len(tiles.row), band_sums(arrays)
+        n_tiles, sums = len(tiles.row), band_sums(arrays.composite)
         entries.append(ZoneEntry(place.zone_id, place.region, "train", number % 2, counts, 0, n_tiles, sums, {}))
     manifest = Manifest(
         "drawn", "parcels", legend.classes, legend.hash(), TILE_SIZE, 2, tuple(entries), region_conflict=""

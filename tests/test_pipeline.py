@@ -17,6 +17,7 @@ import yaml
 
 from cropray.config import JobConfig
 from cropray.datasets.manifest import load_manifest
+from cropray.metrics import confusion
 from cropray.settings import load_settings
 from cropray.stages.pipeline import PIPELINE, run_stages
 from tests.jobs import job, write_job
@@ -45,6 +46,28 @@ def test_the_cube_holds_every_labelled_test_pixel_once(finished, model):
     by_zone = dict(zip(scores(finished, model)["zone_ids"], cube.sum((1, 2)).tolist(), strict=True))
     # The manifest was counted from label rasters, the cube from pixel tables and tiles.
     assert by_zone == {zone.zone_id: zone.n_labelled for zone in manifest.of_split("test")}
+
+
+@pytest.mark.parametrize("model", ["cnn", "xgboost"])
+def test_the_cube_is_counted_from_the_maps(finished, model):
+    workspace = workspace_of(finished)
+    manifest = load_manifest(workspace.manifest)
+    cube, lookup = np.load(workspace.evaluation(model) / "cube.npy"), manifest.lookup()
+    for matrix, zone_id in zip(cube, scores(finished, model)["zone_ids"], strict=True):
+        with rasterio.open(workspace.map(model, zone_id)) as dataset:
+            mapped = dataset.read(1)
+        table = pq.read_table(workspace.pixels(zone_id))
+        row, col, label = (table[name].to_numpy() for name in ("row", "col", "label"))
+        expected = confusion(lookup[label], lookup[mapped[row, col]], manifest.n_classes)
+        np.testing.assert_array_equal(matrix, expected)
+
+
+def test_two_test_zones_have_no_intervals(finished):
+    found = scores(finished, "xgboost")
+    assert found["intervals"] is None
+    assert found["no_intervals"] == "2 test zones, an interval needs 5 or more"
+    assert len(found["regions"]) == 2
+    assert not [key for _, key in tracked(workspace_of(finished)) if key.endswith(("_low", "_high"))]
 
 
 def test_pixel_tables_and_tiles_hold_the_same_pixels(finished):

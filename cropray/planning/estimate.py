@@ -178,12 +178,15 @@ def fit_seconds(fit: Fit, work: JobWork, costs: UnitCosts) -> float:
 
 
 def _evaluate_seconds(work: JobWork, costs: UnitCosts, model: ModelName) -> float:
+    """Test zones are predicted as they are mapped; points row by row."""
     n, slots = max(work.zones.n_test, 1), at_once(work.cluster)
     if model == "xgboost":
         assert costs.trees is not None
-        zone_s = work.zones.test_rows / n * costs.trees.predict_row_s * _rounds(work)
+        is_points = costs.zone is None
+        rows = work.zones.test_rows / n if is_points else work.zones.n_pixels / max(work.zones.n_zones, 1)
+        zone_s = rows * costs.trees.predict_row_s * _rounds(work)
     else:
-        zone_s = work.zones.test_tiles / n * max(cnn.eval_tile_s for cnn in costs.cnn.values())
+        zone_s = max(cnn.map_s for cnn in costs.cnn.values())
     return costs.fixed_s("evaluate") + makespan([zone_s] * n, slots)
 
 

@@ -61,7 +61,11 @@ class ModelResult:
     loss_sum: float | None
     """Negative log-likelihood summed over the test pixels, nats."""
     intervals: Mapping[str, tuple[float, float]]
-    """Score key (`test_accuracy` …) → 95 % interval by bootstrap over zones."""
+    """Score key (`test_accuracy` …) → 95 % interval by bootstrap over zones; empty where zones are too few."""
+    no_intervals: str = ""
+    """Why there are none."""
+    seed: int = 0
+    """Of the bootstrap."""
     step_name: str = "epoch"
     """What one step of a history is: `epoch`, `trees`."""
     warnings: tuple[str, ...] = ()

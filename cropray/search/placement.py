@@ -41,7 +41,7 @@ _MEMORY_STEP: Final = 1e8  # bytes, of proposed settings
 _STEPS: Final = 10_000  # Ray counts resources in steps of 1/10,000
 # Of a node's memory beside its object store; the rest is for drivers, Ray and reading. At 95 % of everything Ray's
 # memory monitor ends a worker, so that is where no node should come.
-_WORKERS_SHARE: Final = 0.85
+WORKERS_SHARE: Final = 0.85
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,7 +295,7 @@ def _readable(room: Mapping[_Room, int], bundle: _Bundle, task: int) -> int:
 def _share(room: Mapping[_Room, int], bundle: _Bundle, n_bundles: int) -> float:
     """Memory of a bundle where as many as can sit on one node do so."""
     shares = [node.memory / min(node.bundles(bundle), n_bundles) for node in room if node.bundles(bundle)]
-    return _WORKERS_SHARE * min(shares)
+    return WORKERS_SHARE * min(shares)
 
 
 def _refusal(room: Mapping[_Room, int], need: UnitNeed) -> str:

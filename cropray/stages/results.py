@@ -73,8 +73,9 @@ def why_no_scores(workspace: Workspace, manifest: Manifest, model: str) -> str:
     if not (workspace.evaluation(model) / "scores.json").exists():
         return "not evaluated yet"
     scores = load_scores(workspace, model)
-    if scores.get("model") != folder_hash(workspace.model(model)):
-        return "evaluated on an earlier model"
+    is_old = "no_intervals" not in scores
+    if is_old or scores.get("model") != folder_hash(workspace.model(model)):
+        return "evaluated by an earlier version of cropray" if is_old else "evaluated on an earlier model"
     zone_ids = scores["zone_ids"]
     with local_file(workspace.evaluation(model) / "cube.npy") as file:
         cube = np.load(file, allow_pickle=False)
@@ -107,10 +108,12 @@ def load_model_result(workspace: Workspace, manifest: Manifest, model: str) -> M
         cube=cube,
         loss_sum=scores["loss_sum"],
         step_name=STEP_NAMES[model],
-        intervals={key: (low, high) for key, (low, high) in scores["intervals"].items()},
         warnings=tuple(summary.get("warnings", ())),  # a search of an earlier version has none
         new_region=None if region_out is None else region_out.scores,
         new_regions={} if region_out is None else region_out.scores_by_region,
+        intervals={key: (low, high) for key, (low, high) in (scores["intervals"] or {}).items()},
+        no_intervals=scores["no_intervals"],
+        seed=scores["seed"],
     )
 
 
@@ -123,7 +126,7 @@ def evaluation_run(job: JobConfig, manifest: Manifest, model: str) -> tuple[Trac
     record = EvaluationRecord(
         fingerprint=fingerprint([folder_hash(workspace.model(model)), scores["metrics"], manifest.fingerprint()])[:16],
         params={**summary["best"], "refit_steps": summary["refit_steps"], "seed": job.seed},
-        metrics=scores["metrics"],
+        metrics={**scores["metrics"], **_interval_metrics(scores)},
         artifacts=workspace.evaluation(model),
         search=summary.get("run"),  # older searches did not note it
     )
@@ -147,3 +150,13 @@ def register_model(job: JobConfig, tracker: Tracker, run: Run) -> None:
     best = next(c for c in summary["configurations"] if c["params"] == summary["best"])
     merit = Merit(model, summary["dataset"], objective, best[f"{objective}_mean"], objective != "val_loss")
     tracker.register(job.name, ModelPackage(workspace.model(model), form, merit), run)
+
+
+def _interval_metrics(scores: Mapping[str, Any]) -> dict[str, float]:
+    """Tracker keys `test_…_low` and `test_…_high`; none where there are no intervals."""
+    intervals = scores["intervals"] or {}
+    return {
+        f"{key}_{end}": value
+        for key, ends in intervals.items()
+        for end, value in zip(("low", "high"), ends, strict=True)
+    }

@@ -1,5 +1,6 @@
 """One function per zone on Ray: bounded in flight, failures collected, progress shown, what is current skipped."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ import ray
 
 from cropray.errors import CroprayError, StageFailedError
 from cropray.progress import Progress
+from cropray.search.placement import WORKERS_SHARE, live_nodes
 from cropray.stages.cluster import require_cpus
 from cropray.storage import Location
 from cropray.workspace import Workspace
@@ -41,6 +43,12 @@ class ZoneOutcome(Generic[ResultT]):
     result: ResultT | None
     """None for a zone that was up to date."""
     error: str | None = None
+
+
+def task_bytes() -> float:
+    """Memory that each zone's task may take where a task runs on every CPU: of the node with the smallest share."""
+    nodes = [node for node in live_nodes() if node.cpus and node.memory_bytes]
+    return min((WORKERS_SHARE * node.memory_bytes / node.cpus for node in nodes), default=math.inf)
 
 
 def run_zone_tasks(

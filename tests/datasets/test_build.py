@@ -57,7 +57,7 @@ def test_what_a_zone_becomes(workspace):
     assert (entry.zone_id, entry.region, entry.split, entry.fold) == ("z-1", "north", "train", 0)
     assert entry.counts == {NAMES[i]: int((arrays.labels == i).sum()) for i in np.unique(arrays.labels) if i != IGNORE}
     assert entry.n_labelled == (arrays.labels != IGNORE).sum() == len(read_pixels(workspace, "z-1"))
-    assert entry.sums == band_sums(arrays)
+    assert entry.sums == band_sums(arrays.composite)
     assert (entry.n_tiles, entry.n_trimmed) == (9, 0)  # ⌈40 / 16⌉² tiles
     assert set(entry.files) == {"pixels/zone_id=z-1/part-0.parquet", "tiles/zone_id=z-1/shard-0000.parquet"}
     assert all(file_hash(workspace.dataset / name) == digest for name, digest in entry.files.items())
@@ -182,7 +182,7 @@ def test_band_sums_equal_plain_numpy():
     arrays.composite[:, :, :2] = 0  # no data
     arrays.composite[3, 1] = 0
     arrays.composite[:, 2, 5, 5] = 65_535
-    sums = band_sums(arrays)
+    sums = band_sums(arrays.composite)
     for band in range(N_BANDS):
         values = [int(v) for v in arrays.composite[:, band].ravel() if v != 0]
         assert sums.count[band] == len(values)

@@ -133,11 +133,11 @@ def test_seconds_of_every_stage():
     units = max(3 * UNIT_S + 8.2 + 8.2 + 5, 3 * UNIT_S + 8.2 + 5 + 5)
     refits = UNIT_S + max(11.8, 5.6)
     fixed = FIXED_S["search"] + FIXED_S["refit"] + 2 * REFERENCE_WORKER_START_S
-    # 97 bytes a row, 109 a pixel of a tile, read by two CPUs.
-    loading = (1800 * 97 + 90 * 32 * 32 * 109) / (2 * READ_BYTES_S)
+    # 97 bytes a row, 97 a pixel of a tile, read by two CPUs.
+    loading = (1800 * 97 + 90 * 32 * 32 * 97) / (2 * READ_BYTES_S)
     assert seconds["search"] == pytest.approx(fixed + loading + units + refits)
-    # 700 rows through ten rounds; 30 tiles by the slower of the kernels.
-    evaluated = REFERENCE_WORKER_START_S + 2 * FIXED_S["evaluate"] + 0.7 + 0.3
+    # One zone of 1000 pixels through ten rounds, then by the CNN as its map.
+    evaluated = REFERENCE_WORKER_START_S + 2 * FIXED_S["evaluate"] + 1000 * 0.0001 * 10 + 2
     assert seconds["evaluate"] == pytest.approx(evaluated)
     # One zone of 1000 pixels through ten rounds, after 1 s of reading and drawing; then the CNN.
     assert seconds["map"] == pytest.approx(2 * FIXED_S["map"] + 1 + 1000 * 0.0001 * 10 + 2)
@@ -170,8 +170,8 @@ def test_memory():
     result = estimate(work(), COSTS)
     assert result.worker_bytes == {"zones": 7e8, "trees": 5e8 + 1800 * 300, "cnn": 9e8}
     # While it is read, everything is there twice: 97 bytes a row, 109 a pixel of a tile.
-    assert tile_bytes(32) == 32 * 32 * 109
-    assert result.object_store_bytes == 2 * (1800 * 97 + 90 * 32 * 32 * 109)
+    assert tile_bytes(32) == 32 * 32 * 97
+    assert result.object_store_bytes == 2 * (1800 * 97 + 90 * 32 * 32 * 97)
     assert object_store_bytes(ZONES, ["xgboost"], 32) == 2 * 1800 * 97
 
 

@@ -18,11 +18,11 @@ test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q
 
 test-slow: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -q -m "slow and not own_ray and not gpu and not network"
-	$(BIN)/python -m pytest -q -m "own_ray and not gpu and not network"
+	$(BIN)/python -m pytest -q -m "slow and not nightly and not own_ray and not gpu and not network"
+	$(BIN)/python -m pytest -q -m "own_ray and not nightly and not gpu and not network"
 
 test-fast: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -q -m "not slow and not ray and not gpu and not network"
+	$(BIN)/python -m pytest -q -m "not slow and not nightly and not ray and not gpu and not network"
 
 chaos: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.chaos.matrix

@@ -34,7 +34,7 @@ def remedy(reason: str, uri: str) -> str:
         if found is None or not _knows_schema(found[1]):
             return "a newer MLflow has used this database: install that version, or set tracking_uri to another store"
         return f"copy the database, then run `mlflow db upgrade {shlex.quote(uri)}`"
-    if uri.startswith("sqlite:"):
+    if uri.startswith("sqlite"):
         return "see that the database's file and folder can be read and written, or set tracking_uri to another store"
     return "start the server, or set tracking_uri to one that answers"
 

@@ -7,13 +7,14 @@ write of this or a later process.
 """
 
 import logging
+import math
 import os
 import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import make_url
 
 from cropray.errors import ConfigError
 from cropray.redaction import redact
@@ -111,11 +112,13 @@ class Tracker:
             tags=as_texts({KIND_TAG: "fold", **(record.tags or {})}),
             points=curve_of(record.history) + points_of(record.metrics),
         )
+        self._tell_left_out(operation.key, record.metrics)
         answer = self._write(operation)
         return Run(operation.key, configuration.model, answer.run_id, answer.was_finished)
 
     def finish(self, run: Run, metrics: Mapping[str, float], artifacts: Location | None = None) -> None:
         """Write the closing metrics and files of a search or configuration, and close it."""
+        self._tell_left_out(run.key, metrics)
         folder = None if artifacts is None else self._spool.address(artifacts)
         self._write(FinishRun(key=run.key, time_ms=self._now_ms(), points=points_of(metrics), folder=folder))
 
@@ -187,7 +190,8 @@ class Tracker:
             return ""
         what = f"{n_waiting} writes wait in '{self._spool.folder}'" if n_waiting else "no write waits"
         lost = f", {self._n_lost} could not be kept: run the stage again to write them" if self._n_lost else ""
-        why = self._reason or "they are more than the time at the end of a stage allows"
+        late = "it was away" if self._n_lost else "they are more than the time at the end of a stage allows"
+        why = self._reason or late
         todo = remedy(self._reason, self.uri) if self._reason else "run `cropray doctor CONFIG.yaml`"
         return (
             f"MLflow store '{self.uri}' is behind ({why}): {what}{lost}. Results in the workspace are complete. To do: "
@@ -294,6 +298,10 @@ class Tracker:
         address = getattr(operation, "folder", None)
         return self._store.apply(operation, None if address is None else locate(address))
 
+    def _tell_left_out(self, key: str, metrics: Mapping[str, float]) -> None:
+        if names := [name for name, value in metrics.items() if not math.isfinite(value)]:
+            self.notes.append(f"run '{key}': {', '.join(names)} are no finite numbers and are left out")
+
     def _drop(self, what: object, error: Exception) -> None:
         """Give up a write that can never be made; it must not hold up those behind it."""
         self.n_missed += 1
@@ -326,14 +334,14 @@ def local_uri(workspace: Workspace) -> str:
         ConfigError: SQLAlchemy cannot name its path.
     """
     path = str(workspace.mlflow_database.resolve())
-    uri = URL.create("sqlite", database=path).render_as_string(hide_password=False)
-    if make_url(uri).database != path:  # SQLAlchemy before 2.1 neither quotes nor unquotes paths
-        uri = f"sqlite:///{path}"
-    if make_url(uri).database != path:
-        raise ConfigError(
-            f"'{path}' cannot be the path of a database; set 'workspace' to a folder without special characters"
-        )
-    return uri
+    quoted = path.replace("%", "%25").replace("?", "%3F")
+    # Named with its driver where it is quoted: MLflow would make a folder of the quoted name for a plain `sqlite:`.
+    for uri in (f"sqlite:///{path}", f"sqlite+pysqlite:///{quoted}"):
+        if make_url(uri).database == path:
+            return uri
+    raise ConfigError(
+        f"'{path}' cannot be the path of a database; set 'workspace' to a folder without special characters"
+    )
 
 
 def outcome(*trackers: Tracker) -> list[str]:

@@ -143,10 +143,11 @@ def score_table(results: Sequence[ModelResult]) -> str:
 
 
 def _model_lines(result: ModelResult) -> Iterator[tuple[str, ...]]:
-    """Scores, then intervals, of one model."""
+    """Scores, then intervals where there are any, of one model."""
     scores = result.scores
     yield (result.label, *(format_score(getattr(scores, key)) for key, _ in SCORE_COLUMNS), f"{scores.n_pixels:,}")
-    yield ("", *(format_interval(result, key) for key, _ in SCORE_COLUMNS), "")
+    if result.intervals:
+        yield ("", *(format_interval(result, key) for key, _ in SCORE_COLUMNS), "")
 
 
 def _difference_lines(row: DifferenceRow) -> Iterator[tuple[str, ...]]:

@@ -136,7 +136,7 @@ def score_table(results: Sequence[ModelResult]) -> str:
     lines = [_align(header, widths), rule, *(_align(row, widths) for row in rows), rule]
     lines += [_align(row, widths) for row in quoted]
     lines += [
-        f"{_interval_line(results)} Macro scores: classes present in the test labels.",
+        f"{_interval_text(results)} Macro scores: classes present in the test labels.",
         "study: published scores on other data; the background counts as a class there. Not comparable.",
     ]
     return "\n".join(lines)
@@ -157,11 +157,9 @@ def _difference_lines(row: DifferenceRow) -> Iterator[tuple[str, ...]]:
     yield ("", *(format_difference_interval(d) for d in found), "")
 
 
-def _interval_line(results: Sequence[ModelResult]) -> str:
+def _interval_text(results: Sequence[ModelResult]) -> str:
     reasons = dict.fromkeys(result.no_intervals for result in results if result.no_intervals)
-    if reasons:
-        return f"No intervals: {'; '.join(reasons)}."
-    return "[…] 95 % interval, bootstrap over test zones; of a difference, with the same draws for both."
+    return f"No intervals: {'; '.join(reasons)}." if reasons else "[…] 95 % interval, bootstrap over test zones."
 
 
 def _align(row: Sequence[str], widths: Sequence[int]) -> str:

@@ -146,7 +146,7 @@ def score_table(results: Sequence[ModelResult]) -> str:
     lines += [*(_align(row, widths) for row in new_region), rule] if new_region else []
     lines += [_align(row, widths) for row in quoted]
     lines += [
-        f"{_interval_line(results)} Macro scores: classes present in the test labels.",
+        f"{_interval_text(results)} Macro scores: classes present in the test labels.",
         NEW_REGION if new_region else NO_NEW_REGION,
         "study: published scores on other data; the background counts as a class there. Not comparable.",
     ]
@@ -154,9 +154,10 @@ def score_table(results: Sequence[ModelResult]) -> str:
 
 
 def _model_lines(result: ModelResult) -> Iterator[tuple[str, ...]]:
-    """Scores, then intervals, of one model."""
+    """Scores, then intervals where there are any, of one model."""
     yield _line(result.label, result.scores)
-    yield ("", *(format_interval(result, key) for key, _ in SCORE_COLUMNS), "")
+    if result.intervals:
+        yield ("", *(format_interval(result, key) for key, _ in SCORE_COLUMNS), "")
 
 
 def _line(name: str, scores: Scores) -> tuple[str, ...]:
@@ -170,11 +171,9 @@ def _difference_lines(row: DifferenceRow) -> Iterator[tuple[str, ...]]:
     yield ("", *(format_difference_interval(d) for d in found), "")
 
 
-def _interval_line(results: Sequence[ModelResult]) -> str:
+def _interval_text(results: Sequence[ModelResult]) -> str:
     reasons = dict.fromkeys(result.no_intervals for result in results if result.no_intervals)
-    if reasons:
-        return f"No intervals: {'; '.join(reasons)}."
-    return "[…] 95 % interval, bootstrap over test zones; of a difference, with the same draws for both."
+    return f"No intervals: {'; '.join(reasons)}." if reasons else "[…] 95 % interval, bootstrap over test zones."
 
 
 def _align(row: Sequence[str], widths: Sequence[int]) -> str:

@@ -145,6 +145,7 @@ def test_too_few_zones_are_told_instead_of_intervals():
     text = score_table(inputs.models)
     assert "No intervals: 3 test zones, an interval needs 5 or more. Macro scores" in text
     assert "[" not in text
+    assert all(text.splitlines())
     assert "3 test zones are too few for intervals" in " ".join(doubts(inputs))
     page = render_page(inputs, Pictures((), (), {}, ()))
     assert "There are no intervals: 3 test zones, an interval needs 5 or more." in page

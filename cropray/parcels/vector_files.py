@@ -7,7 +7,7 @@ GDAL's formats are asked for thousands of small pieces, one after the other, and
 
 import json
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -122,7 +122,9 @@ def read_features(path: Location, header: FileHeader, columns: list[str], box: B
             with in_words(path, SETTING):
                 return _features_of_parquet(path, header, columns, box)
         meta, table = pyogrio.read_arrow(_on_disk(path), layer=header.layer, columns=columns, bbox=box)
-        return _as_frame(_piece(table, columns, meta["geometry_name"] or _UNNAMED), header)
+        piece = _piece(table, columns, meta["geometry_name"] or _UNNAMED)
+        _require_text(path, piece)
+        return _as_frame(piece, header)
     except (*_DAMAGE, shapely.errors.GEOSException) as error:
         raise _unreadable(path, error) from None
 
@@ -148,7 +150,11 @@ def _features_of_parquet(path: Location, header: FileHeader, columns: list[str],
 
 
 def iterate_features(
-    path: Location, header: FileHeader, columns: list[str], boxes: Sequence[Bounds]
+    path: Location,
+    header: FileHeader,
+    columns: list[str],
+    boxes: Sequence[Bounds],
+    on_nowhere: Callable[[int], None] = lambda _: None,
 ) -> Iterator[pa.Table]:
     """Features whose bounding box meets any of some boxes, in the file's order: one pass over the whole file.
 
@@ -159,6 +165,7 @@ def iterate_features(
         header: what `read_header` said of it.
         columns: attribute columns to read.
         boxes: in the file's own coordinates.
+        on_nowhere: is told of each piece how many features have no geometry: they lie in no box.
 
     Yields:
         The columns, and the geometry as WKB in `WKB_COLUMN`.
@@ -170,7 +177,9 @@ def iterate_features(
     batches = _parquet_batches if header.geometry_column is not None else _layer_batches
     try:
         for batch in batches(path, header, columns):
+            _require_text(path, batch)
             geometries = read_wkb(batch[WKB_COLUMN].to_numpy())
+            on_nowhere(int((shapely.is_missing(geometries) | shapely.is_empty(geometries)).sum()))
             rows = np.unique(tree.query(geometries)[0])  # compares bounding boxes; what has no geometry meets none
             if len(rows):
                 yield batch.take(rows)
@@ -199,6 +208,18 @@ def _layer_batches(path: Location, header: FileHeader, columns: list[str]) -> It
 def _piece(batch: pa.RecordBatch | pa.Table, columns: list[str], geometry_column: str | None) -> pa.Table:
     piece = pa.table({name: batch[name] for name in columns} | {WKB_COLUMN: batch[geometry_column]})
     return piece.cast(_filterable(piece.schema))
+
+
+def _require_text(path: Location, piece: pa.Table) -> None:
+    for name in piece.column_names:
+        try:
+            piece[name].validate(full=True)
+        except pa.ArrowInvalid:
+            raise InputError(
+                f"parcel file '{path}': the text of column '{name}' is not in the encoding that the file declares, or it "
+                f"declares none; write the right one (ISO-8859-1, say) into a file '{path.stem}.cpg' beside a shapefile, or "
+                f"write the file again as GeoPackage"
+            ) from None
 
 
 def _filterable(schema: pa.Schema) -> pa.Schema:

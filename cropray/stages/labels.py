@@ -113,7 +113,9 @@ def indexed(settings: ParcelSettings, zones: Sequence[Zone], extract: Location, 
     progress.note(f"{settings.path.name} {why} read once from end to end, for all zones")
     try:
         with fetched(settings) as register, whole_file(extract) as path:
-            extract_parcels(register, [zone.grid for zone in zones], path)
+            n_nowhere = extract_parcels(register, [zone.grid for zone in zones], path)
+        if n_nowhere:
+            progress.note(f"{n_nowhere:,} features of {settings.path.name} have no geometry and are left out")
         yield
     finally:
         remove(extract)

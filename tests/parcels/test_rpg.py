@@ -334,3 +334,19 @@ def test_refuses_a_column_with_several_values_a_row(tmp_path, name):
     settings = ParcelSettings(path=tmp_path / name)
     with pytest.raises(InputError, match="'CODE_CULTU' holds several values a row"):
         check_parcels(settings)
+
+
+@pytest.mark.parametrize("is_indexed", [True, False])
+def test_text_in_an_encoding_that_a_shapefile_does_not_declare(tmp_path, is_indexed):
+    frame = PARCELS.assign(CODE_CULTU="Bl\u00e9")
+    frame.to_file(tmp_path / "p.shp", encoding="ISO-8859-1", SPATIAL_INDEX="YES" if is_indexed else "NO")
+    assert set(read_parcels(ParcelSettings(path=tmp_path / "p.shp"), GRID).code) == {"Bl\u00e9"}
+    (tmp_path / "p.cpg").unlink()
+    with pytest.raises(InputError, match=r"p\.shp': the text of column 'CODE_CULTU' .*'p\.cpg'"):
+        read_parcels(ParcelSettings(path=tmp_path / "p.shp"), GRID)
+
+
+def test_an_extract_counts_what_is_nowhere(tmp_path):
+    frame = pd.concat([PARCELS, parcel_frame(("n", "BTH", None), ("e", "BTH", shapely.Polygon()))])
+    frame.to_parquet(tmp_path / "p.parquet")
+    assert extract_parcels(ParcelSettings(path=tmp_path / "p.parquet"), [GRID], tmp_path / "extract.gpkg") == 2

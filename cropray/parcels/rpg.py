@@ -318,10 +318,11 @@ def _as_text(values: "pd.Series[Any]") -> "pd.Series[str]":
     return values.astype("string").fillna("").str.strip().astype(str)
 
 
-def _outline_ids(geometries: npt.NDArray[Any]) -> list[str]:
+def _outline_ids(geometries: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """[n] ids that are the same wherever a parcel is read: one that reaches into two zones is still one parcel."""
     outlines = shapely.to_wkb(geometries)
-    return [f"outline-{hashlib.sha1(outline or b'', usedforsecurity=False).hexdigest()[:12]}" for outline in outlines]
+    hashes = (hashlib.sha1(outline or b"", usedforsecurity=False).hexdigest() for outline in outlines)
+    return np.array([f"outline-{digits[:12]}" for digits in hashes], object)
 
 
 def _repair(geometries: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:

@@ -22,6 +22,7 @@ import pyogrio.errors
 import shapely
 import shapely.errors
 from pyproj import CRS
+from pyproj.exceptions import CRSError
 
 from cropray.errors import InputError
 from cropray.parcels.linear_wkb import read_wkb
@@ -96,6 +97,8 @@ def read_bounds(path: Location, header: FileHeader, *, is_stored: bool = False) 
     """
     if header.geometry_column is not None:
         bounds = _geo_metadata(path)["columns"][header.geometry_column].get("bbox", ())
+        if len(bounds) == 6:  # with heights
+            return bounds[0], bounds[1], bounds[3], bounds[4]
         return tuple(bounds) if len(bounds) == 4 else None
     try:
         info = pyogrio.read_info(_on_disk(path), layer=header.layer, force_total_bounds=not is_stored)
@@ -237,12 +240,21 @@ def _layer_header(path: Path, layer: str | None) -> FileHeader:
         raise InputError(f"parcel file '{path}' cannot be opened ({_short(error)}); fetch it again") from None
     if path.suffix.lower() == ".shp":
         _require_whole_shapefile(path)
-    crs = CRS.from_user_input(info["crs"]) if info["crs"] else None
     is_indexed = bool(info["capabilities"]["fast_spatial_filter"])
     names = tuple(map(str, info["fields"]))
     kinds = zip(names, info["dtypes"], info["ogr_subtypes"], strict=True)
     lists = tuple(name for name, kind, subtype in kinds if str(kind).startswith("list") or subtype == "OFSTJSON")
-    return FileHeader(chosen, names, crs, has_spatial_index=is_indexed, lists=lists)
+    return FileHeader(chosen, names, _crs(path, info["crs"]), has_spatial_index=is_indexed, lists=lists)
+
+
+def _crs(path: Location, text: object) -> CRS | None:
+    try:
+        return CRS.from_user_input(text) if text else None
+    except CRSError as error:
+        raise InputError(
+            f"parcel file '{path}' names a coordinate system that is not understood ({_short(error)}); write the file "
+            f"again with a known one (`ogr2ogr -a_srs EPSG:…`)"
+        ) from None
 
 
 def _require_whole_shapefile(path: Path) -> None:
@@ -281,11 +293,10 @@ def _parquet_header(path: Location) -> FileHeader:
         )
     schema = _schema(path)
     # GeoParquet 1.1: an absent key means longitude and latitude, null means unknown.
-    crs = column.get("crs", "OGC:CRS84")
     return FileHeader(
         layer=None,
         columns=tuple(name for name in schema.names if name != geometry_column),
-        crs=CRS.from_user_input(crs) if crs else None,
+        crs=_crs(path, column.get("crs", "OGC:CRS84")),
         has_spatial_index=is_indexed,
         geometry_column=geometry_column,
         lists=tuple(field.name for field in schema if pa.types.is_nested(field.type)),
@@ -296,7 +307,14 @@ def _geo_metadata(path: Location) -> dict[str, Any]:
     text = (_schema(path).metadata or {}).get(b"geo")
     if text is None:
         raise InputError(f"parcel file '{path}' is Parquet without geometry; write it with geopandas' `to_parquet`")
-    metadata: dict[str, Any] = json.loads(text)
+    try:
+        metadata: dict[str, Any] = json.loads(text)
+        metadata["columns"][metadata["primary_column"]]  # what all that follows builds on
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"parcel file '{path}' says of its geometry what is no GeoParquet ({type(error).__name__}: {error}); write it "
+            f"with geopandas' `to_parquet`"
+        ) from None
     return metadata
 
 

@@ -1,3 +1,4 @@
+import json
 import struct
 
 import geopandas as gpd
@@ -350,3 +351,36 @@ def test_an_extract_counts_what_is_nowhere(tmp_path):
     frame = pd.concat([PARCELS, parcel_frame(("n", "BTH", None), ("e", "BTH", shapely.Polygon()))])
     frame.to_parquet(tmp_path / "p.parquet")
     assert extract_parcels(ParcelSettings(path=tmp_path / "p.parquet"), [GRID], tmp_path / "extract.gpkg") == 2
+
+
+def with_geo_metadata(path, change):
+    """The register as GeoParquet that says something else of its geometry."""
+    PARCELS.to_parquet(path)
+    table = pq.read_table(path)
+    geo = change(json.loads(table.schema.metadata[b"geo"]))
+    pq.write_table(table.replace_schema_metadata({b"geo": geo if isinstance(geo, bytes) else json.dumps(geo)}), path)
+    return ParcelSettings(path=path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda _: b"{half", "no GeoParquet"),
+        (lambda geo: {"columns": geo["columns"]}, "no GeoParquet"),
+        (lambda geo: geo | {"primary_column": "other"}, "no GeoParquet"),
+        (lambda geo: geo | {"columns": {"geometry": geo["columns"]["geometry"] | {"crs": "EPSG:0"}}}, "not understood"),
+    ],
+)
+def test_refuses_what_a_geoparquet_cannot_say_of_itself(tmp_path, change, said):
+    with pytest.raises(InputError, match=said) as error:
+        check_parcels(with_geo_metadata(tmp_path / "p.parquet", change))
+    assert "p.parquet" in str(error.value)
+
+
+def test_bounds_with_heights_are_looked_at(tmp_path):
+    bounds = {"bbox": [-5e6, 2e7, 0.0, -4e6, 3e7, 9.0]}
+    settings = with_geo_metadata(
+        tmp_path / "p.parquet", lambda geo: geo | {"columns": {"geometry": geo["columns"]["geometry"] | bounds}}
+    )
+    with pytest.raises(InputError, match="do not lie in"):
+        check_parcels(settings)

@@ -5,6 +5,7 @@ Exit codes: 0 done; 1 a stage failed or its input cannot be used; 2 wrong comman
 
 import argparse
 import contextlib
+import errno
 import logging
 import os
 import signal
@@ -31,6 +32,8 @@ STAGES = {
     "report": "reads the dataset and what results there are; writes pictures of the data and one HTML page",
 }
 
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
@@ -42,6 +45,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _run(options)
     except CroprayError as error:
         print(f"\ncropray {options.command}: {redact(str(error))}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        print(
+            f"\ncropray {options.command}: {error}; make room, and the same command goes on from there", file=sys.stderr
+        )
         return 1
     except KeyboardInterrupt:
         print(

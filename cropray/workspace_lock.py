@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,11 +25,13 @@ from typing import Final
 from upath import UPath
 
 from cropray.errors import ConfigError
+from cropray.progress import Progress
 from cropray.storage import Location, remove, write_json
 
 NAME: Final = ".lock"
 STALE_S: Final = 180.0  # a run on another machine that has not renewed its record for so long is dead
 _RENEW_S: Final = 30.0
+_POLL_S: Final = 5.0
 _SETTLE_S: Final = 1.0  # object stores have no locks: of two that write at once, the last one's record stands
 _logger = logging.getLogger(__name__)
 
@@ -54,19 +56,18 @@ class Holder:
     renewed: float
     """Seconds since 1970."""
 
-    def is_alive(self, *, is_unlocked: bool) -> bool:
-        """Whether the run may still be at work.
+    def is_alive(self, *, is_unlocked: bool) -> bool | None:
+        """Whether the run is at work; None where only the record can tell, by being renewed.
 
         Args:
             is_unlocked: the system of this machine says that no process of it holds the lock.
         """
         here = _myself()
-        if self.boot == here.boot:
-            if is_unlocked:
-                return False
-            if self.processes == here.processes:
-                return _born(self.pid) == self.born
-        return time.time() - self.renewed < STALE_S
+        if self.boot != here.boot:
+            return None
+        if is_unlocked:
+            return False
+        return _born(self.pid) == self.born if self.processes == here.processes else None
 
     def __str__(self) -> str:
         return f"`{self.command}` has been at work on it since {self.since} UTC (process {self.pid} on {self.host})"
@@ -116,9 +117,9 @@ def _lock_on_disk(file: Path) -> Iterator[_Renewer]:
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         is_locked = _lock(descriptor)
-        other = _parse(os.pread(descriptor, 1 << 16, 0))
-        if is_locked is False or (other is not None and other.is_alive(is_unlocked=is_locked is True)):
-            raise ConfigError(_refusal(file, other))
+        if is_locked is False:
+            raise ConfigError(_refusal(file, _parse(os.pread(descriptor, 1 << 16, 0))))
+        _require_free(file, lambda: os.pread(descriptor, 1 << 16, 0), is_unlocked=is_locked is True)
         renew = _Renewer(file, _myself(), descriptor)
         renew()
         yield renew
@@ -142,9 +143,7 @@ def _lock(descriptor: int) -> bool | None:
 
 @contextlib.contextmanager
 def _lock_in_store(file: UPath) -> Iterator[_Renewer]:
-    other = _parse(_content(file))
-    if other is not None and other.is_alive(is_unlocked=False):
-        raise ConfigError(_refusal(file, other))
+    _require_free(file, lambda: _content(file), is_unlocked=False)
     holder = _myself()
     renew = _Renewer(file, holder)
     renew()
@@ -156,6 +155,23 @@ def _lock_in_store(file: UPath) -> Iterator[_Renewer]:
     finally:
         with contextlib.suppress(Exception):  # a store that is away must not hide how the run ended
             remove(file)
+
+
+def _require_free(file: Location, read: Callable[[], bytes], *, is_unlocked: bool) -> None:
+    """Return once nobody is at work; of a run elsewhere that may have died, wait for its next sign of life."""
+    first = other = _parse(read())
+    while other is not None and (is_alive := other.is_alive(is_unlocked=is_unlocked)) is not False:
+        if is_alive or other != first:
+            raise ConfigError(_refusal(file, other))
+        left_s = other.renewed + STALE_S - time.time()
+        if left_s <= 0:
+            return
+        if other is first:
+            Progress().note(
+                f"workspace '{file.parent}': {other}; unless that run gives a sign of life, it is taken for dead in {left_s:.0f} s"
+            )
+        time.sleep(min(_POLL_S, left_s))
+        other = _parse(read())
 
 
 def _keep_renewing(renew: _Renewer, stop: threading.Event) -> None:
@@ -183,15 +199,9 @@ def _parse(content: bytes) -> Holder | None:
 
 def _refusal(file: Location, other: Holder | None) -> str:
     who = str(other) if other is not None else "another run is at work on it"
-    text = (
+    return (
         f"workspace '{file.parent}' is in use: {who}; wait until it has ended, stop it, or give this job a 'workspace' of "
         f"its own"
-    )
-    if other is None or other.boot == _myself().boot:
-        return text
-    return (
-        f"{text}. If that machine is gone, try again when the run has been silent for {STALE_S / 60:.0f} minutes, or "
-        f"remove '{file}'"
     )
 
 

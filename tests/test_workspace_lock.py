@@ -83,14 +83,41 @@ def record(root, **changes):
     (root / NAME).write_text(json.dumps(content | changes))
 
 
-def test_a_run_elsewhere_counts_while_it_renews_its_record(root):
-    record(root, boot="another machine", host="node7", renewed=time.time() - STALE_S / 2)
-    with pytest.raises(ConfigError, match=r"on node7\).*silent for 3 minutes, or remove '.*\.lock'"), locked(root):
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that goes on while a run waits; returns what was slept."""
+    slept, start = [], time.time()
+    monkeypatch.setattr(workspace_lock.time, "sleep", slept.append)
+    monkeypatch.setattr(workspace_lock.time, "time", lambda: start + sum(slept))
+    return slept
+
+
+def test_a_run_elsewhere_counts_while_it_renews_its_record(root, clock, capsys, monkeypatch):
+    record(root, boot="another machine", host="node7")
+    begun = time.time()
+
+    def pass_time(seconds):
+        clock.append(seconds)
+        if time.time() > begun + 30:
+            (root / NAME).write_text(json.dumps(json.loads((root / NAME).read_text()) | {"renewed": time.time()}))
+
+    monkeypatch.setattr(workspace_lock.time, "sleep", pass_time)
+    with pytest.raises(ConfigError, match=r"in use: .* on node7\)"), locked(root):
         pass
-    (root / NAME).unlink()
-    record(root, boot="another machine", host="node7", renewed=time.time() - STALE_S * 1.1)
+    assert 30 < sum(clock) < 60
+    assert capsys.readouterr().out.count("it is taken for dead in 180 s") == 1
+
+
+def test_a_run_elsewhere_that_is_silent_is_waited_for(root, clock):
+    record(root, boot="another machine", renewed=time.time() - STALE_S * 0.75)
     with locked(root):
-        pass
+        assert STALE_S * 0.2 < sum(clock) < STALE_S * 0.3
+
+
+def test_a_run_elsewhere_that_was_silent_long_is_not_waited_for(root, clock):
+    record(root, boot="another machine", renewed=time.time() - STALE_S * 1.1)
+    with locked(root):
+        assert sum(clock) < 2
 
 
 def test_a_number_that_another_process_has_now(root):

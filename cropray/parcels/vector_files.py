@@ -7,7 +7,7 @@ GDAL's formats are asked for thousands of small pieces, one after the other, and
 
 import json
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +22,7 @@ import pyogrio.errors
 import shapely
 import shapely.errors
 from pyproj import CRS
+from pyproj.exceptions import CRSError
 
 from cropray.errors import InputError
 from cropray.parcels.linear_wkb import read_wkb
@@ -96,6 +97,8 @@ def read_bounds(path: Location, header: FileHeader, *, is_stored: bool = False) 
     """
     if header.geometry_column is not None:
         bounds = _geo_metadata(path)["columns"][header.geometry_column].get("bbox", ())
+        if len(bounds) == 6:  # with heights
+            return bounds[0], bounds[1], bounds[3], bounds[4]
         return tuple(bounds) if len(bounds) == 4 else None
     try:
         info = pyogrio.read_info(_on_disk(path), layer=header.layer, force_total_bounds=not is_stored)
@@ -122,7 +125,9 @@ def read_features(path: Location, header: FileHeader, columns: list[str], box: B
             with in_words(path, SETTING):
                 return _features_of_parquet(path, header, columns, box)
         meta, table = pyogrio.read_arrow(_on_disk(path), layer=header.layer, columns=columns, bbox=box)
-        return _as_frame(_piece(table, columns, meta["geometry_name"] or _UNNAMED), header)
+        piece = _piece(table, columns, meta["geometry_name"] or _UNNAMED)
+        _require_text(path, piece)
+        return _as_frame(piece, header)
     except (*_DAMAGE, shapely.errors.GEOSException) as error:
         raise _unreadable(path, error) from None
 
@@ -148,7 +153,11 @@ def _features_of_parquet(path: Location, header: FileHeader, columns: list[str],
 
 
 def iterate_features(
-    path: Location, header: FileHeader, columns: list[str], boxes: Sequence[Bounds]
+    path: Location,
+    header: FileHeader,
+    columns: list[str],
+    boxes: Sequence[Bounds],
+    on_nowhere: Callable[[int], None] = lambda _: None,
 ) -> Iterator[pa.Table]:
     """Features whose bounding box meets any of some boxes, in the file's order: one pass over the whole file.
 
@@ -159,6 +168,7 @@ def iterate_features(
         header: what `read_header` said of it.
         columns: attribute columns to read.
         boxes: in the file's own coordinates.
+        on_nowhere: is told of each piece how many features have no geometry: they lie in no box.
 
     Yields:
         The columns, and the geometry as WKB in `WKB_COLUMN`.
@@ -170,7 +180,9 @@ def iterate_features(
     batches = _parquet_batches if header.geometry_column is not None else _layer_batches
     try:
         for batch in batches(path, header, columns):
+            _require_text(path, batch)
             geometries = read_wkb(batch[WKB_COLUMN].to_numpy())
+            on_nowhere(int((shapely.is_missing(geometries) | shapely.is_empty(geometries)).sum()))
             rows = np.unique(tree.query(geometries)[0])  # compares bounding boxes; what has no geometry meets none
             if len(rows):
                 yield batch.take(rows)
@@ -201,6 +213,18 @@ def _piece(batch: pa.RecordBatch | pa.Table, columns: list[str], geometry_column
     return piece.cast(_filterable(piece.schema))
 
 
+def _require_text(path: Location, piece: pa.Table) -> None:
+    for name in piece.column_names:
+        try:
+            piece[name].validate(full=True)
+        except pa.ArrowInvalid:
+            raise InputError(
+                f"parcel file '{path}': the text of column '{name}' is not in the encoding that the file declares, or it "
+                f"declares none; write the right one (ISO-8859-1, say) into a file '{path.stem}.cpg' beside a shapefile, or "
+                f"write the file again as GeoPackage"
+            ) from None
+
+
 def _filterable(schema: pa.Schema) -> pa.Schema:
     """The schema without views, which Arrow reads and writes but cannot take rows of."""
     plain = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
@@ -216,12 +240,21 @@ def _layer_header(path: Path, layer: str | None) -> FileHeader:
         raise InputError(f"parcel file '{path}' cannot be opened ({_short(error)}); fetch it again") from None
     if path.suffix.lower() == ".shp":
         _require_whole_shapefile(path)
-    crs = CRS.from_user_input(info["crs"]) if info["crs"] else None
     is_indexed = bool(info["capabilities"]["fast_spatial_filter"])
     names = tuple(map(str, info["fields"]))
     kinds = zip(names, info["dtypes"], info["ogr_subtypes"], strict=True)
     lists = tuple(name for name, kind, subtype in kinds if str(kind).startswith("list") or subtype == "OFSTJSON")
-    return FileHeader(chosen, names, crs, has_spatial_index=is_indexed, lists=lists)
+    return FileHeader(chosen, names, _crs(path, info["crs"]), has_spatial_index=is_indexed, lists=lists)
+
+
+def _crs(path: Location, text: object) -> CRS | None:
+    try:
+        return CRS.from_user_input(text) if text else None
+    except CRSError as error:
+        raise InputError(
+            f"parcel file '{path}' names a coordinate system that is not understood ({_short(error)}); write the file "
+            f"again with a known one (`ogr2ogr -a_srs EPSG:…`)"
+        ) from None
 
 
 def _require_whole_shapefile(path: Path) -> None:
@@ -260,11 +293,10 @@ def _parquet_header(path: Location) -> FileHeader:
         )
     schema = _schema(path)
     # GeoParquet 1.1: an absent key means longitude and latitude, null means unknown.
-    crs = column.get("crs", "OGC:CRS84")
     return FileHeader(
         layer=None,
         columns=tuple(name for name in schema.names if name != geometry_column),
-        crs=CRS.from_user_input(crs) if crs else None,
+        crs=_crs(path, column.get("crs", "OGC:CRS84")),
         has_spatial_index=is_indexed,
         geometry_column=geometry_column,
         lists=tuple(field.name for field in schema if pa.types.is_nested(field.type)),
@@ -275,7 +307,14 @@ def _geo_metadata(path: Location) -> dict[str, Any]:
     text = (_schema(path).metadata or {}).get(b"geo")
     if text is None:
         raise InputError(f"parcel file '{path}' is Parquet without geometry; write it with geopandas' `to_parquet`")
-    metadata: dict[str, Any] = json.loads(text)
+    try:
+        metadata: dict[str, Any] = json.loads(text)
+        metadata["columns"][metadata["primary_column"]]  # what all that follows builds on
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"parcel file '{path}' says of its geometry what is no GeoParquet ({type(error).__name__}: {error}); write it "
+            f"with geopandas' `to_parquet`"
+        ) from None
     return metadata
 
 

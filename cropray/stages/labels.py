@@ -120,19 +120,24 @@ def indexed(settings: ParcelSettings, zones: Sequence[Zone], extract: Location, 
     progress.note(f"{settings.path.name} {why} read once from end to end, for all zones")
     try:
         with fetched(settings) as register:
-            _extract(register, zones, extract)
+            n_nowhere = _extract(register, zones, extract)
+        if n_nowhere:
+            progress.note(f"{n_nowhere:,} features of {settings.path.name} have no geometry and are left out")
         yield
     finally:
         remove(extract)
 
 
-def _extract(register: ParcelSettings, zones: Sequence[Zone], extract: Location) -> None:
-    """On a disk one file for all zones; in object storage a folder of one file for each, so that none is fetched for another."""
+def _extract(register: ParcelSettings, zones: Sequence[Zone], extract: Location) -> int:
+    """On a disk one file for all zones; in object storage a folder of one file for each, so that none is fetched for another.
+
+    Returns:
+        Features of the register that have no geometry.
+    """
     grids = [zone.grid for zone in zones]
     if isinstance(extract, Path):
         with whole_file(extract) as path:
-            extract_parcels(register, grids, path)
-        return
+            return extract_parcels(register, grids, path)
 
     def put(zone: Zone) -> None:
         with whole_file(_part(extract, zone)) as path:
@@ -140,8 +145,9 @@ def _extract(register: ParcelSettings, zones: Sequence[Zone], extract: Location)
 
     with tempfile.TemporaryDirectory(prefix="cropray-") as scratch, ThreadPoolExecutor(_UPLOADS) as threads:
         whole = Path(scratch, "extract.gpkg")
-        extract_parcels(register, grids, whole)
+        n_nowhere = extract_parcels(register, grids, whole)
         list(threads.map(put, zones))
+    return n_nowhere
 
 
 def _part(extract: Location, zone: Zone) -> Location:

@@ -37,9 +37,7 @@ class _Artefact:
 
 
 _COMPOSITE: Final = _Artefact("composite", "acquire", lambda w, zone: (w.composite(zone), w.n_obs(zone)))
-_LABELS: Final = _Artefact(
-    "labels", "labels", lambda w, zone: (w.labels(zone), w.parcel_index(zone), w.parcels(zone), w.label_report(zone))
-)
+_LABELS: Final = _Artefact("labels", "labels", lambda w, zone: (w.labels(zone), w.parcel_index(zone), w.parcels(zone)))
 _OF_ZONES: Final = {"dataset": (_COMPOSITE, _LABELS), "map": (_COMPOSITE,)}
 
 

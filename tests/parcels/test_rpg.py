@@ -1,3 +1,4 @@
+import json
 import struct
 
 import geopandas as gpd
@@ -339,4 +340,53 @@ def test_refuses_a_column_with_several_values_a_row(tmp_path, name):
     frame.to_parquet(tmp_path / name) if name == "p.parquet" else (tmp_path / name).write_text(frame.to_json())
     settings = ParcelSettings(path=tmp_path / name)
     with pytest.raises(InputError, match="'CODE_CULTU' holds several values a row"):
+        check_parcels(settings)
+
+
+@pytest.mark.parametrize("is_indexed", [True, False])
+def test_text_in_an_encoding_that_a_shapefile_does_not_declare(tmp_path, is_indexed):
+    frame = PARCELS.assign(CODE_CULTU="Bl\u00e9")
+    frame.to_file(tmp_path / "p.shp", encoding="ISO-8859-1", SPATIAL_INDEX="YES" if is_indexed else "NO")
+    assert set(read_parcels(ParcelSettings(path=tmp_path / "p.shp"), GRID).code) == {"Bl\u00e9"}
+    (tmp_path / "p.cpg").unlink()
+    with pytest.raises(InputError, match=r"p\.shp': the text of column 'CODE_CULTU' .*'p\.cpg'"):
+        read_parcels(ParcelSettings(path=tmp_path / "p.shp"), GRID)
+
+
+def test_an_extract_counts_what_is_nowhere(tmp_path):
+    frame = pd.concat([PARCELS, parcel_frame(("n", "BTH", None), ("e", "BTH", shapely.Polygon()))])
+    frame.to_parquet(tmp_path / "p.parquet")
+    assert extract_parcels(ParcelSettings(path=tmp_path / "p.parquet"), [GRID], tmp_path / "extract.gpkg") == 2
+
+
+def with_geo_metadata(path, change):
+    """The register as GeoParquet that says something else of its geometry."""
+    PARCELS.to_parquet(path)
+    table = pq.read_table(path)
+    geo = change(json.loads(table.schema.metadata[b"geo"]))
+    pq.write_table(table.replace_schema_metadata({b"geo": geo if isinstance(geo, bytes) else json.dumps(geo)}), path)
+    return ParcelSettings(path=path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda _: b"{half", "no GeoParquet"),
+        (lambda geo: {"columns": geo["columns"]}, "no GeoParquet"),
+        (lambda geo: geo | {"primary_column": "other"}, "no GeoParquet"),
+        (lambda geo: geo | {"columns": {"geometry": geo["columns"]["geometry"] | {"crs": "EPSG:0"}}}, "not understood"),
+    ],
+)
+def test_refuses_what_a_geoparquet_cannot_say_of_itself(tmp_path, change, said):
+    with pytest.raises(InputError, match=said) as error:
+        check_parcels(with_geo_metadata(tmp_path / "p.parquet", change))
+    assert "p.parquet" in str(error.value)
+
+
+def test_bounds_with_heights_are_looked_at(tmp_path):
+    bounds = {"bbox": [-5e6, 2e7, 0.0, -4e6, 3e7, 9.0]}
+    settings = with_geo_metadata(
+        tmp_path / "p.parquet", lambda geo: geo | {"columns": {"geometry": geo["columns"]["geometry"] | bounds}}
+    )
+    with pytest.raises(InputError, match="do not lie in"):
         check_parcels(settings)

@@ -16,7 +16,7 @@ import rasterio
 import yaml
 
 from cropray.config import JobConfig
-from cropray.datasets.manifest import load_manifest
+from cropray.datasets.manifest import classes_only_in_test, load_manifest
 from cropray.metrics import confusion
 from cropray.settings import load_settings
 from cropray.stages.pipeline import PIPELINE, run_stages
@@ -46,6 +46,8 @@ def test_the_cube_holds_every_labelled_test_pixel_once(finished, model):
     by_zone = dict(zip(scores(finished, model)["zone_ids"], cube.sum((1, 2)).tolist(), strict=True))
     # The manifest was counted from label rasters, the cube from pixel tables and tiles.
     assert by_zone == {zone.zone_id: zone.n_labelled for zone in manifest.of_split("test")}
+    n_untrained = sum(classes_only_in_test(manifest.zones).values())
+    assert scores(finished, model)["metrics"]["test_untrained_pixels"] == n_untrained
 
 
 @pytest.mark.parametrize("model", ["cnn", "xgboost"])

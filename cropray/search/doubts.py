@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
+from cropray.bands import BAND_IDS
 from cropray.datasets.manifest import Manifest
 from cropray.search.results import ConfigurationResult
 from cropray.search.space import ModelName
@@ -42,10 +43,15 @@ def search_warnings(
 
 
 def fold_doubts(manifest: Manifest) -> tuple[str, ...]:
-    """Folds that validate classes which they cannot have learnt, each with classes and pixels."""
+    """Folds that validate classes which they cannot have learnt, with classes and pixels; bands that none has seen."""
     doubts = []
     for fold in range(manifest.n_folds):
         train, scored = manifest.fold_zones(fold)
+        blank = [band for band, n in zip(BAND_IDS, manifest.band_sums(train).count, strict=True) if not n]
+        if blank:
+            doubts.append(
+                f"fold {fold}: its training zones have no value of {', '.join(blank)} in any month; models cannot use it"
+            )
         n_untrained = manifest.untrained(train, scored)
         if n_untrained:
             n, n_all = sum(n_untrained.values()), sum(manifest.labelled(scored).values())

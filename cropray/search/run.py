@@ -193,8 +193,9 @@ class _Finished(tune.Callback):  # type: ignore[misc]  # ray is untyped
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:  # noqa: ARG002
         title = self._waiting[trial.config["unit"]].unit.title
-        # Tune keeps the traces here until the trial ends; the last one is what happened now.
-        reason = _last_line(Path(trial.error_file).read_text(encoding="utf-8"))
+        # Tune keeps the traces of a trial's failures in a file of this machine; the last one is what happened now.
+        file = trial.error_file
+        reason = "no reason is known" if file is None else _last_line(Path(file).read_text(encoding="utf-8"))
         self._on_trouble(f"{title} failed and is started again: {reason}")
 
     def tell_of_the_rest(self) -> None:

@@ -15,6 +15,7 @@ import ray
 
 from cropray.config import JobConfig
 from cropray.datasets.points import points_legend, read_points, write_points
+from cropray.datasets.regions import require_two
 from cropray.datasets.storage import read_pixels
 from cropray.imagery.earth_engine_ledger import read_runs
 from cropray.imagery.earth_engine_settings import EarthEngineSettings
@@ -84,13 +85,15 @@ def run_plan(config: str | Location, overrides: Sequence[str]) -> None:
     """Print what a job will take, and keep it; after a run, print what was promised beside what it took.
 
     Raises:
-        ConfigError: the job cannot run on this machine or cluster.
+        ConfigError: the job cannot run on this machine or cluster, or has no region to leave out.
         InputError: scenes, parcels or points cannot be used.
     """
     job = load_settings(JobConfig, config, overrides)
     workspace, progress = job.artefacts, Progress()
     workspace.prepare()
     zones = () if job.points is not None else job_zones(job)
+    if job.search.leave_region_out and job.points is None:
+        require_two(zone.region for zone in zones if zone.split == "train")
     key = fingerprint(
         [job.model_dump(mode="json", exclude={"overwrite", "plan"}), [zone_fingerprint(zone) for zone in zones]]
     )

@@ -2,6 +2,7 @@
 
 import pytest
 
+from cropray.datasets.manifest import BandSums
 from cropray.search.doubts import fold_doubts, search_warnings
 from cropray.search.results import ConfigurationResult, FoldResult
 from tests.synthetic import entry, manifest
@@ -66,3 +67,9 @@ def test_folds_with_classes_that_they_cannot_have_learnt_are_told():
     assert doubt.startswith(
         "fold 0: 10 of 100 validation pixels (10.0 %) are of classes that its training zones lack (hops 10)"
     )
+
+
+def test_a_band_that_training_has_never_seen_is_told():
+    blank = BandSums((3, 3, 0, 3), (1.0,) * 4, (1.0,) * 4)
+    doubts = fold_doubts(manifest(entry("a", 0), entry("b", 1, sums=blank)))
+    assert doubts == ("fold 0: its training zones have no value of B04 in any month; models cannot use it",)

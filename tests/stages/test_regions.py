@@ -12,11 +12,15 @@ import pytest
 
 from cropray.bands import FEATURE_COLUMNS
 from cropray.config import JobConfig
-from cropray.datasets.manifest import load_manifest
+from cropray.datasets.manifest import load_manifest, save_manifest
 from cropray.errors import ConfigError, LeakageError
 from cropray.progress import Progress
 from cropray.stages import dataset, search
+from cropray.stages.plan import run_plan
+from cropray.zones import bundled_zones
 from tests.drawn_dataset import drawn_job, write_dataset
+from tests.jobs import write_job
+from tests.synthetic import entry, manifest
 
 ZONES = {"e-1": "east, upper", "e-2": "east, upper", "w-1": "west", "w-2": "west", "t-1": "west"}
 
@@ -92,6 +96,25 @@ def test_one_region_is_refused_before_anything_starts(tmp_path):
             job.model_copy(update={"search": job.search.model_copy(update={"leave_region_out": False})}),
             Progress(io.StringIO()),
         )
+
+
+def test_a_plan_of_one_region_is_refused_before_it_measures(tmp_path):
+    first = bundled_zones()[0].region
+    content = {
+        "name": "small", "workspace": str(tmp_path / "work"), "imagery": {"folder": str(tmp_path)},
+        "parcels": {"path": str(tmp_path / "none.gpkg")}, "search": {"leave_region_out": True},
+        "zones": [zone.zone_id for zone in bundled_zones() if zone.region == first],
+    }  # fmt: skip
+    with pytest.raises(ConfigError, match=rf"at least two regions, there are \['{first}'\]"):
+        run_plan(write_job(content, tmp_path), ())
+
+
+def test_a_fold_of_unknown_classes_is_refused_before_anything_starts(tmp_path):
+    job = points_job(tmp_path)
+    zones = (entry("a", 0, {"wheat": 4}), entry("b", 1, {"maize": 6}))
+    save_manifest(manifest(*zones, source="points"), job.artefacts.manifest)
+    with pytest.raises(ConfigError, match=r"\['a'\] of fold 0 hold 4 labelled pixels, none of them of a class"):
+        search.run(job, Progress(io.StringIO()))
 
 
 @pytest.mark.slow

@@ -26,11 +26,15 @@ def test_the_checkpoint_is_the_best_epoch(tmp_path):
     result = train_cnn(SMALL, POINT, data(), 5, tmp_path / "unit", told.append)
     assert tuple(told) == result.history
     checkpoint = load_checkpoint(tmp_path / "unit")
-    scored = evaluate(checkpoint.model, TileSet([block(2)], LOOKUP, checkpoint.stats), len(CLASSES), 64)
+    tiles, untrained = TileSet([block(2)], LOOKUP, checkpoint.stats), result.validation.untrained
+    scored = evaluate(checkpoint.model, tiles, len(CLASSES), 64, untrained)
+    assert untrained  # the small training zones lack a class
     assert np.array_equal(scored.confusion, result.validation.confusion)
     assert scored.loss_sum == pytest.approx(result.validation.loss_sum)
     best = result.history[result.best_epoch - 1]
-    assert best["val_loss"] == pytest.approx(scored.loss_sum / scored.confusion.sum())
+    n_untrained = scored.confusion[list(untrained)].sum()
+    assert best["val_loss"] == pytest.approx(scored.loss_sum / (scored.confusion.sum() - n_untrained))
+    assert best["val_untrained_pixels"] == n_untrained > 0
     provenance = load_checkpoint(tmp_path / "unit").provenance
     assert (provenance["seed"], provenance["training_zones"]) == (5, ["a", "b"])
 

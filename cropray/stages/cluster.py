@@ -201,7 +201,7 @@ def keep_token_private(*, makes_one: bool) -> None:
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
-        is_needed = os.environ.get("RAY_AUTH_MODE", "token") == "token"
+        is_needed = os.environ.get("RAY_AUTH_MODE", "token").lower() == "token"
         if makes_one and is_needed and not given and not os.environ.get("RAY_AUTH_TOKEN"):
             _make_token(path)
         return
@@ -215,11 +215,18 @@ def keep_token_private(*, makes_one: bool) -> None:
 def _make_token(path: Path) -> None:
     """As Ray makes it, but never readable by others; where two processes come together, one token counts for both."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}-") as file:  # mode 0600
-        file.write(generate_new_authentication_token())
-        file.flush()
-        with contextlib.suppress(FileExistsError):
-            os.link(file.name, path)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # mode 0600
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(generate_new_authentication_token())
+        try:
+            os.link(name, path)
+        except FileExistsError:
+            return
+        except OSError:  # a file system without links
+            os.replace(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)
 
 
 def _quieten_ray_data() -> None:

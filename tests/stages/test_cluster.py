@@ -75,6 +75,17 @@ def test_a_token_is_made_private_from_the_first_moment(home, monkeypatch):
     assert token.read_text() == text
 
 
+def test_a_home_folder_may_lack_links(home, monkeypatch):
+    def refuse(new, path):
+        raise PermissionError("no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    cluster.keep_token_private(makes_one=True)
+    token = home / ".ray" / "auth_token"
+    assert mode(token) == 0o600
+    assert list(token.parent.iterdir()) == [token]
+
+
 def test_a_token_that_comes_first_counts(home):
     token = home / "token"
     token.write_text("first")

@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import stat
+import sys
 import tempfile
 import threading
 import time
@@ -23,7 +24,6 @@ from cropray.config import ClusterSettings
 from cropray.errors import ConfigError, CroprayError
 from cropray.search.placement import open_nodes
 
-logger = logging.getLogger(__name__)
 AnswerT = TypeVar("AnswerT")
 
 _POLL_S: Final = 1.0
@@ -209,7 +209,10 @@ def keep_token_private(*, makes_one: bool) -> None:
         try:
             path.chmod(stat.S_IRUSR | stat.S_IWUSR)
         except OSError as error:
-            logger.warning("others can read Ray's token '%s', and that cannot be changed from here: %s", path, error)
+            told = f"others can read Ray's token '{path}', and that cannot be changed from here: {error}"
+            print(
+                f"cropray: {told}; take it away from them, or name another file in RAY_AUTH_TOKEN_PATH", file=sys.stderr
+            )
 
 
 def _make_token(path: Path) -> None:

@@ -108,7 +108,7 @@ def test_a_token_that_others_could_read_is_made_private(home, monkeypatch, makes
     assert token.read_text() == "t" * 64
 
 
-def test_a_token_that_stays_readable_is_told(home, monkeypatch, caplog):
+def test_a_token_that_stays_readable_is_told(home, monkeypatch, capsys):
     token = home / ".ray" / "auth_token"
     token.parent.mkdir()
     token.touch(mode=0o640)
@@ -119,7 +119,7 @@ def test_a_token_that_stays_readable_is_told(home, monkeypatch, caplog):
 
     monkeypatch.setattr(Path, "chmod", refuse)
     cluster.keep_token_private(makes_one=True)
-    assert f"others can read Ray's token '{token}'" in caplog.text
+    assert f"others can read Ray's token '{token}'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,6 @@ from cropray.progress import Progress
 from cropray.search.placement import open_nodes
 from cropray.stages.ray_address import require_ray
 
-logger = logging.getLogger(__name__)
 AnswerT = TypeVar("AnswerT")
 
 _POLL_S: Final = 1.0
@@ -258,7 +257,7 @@ def keep_token_private(*, makes_one: bool) -> None:
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
-        is_needed = os.environ.get("RAY_AUTH_MODE", "token") == "token"
+        is_needed = os.environ.get("RAY_AUTH_MODE", "token").lower() == "token"
         if makes_one and is_needed and not given and not os.environ.get("RAY_AUTH_TOKEN"):
             _make_token(path)
         return
@@ -266,17 +265,27 @@ def keep_token_private(*, makes_one: bool) -> None:
         try:
             path.chmod(stat.S_IRUSR | stat.S_IWUSR)
         except OSError as error:
-            logger.warning("others can read Ray's token '%s', and that cannot be changed from here: %s", path, error)
+            told = f"others can read Ray's token '{path}', and that cannot be changed from here: {error}"
+            print(
+                f"cropray: {told}; take it away from them, or name another file in RAY_AUTH_TOKEN_PATH", file=sys.stderr
+            )
 
 
 def _make_token(path: Path) -> None:
     """As Ray makes it, but never readable by others; where two processes come together, one token counts for both."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}-") as file:  # mode 0600
-        file.write(generate_new_authentication_token())
-        file.flush()
-        with contextlib.suppress(FileExistsError):
-            os.link(file.name, path)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # mode 0600
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(generate_new_authentication_token())
+        try:
+            os.link(name, path)
+        except FileExistsError:
+            return
+        except OSError:  # a file system without links
+            os.replace(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)
 
 
 def _token_file() -> Path | None:

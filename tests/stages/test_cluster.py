@@ -77,6 +77,17 @@ def test_a_token_is_made_private_from_the_first_moment(home, monkeypatch):
     assert token.read_text() == text
 
 
+def test_a_home_folder_may_lack_links(home, monkeypatch):
+    def refuse(new, path):
+        raise PermissionError("no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    cluster.keep_token_private(makes_one=True)
+    token = home / ".ray" / "auth_token"
+    assert mode(token) == 0o600
+    assert list(token.parent.iterdir()) == [token]
+
+
 def test_a_token_that_comes_first_counts(home):
     token = home / "token"
     token.write_text("first")
@@ -99,7 +110,7 @@ def test_a_token_that_others_could_read_is_made_private(home, monkeypatch, makes
     assert token.read_text() == "t" * 64
 
 
-def test_a_token_that_stays_readable_is_told(home, monkeypatch, caplog):
+def test_a_token_that_stays_readable_is_told(home, monkeypatch, capsys):
     token = home / ".ray" / "auth_token"
     token.parent.mkdir()
     token.touch(mode=0o640)
@@ -110,7 +121,7 @@ def test_a_token_that_stays_readable_is_told(home, monkeypatch, caplog):
 
     monkeypatch.setattr(Path, "chmod", refuse)
     cluster.keep_token_private(makes_one=True)
-    assert f"others can read Ray's token '{token}'" in caplog.text
+    assert f"others can read Ray's token '{token}'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -185,14 +185,19 @@ def survey_zones(source: SceneSource, zones: Iterable[Zone], season_start: str) 
     return found
 
 
-def describe_left_out(found: Collection[Found], never_used: Remarks) -> list[str]:
-    """What a person should know of scenes that no zone uses, or not as they lie there: a line for each remark."""
+def gather_left_out(found: Collection[Found], never_used: Remarks) -> dict[str, list[str]]:
+    """What a person should know of scenes that no zone uses, or not as they lie there: remark → their names."""
     used = {scene.scene_id for each in found for scene in each.scenes}
     names: dict[str, set[str]] = {remark: set(those) for remark, those in never_used.items()}
     for each in found:
         for remark, those in each.remarks.items():
             names.setdefault(remark, set()).update(set(those) - used)
-    return [f"{remark}: {len(those)} ({_some(sorted(those))})" for remark, those in names.items() if those]
+    return {remark: sorted(those) for remark, those in names.items() if those}
+
+
+def describe_left_out(left_out: Mapping[str, Sequence[str]]) -> list[str]:
+    """What `gather_left_out` gave, as a line for each remark."""
+    return [f"{remark}: {len(names)} ({_some(names)})" for remark, names in left_out.items()]
 
 
 def describe_empty_months(empty: Mapping[str, Sequence[str]]) -> list[str]:

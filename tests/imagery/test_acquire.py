@@ -11,6 +11,7 @@ from cropray.imagery.acquire import (
     check_inputs,
     describe_empty_months,
     describe_left_out,
+    gather_left_out,
     remove_unfinished,
     survey_zones,
 )
@@ -117,7 +118,7 @@ def test_says_what_no_zone_uses(tmp_path):
     (tmp_path / "scenes/b/notes.txt").touch()
     source = FileScenes(FilesSettings(folder=tmp_path / "scenes"))
     found = survey_zones(source, [ZONE], "2023-01")
-    assert describe_left_out(found.values(), source.never_used(found["here"].scenes)) == [
+    assert describe_left_out(gather_left_out(found.values(), source.never_used(found["here"].scenes))) == [
         "files that no zone needs in its season: 2 (S2_here_20230502T000000.tif, S2_here_20320501T000000.tif)",
         "files left out by the pattern '**/*.tif': 1 (S2_20230601T105031.jp2)",
     ]

@@ -1,11 +1,13 @@
 """From scenes to one zone's composite: read month by month, take medians, fill gaps, write."""
 
+import contextlib
 import datetime as dt
 import itertools
+import logging
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -42,6 +44,8 @@ class ZoneAcquisition:
     """Pixels with at least one clear observation, per month."""
     n_never_clear: int
     """Pixels without a clear observation in any month: they stay no data."""
+    warnings: tuple[str, ...] = field(default=(), compare=False)
+    """What was found of scenes when their pixels were read."""
 
     @property
     def share_clear(self) -> float:
@@ -81,8 +85,10 @@ def acquire_zone(source: SceneSource, zone: Zone, season_start: str, workspace: 
     if not found.scenes:
         raise InputError(_no_scene([zone.zone_id], season))
     months = acquisitions_by_month(found.scenes, season)
-    composite, n_obs = _composite_months(source, months, zone.grid)
+    with _heard(logging.getLogger(__package__)) as warnings:
+        composite, n_obs = _composite_months(source, months, zone.grid)
     record = finish_zone(zone, season, [len(month) for month in months], composite, n_obs, workspace)
+    record = replace(record, warnings=tuple(sorted(warnings)))
     write_record(workspace, record, [scene.scene_id for scene in found.scenes], found.remarks)
     return record
 
@@ -148,6 +154,31 @@ def remove_unfinished(workspace: Workspace, zone_ids: Collection[str]) -> int:
     for path in mine:
         path.unlink(missing_ok=True)
     return len(mine)
+
+
+class _Listener(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.add(record.getMessage())
+
+
+@contextlib.contextmanager
+def _heard(logger: logging.Logger) -> Iterator[set[str]]:
+    """What is warned of during the block, in any thread: a worker's log is read by nobody."""
+    listener = _Listener()
+    logger.addHandler(listener)
+    try:
+        yield listener.messages
+    finally:
+        logger.removeHandler(listener)
+
+
+def describe_warnings(records: Collection[ZoneAcquisition]) -> list[str]:
+    """What was found when pixels were read, each once."""
+    return sorted({warning for record in records for warning in record.warnings})
 
 
 def describe_clear(records: Collection[ZoneAcquisition]) -> str:

@@ -12,6 +12,7 @@ from cropray.imagery.acquire import (
     describe_clear,
     describe_empty_months,
     describe_left_out,
+    describe_warnings,
     gather_left_out,
     months_without,
     remove_unfinished,
@@ -74,6 +75,8 @@ def _run_scenes(job: JobConfig, settings: SceneSettings, progress: Progress) -> 
     with ray_session(job.cluster):
         results = run_zone_tasks("acquire", tasks, workspace, progress, overwrite=job.overwrite)
     if results:
+        for line in describe_warnings(results.values()):
+            progress.note(line)
         progress.note(describe_clear(results.values()))
 
 

@@ -232,14 +232,17 @@ def describe_left_out(left_out: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def describe_empty_months(empty: Mapping[str, Sequence[str]]) -> list[str]:
-    """Zone → months without a scene, as a line for each set of months."""
-    zone_ids: dict[tuple[str, ...], list[str]] = {}
-    for zone_id, months in empty.items():
-        if months:
-            zone_ids.setdefault(tuple(months), []).append(zone_id)
+    """Zone → months without a scene, as lines: at most one for each month, however many zones."""
+    zone_ids: dict[str, list[str]] = {}
+    for zone_id, those in empty.items():
+        for month in those:
+            zone_ids.setdefault(month, []).append(zone_id)
+    months: dict[tuple[str, ...], list[str]] = {}
+    for month, ids in sorted(zone_ids.items()):
+        months.setdefault(tuple(ids), []).append(month)
     return [
-        f"no scene in {', '.join(months)} of {len(ids)} zones ({_some(ids)}): filled from other months"
-        for months, ids in zone_ids.items()
+        f"no scene in {', '.join(those)}, filled from other months: {len(ids)} zones ({_some(ids)})"
+        for ids, those in months.items()
     ]
 
 

@@ -122,8 +122,9 @@ def test_says_what_no_zone_uses(tmp_path):
         "files that no zone needs in its season: 2 (S2_here_20230502T000000.tif, S2_here_20320501T000000.tif)",
         "files left out by the pattern '**/*.tif': 1 (S2_20230601T105031.jp2)",
     ]
-    assert describe_empty_months({"a": ["2023-02"], "b": [], "c": ["2023-02"]}) == [
-        "no scene in 2023-02 of 2 zones (a, c): filled from other months"
+    assert describe_empty_months({"a": ["2023-02", "2023-03"], "b": [], "c": ["2023-02", "2023-03", "2023-09"]}) == [
+        "no scene in 2023-02, 2023-03, filled from other months: 2 zones (a, c)",
+        "no scene in 2023-09, filled from other months: 1 zones (c)",
     ]
 
 

@@ -176,9 +176,12 @@ def test_an_offset_that_the_settings_give_is_not_doubted(tmp_path):
         (960, 4, 200, False),  # slightly negative reflectance, as over dark forest
         (400, 6, 200, False),  # water may be below 0
         (400, 4, 99, False),  # too few to tell
+        (400, 5, 201, True),  # bare soil fills the window
+        (400, 5, 200, False),  # half of it may be something else
+        (1400, 5, 400, False),
     ],
 )
-def test_only_dark_vegetation_shows_that_the_offset_is_gone(visible, scl, n_land, gone):
+def test_only_dark_land_shows_that_the_offset_is_gone(visible, scl, n_land, gone):
     bands = np.full((4, 20, 20), visible, np.uint16)
     bands[1:] += 500  # the darkest band counts, blue here
     classes = np.full(400, 8, np.uint8)

@@ -87,6 +87,11 @@ class Workspace:
         return self.root / "composites" / f"{zone_id}.json"
 
     @property
+    def left_out(self) -> Location:
+        """JSON: what lies at the source of imagery and is not used, or not as it lies there, in the last `acquire`."""
+        return self.acquisition / "left_out.json"
+
+    @property
     def acquisition(self) -> Location:
         """Folder of what a remote service was asked for: listings, months not yet in a composite, accounts."""
         return self.root / "acquisition"

@@ -5,7 +5,9 @@ import logging
 
 import pytest
 
+from cropray.cli import main
 from cropray.redaction import HideSecrets, redact
+from cropray.stages.pipeline import log_to_file
 
 
 @pytest.mark.parametrize(
@@ -50,3 +52,14 @@ def test_logs_are_redacted_with_their_tracebacks():
     log.removeHandler(handler)
     assert "HUSH" not in stream.getvalue()
     assert "cannot open https://h/x?sig=***" in stream.getvalue()
+
+
+def test_a_stages_log_file_is_redacted(tmp_path):
+    with log_to_file(tmp_path / "acquire.log"):
+        logging.getLogger("planted").warning("cannot open https://h/x?sig=HUSH")
+    assert "https://h/x?sig=***" in (tmp_path / "acquire.log").read_text()
+
+
+def test_errors_of_the_command_line_are_redacted(tmp_path, capsys):
+    assert main(["zones", str(tmp_path / "job.yaml?sig=HUSH")]) == 1
+    assert "job.yaml?sig=***" in capsys.readouterr().err

@@ -1,11 +1,13 @@
 """From scenes to one zone's composite: read month by month, take medians, fill gaps, write."""
 
+import contextlib
 import datetime as dt
 import itertools
+import logging
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -42,6 +44,8 @@ class ZoneAcquisition:
     """Pixels with at least one clear observation, per month."""
     n_never_clear: int
     """Pixels without a clear observation in any month: they stay no data."""
+    warnings: tuple[str, ...] = field(default=(), compare=False)
+    """What was found of scenes when their pixels were read."""
 
     @property
     def share_clear(self) -> float:
@@ -81,8 +85,10 @@ def acquire_zone(source: SceneSource, zone: Zone, season_start: str, workspace: 
     if not found.scenes:
         raise InputError(_no_scene([zone.zone_id], season))
     months = acquisitions_by_month(found.scenes, season)
-    composite, n_obs = _composite_months(source, months, zone.grid)
+    with _heard(logging.getLogger(__package__)) as warnings:
+        composite, n_obs = _composite_months(source, months, zone.grid)
     record = finish_zone(zone, season, [len(month) for month in months], composite, n_obs, workspace)
+    record = replace(record, warnings=tuple(sorted(warnings)))
     write_record(workspace, record, [scene.scene_id for scene in found.scenes], found.remarks)
     return record
 
@@ -150,6 +156,31 @@ def remove_unfinished(workspace: Workspace, zone_ids: Collection[str]) -> int:
     return len(mine)
 
 
+class _Listener(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.add(record.getMessage())
+
+
+@contextlib.contextmanager
+def _heard(logger: logging.Logger) -> Iterator[set[str]]:
+    """What is warned of during the block, in any thread: a worker's log is read by nobody."""
+    listener = _Listener()
+    logger.addHandler(listener)
+    try:
+        yield listener.messages
+    finally:
+        logger.removeHandler(listener)
+
+
+def describe_warnings(records: Collection[ZoneAcquisition]) -> list[str]:
+    """What was found when pixels were read, each once."""
+    return sorted({warning for record in records for warning in record.warnings})
+
+
 def describe_clear(records: Collection[ZoneAcquisition]) -> str:
     """How much of some zones was observed, as a line."""
     clear = sum(record.share_clear for record in records) / len(records)
@@ -185,25 +216,33 @@ def survey_zones(source: SceneSource, zones: Iterable[Zone], season_start: str) 
     return found
 
 
-def describe_left_out(found: Collection[Found], never_used: Remarks) -> list[str]:
-    """What a person should know of scenes that no zone uses, or not as they lie there: a line for each remark."""
+def gather_left_out(found: Collection[Found], never_used: Remarks) -> dict[str, list[str]]:
+    """What a person should know of scenes that no zone uses, or not as they lie there: remark → their names."""
     used = {scene.scene_id for each in found for scene in each.scenes}
     names: dict[str, set[str]] = {remark: set(those) for remark, those in never_used.items()}
     for each in found:
         for remark, those in each.remarks.items():
             names.setdefault(remark, set()).update(set(those) - used)
-    return [f"{remark}: {len(those)} ({_some(sorted(those))})" for remark, those in names.items() if those]
+    return {remark: sorted(those) for remark, those in names.items() if those}
+
+
+def describe_left_out(left_out: Mapping[str, Sequence[str]]) -> list[str]:
+    """What `gather_left_out` gave, as a line for each remark."""
+    return [f"{remark}: {len(names)} ({_some(names)})" for remark, names in left_out.items()]
 
 
 def describe_empty_months(empty: Mapping[str, Sequence[str]]) -> list[str]:
-    """Zone → months without a scene, as a line for each set of months."""
-    zone_ids: dict[tuple[str, ...], list[str]] = {}
-    for zone_id, months in empty.items():
-        if months:
-            zone_ids.setdefault(tuple(months), []).append(zone_id)
+    """Zone → months without a scene, as lines: at most one for each month, however many zones."""
+    zone_ids: dict[str, list[str]] = {}
+    for zone_id, those in empty.items():
+        for month in those:
+            zone_ids.setdefault(month, []).append(zone_id)
+    months: dict[tuple[str, ...], list[str]] = {}
+    for month, ids in sorted(zone_ids.items()):
+        months.setdefault(tuple(ids), []).append(month)
     return [
-        f"no scene in {', '.join(months)} of {len(ids)} zones ({_some(ids)}): filled from other months"
-        for months, ids in zone_ids.items()
+        f"no scene in {', '.join(those)}, filled from other months: {len(ids)} zones ({_some(ids)})"
+        for ids, those in months.items()
     ]
 
 

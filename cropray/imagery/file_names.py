@@ -14,7 +14,7 @@ from cropray.imagery.offsets import (
     baseline_in_name,
     offset_of_baseline,
 )
-from cropray.storage import Location
+from cropray.storage import Location, relative
 
 _INSTANT: Final = re.compile(r"\d{8}T\d{6}")
 _TILE: Final = re.compile(r"(?:^|_)T?(\d{2}[C-X][A-Z]{2})(?=[_.-]|$)")
@@ -55,8 +55,8 @@ def understand_name(path: Location, folder: Location) -> FileName:
             f"file '{path}' has no date in its name; a scene is named like 'S2_area_20230714T105031.tif': "
             f"rename it, or narrow 'pattern' so that it is left out"
         ) from None
-    above = str(path)[len(str(folder)) :].replace("\\", "/").split("/")
-    baseline = next((found for name in reversed(above) if (found := baseline_in_name(name))), None)
+    names = [folder.name, *relative(path, folder).split("/")]
+    baseline = next((found for name in reversed(names) if (found := baseline_in_name(name))), None)
     tile = _TILE.search(path.stem)
     return FileName(path, acquired, max(instants), baseline, tile[1] if tile else "")
 

@@ -128,7 +128,7 @@ class FileScenes:
         if self.settings.offset == "auto" and scene.offset and offset_is_gone(bands, scl):
             raise InputError(
                 f"scene '{path}': its name or tags say that an offset of {-scene.offset} is in its numbers, and its "
-                f"vegetation is so dark that it cannot be; set 'imagery.offset' to 0 if it was taken out, or mend the file"
+                f"land is so dark that it cannot be; set 'imagery.offset' to 0 if it was taken out, or mend the file"
             )
         shift(bands, scl, scene.offset)
         return bands, scl

@@ -26,9 +26,10 @@ _BASELINE: Final = re.compile(r"(?:^|[_.-])N(\d{2})\.?(\d{2})(?=[_.-]|$)")
 _MAX_MAJOR: Final = 19  # ESA's are at 5; what else stands there, 99.99 or 00.00, is a catalogue's own processing
 _MAX_MINOR: Final = 89
 _VEGETATION: Final = 4  # SCL
-_MIN_VEGETATION: Final = 100  # pixels; fewer say nothing
+_SOIL: Final = 5  # SCL
+_MIN_PIXELS: Final = 100  # pixels; fewer say nothing
 _MANY_PIXELS: Final = 100_000
-_OFFSET_IS_GONE_BELOW: Final = 900  # digital number of the darkest visible band over vegetation
+_OFFSET_IS_GONE_BELOW: Final = 900  # digital number of the darkest visible band over land
 
 
 def is_esas(baseline: Baseline) -> bool:
@@ -70,16 +71,21 @@ def offset_of_scale(scale: float, offset: float) -> int | None:
 
 
 def offset_is_gone(bands: Words, scl: npt.NDArray[np.uint8]) -> bool:
-    """Whether vegetation is darker than it could be if the numbers [4, H, W] still held ESA's offset.
+    """Whether land is darker than it could be if the numbers [4, H, W] still held ESA's offset.
 
-    More than half of it must read less than 900 in its darkest visible band, which with the offset would be a
-    reflectance below −1 %. Of 102 real scenes without the offset, 101 do. Every fourth row of large images is enough.
+    More than half of the vegetation, or of the bare soil where that is most of what there is, must read less than 900 in
+    its darkest visible band, which with the offset would be a reflectance below −1 %. Of 102 real scenes without the
+    offset, 101 have such vegetation. Every fourth row of large images is enough.
     """
     rows = slice(None, None, 4 if scl.size > _MANY_PIXELS else 1)
-    vegetation = scl[rows] == _VEGETATION
-    darkest = bands[:3, rows].min(axis=0)[vegetation]  # blue, green, red
-    darkest = darkest[darkest > NODATA]
-    return bool(darkest.size >= _MIN_VEGETATION and (darkest < _OFFSET_IS_GONE_BELOW).sum() * 2 > darkest.size)
+    darkest = bands[:3, rows].min(axis=0)  # blue, green, red
+    has_data = darkest > NODATA
+    vegetation, soil = (darkest[has_data & (scl[rows] == land)] for land in (_VEGETATION, _SOIL))
+    return _is_too_dark(vegetation) or (soil.size * 2 > has_data.sum() and _is_too_dark(soil))
+
+
+def _is_too_dark(darkest: Words) -> bool:
+    return bool(darkest.size >= _MIN_PIXELS and (darkest < _OFFSET_IS_GONE_BELOW).sum() * 2 > darkest.size)
 
 
 def shift(bands: Words, scl: npt.NDArray[np.uint8], offset: int) -> None:

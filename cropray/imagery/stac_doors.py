@@ -65,7 +65,7 @@ def driver_of(href: str) -> str:
 def _refusal(href: str, catalogue: str) -> str | None:
     home = (urlsplit(catalogue).hostname or "").rstrip(".").lower()
     is_mine = _is_loopback(home)
-    if not href.isprintable() or re.search(r"[\\<>\s]", href):
+    if not href.isprintable() or href != href.strip() or re.search(r"[\\<>]", href):
         return "it is no plain address of a file"
     path = href[len("file://") :] if href.lower().startswith("file:///") else href
     if path.startswith("/"):

@@ -109,13 +109,13 @@ def _processed(item: ItemScene) -> tuple[Baseline, str, str]:
 
 def _assets(item: dict[str, Any], asset_names: dict[str, str] | None) -> list[tuple[str, str]]:
     """(key, band id) of the four bands and of SCL."""
-    there = item["assets"]
+    there = item.get("assets") or {}
     usual = {band: (name,) for band, name in asset_names.items()} if asset_names else _USUAL_NAMES
     keys = {band: next((name for name in usual[band] if name in there), None) for band in (*BAND_IDS, SCL)}
     missing = [f"{band} ({' or '.join(usual[band])})" for band, key in keys.items() if key is None]
     if missing:
         raise InputError(
-            f"item '{item['id']}' has no asset {', '.join(missing)}; it has {', '.join(sorted(there))}: "
+            f"item '{item['id']}' has no asset {', '.join(missing)}; it has {', '.join(sorted(there)) or 'none'}: "
             f"set 'assets' to their names, or put the item's id into 'exclude'"
         )
     return [(key, band) for band, key in keys.items() if key is not None]

@@ -12,6 +12,8 @@ from cropray.imagery.acquire import (
     describe_clear,
     describe_empty_months,
     describe_left_out,
+    describe_warnings,
+    gather_left_out,
     months_without,
     remove_unfinished,
     survey_zones,
@@ -25,6 +27,7 @@ from cropray.stages import earth_engine
 from cropray.stages.cluster import ray_session
 from cropray.stages.inputs import job_zones, season_of, zone_fingerprint
 from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks
+from cropray.storage import write_json
 from cropray.workspace import code_hash
 from cropray.zones import Zone
 
@@ -74,6 +77,8 @@ def _run_scenes(job: JobConfig, settings: SceneSettings, progress: Progress) -> 
             "acquire", tasks, workspace, progress, overwrite=job.overwrite, wait_s=job.cluster.wait_s
         )
     if results:
+        for line in describe_warnings(results.values()):
+            progress.note(line)
         progress.note(describe_clear(results.values()))
 
 
@@ -82,7 +87,9 @@ def _tell(
 ) -> None:
     """Say what is not used of what lies there, and which months have nothing."""
     scenes = [scene for each in found.values() for scene in each.scenes]
-    for line in describe_left_out(found.values(), source.never_used(scenes)):
+    left_out = gather_left_out(found.values(), source.never_used(scenes))
+    write_json(job.artefacts.left_out, left_out)
+    for line in describe_left_out(left_out):
         progress.note(line)
     empty, today = {}, dt.datetime.now(dt.UTC).date()
     for zone in zones:

@@ -18,6 +18,7 @@ from cropray.imagery.acquire import (
     describe_clear,
     describe_empty_months,
     describe_left_out,
+    gather_left_out,
     months_without,
     require_scenes,
 )
@@ -44,6 +45,7 @@ from cropray.stages.cluster import ray_session, require_cpus
 from cropray.stages.earth_engine_pool import ClientPool, ListingUnit
 from cropray.stages.inputs import job_zones, season_of
 from cropray.stages.zone_jobs import ZoneOutcome, ZoneTask, attempt
+from cropray.storage import write_json
 from cropray.workspace import Workspace
 from cropray.zones import Zone
 
@@ -159,7 +161,9 @@ class _Acquisition:
                 empty.append(zone)
             self._progress.step(done, len(unlisted), zone.zone_id, "zones listed")
         require_scenes(empty, self._job.season_start)
-        for line in [*describe_left_out(self._found, {}), *self._empty_months()]:
+        left_out = gather_left_out(self._found, {})
+        write_json(self._workspace.left_out, left_out)
+        for line in [*describe_left_out(left_out), *self._empty_months()]:
             self._progress.note(line)
 
     def fetch_months(self) -> None:

@@ -11,6 +11,7 @@ from cropray.imagery.acquire import (
     check_inputs,
     describe_empty_months,
     describe_left_out,
+    gather_left_out,
     remove_unfinished,
     survey_zones,
 )
@@ -117,12 +118,13 @@ def test_says_what_no_zone_uses(tmp_path):
     (tmp_path / "scenes/b/notes.txt").touch()
     source = FileScenes(FilesSettings(folder=tmp_path / "scenes"))
     found = survey_zones(source, [ZONE], "2023-01")
-    assert describe_left_out(found.values(), source.never_used(found["here"].scenes)) == [
+    assert describe_left_out(gather_left_out(found.values(), source.never_used(found["here"].scenes))) == [
         "files that no zone needs in its season: 2 (S2_here_20230502T000000.tif, S2_here_20320501T000000.tif)",
         "files left out by the pattern '**/*.tif': 1 (S2_20230601T105031.jp2)",
     ]
-    assert describe_empty_months({"a": ["2023-02"], "b": [], "c": ["2023-02"]}) == [
-        "no scene in 2023-02 of 2 zones (a, c): filled from other months"
+    assert describe_empty_months({"a": ["2023-02", "2023-03"], "b": [], "c": ["2023-02", "2023-03", "2023-09"]}) == [
+        "no scene in 2023-02, 2023-03, filled from other months: 2 zones (a, c)",
+        "no scene in 2023-09, filled from other months: 1 zones (c)",
     ]
 
 

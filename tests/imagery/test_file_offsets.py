@@ -122,7 +122,7 @@ def test_tags_of_scene_classes_say_nothing(tmp_path):
     np.testing.assert_array_equal(read(tmp_path), pixels[:4])
 
 
-def test_vegetation_darker_than_the_offset_contradicts_name_or_tags(tmp_path):
+def test_land_darker_than_the_offset_contradicts_name_or_tags(tmp_path):
     pixels = land()
     write(tmp_path, "S2A_20230714T105031_N0509.tif", pixels)
     with pytest.raises(InputError, match=r"N0509.tif.*so dark that it cannot be; set 'imagery.offset' to 0"):

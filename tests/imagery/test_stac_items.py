@@ -173,12 +173,14 @@ def test_the_baseline_may_stand_in_the_products_name_alone():
         (changed(PLANETARY_COMPUTER, **{"s2:processing_baseline": None, "s2:product_uri": None}), "'offset' to 0 or -1000"),
         (changed(EARTH_SEARCH, **{"proj:epsg": None}), "'proj:epsg'"),
         ({**EARTH_SEARCH, "assets": {"red": {"href": "x"}, "scl": {"href": "y"}}}, r"B02 \(B02 or blue .* it has red, scl"),
+        ({**EARTH_SEARCH, "assets": {}}, "it has none: set 'assets'"),
+        ({key: EARTH_SEARCH[key] for key in ("id", "links", "properties")}, "it has none: set 'assets'"),
         (
             {**changed(EARTH_SEARCH, datetime=None, **{"s2:datatake_id": None, "s2:product_uri": None})},
             "when it was sensed",
         ),
     ],
-    ids=["baseline", "system", "assets", "time"],
+    ids=["baseline", "system", "assets", "no assets", "assets missing", "time"],
 )  # fmt: skip
 def test_refuses_an_item_that_does_not_say_enough(item, said):
     offset = None if "offset" in said else 0

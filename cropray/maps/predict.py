@@ -1,16 +1,18 @@
-"""A whole zone, predicted by overlapping windows whose inner parts tile it."""
+"""A whole zone, predicted by overlapping windows whose inner parts tile it. Needs numpy and torch only."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from cropray.bands import NODATA
 from cropray.grid import Window
-from cropray.legend import IGNORE
-from cropray.maps.models import Probabilities, TilePredictor
+from cropray.training.tiles import IGNORE
+
+if TYPE_CHECKING:
+    from cropray.maps.models import Probabilities, TilePredictor
 
 MAP_NODATA: Final = IGNORE  # a pixel that was never seen clear has no prediction
 
@@ -32,7 +34,7 @@ class ZoneMap:
 
 
 def predict_zone(
-    model: TilePredictor, composite: npt.NDArray[np.uint16], n_obs: npt.NDArray[np.uint8], window_px: int
+    model: "TilePredictor", composite: npt.NDArray[np.uint16], n_obs: npt.NDArray[np.uint8], window_px: int
 ) -> ZoneMap:
     """Map a zone; the result does not depend on how it is cut into windows.
 
@@ -96,7 +98,7 @@ def _spans(length: int, window_px: int, margin_px: int, stride_px: int) -> Itera
         yield max(first - margin_px, 0), min(end + margin_px, length), first, end
 
 
-def _rank(probabilities: Probabilities, legend_ids: Bytes) -> Bytes:
+def _rank(probabilities: "Probabilities", legend_ids: Bytes) -> Bytes:
     """[K, H, W] probabilities → [3, H, W]: likeliest class, its probability in %, second class."""
     best = probabilities.argmax(0)
     confidence = np.take_along_axis(probabilities, best[None], 0)[0]

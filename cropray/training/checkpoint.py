@@ -11,7 +11,6 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -22,6 +21,7 @@ from cropray.errors import MissingArtefactError, SchemaError
 from cropray.legend import CropClass
 from cropray.models.crop_net import CropNet, CropNetConfig
 from cropray.storage import whole_file, write_json
+from cropray.training.device import predict_tiles
 from cropray.training.tiles import ChannelStats
 
 CARD_VERSION: Final = 1
@@ -42,7 +42,6 @@ class CnnCheckpoint:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """JSON-able: settings, point, seed, training zones, history …"""
 
-    @torch.no_grad()
     def predict_proba(self, x: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
         """Class probabilities of each pixel.
 
@@ -52,10 +51,7 @@ class CnnCheckpoint:
         Returns:
             [N, K, H, W] float32, sums to 1 over K.
         """
-        device = next(self.model.parameters()).device
-        normalised = self.stats.normalise(torch.from_numpy(np.ascontiguousarray(x)).to(device))
-        probabilities: npt.NDArray[np.float32] = self.model(normalised).softmax(dim=1).cpu().numpy()
-        return probabilities
+        return predict_tiles(self.model, self.stats, x)
 
 
 def save_checkpoint(folder: Path, checkpoint: CnnCheckpoint) -> None:

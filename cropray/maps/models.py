@@ -16,6 +16,7 @@ from cropray.legend import CropClass
 from cropray.models.crop_net import receptive
 from cropray.storage import Location, local_folder
 from cropray.training.checkpoint import CARD_FILE, CnnCheckpoint, load_checkpoint
+from cropray.training.device import torch_device
 from cropray.training.xgboost_model import load_booster, predict_proba, read_card
 
 Samples = npt.NDArray[np.uint16]
@@ -155,9 +156,10 @@ def load_model(folder: Location, device: str = "cpu") -> CropModel:
 
     Args:
         folder: weights and `card.json`.
-        device: where a CNN predicts.
+        device: `cpu` or `cuda`, where a CNN predicts.
 
     Raises:
+        ConfigError: torch sees no GPU in this process.
         MissingArtefactError: there is no model.
         SchemaError: it is damaged, or of an unknown kind.
     """
@@ -183,7 +185,7 @@ def _kind(folder: Location) -> Any:
 
 
 def _load_cnn(folder: Path, device: str) -> CropModel:
-    return CnnModel(load_checkpoint(folder, device))
+    return CnnModel(load_checkpoint(folder, str(torch_device(device, "map.device"))))
 
 
 def _load_trees(folder: Path, device: str) -> CropModel:

@@ -33,6 +33,7 @@ from cropray.report.tables import score_table
 from cropray.search.space import ModelName
 from cropray.settings import dump_yaml, fingerprint
 from cropray.stages.cluster import ray_session
+from cropray.stages.devices import Device, device_of, gpus_per_task, require_devices
 from cropray.stages.results import load_model_result, load_search, record_evaluation
 from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks
 from cropray.storage import copy_file, folder_hash, whole_folder, write_json
@@ -56,6 +57,7 @@ def run(job: JobConfig, progress: Progress) -> None:
     """Write cube, scores and tables of every searched model, and record them in MLflow.
 
     Raises:
+        ConfigError: the cluster has no GPU and `map.device` asks for one.
         MissingArtefactError: there is no dataset or no model.
         SchemaError: a model was searched on another version of the dataset.
         AccountingError: the cube does not hold every labelled pixel of the test zones exactly once.
@@ -66,6 +68,7 @@ def run(job: JobConfig, progress: Progress) -> None:
     for model in job.search.models:
         _require_model_of(manifest, workspace, model)
     with ray_session(job.cluster):
+        require_devices(job, job.search.models)
         for model in job.search.models:
             _evaluate_model(job, model, manifest, progress)
     results = [load_model_result(workspace, manifest, model) for model in job.search.models]
@@ -114,8 +117,8 @@ def _count_zones(
     workspace, tasks = job.artefacts, []
     for zone in manifest.of_split("test"):
         counts = workspace.zone_counts(model, zone.zone_id)
-        count = partial(_count_zone, workspace, manifest, model, zone.zone_id)
-        tasks.append(ZoneTask(zone.zone_id, count, inputs, (counts,)))
+        count = partial(_count_zone, workspace, manifest, model, zone.zone_id, device_of(job, model))
+        tasks.append(ZoneTask(zone.zone_id, count, inputs, (counts,), gpus_per_task(job, model)))
     run_zone_tasks(f"evaluate-{model}", tasks, workspace, progress, overwrite=job.overwrite)
     found = []
     for task in tasks:
@@ -124,15 +127,17 @@ def _count_zones(
     return found
 
 
-def _count_zone(workspace: Workspace, manifest: Manifest, model: ModelName, zone_id: str) -> None:
-    counts = evaluate_zone(workspace, manifest, model, zone_id)
+def _count_zone(workspace: Workspace, manifest: Manifest, model: ModelName, zone_id: str, device: Device) -> None:
+    counts = evaluate_zone(workspace, manifest, model, zone_id, device)
     content = {"matrix": counts.matrix.tolist(), "loss_sum": counts.loss_sum}
     write_json(workspace.zone_counts(model, zone_id), content)
 
 
-def evaluate_zone(workspace: Workspace, manifest: Manifest, model: ModelName, zone_id: str) -> ZoneCounts:
-    """Count one zone's labelled pixels by true and predicted class."""
-    trained = load_model(workspace.model(model))
+def evaluate_zone(
+    workspace: Workspace, manifest: Manifest, model: ModelName, zone_id: str, device: Device = "cpu"
+) -> ZoneCounts:
+    """Count one zone's labelled pixels by true and predicted class; the CNN predicts on `device`."""
+    trained = load_model(workspace.model(model), device)
     lookup = manifest.lookup()
     n_classes = manifest.n_classes
     if model == "xgboost":

@@ -10,11 +10,13 @@ from cropray.datasets.manifest import load_manifest
 from cropray.errors import ConfigError
 from cropray.legend import bundled_legend
 from cropray.maps.models import load_model
+from cropray.maps.settings import NO_RESULT
 from cropray.maps.zone import MapJob, MappedZone, map_zone
 from cropray.progress import Progress
 from cropray.search.space import ModelName
 from cropray.settings import fingerprint
 from cropray.stages.cluster import ray_session
+from cropray.stages.devices import Device, device_of, gpus_per_task, require_devices
 from cropray.stages.inputs import artefact_fingerprint, job_zones, zone_fingerprint
 from cropray.stages.results import record_evaluation, why_no_scores
 from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks
@@ -27,7 +29,7 @@ def run(job: JobConfig, progress: Progress) -> None:
     """Write maps of the test zones (or of all, `map.splits`) by every searched model.
 
     Raises:
-        ConfigError: the job reads points, which have no images.
+        ConfigError: the job reads points, which have no images, or the cluster has no GPU and `map.device` asks for one.
         MissingArtefactError: a model or a composite is missing.
         StageFailedError: some zones failed.
     """
@@ -40,6 +42,7 @@ def run(job: JobConfig, progress: Progress) -> None:
     for model in job.search.models:
         require(workspace.model(model), "search")
     with ray_session(job.cluster):
+        require_devices(job, job.search.models)
         for model in job.search.models:
             _map_model(job, model, zones, progress)
 
@@ -65,13 +68,15 @@ def current_previews(job: JobConfig, model: ModelName, zones: Sequence[Zone]) ->
 def _tasks(job: JobConfig, model: ModelName, zones: Sequence[Zone]) -> list[ZoneTask[MappedZone]]:
     workspace = job.artefacts
     map_job = MapJob(model, bundled_legend(), job.map, workspace)
-    common = [folder_hash(workspace.model(model)), job.map.fingerprint(), code_hash("maps", "models", "training")]
+    decides = fingerprint(job.map.model_dump(mode="json", exclude=NO_RESULT))
+    common = [folder_hash(workspace.model(model)), decides, code_hash("maps", "models", "training")]
     return [
         ZoneTask(
             zone.zone_id,
-            partial(_map_zone, zone, map_job),
+            partial(_map_zone, zone, map_job, device_of(job, model)),
             fingerprint([*common, zone_fingerprint(zone), artefact_fingerprint(_inputs(job, zone))]),
             _outputs(workspace, model, zone.zone_id),
+            gpus_per_task(job, model),
         )
         for zone in zones
     ]
@@ -95,8 +100,8 @@ def _record(job: JobConfig, model: ModelName, zones: list[Zone], progress: Progr
         tracker.close()
 
 
-def _map_zone(zone: Zone, job: MapJob) -> MappedZone:
-    return map_zone(load_model(job.workspace.model(job.model_name)), zone, job)
+def _map_zone(zone: Zone, job: MapJob, device: Device) -> MappedZone:
+    return map_zone(load_model(job.workspace.model(job.model_name), device), zone, job)
 
 
 def _inputs(job: JobConfig, zone: Zone) -> list[Location]:

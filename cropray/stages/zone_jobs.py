@@ -23,6 +23,8 @@ class ZoneTask(Generic[ResultT]):
     inputs: str
     """Fingerprint of everything the result depends on."""
     outputs: tuple[Location, ...]
+    gpus: int = 0
+    """That `run` uses; the task asks Ray for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,7 @@ def _on_ray(tasks: Sequence[ZoneTask[ResultT]], stage: str, workspace: Workspace
     while waiting or running:
         while waiting and len(running) < limit:
             task = waiting.pop()
-            running[_remote_attempt.remote(task, stage, workspace)] = task.zone_id
+            running[_remote_attempt.options(num_gpus=task.gpus).remote(task, stage, workspace)] = task.zone_id
         (ready,), _ = ray.wait(list(running), num_returns=1)
         zone_id = running.pop(ready)
         try:

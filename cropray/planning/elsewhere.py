@@ -83,7 +83,7 @@ def costs_there(measured: Measured, target: PlanSettings) -> UnitCosts:
     """Unit costs on a CPU there, with the threads that the job asks for."""
     costs, job = measured.costs, measured.job
     trees = cnn = 1 / target.cpu_speed
-    trees *= thread_factor(job.xgboost.cpus_per_worker, measured.cpus_here)
+    trees *= thread_factor(job.xgboost.threads, measured.cpus_here)
     cnn *= thread_factor(job.cnn.threads, measured.cpus_here)
     return UnitCosts(
         ray_start_s=costs.ray_start_s,
@@ -155,9 +155,7 @@ def assumptions(measured: Measured) -> list[str]:
         "storage, catalogue and tracking server answer many nodes as fast as this machine",
         "the cluster stands when the job begins, and no node is lost",
     ]
-    threads = max(
-        job.xgboost.cpus_per_worker if measured.costs.trees else 0, job.cnn.threads if measured.costs.cnn else 0
-    )
+    threads = max(job.xgboost.threads if measured.costs.trees else 0, job.cnn.threads if measured.costs.cnn else 0)
     if threads > measured.cpus_here:
         said.append(
             f"a fit's threads beyond the {measured.cpus_here:g} that were measured add {MORE_THREADS:.0%} of a CPU each"

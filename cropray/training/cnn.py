@@ -15,13 +15,13 @@ import ray.train.torch
 import torch
 
 from cropray.bands import N_BANDS, N_MONTHS
-from cropray.errors import ConfigError
 from cropray.legend import CropClass
 from cropray.models.crop_net import CropNet, CropNetConfig
 from cropray.settings import fingerprint
 from cropray.storage import Location
 from cropray.training.checkpoint import CnnCheckpoint, save_checkpoint
 from cropray.training.cnn_progress import CnnProgress
+from cropray.training.device import reproducible, torch_device
 from cropray.training.loop import (
     Evaluation,
     FitPlan,
@@ -100,7 +100,7 @@ def train_cnn(  # noqa: PLR0913 - what to fit, on what, and whom to tell
     if progress is not None:
         job = replace(job, progress=ProgressFile(progress, job.fingerprint(), settings.checkpoint_every))
     if settings.num_workers == 0:
-        result = job.run(_local_device(settings), on_epoch)
+        result = job.run(torch_device("cuda" if settings.use_gpu else "cpu", "cnn.use_gpu"), on_epoch)
     else:
         result = _fit_on_workers(job)
         if on_epoch is not None:
@@ -179,7 +179,7 @@ class _Job:
 
     def run(self, device: torch.device, on_epoch: Callable[[Record], None] | None) -> FitResult:
         """The fit, in one worker."""
-        with TileFile() as file, _threads(self.settings.threads):
+        with TileFile() as file, _threads(self.settings.threads), reproducible(device):
             train = self._tiles(self.data.train, file)
             val = None if self.data.val is None else self._tiles(self.data.val, file)
             model = _initialised(self.network(), self.seed).to(device)
@@ -199,9 +199,7 @@ def _fit_on_workers(job: _Job) -> FitResult:
     scaling = ray.train.ScalingConfig(
         num_workers=job.settings.num_workers,
         use_gpu=job.settings.use_gpu,
-        resources_per_worker=worker_resources(
-            job.settings.cpus_per_worker, int(job.settings.use_gpu), job.settings.memory_gb
-        ),
+        resources_per_worker=worker_resources(job.settings.cpus, int(job.settings.use_gpu), job.settings.memory_gb),
     )
     # Train's own state is this node's: its controller runs here, and workers hand it no checkpoint.
     with tempfile.TemporaryDirectory(prefix="cropray-") as state:
@@ -227,12 +225,6 @@ def _worker(config: dict[str, Any]) -> FitResult | FloatingPointError:
         return job.run(ray.train.torch.get_device(), None)
     except FloatingPointError as error:
         return error  # the same on all workers: a fit that diverged, not a worker to start again
-
-
-def _local_device(settings: CnnSettings) -> torch.device:
-    if settings.use_gpu and not torch.cuda.is_available():
-        raise ConfigError("cnn.use_gpu is true, but torch sees no GPU here; set cnn.use_gpu to false")
-    return torch.device("cuda" if settings.use_gpu else "cpu")
 
 
 def _initialised(config: CropNetConfig, seed: int) -> CropNet:

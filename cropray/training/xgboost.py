@@ -27,7 +27,8 @@ from cropray.errors import ConfigError, InputError
 from cropray.settings import fingerprint
 from cropray.storage import Location
 from cropray.training.binning import Counts, bin_table, count_values, no_counts
-from cropray.training.memory import bins_on_disk, require_scratch
+from cropray.training.device import free_gpu_bytes, torch_device
+from cropray.training.memory import bins_on_disk, require_gpu_memory, require_scratch
 from cropray.training.pixel_blocks import (
     BlockBatches,
     PixelBlock,
@@ -42,7 +43,7 @@ from cropray.training.pixel_blocks import (
 from cropray.training.progress_file import ProgressFile
 from cropray.training.resources import worker_resources
 from cropray.training.scratch import scratch_folder
-from cropray.training.settings import NO_RESULT, XgboostPoint, XgboostSettings
+from cropray.training.settings import XGBOOST_NO_RESULT, XgboostPoint, XgboostSettings
 from cropray.training.xgboost_model import (
     TreeScore,
     add_scores,
@@ -111,13 +112,14 @@ def train_xgboost(  # noqa: PLR0913 - what to fit, on what, and two places to wr
         memory_bytes: what each worker may take; None: as much as it needs.
 
     Raises:
-        ConfigError: the rows do not fit into the workers' memory.
+        ConfigError: the rows do not fit into the workers' memory, or a GPU is asked for and there is none.
         ValueError: fewer than two classes, or fewer rows than workers.
         ray.train.TrainingFailedError: a worker was lost more than `max_failures` times.
     """
     _check_sizes(settings, train, val)
     n_rows = train.n_rows + (0 if val is None else val.n_rows)
     is_on_disk = bins_on_disk(settings, n_rows, train.n_classes, memory_bytes)
+    require_gpu_memory(settings, n_rows, train.n_classes)
     parameters = settings.parameters(train.n_classes, point.learning_rate, seed)
     if settings.num_workers:
         train, val = _stored(train), None if val is None else _stored(val)
@@ -154,8 +156,8 @@ class FitJob:
         return fingerprint(
             [
                 xgb.__version__,
-                self.settings.model_dump(mode="json", exclude=NO_RESULT),
-                dict(self.parameters),
+                self.settings.model_dump(mode="json", exclude=XGBOOST_NO_RESULT),
+                {name: value for name, value in self.parameters.items() if name not in ("nthread", "device")},
                 self.n_rounds,
                 hashlib.sha256(self.table.tobytes()).hexdigest(),
                 zones,
@@ -200,16 +202,21 @@ def _check_sizes(settings: XgboostSettings, train: TreeData, val: TreeData | Non
 
 def _fit(job: FitJob, rank: int = 0, n_workers: int = 1) -> Fitted:
     """Fit one worker's share; XGBoost adds up the histograms of all workers."""
+    n_rows = sum(data.n_rows for data in job.matrices().values())
+    if job.settings.device == "cuda":
+        torch_device("cuda", "xgboost.device")  # XGBoost itself would go on on the CPU
+        if job.settings.gpu_memory_gb is None:
+            require_gpu_memory(job.settings, n_rows, job.train.n_classes, free_gpu_bytes())
     with contextlib.ExitStack() as stack:
         cache = None
         if job.is_on_disk:
-            require_scratch(sum(data.n_rows for data in job.matrices().values()) / n_workers)
+            require_scratch(n_rows / n_workers)
             cache = stack.enter_context(scratch_folder())
         return _grow(job, rank, n_workers, cache)  # the matrices are gone before their folder is
 
 
 def _grow(job: FitJob, rank: int, n_workers: int, cache: Path | None) -> Fitted:
-    max_bin, n_threads = job.settings.max_bin, job.settings.cpus_per_worker
+    max_bin, n_threads = job.settings.max_bin, job.settings.threads
     matrices: dict[str, xgb.DMatrix] = {}
     for name, data in job.matrices().items():
         tables = partial(_worker_tables, data, rank, n_workers)
@@ -248,7 +255,7 @@ def _fit_ray_train(job: FitJob) -> Fitted:
                 num_workers=job.settings.num_workers,
                 use_gpu=job.settings.device == "cuda",
                 resources_per_worker=worker_resources(
-                    job.settings.cpus_per_worker, job.settings.gpus_per_worker, job.settings.memory_gb
+                    job.settings.threads, job.settings.gpus_per_worker, job.settings.memory_gb
                 ),
             ),
             run_config=ray.train.RunConfig(
@@ -258,13 +265,18 @@ def _fit_ray_train(job: FitJob) -> Fitted:
             ),
         )
         fitted = trainer.fit().return_value
+    if isinstance(fitted, ConfigError):
+        raise fitted
     assert isinstance(fitted, Fitted)
     return fitted
 
 
-def _train_worker(config: dict[str, FitJob]) -> Fitted:
+def _train_worker(config: dict[str, FitJob]) -> Fitted | ConfigError:
     context = ray.train.get_context()
-    return _fit(config["job"], context.get_world_rank(), context.get_world_size())
+    try:
+        return _fit(config["job"], context.get_world_rank(), context.get_world_size())
+    except ConfigError as error:
+        return error  # a worker that has not what was asked for, not one to start again
 
 
 def _fit_xgboost_ray(job: FitJob) -> Fitted:
@@ -280,7 +292,7 @@ def _drive_xgboost_ray(job: FitJob) -> Fitted:
     frames = {name: _frames(job, data) for name, data in job.matrices().items()}
     pool = ActorPool(
         settings.num_workers,
-        settings.cpus_per_worker,
+        settings.threads,
         settings.gpus_per_worker,
         settings.max_failures,
         settings.checkpoint_every,
@@ -362,7 +374,7 @@ def _score(
     """Score zone by zone, in this process or in Ray tasks."""
     if settings.num_workers == 0:
         return add_scores(_score_zone(settings, model, data, zone_id, n_estimators) for zone_id in data.blocks)
-    task = ray.remote(_score_zone).options(num_cpus=settings.cpus_per_worker, scheduling_strategy="DEFAULT")
+    task = ray.remote(_score_zone).options(num_cpus=settings.threads, scheduling_strategy="DEFAULT")
     shared = ray.put(model)
     return add_scores(ray.get([task.remote(settings, shared, data, zone_id, n_estimators) for zone_id in data.blocks]))
 
@@ -370,5 +382,5 @@ def _score(
 def _score_zone(
     settings: XgboostSettings, model: bytes, data: TreeData, zone_id: str, n_estimators: tuple[int, ...]
 ) -> tuple[TreeScore, ...]:
-    booster = booster_from_bytes(model, settings.cpus_per_worker)
+    booster = booster_from_bytes(model, settings.threads)
     return score_rows(booster, _rows(data, zone_id), data.lookup(), n_estimators)

@@ -74,7 +74,7 @@ def foretell(measured: Measured, work: JobWork) -> Estimate:
     result = estimate(grown, costs)
     if not job.cnn.use_gpu or not costs.cnn:
         return result
-    # Only fits run on GPUs: scores and maps are made by tasks on CPUs.
+    # Only fits are foretold on GPUs: scores and maps as on CPUs, which `assumptions` says.
     seconds = {**result.seconds, "search": estimate(grown, _with_gpu(measured, target, costs)).seconds["search"]}
     return replace(result, seconds=seconds)
 
@@ -162,6 +162,12 @@ def assumptions(measured: Measured) -> list[str]:
         )
     if job.cnn.use_gpu and measured.costs.cnn:
         said.append(_gpu_assumption(target, measured.tile_operations))
+    if job.map.device == "cuda" and measured.costs.cnn:
+        said.append(
+            "scores and maps of the CNN take as long as on CPUs: at most; what a GPU saves (map.device) is not counted"
+        )
+    if job.xgboost.device == "cuda" and measured.costs.trees:
+        said.append("trees take as long as on CPUs: NOT MEASURED on a GPU (xgboost.device)")
     if target.more_zones:
         said.append(
             f"{target.more_zones:,} more zones (plan.more_zones) are like the job's own: as many labelled pixels, as long "

@@ -151,7 +151,7 @@ def two_processes(sizes, device):
     """A fit and a batch norm by two processes on one device (gloo: NCCL takes one process a GPU), beside one process's."""
     with tempfile.TemporaryDirectory() as folder:
         arguments = (folder, sizes, device.type, torch.get_num_threads())
-        multiprocessing.spawn(_one_of_two, arguments, nprocs=2)
+        multiprocessing.spawn(_one_of_two, arguments, nprocs=2, daemon=True)  # they end with the script
         parts = [torch.load(Path(folder, f"{rank}.pt"), weights_only=False) for rank in range(2)]
     with reproducible(device):
         alone = _short_fit(sizes, device)
@@ -249,9 +249,9 @@ def trees(sizes, device):
         "probability": float(np.abs(predicted[0] - predicted[1]).max()),
         "same_bits_when_repeated": bytes(boosters[1].save_raw("ubj")) == bytes(boosters[2].save_raw("ubj")),
         "losses": losses,
-        "device_of_the_trees": kinds[1] if device.type == "cpu" else _device_of(boosters[1]),
+        "grown_elsewhere": int(not _device_of(boosters[1]).startswith(device.type)),
     }
-    return result(measured, loss=TREE_LOSS, accuracy=0.01, probability=TREE_PROBABILITY)
+    return result(measured, loss=TREE_LOSS, accuracy=0.01, probability=TREE_PROBABILITY, grown_elsewhere=0)
 
 
 def grow(train, val, kind, n_classes, n_rounds):

@@ -4,11 +4,12 @@ import contextlib
 from types import SimpleNamespace
 
 import pytest
+import yaml
 
 from cropray.errors import ConfigError
 from cropray.maps import models
 from cropray.search.placement import Node
-from cropray.stages import devices, evaluate, zone_jobs
+from cropray.stages import devices, evaluate, pipeline, zone_jobs
 from cropray.stages import map as map_stage
 from cropray.stages.devices import device_of, require_devices
 from cropray.stages.zone_jobs import ZoneTask
@@ -107,3 +108,15 @@ def test_a_torch_without_gpus_refuses_the_model(monkeypatch, tmp_path):
 
 def test_trees_predict_on_cpus():
     assert device_of(job(map={"device": "cuda"}), "xgboost") == "cpu"
+
+
+def test_a_run_is_refused_before_its_first_stage(monkeypatch, tmp_path):
+    config = tmp_path / "job.yaml"
+    content = job(map={"device": "cuda"}, workspace=tmp_path / "work").model_dump(mode="json")
+    config.write_text(yaml.safe_dump(content))
+    monkeypatch.setattr(pipeline, "ray_session", lambda *_, **__: contextlib.nullcontext())
+    monkeypatch.setattr(pipeline, "_run_of", lambda stage: pytest.fail(f"{stage} has begun"))
+    monkeypatch.setattr(devices, "live_nodes", lambda: [Node(8)])
+    monkeypatch.setattr("cropray.search.placement.live_nodes", lambda: [Node(8)])
+    with pytest.raises(ConfigError, match=r"Set map\.device to cpu"):
+        pipeline.run_stages(("labels", "map"), config, ())

@@ -15,6 +15,7 @@ import ray.train.torch
 import torch
 
 from cropray.bands import N_BANDS, N_MONTHS
+from cropray.errors import ConfigError
 from cropray.legend import CropClass
 from cropray.models.crop_net import CropNet, CropNetConfig
 from cropray.settings import fingerprint
@@ -213,18 +214,20 @@ def _fit_on_workers(job: _Job) -> FitResult:
                 failure_config=ray.train.FailureConfig(max_failures=job.settings.max_failures),
             ),
         )
-        result: FitResult | FloatingPointError = trainer.fit().return_value
-    if isinstance(result, FloatingPointError):
+        result: FitResult | FloatingPointError | ConfigError = trainer.fit().return_value
+    if isinstance(result, Exception):
         raise result
     return result
 
 
-def _worker(config: dict[str, Any]) -> FitResult | FloatingPointError:
+def _worker(config: dict[str, Any]) -> FitResult | FloatingPointError | ConfigError:
     job: _Job = ray.get(config["job"])
     try:
+        if job.settings.use_gpu:
+            torch_device("cuda", "cnn.use_gpu")  # torch's own error would start the group again and again
         return job.run(ray.train.torch.get_device(), None)
-    except FloatingPointError as error:
-        return error  # the same on all workers: a fit that diverged, not a worker to start again
+    except (FloatingPointError, ConfigError) as error:
+        return error  # a fit that diverged, or lacks what it needs: not a worker to start again
 
 
 def _initialised(config: CropNetConfig, seed: int) -> CropNet:

@@ -65,6 +65,15 @@ def test_a_gpu_that_is_not_there_is_refused(tmp_path, monkeypatch):
         train_cnn(SMALL.model_copy(update={"use_gpu": True}), POINT, data(), 5, tmp_path)
 
 
+def test_a_worker_without_its_gpu_is_refused_and_not_started_again(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("ray.get", lambda job: job)
+    job = cnn._Job(SMALL.model_copy(update={"use_gpu": True, "num_workers": 1}), POINT, data(), 5)
+    outcome = cnn._worker({"job": job})
+    assert isinstance(outcome, ConfigError)
+    assert "cnn.use_gpu" in str(outcome)
+
+
 @pytest.mark.parametrize("wrong", [{"learning_rate": -1, "kernel_size": 3}, {"learning_rate": 1e-3, "kernel_size": 4}])
 def test_impossible_points_are_refused(wrong):
     with pytest.raises(ValueError):

@@ -182,9 +182,10 @@ def load_model(folder: Location, device: str = "cpu") -> CropModel:
 
     Args:
         folder: weights and `card.json`.
-        device: where a CNN predicts.
+        device: `cpu` or `cuda`, where a CNN predicts.
 
     Raises:
+        ConfigError: torch sees no GPU in this process.
         MissingArtefactError: there is no model.
         SchemaError: it is damaged, or of an unknown kind.
     """
@@ -226,8 +227,9 @@ def _kind(folder: Location) -> Any:
 def _load_cnn(folder: Path, device: str) -> CropModel:
     from cropray.models.crop_net import receptive  # noqa: PLC0415
     from cropray.training.checkpoint import load_checkpoint  # noqa: PLC0415
+    from cropray.training.device import torch_device  # noqa: PLC0415
 
-    checkpoint = load_checkpoint(folder, device)
+    checkpoint = load_checkpoint(folder, str(torch_device(device, "map.device")))
     reach = receptive(checkpoint.model.config)
     return CnnModel(checkpoint, reach.margin_px, reach.stride_px)
 

@@ -1,16 +1,18 @@
-"""A whole zone, predicted by overlapping windows whose inner parts tile it."""
+"""A whole zone, predicted by overlapping windows whose inner parts tile it. Needs numpy and torch only."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from cropray.bands import NODATA
 from cropray.grid import Window
-from cropray.legend import IGNORE
-from cropray.maps.models import Probabilities, TilePredictor
+from cropray.training.tiles import IGNORE
+
+if TYPE_CHECKING:
+    from cropray.maps.models import Probabilities, TilePredictor
 
 MAP_NODATA: Final = IGNORE  # a pixel that was never seen clear has no prediction
 
@@ -32,7 +34,7 @@ class ZoneMap:
 
 
 def predict_zone(
-    model: TilePredictor,
+    model: "TilePredictor",
     composite: npt.NDArray[np.uint16],
     n_obs: npt.NDArray[np.uint8],
     window_px: tuple[int, int],
@@ -58,8 +60,8 @@ def predict_zone(
 
 
 def predicted_parts(
-    model: TilePredictor, composite: npt.NDArray[np.uint16], window_px: tuple[int, int]
-) -> Iterator[tuple[Window, Probabilities]]:
+    model: "TilePredictor", composite: npt.NDArray[np.uint16], window_px: tuple[int, int]
+) -> Iterator[tuple[Window, "Probabilities"]]:
     """What a model says of a zone: the only prediction that maps show and scores count.
 
     Args:
@@ -138,7 +140,7 @@ def _spans(length: int, window_px: int, margin_px: int, stride_px: int) -> Itera
         first = end
 
 
-def _rank(probabilities: Probabilities, legend_ids: Bytes) -> Bytes:
+def _rank(probabilities: "Probabilities", legend_ids: Bytes) -> Bytes:
     """[K, H, W] probabilities → [3, H, W]: likeliest class, its probability in %, second class."""
     best = likeliest(probabilities)
     confidence = np.take_along_axis(probabilities, best[None], 0)[0]

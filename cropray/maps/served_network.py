@@ -4,7 +4,8 @@ from functools import partial
 from pathlib import Path
 
 from cropray.maps.serving import ServedModel, class_names
-from cropray.training.network_file import predict_tiles, read_network
+from cropray.training.device import predict_tiles
+from cropray.training.network_file import read_network
 
 
 def _load_pyfunc(data_path: str) -> ServedModel:

@@ -73,8 +73,8 @@ class UnitNeed:
 
     @classmethod
     def of(cls, settings: CnnSettings | XgboostSettings) -> "UnitNeed":
-        """The need of one kind of model."""
-        workers, cpus = settings.num_workers, float(settings.cpus_per_worker)
+        """The need of one kind of model; where it takes its share of the CPUs, the least: `share_cpus` gives it more."""
+        workers, cpus = settings.num_workers, float(settings.cpus_per_worker or 1)
         memory = (settings.memory_gb or 0.0) * GB
         if isinstance(settings, CnnSettings):
             return cls("cnn", workers, cpus, float(settings.use_gpu), memory_bytes=memory)
@@ -187,6 +187,25 @@ def place_units(nodes: Sequence[Node], need: UnitNeed, limit: int | None) -> Pla
         memory_bytes=need.memory_bytes or _share(room, bundle, fits * need.n_bundles),
         asked_memory_bytes=need.memory_bytes,
     )
+
+
+def share_cpus(nodes: Sequence[Node], need: UnitNeed, placement: Placement, n_units: int) -> Placement:
+    """The same placement with as many CPUs for each unit as let just as many of so many units run at once.
+
+    Args:
+        nodes: the living nodes.
+        need: of one unit, with the CPUs that it takes at least.
+        placement: of the units, with these CPUs.
+        n_units: units that there are; a refit may be the only one, which then has all of a node.
+    """
+    room = Counter(_Room(_steps(node.cpus), _steps(node.gpus), node.memory_bytes) for node in nodes)
+    at_once = min(n_units, placement.max_concurrent)
+    for cpus in range(int(max((node.cpus for node in nodes), default=0)), int(need.cpus), -1):
+        wider = replace(need, cpus=float(cpus))
+        if _count(room, wider, at_once)[0] == at_once:
+            # What a unit may take of the memory was told, and decides where bins are kept: it stays.
+            return replace(place_units(nodes, wider, at_once), memory_bytes=placement.memory_bytes)
+    return placement
 
 
 def place_when_ready(need: UnitNeed, limit: int | None, wait_s: float) -> Placement:

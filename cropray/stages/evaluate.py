@@ -31,6 +31,7 @@ from cropray.report.tables import score_table
 from cropray.search.space import ModelName
 from cropray.settings import dump_yaml, fingerprint
 from cropray.stages.cluster import ray_session
+from cropray.stages.devices import Device, device_of, gpus_per_task, require_devices
 from cropray.stages.results import evaluation_run, load_model_result, load_search, register_model
 from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks, task_bytes
 from cropray.storage import Location, copy_file, folder_hash, whole_folder, write_json
@@ -42,6 +43,7 @@ def run(job: JobConfig, progress: Progress) -> None:
     """Write cube, scores and tables of every searched model, and record them in MLflow.
 
     Raises:
+        ConfigError: the cluster has no GPU and `map.device` asks for one.
         MissingArtefactError: there is no dataset or no model.
         SchemaError: a model was searched on another version of the dataset.
         AccountingError: the cube does not hold every labelled pixel of the test zones exactly once.
@@ -52,6 +54,7 @@ def run(job: JobConfig, progress: Progress) -> None:
     for model in job.search.models:
         _require_model_of(manifest, workspace, model)
     with ray_session(job.cluster):
+        require_devices(job, job.search.models)
         trackers = [_evaluate_model(job, model, manifest, progress) for model in job.search.models]
     results = [load_model_result(workspace, manifest, model) for model in job.search.models]
     print(f"\n{score_table(results)}\n", flush=True)
@@ -105,11 +108,12 @@ def _count_zones(
     """(test zone, its counts); zones that an interrupted run counted are not counted again."""
     workspace, tasks, share = job.artefacts, [], task_bytes()
     count_job = CountJob(workspace, manifest.lookup(), job.map, share)
-    content = folder_hash(workspace.model(model))
+    trained = (folder_hash(workspace.model(model)), device_of(job, model))
     for zone in manifest.of_split("test"):
         sums = None if manifest.source == "points" else zone.sums
-        count = partial(_count_zone, zone.zone_id, model, content, sums, count_job)
-        tasks.append(ZoneTask(zone.zone_id, count, inputs, (workspace.zone_counts(model, zone.zone_id),)))
+        count = partial(_count_zone, zone.zone_id, model, trained, sums, count_job)
+        outputs = (workspace.zone_counts(model, zone.zone_id),)
+        tasks.append(ZoneTask(zone.zone_id, count, inputs, outputs, gpus_per_task(job, model)))
     run_zone_tasks(f"evaluate-{model}", tasks, workspace, progress, overwrite=job.overwrite, wait_s=job.cluster.wait_s)
     found = [(task.zone_id, _read_counts(task.outputs[0])) for task in tasks]
     windows = {zone.window for _, zone in found if zone.window is not None}
@@ -122,8 +126,9 @@ def _count_zones(
     return found
 
 
-def _count_zone(zone_id: str, model: ModelName, content: str, sums: BandSums | None, job: CountJob) -> None:
-    trained = kept_model(job.workspace.model(model), content)
+def _count_zone(zone_id: str, model: ModelName, kept: tuple[str, Device], sums: BandSums | None, job: CountJob) -> None:
+    """Count one zone with the model of a content (`folder_hash`) on a device."""
+    trained = kept_model(job.workspace.model(model), *kept)
     counts = count_points(trained, zone_id, job) if sums is None else count_zone_pixels(trained, zone_id, sums, job)
     write_json(job.workspace.zone_counts(model, zone_id), {**asdict(counts), "matrix": counts.matrix.tolist()})
 

@@ -12,11 +12,13 @@ from cropray.errors import ConfigError
 from cropray.legend import bundled_legend
 from cropray.maps.layout import window_note
 from cropray.maps.models import kept_model, load_model
+from cropray.maps.settings import NO_RESULT
 from cropray.maps.zone import MapJob, MappedZone, map_zone
 from cropray.progress import Progress
 from cropray.search.space import ModelName
 from cropray.settings import fingerprint
 from cropray.stages.cluster import ray_session
+from cropray.stages.devices import Device, device_of, gpus_per_task, require_devices
 from cropray.stages.inputs import artefact_fingerprint, job_zones, zone_fingerprint
 from cropray.stages.results import evaluation_run, why_no_scores
 from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks, task_bytes
@@ -30,7 +32,7 @@ def run(job: JobConfig, progress: Progress) -> None:
     """Write maps of the test zones (or of all, `map.splits`) by every searched model.
 
     Raises:
-        ConfigError: the job reads points, which have no images.
+        ConfigError: the job reads points, which have no images, or the cluster has no GPU and `map.device` asks for one.
         MissingArtefactError: a model or a composite is missing.
         StageFailedError: some zones failed.
     """
@@ -43,6 +45,7 @@ def run(job: JobConfig, progress: Progress) -> None:
     for model in job.search.models:
         require(workspace.model(model), "search")
     with ray_session(job.cluster):
+        require_devices(job, job.search.models)
         for model in job.search.models:
             _map_model(job, model, zones, progress)
 
@@ -76,14 +79,16 @@ def _tasks(
     """One per zone; what a task may take of the memory is no part of what a map depends on."""
     workspace = job.artefacts
     map_job = MapJob(model, bundled_legend(), job.map, workspace, share)
-    content = folder_hash(workspace.model(model))
-    common = [content, job.map.fingerprint(), code_hash("maps", "models", "training")]
+    content, device = folder_hash(workspace.model(model)), device_of(job, model)
+    decides = fingerprint(job.map.model_dump(mode="json", exclude=NO_RESULT))
+    common = [content, decides, code_hash("maps", "models", "training")]
     return [
         ZoneTask(
             zone.zone_id,
-            partial(_map_zone, zone, map_job, content),
+            partial(_map_zone, zone, map_job, content, device),
             fingerprint([*common, zone_fingerprint(zone), artefact_fingerprint(_inputs(job, zone))]),
             _outputs(workspace, model, zone.zone_id),
+            gpus_per_task(job, model),
         )
         for zone in zones
     ]
@@ -109,8 +114,8 @@ def _record(job: JobConfig, model: ModelName, zones: list[Zone], progress: Progr
         progress.note(line)
 
 
-def _map_zone(zone: Zone, job: MapJob, content: str) -> MappedZone:
-    return map_zone(kept_model(job.workspace.model(job.model_name), content), zone, job)
+def _map_zone(zone: Zone, job: MapJob, content: str, device: Device) -> MappedZone:
+    return map_zone(kept_model(job.workspace.model(job.model_name), content, device), zone, job)
 
 
 def _inputs(job: JobConfig, zone: Zone) -> list[Location]:

@@ -14,6 +14,7 @@ from cropray.progress import Progress
 from cropray.redaction import HideSecrets
 from cropray.settings import dump_yaml, load_settings
 from cropray.stages.cluster import ray_session
+from cropray.stages.devices import require_devices
 from cropray.stages.preflight import check_job
 from cropray.stages.timings import RAY_START, append_timing, timed
 from cropray.storage import Location, write_text
@@ -42,6 +43,8 @@ def run_stages(stages: Sequence[str], config: str | Location, overrides: Sequenc
         with session if len(wanted) > 1 else contextlib.nullcontext():
             if len(wanted) > 1:
                 append_timing(workspace, RAY_START, time.monotonic() - started, {"ray": 1})
+                if not job.cluster.wait_s and {"evaluate", "map"} & set(wanted):
+                    require_devices(job, job.search.models)  # now, and not after the hours that a search takes
             for stage in wanted:
                 write_text(workspace.config(stage), dump_yaml(job))
                 with timed(workspace, stage, progress):

@@ -317,6 +317,8 @@ def _notes(job: JobConfig, zones: ZoneWork, samples: Sequence[ZoneSample], traff
         notes.append(
             f"CNN: at most; a fit stops before epoch {job.cnn.epochs} when {job.cnn.patience} bring no improvement"
         )
+        if job.map.device == "cuda":
+            notes.append("scores and maps of the CNN: as on CPUs, at most; a GPU (map.device) is faster")
     if job.imagery is not None and job.imagery.source != "files":
         notes.append("composites of zones that are not here yet: size and time from drawn ones")
     if traffic is not None and traffic.eecu_hours is not None:

@@ -34,16 +34,12 @@ def measurable(job: JobConfig) -> JobConfig:
     """The job as it can be measured here: on CPUs, in single processes, with at most as many threads as there are CPUs."""
     most = local_cluster(job).n_cpus
     cnn, trees = job.cnn, job.xgboost
-    alone = {
-        "num_workers": 0,
-        "threads": int(min(cnn.threads, most)),
-        "cpus_per_worker": min(cnn.cpus_per_worker, most),
-    }
+    alone = {"num_workers": 0, "cpus_per_worker": min(cnn.cpus, most)}
     of_trees = {"num_workers": 0, "engine": "ray_train", "device": "cpu"}
     return job.model_copy(
         update={
             "cnn": cnn.model_copy(update={"use_gpu": False, **alone}),
-            "xgboost": trees.model_copy(update={**of_trees, "cpus_per_worker": int(min(trees.cpus_per_worker, most))}),
+            "xgboost": trees.model_copy(update={**of_trees, "cpus_per_worker": int(min(trees.threads, most))}),
         }
     )
 

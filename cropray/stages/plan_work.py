@@ -23,7 +23,7 @@ from cropray.search.space import ModelName
 from cropray.stages.cluster import address_of, ray_disk
 from cropray.stages.measure_zones import ZoneSample
 from cropray.storage import free_bytes
-from cropray.training.memory import bins_on_disk
+from cropray.training.memory import bins_on_disk, require_gpu_memory
 from cropray.zones import Zone
 
 _RAY_STORE_SHARE = 0.3  # of memory, where nothing is set; source: Ray's documentation
@@ -173,6 +173,7 @@ def over_budget(job: JobConfig, work: JobWork, worker_bytes: Mapping[str, float]
         budget = work.placements["xgboost"].memory_bytes
         try:
             bins_on_disk(job.xgboost, work.zones.train_rows, work.zones.n_classes, budget)
+            require_gpu_memory(job.xgboost, work.zones.train_rows, work.zones.n_classes)
         except ConfigError as error:
             reasons.append(str(error))
     return reasons

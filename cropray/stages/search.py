@@ -19,7 +19,7 @@ from cropray.metrics import check_cube
 from cropray.progress import Progress
 from cropray.search.doubts import fold_doubts, search_warnings
 from cropray.search.fit import SearchData, fit_unit
-from cropray.search.placement import Placement, UnitNeed, live_nodes, place_when_ready
+from cropray.search.placement import Placement, UnitNeed, live_nodes, place_when_ready, share_cpus
 from cropray.search.results import ConfigurationResult, FoldResult, RegionOut, group_by_configuration, winner
 from cropray.search.run import NOTES_FILE, UnitJob, run_units
 from cropray.search.space import ModelName, Unit, search_units
@@ -31,8 +31,15 @@ from cropray.stages.search_log import SearchLog, title
 from cropray.storage import Location, local_folder, whole_folder, write_json
 from cropray.tracking import outcome
 from cropray.training.checkpoint import CARD_FILE
-from cropray.training.memory import bins_on_disk
-from cropray.training.settings import CNN_NO_RESULT, NO_RESULT, CnnPoint, CnnSettings, XgboostPoint, XgboostSettings
+from cropray.training.memory import bins_on_disk, require_gpu_memory
+from cropray.training.settings import (
+    CNN_NO_RESULT,
+    XGBOOST_NO_RESULT,
+    CnnPoint,
+    CnnSettings,
+    XgboostPoint,
+    XgboostSettings,
+)
 from cropray.workspace import Workspace, code_hash
 
 _NOT_IN_NAMES: Final = re.compile(r"[^\w.=-]", re.ASCII)  # regions are called as people like
@@ -57,8 +64,9 @@ def run(job: JobConfig, progress: Progress) -> None:
         searches = [_ModelSearch(job, manifest, model) for model in job.search.models]
         # Models whose units take the same share of the cluster run side by side: their start-up is paid once.
         loaded: set[ModelName] = set()
+        alike = itertools.groupby(searches, key=lambda search: (search.placement, search.takes_share))
         try:
-            for placement, group in itertools.groupby(searches, key=lambda search: search.placement):
+            for (placement, _), group in alike:
                 _run_group(list(group), placement, loaded, progress)
         finally:  # also of a search that failed: its finished units are tracked, or wait to be
             for line in outcome(*(search.log.tracker for search in searches)):
@@ -126,7 +134,9 @@ def _run_units(
         return
     assert placement is not None
     pending = {unit.unit.model for unit in jobs if not unit.is_finished}
-    data = {search.model: search.data() for search in searches if search.model in pending}
+    placement = _shared(searches, placement, len(jobs), progress)
+    cpus = placement.cpus_per_worker
+    data = {search.model: search.data(cpus) for search in searches if search.model in pending}
     logs = {search.model: search.log for search in searches}
     progress.restart()
     done = itertools.count(1)
@@ -143,6 +153,18 @@ def _run_units(
     run_units(jobs, partial(_fit, data=data), placement, storage, on_finished, n_times, on_trouble=progress.note)
 
 
+def _shared(searches: "Sequence[_ModelSearch]", placement: Placement, n_units: int, progress: Progress) -> Placement:
+    """The placement with all CPUs given away. It counts finished units too: a search that goes on computes as before."""
+    if not searches[0].takes_share:
+        return placement
+    nodes = live_nodes()
+    shares = [share_cpus(nodes, UnitNeed.of(search.settings), placement, n_units) for search in searches]
+    least = min(shares, key=lambda share: share.cpus_per_worker)
+    if least != placement:
+        progress.note(f"so few units share the CPUs: {least}")
+    return least
+
+
 def _fit(unit: Unit, folder: Path, progress: Location, data: Mapping[ModelName, SearchData]) -> Sequence[FoldResult]:
     return fit_unit(unit, folder, data[unit.model], progress)
 
@@ -156,12 +178,15 @@ class _ModelSearch:
         self.model: ModelName = model
         self.workspace: Workspace = job.artefacts
         self.settings: CnnSettings | XgboostSettings = job.cnn if model == "cnn" else job.xgboost
+        self.takes_share = self.settings.cpus_per_worker is None
         # What a fit depends on besides its own point and fold.
         self.context = fingerprint(
             [
                 manifest.fingerprint(),
                 fingerprint(
-                    self.settings.model_dump(mode="json", exclude=CNN_NO_RESULT if model == "cnn" else NO_RESULT)
+                    self.settings.model_dump(
+                        mode="json", exclude=CNN_NO_RESULT if model == "cnn" else XGBOOST_NO_RESULT
+                    )
                 ),
                 job.seed,
                 code_hash("models", "training"),
@@ -195,20 +220,19 @@ class _ModelSearch:
         # Rows of the refit, and of each fold's two parts.
         n_rows = sum(zone.n_labelled for zone in self.manifest.of_split("train"))
         self.memory_bytes = memory if math.isfinite(memory) else None
-        self.is_on_disk = isinstance(self.settings, XgboostSettings) and bins_on_disk(
-            self.settings,
-            n_rows,
-            self.manifest.n_classes,
-            self.memory_bytes,
-        )
+        if isinstance(self.settings, XgboostSettings):
+            n_classes = self.manifest.n_classes
+            self.is_on_disk = bins_on_disk(self.settings, n_rows, n_classes, self.memory_bytes)
+            require_gpu_memory(self.settings, n_rows, n_classes)
 
-    def data(self) -> SearchData:
-        """Training zones in the object store, read once."""
+    def data(self, cpus: float) -> SearchData:
+        """Training zones in the object store, read once; and the settings of fits on so many CPUs."""
         if self._data is None:
             zone_ids = [zone.zone_id for zone in self.manifest.of_split("train")]
             blocks = (load_tiles if self.model == "cnn" else load_pixels)(self.workspace, zone_ids)
             self._data = SearchData(self.manifest, self.settings, blocks, self.job.seed, self.memory_bytes)
-        return self._data
+        settings = self.settings.model_copy(update={"cpus_per_worker": cpus if self.model == "cnn" else int(cpus)})
+        return replace(self._data, settings=settings)
 
     def choose(self, progress: Progress) -> tuple[tuple[ConfigurationResult, ...], ConfigurationResult]:
         """(all configurations, the winner), which are listed as well."""

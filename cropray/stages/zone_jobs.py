@@ -33,6 +33,8 @@ class ZoneTask(Generic[ResultT]):
     inputs: str
     """Fingerprint of everything the result depends on."""
     outputs: tuple[Location, ...]
+    gpus: int = 0
+    """That `run` uses; the task asks Ray for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,7 @@ def _on_ray(
         limit = in_flight(ray.cluster_resources().get("CPU", 0))
         while waiting and len(running) < limit:
             task = waiting.pop()
-            running[_remote_attempt.remote(task, stage, workspace)] = task.zone_id
+            running[_remote_attempt.options(num_gpus=task.gpus).remote(task, stage, workspace)] = task.zone_id
         for ready in ray.wait(list(running), num_returns=1, timeout=_LOOK_S)[0]:
             zone_id = running.pop(ready)
             try:

@@ -18,7 +18,8 @@ from cropray.bands import FEATURE_COLUMNS
 from cropray.legend import CropClass
 from cropray.models.crop_net import CropNet
 from cropray.storage import whole_file, write_json
-from cropray.training.network_file import CARD_FILE, CARD_VERSION, WEIGHTS_FILE, predict_tiles, read_network
+from cropray.training.device import predict_tiles
+from cropray.training.network_file import CARD_FILE, CARD_VERSION, WEIGHTS_FILE, read_network
 from cropray.training.tiles import ChannelStats
 
 __all__ = ["CARD_FILE", "WEIGHTS_FILE", "CnnCheckpoint", "load_checkpoint", "save_checkpoint"]

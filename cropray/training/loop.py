@@ -191,7 +191,7 @@ def train_epoch(
     for share in epoch_shares(len(tiles), plan, epoch):
         batch = tiles.batch(share.tiles, device, share.turns)
         logits_BKHW = model(batch.x, torch.from_numpy(share.seeds).to(device))
-        loss_sum = F.cross_entropy(logits_BKHW, batch.labels, weight=weights_K, ignore_index=IGNORE, reduction="sum")
+        loss_sum = summed_loss(logits_BKHW, batch.labels, weights_K)
         n_global = sum_over_workers(batch.labelled().sum())
         # The gradient of (global sum ÷ global count): DDP averages over workers, hence the factor.
         (loss_sum * world_size() / n_global.clamp_min(1)).backward()  # type: ignore[no-untyped-call]
@@ -206,6 +206,17 @@ def train_epoch(
             f"lower the learning rate, or look for broken values in the composites"
         )
     return mean
+
+
+def summed_loss(logits_BKHW: Tensor, labels_BHW: Tensor, weights_K: Tensor | None = None) -> Tensor:
+    """Cross-entropy summed over the labelled pixels, in the same order every time.
+
+    On a GPU torch's own sum adds with atomics, in an order that changes: there the losses of the pixels are summed apart.
+    """
+    is_on_gpu = logits_BKHW.is_cuda
+    how = "none" if is_on_gpu else "sum"
+    loss = F.cross_entropy(logits_BKHW, labels_BHW, weight=weights_K, ignore_index=IGNORE, reduction=how)
+    return loss.sum() if is_on_gpu else loss
 
 
 @torch.no_grad()

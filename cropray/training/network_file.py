@@ -8,9 +8,6 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -46,21 +43,3 @@ def read_network(folder: Path, device: str = "cpu") -> tuple[CropNet, ChannelSta
     model.load_state_dict(weights)
     stats = ChannelStats(tuple(card["stats"]["mean"]), tuple(card["stats"]["std"]))
     return model.eval(), stats, card
-
-
-@torch.no_grad()
-def predict_tiles(model: CropNet, stats: ChannelStats, x: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
-    """Class probabilities of each pixel.
-
-    Args:
-        model: in evaluation mode.
-        stats: what its input is normalised by.
-        x: [N, T, C, H, W] digital numbers, 0 = no data; any height and width.
-
-    Returns:
-        [N, K, H, W] float32, sums to 1 over K.
-    """
-    device = next(model.parameters()).device
-    normalised = stats.normalise(torch.from_numpy(np.ascontiguousarray(x)).to(device))
-    probabilities: npt.NDArray[np.float32] = model(normalised).softmax(dim=1).cpu().numpy()
-    return probabilities

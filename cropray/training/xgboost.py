@@ -28,7 +28,8 @@ from cropray.errors import ConfigError, InputError
 from cropray.settings import fingerprint
 from cropray.storage import Location
 from cropray.training.binning import bin_table
-from cropray.training.memory import bins_on_disk, require_scratch
+from cropray.training.device import free_gpu_bytes, torch_device
+from cropray.training.memory import bins_on_disk, require_gpu_memory, require_scratch
 from cropray.training.pixel_blocks import (
     BlockBatches,
     PixelBlock,
@@ -41,7 +42,7 @@ from cropray.training.pixel_blocks import (
 from cropray.training.progress_file import ProgressFile
 from cropray.training.resources import worker_resources
 from cropray.training.scratch import scratch_folder
-from cropray.training.settings import NO_RESULT, XgboostPoint, XgboostSettings
+from cropray.training.settings import XGBOOST_NO_RESULT, XgboostPoint, XgboostSettings
 from cropray.training.xgboost_model import (
     TreeScore,
     add_scores,
@@ -115,7 +116,7 @@ def train_xgboost(  # noqa: PLR0913 - what to fit, on what, and two places to wr
         memory_bytes: what each worker may take; None: as much as it needs.
 
     Raises:
-        ConfigError: the rows do not fit into the workers' memory.
+        ConfigError: the rows do not fit into the workers' memory, or a GPU is asked for and there is none.
         ValueError: fewer than two classes, or fewer rows than workers.
         ray.train.TrainingFailedError: a worker was lost more than `max_failures` times.
     """
@@ -123,6 +124,7 @@ def train_xgboost(  # noqa: PLR0913 - what to fit, on what, and two places to wr
     _check_sizes(settings, train, val)
     n_rows = train.n_rows + (0 if val is None else val.n_rows)
     is_on_disk = bins_on_disk(settings, n_rows, train.n_classes, memory_bytes)
+    require_gpu_memory(settings, n_rows, train.n_classes)
     parameters = settings.parameters(train.n_classes, point.learning_rate, seed)
     if settings.num_workers:
         train, val = _stored(train), None if val is None else _stored(val)
@@ -165,8 +167,8 @@ class FitJob:
         return fingerprint(
             [
                 xgb.__version__,
-                self.settings.model_dump(mode="json", exclude=NO_RESULT),
-                dict(self.parameters),
+                self.settings.model_dump(mode="json", exclude=XGBOOST_NO_RESULT),
+                {name: value for name, value in self.parameters.items() if name not in ("nthread", "device")},
                 self.n_rounds,
                 hashlib.sha256(self.table.tobytes()).hexdigest(),
                 zones,
@@ -217,16 +219,21 @@ def _check_sizes(settings: XgboostSettings, train: TreeData, val: TreeData | Non
 
 def _fit(job: FitJob, rank: int = 0, n_workers: int = 1) -> Fitted:
     """Fit one worker's share; XGBoost adds up the histograms of all workers."""
+    n_rows = sum(data.n_rows for data in job.matrices().values())
+    if job.settings.device == "cuda":
+        torch_device("cuda", "xgboost.device")  # XGBoost itself would go on on the CPU
+        if job.settings.gpu_memory_gb is None:
+            require_gpu_memory(job.settings, n_rows, job.train.n_classes, free_gpu_bytes())
     with contextlib.ExitStack() as stack:
         cache = None
         if job.is_on_disk:
-            require_scratch(sum(data.n_rows for data in job.matrices().values()) / n_workers)
+            require_scratch(n_rows / n_workers)
             cache = stack.enter_context(scratch_folder())
         return _grow(job, rank, n_workers, cache)  # the matrices are gone before their folder is
 
 
 def _grow(job: FitJob, rank: int, n_workers: int, cache: Path | None) -> Fitted:
-    max_bin, n_threads = job.settings.max_bin, job.settings.cpus_per_worker
+    max_bin, n_threads = job.settings.max_bin, job.settings.threads
     matrices: dict[str, xgb.DMatrix] = {}
     for name, data in job.matrices().items():
         tables = partial(worker_tables, data, rank, n_workers)
@@ -266,7 +273,7 @@ def _fit_ray_train(job: FitJob) -> Fitted:
                 num_workers=job.settings.num_workers,
                 use_gpu=job.settings.device == "cuda",
                 resources_per_worker=worker_resources(
-                    job.settings.cpus_per_worker, job.settings.gpus_per_worker, job.settings.memory_gb
+                    job.settings.threads, job.settings.gpus_per_worker, job.settings.memory_gb
                 ),
             ),
             run_config=ray.train.RunConfig(
@@ -276,13 +283,18 @@ def _fit_ray_train(job: FitJob) -> Fitted:
             ),
         )
         fitted = trainer.fit().return_value
+    if isinstance(fitted, ConfigError):
+        raise fitted
     assert isinstance(fitted, Fitted)
     return fitted
 
 
-def _train_worker(config: dict[str, FitJob]) -> Fitted:
+def _train_worker(config: dict[str, FitJob]) -> Fitted | ConfigError:
     context = ray.train.get_context()
-    return _fit(config["job"], context.get_world_rank(), context.get_world_size())
+    try:
+        return _fit(config["job"], context.get_world_rank(), context.get_world_size())
+    except ConfigError as error:
+        return error  # a worker that has not what was asked for, not one to start again
 
 
 def _fit_xgboost_ray(job: FitJob) -> Fitted:
@@ -299,7 +311,7 @@ def _drive_xgboost_ray(job: FitJob) -> Fitted:
     weighted = [name for name in frames if job.unweighed(name)]
     pool = ActorPool(
         settings.num_workers,
-        settings.cpus_per_worker,
+        settings.threads,
         settings.gpus_per_worker,
         settings.max_failures,
         settings.checkpoint_every,
@@ -345,7 +357,7 @@ def _stored(data: TreeData) -> TreeData:
 
 def _score(job: FitJob, model: bytes, data: TreeData, n_estimators: tuple[int, ...]) -> tuple[TreeScore, ...]:
     """Score zone by zone, in this process or in Ray tasks."""
-    n_threads, rest = job.settings.cpus_per_worker, (n_estimators, job.untrained)
+    n_threads, rest = job.settings.threads, (n_estimators, job.untrained)
     if job.settings.num_workers == 0:
         return add_scores(_score_zone(n_threads, model, data, zone_id, *rest) for zone_id in data.blocks)
     task = ray.remote(_score_zone).options(num_cpus=n_threads, scheduling_strategy="DEFAULT")

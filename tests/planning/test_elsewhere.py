@@ -136,6 +136,11 @@ def test_what_is_assumed_is_said():
     assert any("NOT MEASURED" in line and "plan.gpu_tiles_per_s" in line and "25%" in line for line in said)
     assert any("70%" in line for line in said)
     assert any("1,000 more zones" in line for line in said)
+    devices = {"xgboost": {"device": "cuda"}, "map": {"device": "cuda"}}
+    uncounted = assumptions(elsewhere(job(**devices, plan=stated), 1)[0])
+    for setting in ("map.device", "xgboost.device"):
+        assert [setting in line for line in said].count(True) == 0
+        assert [setting in line for line in uncounted].count(True) == 1
     given = assumptions(elsewhere(job(cnn=gpu, plan={**stated, "gpu_tiles_per_s": 500}), 1)[0])
     assert not any("NOT MEASURED" in line for line in given)
     assert any("500" in line for line in given)

@@ -49,6 +49,11 @@ def test_every_prefix_equals_a_fit_of_its_length(fit: tuple[XgbFit, Path], tmp_p
     assert short.history == fit[0].history[:3]
 
 
+def test_other_numbers_of_cpus_grow_the_same_trees(fit: tuple[XgbFit, Path], tmp_path: Path) -> None:
+    two = SMALL.model_copy(update={"cpus_per_worker": 2})
+    same(train_xgboost(two, POINT, train_zones(), val_zones(), 0, tmp_path), fit[0])
+
+
 def test_scores_follow_from_the_written_model(fit: tuple[XgbFit, Path]) -> None:
     booster, val = load_booster(fit[1]), val_zones()
     expected, loss_sum = np.zeros((4, 4), int), 0.0

@@ -82,7 +82,7 @@ def predicted_parts(
         yield part, probabilities[(slice(None), *inner.slices)]
 
 
-def likeliest(probabilities: Probabilities) -> npt.NDArray[np.int64]:
+def likeliest(probabilities: "Probabilities") -> npt.NDArray[np.int64]:
     """[K, …] probabilities → […] class index: the decision of maps and scores; of equal ones the first."""
     best: npt.NDArray[np.int64] = probabilities.argmax(0)
     return best

@@ -87,3 +87,11 @@ def test_ui_names_the_page_that_compares_runs(landscape, tmp_path, capsys, monke
     assert main(["ui", str(config), "--port", "5099"]) == 0
     assert re.search(r"http://127\.0\.0\.1:5099/#/experiments/\d+/runs", capsys.readouterr().out)
     assert started[0][-2:] == ["--port", "5099"]
+
+
+def test_ui_tells_what_waits(landscape, tmp_path, capsys, monkeypatch):
+    content = job(landscape, tmp_path / "work", tracking_uri="http://127.0.0.1:9")
+    Tracker(Workspace(tmp_path / "work"), "small", "http://127.0.0.1:9").search_run("cnn", "abc", {})
+    monkeypatch.setattr(os, "execv", lambda *_: None)
+    assert main(["ui", str(write_job(content, tmp_path))]) == 0
+    assert re.search(r"1 writes wait in .*spool.* start the server, or set tracking_uri", capsys.readouterr().err)

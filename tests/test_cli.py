@@ -110,3 +110,11 @@ def test_a_user_without_a_home_gets_one_for_the_time_of_the_command(tmp_path, mo
     assert seen[0].name.startswith("cropray-home-")
     assert not seen[0].exists()
     assert "HOME" not in os.environ
+
+
+def test_ui_tells_what_waits(landscape, tmp_path, capsys, monkeypatch):
+    content = job(landscape, tmp_path / "work", tracking_uri="http://127.0.0.1:9")
+    Tracker(Workspace(tmp_path / "work"), "small", "http://127.0.0.1:9").search_run("cnn", "abc", {})
+    monkeypatch.setattr(os, "execv", lambda *_: None)
+    assert main(["ui", str(write_job(content, tmp_path))]) == 0
+    assert re.search(r"1 writes wait in .*spool.* start the server, or set tracking_uri", capsys.readouterr().err)

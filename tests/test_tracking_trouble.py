@@ -67,7 +67,8 @@ def test_a_database_of_another_mlflow_is_named_with_what_to_do(workspace, versio
         doctor._check_tracking(Job(workspace))
     assert "1 writes wait in" in outcome(Tracker(workspace, EXPERIMENT))[0]  # any later process says it again
     set_schema(workspace, ours)
-    assert doctor._check_tracking(Job(workspace)) == local_uri(workspace)
+    made = f"1 writes that waited for MLflow store '{local_uri(workspace)}' are made"
+    assert doctor._check_tracking(Job(workspace)) == f"{local_uri(workspace)}; {made}"
     assert outcome(Tracker(workspace, EXPERIMENT)) == []
 
 
@@ -161,8 +162,7 @@ def test_nothing_outside_of_the_workspace_is_uploaded(tmp_path, template, addres
     tracker = Tracker(workspace, EXPERIMENT)
     assert MlflowClient(tracker.uri).list_artifacts(search.run_id) == []
     assert not [path for path in workspace.mlflow_artifacts.rglob("*") if path.is_file()]
-    (line,) = outcome(tracker)
-    assert "will never store 'stolen'" in line
+    assert "will never store 'stolen'" in outcome(tracker)[0]
     assert tracker.close(0) == 0
     assert len([*(tracker._spool.folder / "refused").iterdir()]) == 1
 
@@ -180,7 +180,7 @@ def test_a_file_out_of_the_workspace_is_uploaded_after_an_outage(tmp_path, templ
         tracker.add_artifacts(search, tmp_path / "temporary", "maps")
     shutil.rmtree(tmp_path / "temporary")
     later = Tracker(workspace, EXPERIMENT)
-    assert outcome(later) == []
+    assert outcome(later) == [f"2 writes that waited for MLflow store '{later.uri}' are made"]
     run = later.search_run("cnn", "abc", {})
     assert [file.path for file in MlflowClient(later.uri).list_artifacts(run.run_id, "maps")] == ["maps/z1.png"]
 
@@ -201,3 +201,19 @@ def test_an_evaluation_and_its_search_name_each_other(workspace):
     assert outcome(tracker) == [
         "run 'search/cnn/gone' is not in the store: the evaluation of its winner is not linked to it"
     ]
+
+
+def test_a_wait_that_is_no_number_is_named(workspace, monkeypatch):
+    monkeypatch.setenv("CROPRAY_TRACKING_WAIT_S", "half a minute")
+    tracker = Tracker(workspace, EXPERIMENT)
+    tracker.close()
+    assert outcome(tracker) == [
+        "CROPRAY_TRACKING_WAIT_S='half a minute' is no number of seconds; up to 30 s are waited for MLflow"
+    ]
+
+
+def test_a_text_that_is_too_long_says_that_it_was_cut(workspace):
+    tracker = Tracker(workspace, EXPERIMENT)
+    run = tracker.search_run("cnn", "abc", {"zones": "z" * 7000, "seed": 1})
+    params = MlflowClient(tracker.uri).get_run(run.run_id).data.params
+    assert (len(params["zones"]), params["zones"][-9:], params["seed"]) == (6000, "z … (cut)", "1")

@@ -98,6 +98,7 @@ def _record(job: JobConfig, model: ModelName, zones: list[Zone], progress: Progr
     """Add the pictures to the run of the model's evaluation, where it has one."""
     workspace = job.artefacts
     if not workspace.manifest.exists():
+        progress.note("maps are not added to a run of MLflow: this workspace has no dataset")
         return
     manifest = load_manifest(workspace.manifest)
     if why := why_no_scores(workspace, manifest, model):

@@ -128,8 +128,12 @@ def evaluation_run(job: JobConfig, manifest: Manifest, model: str) -> tuple[Trac
         params={**summary["best"], "refit_steps": summary["refit_steps"], "seed": job.seed},
         metrics={**scores["metrics"], **_interval_metrics(scores)},
         artifacts=workspace.evaluation(model),
-        search=summary.get("run"),  # older searches did not note it
+        search=summary.get("run"),
     )
+    if record.search is None:  # a search of an earlier version did not note its run
+        tracker.notes.append(
+            f"{model}: the test is not linked to its search; run `cropray search` again, which fits nothing twice"
+        )
     return tracker, tracker.evaluate_run(model, record)
 
 

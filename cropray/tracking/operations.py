@@ -16,6 +16,7 @@ from cropray.tracking.records import Merit, ModelForm
 
 CURVE_PREFIX: Final = "curve/"  # keeps a curve's last point from hiding the score of the same name
 LONGEST_PARAM: Final = 6000  # characters, MLflow REST API
+_CUT: Final = " … (cut)"  # ends a text that was longer
 _STEP: Final = "step"  # key of a history record that holds its step
 
 Point: TypeAlias = tuple[str, int, float]
@@ -130,7 +131,11 @@ def flatten(params: Mapping[str, object], prefix: str = "") -> dict[str, object]
 
 def as_texts(params: Mapping[str, object]) -> dict[str, str]:
     """Params or tags as a store takes them: flat, without passwords, not too long."""
-    return {key: redact(str(value))[:LONGEST_PARAM] for key, value in flatten(params).items()}
+    return {key: _shortened(redact(str(value))) for key, value in flatten(params).items()}
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST_PARAM else f"{text[: LONGEST_PARAM - len(_CUT)]}{_CUT}"
 
 
 def points_of(metrics: Mapping[str, float]) -> list[Point]:

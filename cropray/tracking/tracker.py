@@ -167,7 +167,7 @@ class Tracker:
         Returns:
             How many writes still wait; a later process makes them.
         """
-        deadline = time.monotonic() + (_wait_s() if wait_s is None else wait_s)
+        deadline = time.monotonic() + (self._wait_s() if wait_s is None else wait_s)
         self._breaker.be_patient_anew()
         while not self._is_caught_up(deadline - time.monotonic()) and time.monotonic() < deadline:
             if needs_a_person(self._reason):
@@ -265,6 +265,8 @@ class Tracker:
                 if time.monotonic() > deadline:
                     return False
                 self._replay(file)
+            if waiting:
+                self.notes.append(f"{len(waiting)} writes that waited for MLflow store '{self.uri}' are made")
             self._store.settle_doubts()
         except OUTAGES as error:
             self._note_outage("answer", error)
@@ -321,6 +323,16 @@ class Tracker:
         self._breaker.failed(time.monotonic() - self._began)
         self._store.forget()
 
+    def _wait_s(self) -> float:
+        text = os.environ.get(WAIT_VARIABLE, "")
+        try:
+            return float(text) if text else WAIT_S
+        except ValueError:
+            self.notes.append(
+                f"{WAIT_VARIABLE}='{text}' is no number of seconds; up to {WAIT_S:g} s are waited for MLflow"
+            )
+            return WAIT_S
+
     def _now_ms(self) -> int:
         """Milliseconds since 1970, never the same twice: of two values at one step the later one counts."""
         self._last_ms = max(self._last_ms + 1, round(time.time() * 1000))
@@ -360,12 +372,3 @@ def ui_command(workspace: Workspace, tracking_uri: str | None = None, port: int 
     """The command that serves the MLflow UI on http://127.0.0.1:`port` (answers after about 10 s)."""
     store = tracking_uri or local_uri(workspace)
     return [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store, "--port", str(port)]
-
-
-def _wait_s() -> float:
-    text = os.environ.get(WAIT_VARIABLE, "")
-    try:
-        return float(text) if text else WAIT_S
-    except ValueError:
-        logger.warning("%s='%s' is no number of seconds; %g s are waited", WAIT_VARIABLE, text, WAIT_S)
-        return WAIT_S

@@ -91,8 +91,8 @@ def _refusal_of_host(scheme: str, host: str, home: str, *, is_mine: bool) -> str
         return None
     if _is_loopback(host):
         return None if is_mine else "it is this machine's, and the catalogue is not"
-    if address is not None and not address.is_global:
-        return "it is a private address, and not the catalogue's own"
+    if address is not None and (address.version == 6 or not address.is_global):  # IPv6 may wrap any other
+        return "it is a private address or one of IPv6, and not the catalogue's own"
     if scheme == "http":
         return "http is read from the catalogue's own host alone; https is needed"
     return None

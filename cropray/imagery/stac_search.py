@@ -56,7 +56,6 @@ def search_items(
     """
     url, collection = place
     start, end = (f"{instant:%Y-%m-%dT%H:%M:%SZ}" for instant in span)
-
     hide_secrets_of_network()
 
     def ask() -> Answer:

@@ -65,6 +65,8 @@ def test_opens(href, catalogue):
         "https://[::ffff:169.254.169.254]/B02.tif",
         "https://[fe80::1%25eth0]/B02.tif",
         "https://[fd00:ec2::254]/B02.tif",
+        "https://[64:ff9b::169.254.169.254]/B02.tif",
+        "https://[2002:a9fe:a9fe::]/B02.tif",
         "http://metadata.google.internal./computeMetadata/v1/B02.tif",
         "https://100.100.100.200/B02.tif",
         "/vsicurl/http://169.254.169.254/B02.tif",

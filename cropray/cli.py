@@ -18,6 +18,7 @@ from types import FrameType
 
 from cropray import __version__
 from cropray.errors import CroprayError
+from cropray.redaction import redact
 from cropray.terminal import print_with_what_there_is
 
 STAGES = {
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _home(), _quiet_libraries():
             _run(options)
     except CroprayError as error:
-        print(f"\ncropray {options.command}: {error}", file=sys.stderr)
+        print(f"\ncropray {options.command}: {redact(str(error))}", file=sys.stderr)
         return 1
     except OSError as error:
         if error.errno not in _NO_ROOM:
@@ -101,7 +102,7 @@ def _run(options: argparse.Namespace) -> None:
     elif options.command == "doctor":
         from cropray.stages.doctor import run_doctor  # noqa: PLC0415
 
-        run_doctor(options.config)
+        run_doctor(options.config, options.overrides)
     elif options.command == "plan":
         from cropray.stages.plan import run_plan  # noqa: PLC0415
 
@@ -118,15 +119,20 @@ def _run(options: argparse.Namespace) -> None:
 def _serve_ui(config: str, overrides: Sequence[str], port: int) -> None:
     from cropray.config import JobConfig  # noqa: PLC0415
     from cropray.settings import load_settings  # noqa: PLC0415
-    from cropray.tracking import Tracker, ui_command  # noqa: PLC0415
+    from cropray.tracking import Tracker, outcome, ui_command  # noqa: PLC0415
     from cropray.workspace import require  # noqa: PLC0415
 
     job = load_settings(JobConfig, config, overrides)
     if job.tracking_uri is None:
         require(job.artefacts.mlflow_database, "search")
     command = ui_command(job.artefacts, job.tracking_uri, port)
-    page = Tracker(job.artefacts, job.name, job.tracking_uri).runs_page()
-    print(f"Runs of '{job.name}': http://127.0.0.1:{port}{page}\nReady in 10 s; Ctrl-C stops it.", flush=True)
+    tracker = Tracker(job.artefacts, job.name, job.tracking_uri)
+    for line in outcome(tracker):
+        print(line, file=sys.stderr)
+    print(
+        f"Runs of '{job.name}': http://127.0.0.1:{port}{tracker.runs_page()}\nReady in 10 s; Ctrl-C stops it.",
+        flush=True,
+    )
     os.execv(command[0], command)  # noqa: S606  (our own fixed command; signals reach the server itself)
 
 
@@ -136,9 +142,13 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     demo = commands.add_parser("demo", help="draw a landscape, run every stage on it and print the scores")
     demo.add_argument("--root", type=Path, default=Path("demo"), help="folder of the demo (default: demo)")
-    doctor = commands.add_parser("doctor", help="check versions, Ray, storage and tracking; say what to do")
-    doctor.add_argument(
-        "config", nargs="?", help="job file (path or s3://…); without it only the installation is checked"
+    _with_config(
+        commands.add_parser(
+            "doctor",
+            help="check versions, Ray, storage and tracking; say what to do",
+            description="Without a job file only the installation is checked.",
+        ),
+        nargs="?",
     )
     _with_config(
         commands.add_parser("plan", help="what a job will take: requests, disk, memory, hours; then what it took")
@@ -151,8 +161,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _with_config(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    parser.add_argument("config", help="job file (YAML): a path, or s3://…, gs://…, az://…")
+def _with_config(parser: argparse.ArgumentParser, nargs: str | None = None) -> argparse.ArgumentParser:
+    parser.add_argument("config", nargs=nargs, help="job file (YAML): a path, or s3://…, gs://…, az://…")
     parser.add_argument(
         "--set",
         dest="overrides",

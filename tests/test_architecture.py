@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "cropray"
 VALUES = {
     "errors",
+    "addresses",
     "settings",
     "csv_rows",
     "storage",
@@ -25,6 +26,7 @@ VALUES = {
     "workspace_lock",
     "metrics",
     "progress",
+    "redaction",
     "terminal",
 }
 

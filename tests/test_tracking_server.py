@@ -35,7 +35,7 @@ class Case:
         return Tracker(self.workspace, self.name, self.url)
 
     def contents(self, server):
-        return contents(server.url, server.folder / "artifacts", self.name, f"cropray-{self.name}")
+        return contents(server.url, server.folder / "artifacts", self.name, f"model of {self.name}")
 
 
 @pytest.fixture(scope="module")

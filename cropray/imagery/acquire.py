@@ -2,11 +2,13 @@
 
 import datetime as dt
 import itertools
-from collections.abc import Collection, Iterable, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +19,13 @@ from cropray.grid import Grid
 from cropray.imagery.composite import monthly_median
 from cropray.imagery.composites import write_composite, write_n_obs
 from cropray.imagery.gapfill import fill_gaps
-from cropray.imagery.scenes import Scene, SceneSource, Season
+from cropray.imagery.scenes import Found, Remarks, Scene, SceneSource, Season
+from cropray.storage import write_json
 from cropray.workspace import Workspace
 from cropray.zones import Zone
+
+_N_NAMED: Final = 3  # names in a line
+_UNFINISHED: Final = re.compile(r"\.(?P<zone>.+?)(?:\.nobs)?\.[0-9a-f]{32}\.\w+")  # as `whole_file` names them
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +57,13 @@ class ZoneAcquisition:
         """A JSON-able record, with the derived numbers."""
         return {**asdict(self), "share_clear": self.share_clear, "n_filled": self.n_filled}
 
+    def months_without(self) -> tuple[str, ...]:
+        """Months `YYYY-MM` without a scene."""
+        return months_without(self.n_scenes, Season(self.season_start))
+
 
 def acquire_zone(source: SceneSource, zone: Zone, season_start: str, workspace: Workspace) -> ZoneAcquisition:
-    """Make and write the composite and the observation counts of one zone.
+    """Make and write the composite, the observation counts and the record of one zone.
 
     At most one month of scenes is held in memory.
 
@@ -61,18 +71,20 @@ def acquire_zone(source: SceneSource, zone: Zone, season_start: str, workspace: 
         source: where the scenes are.
         zone: the zone; its own `season_start` comes before the job's.
         season_start: first of the twelve months, `YYYY-MM`.
-        workspace: where `composite(zone_id)` and `n_obs(zone_id)` are written, each whole.
+        workspace: where `composite(zone_id)`, `n_obs(zone_id)` and `acquisition_record(zone_id)` are written, each whole.
 
     Raises:
         InputError: no scene reaches into the zone in these months, a scene cannot be used, or no pixel is ever clear.
     """
     season = Season(zone.season_start or season_start)
-    scenes = source.find(zone.grid, season.start, season.end)
-    if not scenes:
+    found = source.survey(zone.grid, season.start, season.end)
+    if not found.scenes:
         raise InputError(_no_scene([zone.zone_id], season))
-    months = acquisitions_by_month(scenes, season)
+    months = acquisitions_by_month(found.scenes, season)
     composite, n_obs = _composite_months(source, months, zone.grid)
-    return finish_zone(zone, season, [len(month) for month in months], composite, n_obs, workspace)
+    record = finish_zone(zone, season, [len(month) for month in months], composite, n_obs, workspace)
+    write_record(workspace, record, [scene.scene_id for scene in found.scenes], found.remarks)
+    return record
 
 
 def finish_zone(
@@ -115,6 +127,29 @@ def finish_zone(
     )
 
 
+def write_record(workspace: Workspace, record: ZoneAcquisition, scene_ids: Sequence[str], left_out: Remarks) -> None:
+    """Write down what a zone's composite was made from, and what was left out."""
+    content = {
+        **record.to_record(),
+        "months_without_scene": record.months_without(),
+        "scenes": scene_ids,
+        "left_out": left_out,
+    }
+    write_json(workspace.acquisition_record(record.zone_id), content)
+
+
+def remove_unfinished(workspace: Workspace, zone_ids: Collection[str]) -> int:
+    """Remove what killed runs left beside the composites of some zones; returns how many files."""
+    folder = workspace.composite("any").parent
+    if not isinstance(folder, Path):
+        return 0  # an object appears whole, under its own name
+    left = [(path, _UNFINISHED.fullmatch(path.name)) for path in folder.glob(".*")]
+    mine = [path for path, match in left if match is not None and match["zone"] in zone_ids]
+    for path in mine:
+        path.unlink(missing_ok=True)
+    return len(mine)
+
+
 def describe_clear(records: Collection[ZoneAcquisition]) -> str:
     """How much of some zones was observed, as a line."""
     clear = sum(record.share_clear for record in records) / len(records)
@@ -130,15 +165,55 @@ def check_inputs(source: SceneSource, zones: Iterable[Zone], season_start: str) 
     Raises:
         InputError: a scene cannot be used (its header says so), or zones have no scene in their season.
     """
+    return {zone_id: found.scenes for zone_id, found in survey_zones(source, zones, season_start).items()}
+
+
+def survey_zones(source: SceneSource, zones: Iterable[Zone], season_start: str) -> dict[str, Found]:
+    """What `check_inputs` gives, and what was left out.
+
+    Raises:
+        InputError: as `check_inputs`.
+    """
     found = {}
     without: list[Zone] = []
     for zone in zones:
         season = Season(zone.season_start or season_start)
-        found[zone.zone_id] = source.find(zone.grid, season.start, season.end)
-        if not found[zone.zone_id]:
+        found[zone.zone_id] = source.survey(zone.grid, season.start, season.end)
+        if not found[zone.zone_id].scenes:
             without.append(zone)
     require_scenes(without, season_start)
     return found
+
+
+def describe_left_out(found: Collection[Found], never_used: Remarks) -> list[str]:
+    """What a person should know of scenes that no zone uses, or not as they lie there: a line for each remark."""
+    used = {scene.scene_id for each in found for scene in each.scenes}
+    names: dict[str, set[str]] = {remark: set(those) for remark, those in never_used.items()}
+    for each in found:
+        for remark, those in each.remarks.items():
+            names.setdefault(remark, set()).update(set(those) - used)
+    return [f"{remark}: {len(those)} ({_some(sorted(those))})" for remark, those in names.items() if those]
+
+
+def describe_empty_months(empty: Mapping[str, Sequence[str]]) -> list[str]:
+    """Zone → months without a scene, as a line for each set of months."""
+    zone_ids: dict[tuple[str, ...], list[str]] = {}
+    for zone_id, months in empty.items():
+        if months:
+            zone_ids.setdefault(tuple(months), []).append(zone_id)
+    return [
+        f"no scene in {', '.join(months)} of {len(ids)} zones ({_some(ids)}): filled from other months"
+        for months, ids in zone_ids.items()
+    ]
+
+
+def months_without(n_scenes: Sequence[int], season: Season) -> tuple[str, ...]:
+    """Months `YYYY-MM` without a scene."""
+    return tuple(f"{start:%Y-%m}" for (start, _), n in zip(season.months, n_scenes, strict=True) if n == 0)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_N_NAMED]) + (", …" if len(names) > _N_NAMED else "")
 
 
 def require_scenes(without: Iterable[Zone], season_start: str) -> None:

@@ -184,6 +184,16 @@ def extract_parcels(settings: ParcelSettings, grids: Sequence[Grid], path: Path)
     return sum(nowhere)
 
 
+def cut_extract(extract: Path, grid: Grid, path: Path) -> None:
+    """What one of its grids needs of an extract, as an extract of its own, in the same order."""
+    header, crs, columns = _open_extract(extract)
+    meta, table = pyogrio.read_arrow(
+        extract, layer=header.layer, columns=list(columns), bbox=_box_in(crs, grid), force_2d=False
+    )
+    geometry = table[meta["geometry_name"] or "wkb_geometry"]
+    _append(pa.table({name: table[name] for name in columns} | {WKB_COLUMN: geometry}), path, crs)
+
+
 def _append(piece: pa.Table, path: Path, crs: CRS) -> None:
     pyogrio.write_arrow(
         piece.rename_columns([*_EXTRACT_COLUMNS, WKB_COLUMN]),

@@ -29,6 +29,7 @@ from ray.util.client import ray as client
 
 from cropray.datasets.loading import READ_CPUS
 from cropray.errors import ConfigError
+from cropray.search.node_memory import memory_of_workers
 from cropray.search.space import ModelName
 from cropray.training.resources import GB, worker_resources
 from cropray.training.settings import CnnSettings, XgboostSettings
@@ -40,7 +41,7 @@ _MEMORY_STEP: Final = 1e8  # bytes, of proposed settings
 _STEPS: Final = 10_000  # Ray counts resources in steps of 1/10,000
 # Of a node's memory beside its object store; the rest is for drivers, Ray and reading. At 95 % of everything Ray's
 # memory monitor ends a worker, so that is where no node should come.
-_WORKERS_SHARE: Final = 0.85
+WORKERS_SHARE: Final = 0.85
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class Node:
     gpus: float = 0.0
     object_store_bytes: float = 0.0
     memory_bytes: float = math.inf
-    """Beside the object store, as Ray counts it; inf: not known."""
+    """Beside the object store; inf: not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +151,11 @@ def open_nodes() -> list[dict[str, Any]]:
 
 def live_nodes() -> tuple[Node, ...]:
     """What the open nodes of the Ray that is connected have."""
-    names = ("CPU", "GPU", "object_store_memory", "memory")
-    return tuple(Node(*(node["Resources"].get(name, 0.0) for name in names)) for node in open_nodes())
+    nodes = open_nodes()
+    return tuple(
+        Node(has.get("CPU", 0.0), has.get("GPU", 0.0), has.get("object_store_memory", 0.0), memory)
+        for has, memory in zip((node["Resources"] for node in nodes), memory_of_workers(nodes), strict=True)
+    )
 
 
 def place_units(nodes: Sequence[Node], need: UnitNeed, limit: int | None) -> Placement:
@@ -204,9 +208,12 @@ def place_when_ready(need: UnitNeed, limit: int | None, wait_s: float) -> Placem
         while True:
             try:
                 placement = place_units(live_nodes(), need, limit)
-            except ConfigError:
+            except ConfigError as error:
                 if time.monotonic() >= until:
-                    raise
+                    raise ConfigError(
+                        f"{error}. An autoscaler is asked for nodes for cluster.wait_s = {wait_s:g} s; "
+                        f"900 or more give it time to start some"
+                    ) from None
             else:
                 if placement.max_concurrent >= (limit or 1) or time.monotonic() >= until:
                     return placement
@@ -288,7 +295,7 @@ def _readable(room: Mapping[_Room, int], bundle: _Bundle, task: int) -> int:
 def _share(room: Mapping[_Room, int], bundle: _Bundle, n_bundles: int) -> float:
     """Memory of a bundle where as many as can sit on one node do so."""
     shares = [node.memory / min(node.bundles(bundle), n_bundles) for node in room if node.bundles(bundle)]
-    return _WORKERS_SHARE * min(shares)
+    return WORKERS_SHARE * min(shares)
 
 
 def _refusal(room: Mapping[_Room, int], need: UnitNeed) -> str:

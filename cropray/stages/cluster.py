@@ -9,20 +9,29 @@ import stat
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import ray
 import ray.data
 from ray._private import ray_constants
+from ray._private.authentication.authentication_token_generator import generate_new_authentication_token
 from ray._private.log import PlainRayHandler
+from ray.autoscaler.sdk import request_resources
 
 from cropray.config import ClusterSettings
-from cropray.errors import ConfigError
+from cropray.errors import ConfigError, CroprayError
 from cropray.progress import Progress
+from cropray.search.placement import open_nodes
 from cropray.stages.ray_address import require_ray
 
+logger = logging.getLogger(__name__)
+AnswerT = TypeVar("AnswerT")
+
+_POLL_S: Final = 1.0
+_ANSWER_S: Final = 120.0  # a worker that imports everything on a busy node
 # Ray, Train, Tune and Data read these when they start; a user's own values go before.
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -81,6 +90,73 @@ def name_of_address(settings: ClusterSettings) -> str:
     return "cluster.address" if settings.address else "RAY_ADDRESS"
 
 
+def require_cpus(n_tasks: int, wait_s: float) -> None:
+    """Return once the connected cluster has a node on which a task of one CPU can run.
+
+    An autoscaler is asked for nodes meanwhile; from then on the tasks themselves ask, by waiting.
+
+    Args:
+        n_tasks: tasks that nodes are asked for.
+        wait_s: how long to wait for the first of them, s.
+
+    Raises:
+        ConfigError: there is none when the time is up; tasks would wait for ever.
+    """
+    until = time.monotonic() + wait_s
+    is_asked = False
+    try:
+        while not any(node["Resources"].get("CPU", 0) >= 1 for node in open_nodes()):
+            if time.monotonic() >= until:
+                raise ConfigError(
+                    f"no node of the cluster has a CPU for tasks, and none came within cluster.wait_s = {wait_s:g} s; "
+                    f"add nodes, or where an autoscaler does so set cluster.wait_s to the time that it needs, e.g. 900"
+                )
+            if not is_asked:
+                is_asked = True
+                request_resources(bundles=[{"CPU": 1}] * n_tasks)
+            time.sleep(_POLL_S)
+    finally:
+        if is_asked:
+            request_resources(num_cpus=0)
+
+
+def ask_nodes(
+    question: Callable[[], AnswerT], concerns: Callable[[Mapping[str, float]], bool], gpus: float = 0.0
+) -> dict[str, AnswerT]:
+    """Call a function once on each node that it concerns, also where all CPUs are in use or there are none.
+
+    Args:
+        question: runs in a worker of the node.
+        concerns: whether a node is asked, by its resources.
+        gpus: what the call asks for.
+
+    Returns:
+        Address of a node → answer.
+
+    Raises:
+        CroprayError: raised by the function, or a node did not answer; it is named.
+    """
+    asked = {}
+    for node in [node for node in open_nodes() if concerns(node["Resources"])]:
+        there = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        task = _answer.options(num_gpus=gpus, scheduling_strategy=there)
+        asked[node["NodeManagerAddress"]] = task.remote(question)
+    answers = {}
+    for address, ref in asked.items():
+        try:
+            answers[address] = ray.get(ref, timeout=_ANSWER_S)
+        except ray.exceptions.RayError as error:
+            cause = getattr(error, "cause", None)  # of the function; Ray's own words are a traceback
+            said = cause if isinstance(cause, CroprayError) else f"no answer ({type(error).__name__}: {error})"
+            raise CroprayError(f"node {address}: {said}") from None
+    return answers
+
+
+@ray.remote(num_cpus=0, max_retries=0)  # type: ignore[untyped-decorator]  # ray is untyped
+def _answer(question: Callable[[], AnswerT]) -> AnswerT:
+    return question()
+
+
 def ray_disk() -> Path:
     """A folder on the disk to which this machine's Ray writes what its object store cannot hold."""
     return Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
@@ -101,12 +177,13 @@ def _interrupted_by_sigterm() -> Iterator[None]:
 def _start(settings: ClusterSettings, *, needs_dashboard: bool) -> None:
     address = address_of(settings)
     common = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": True}
+    keep_token_private(makes_one=not address)
     try:
         if address:
             ray.init(address=require_ray(address, name_of_address(settings)), **common)
         else:
             store = settings.object_store_gb
-            with _on_loopback(), _private_token():
+            with _on_loopback():
                 ray.init(
                     address="local",
                     num_cpus=settings.num_cpus,
@@ -163,24 +240,43 @@ def _on_loopback() -> Iterator[None]:
         ray_constants.ENABLE_RAY_CLUSTER = forms_clusters
 
 
-@contextlib.contextmanager
-def _private_token() -> Iterator[None]:
-    """Where Ray makes the user's token, which lets everybody run code on this Ray, nobody else may read it.
+def keep_token_private(*, makes_one: bool) -> None:
+    """Whoever reads the user's token runs code as the user: nobody else may, and Ray's own tools let everybody.
 
     In a container the user may have no home folder, or none that can be written: the token is then known to this
     process and to those that it starts.
+
+    Args:
+        makes_one: where a token is needed and there is none, it is made here, before Ray would.
     """
-    path = _token_file()
+    given = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    path = Path(given) if given else _token_file()
     if path is None:
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        yield
+        if makes_one:
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         return
-    was_there = path.exists()
     try:
-        yield
-    finally:
-        if not was_there and path.exists():
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        is_needed = os.environ.get("RAY_AUTH_MODE", "token") == "token"
+        if makes_one and is_needed and not given and not os.environ.get("RAY_AUTH_TOKEN"):
+            _make_token(path)
+        return
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        try:
             path.chmod(stat.S_IRUSR | stat.S_IWUSR)
+        except OSError as error:
+            logger.warning("others can read Ray's token '%s', and that cannot be changed from here: %s", path, error)
+
+
+def _make_token(path: Path) -> None:
+    """As Ray makes it, but never readable by others; where two processes come together, one token counts for both."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}-") as file:  # mode 0600
+        file.write(generate_new_authentication_token())
+        file.flush()
+        with contextlib.suppress(FileExistsError):
+            os.link(file.name, path)
 
 
 def _token_file() -> Path | None:

@@ -11,6 +11,7 @@ from typing import Final
 
 from cropray.config import JobConfig
 from cropray.progress import Progress
+from cropray.redaction import HideSecrets
 from cropray.settings import dump_yaml, load_settings
 from cropray.stages.cluster import ray_session
 from cropray.stages.preflight import check_job
@@ -69,6 +70,7 @@ def log_to_file(path: Location) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.addFilter(HideSecrets())
     root = logging.getLogger()
     root.addHandler(handler)
     logging.captureWarnings(capture=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 
 from cropray.config import JobConfig
@@ -247,7 +248,8 @@ class _Measuring:
         for zone_id, split in zip(table["zone_id"].to_pylist(), table["split"].to_pylist(), strict=True):
             rows[split][zone_id] = rows[split].get(zone_id, 0) + 1
         pixels = pa.concat_tables([read_pixels(self.scratch, zone_id) for zone_id in rows["train"]])
-        work = count_points(rows, len(legend.classes))
+        in_train = pc.equal(table["split"], "train")
+        work = count_points(rows, len(legend.classes), len(pc.unique(table["region"].filter(in_train))))
         sample = FitSample(self.job, self.scratch, (), legend.classes, legend, self._fold_rows(work), pixels)
         fits = self._fit(sample)
         return self._work(work, None), UnitCosts(0.0, self.worker_start_s, 0.0, None, fits.trees, fits.cnn), []
@@ -281,7 +283,7 @@ class _Measuring:
         return zones.train_rows * (self.job.dataset.n_folds - 1) / self.job.dataset.n_folds
 
     def _work(self, zones: ZoneWork, traffic: Traffic | None) -> JobWork:
-        search = search_work(self.job, self.placements, self.job.dataset.n_folds)
+        search = search_work(self.job, self.placements, self.job.dataset.n_folds, zones.n_regions)
         return JobWork(zones, search, self.placements, self.cluster, self.job.dataset.tile_size, traffic)
 
     def _stac(self, settings: StacSettings, costs: ZoneCosts) -> tuple[ZoneCosts, Traffic]:

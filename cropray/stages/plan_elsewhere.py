@@ -68,7 +68,7 @@ def print_elsewhere(job: JobConfig, work: JobWork, costs: UnitCosts, progress: P
     results = []
     for n_nodes, cluster in _clusters(job, work.cluster.object_store_bytes).items():
         placements = place(job, cluster)
-        search = search_work(job, placements, job.dataset.n_folds)
+        search = search_work(job, placements, job.dataset.n_folds, work.zones.n_regions)
         there = JobWork(work.zones, search, placements, cluster, work.tile_size, work.traffic)
         result = foretell(measured, there)
         over = over_budget(job, there, result.worker_bytes)

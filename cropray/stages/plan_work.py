@@ -128,17 +128,18 @@ def count_zones(
         test_tiles=tiles["test"],
         n_classes=len(classes_of(samples, manifest)),
         is_sampled=manifest is None,
+        n_regions=len({zone.region for zone in by_split["train"]}),
     )
 
 
-def count_points(manifest_rows: Mapping[str, Mapping[str, int]], n_classes: int) -> ZoneWork:
-    """The work of a table of points: split → zone → rows."""
+def count_points(manifest_rows: Mapping[str, Mapping[str, int]], n_classes: int, n_regions: int) -> ZoneWork:
+    """The work of a table of points: split → zone → rows; its classes, and the regions of its training zones."""
     train, test = manifest_rows.get("train", {}), manifest_rows.get("test", {})
     n_train, n_test = float(sum(train.values())), float(sum(test.values()))
     return ZoneWork(
         n_zones=len(train) + len(test), n_train=len(train), n_test=len(test), n_mapped=0, n_films=0, n_pixels=0,
         rows=n_train + n_test, train_rows=n_train, test_rows=n_test, train_tiles=0, test_tiles=0,
-        n_classes=n_classes, is_sampled=False,
+        n_classes=n_classes, is_sampled=False, n_regions=n_regions,
     )  # fmt: skip
 
 

@@ -10,8 +10,9 @@ from typing import Annotated, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from cropray.redaction import redact
 from cropray.settings import fingerprint
-from cropray.tracking.redaction import redact
+from cropray.tracking.records import Merit, ModelForm
 
 CURVE_PREFIX: Final = "curve/"  # keeps a curve's last point from hiding the score of the same name
 LONGEST_PARAM: Final = 6000  # characters, MLflow REST API
@@ -19,6 +20,10 @@ _STEP: Final = "step"  # key of a history record that holds its step
 
 Point: TypeAlias = tuple[str, int, float]
 """(metric, step, value)."""
+
+
+class RefusedError(Exception):
+    """The store answers, and will never take this write."""
 
 
 class _Operation(BaseModel):
@@ -44,6 +49,8 @@ class OpenRun(_Operation):
     name: str
     params: dict[str, str]
     tags: dict[str, str]
+    search: str | None = None
+    """Key of the search whose winner an evaluation tests; the two are linked where it is there."""
 
     def __str__(self) -> str:
         """What is done, for messages."""
@@ -93,7 +100,7 @@ class AddFiles(_Operation):
 
 
 class RegisterModel(_Operation):
-    """Register a model and call it the champion."""
+    """Register a model, and move the aliases to it if it is better."""
 
     kind: Literal["register"] = "register"
     name: str
@@ -101,9 +108,8 @@ class RegisterModel(_Operation):
     """Within the workspace, or an address of its own."""
     content: str
     """Hash of the folder's files; other files are another model."""
-    input_shape: tuple[int, ...]
-    output_shape: tuple[int, ...]
-    requirements: list[str]
+    form: ModelForm
+    merit: Merit
 
     def __str__(self) -> str:
         """What is done, for messages."""

@@ -10,10 +10,13 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Mapping
-from importlib import metadata
+from collections.abc import Callable, Mapping
 from typing import Final
 
+from sqlalchemy.engine import URL, make_url
+
+from cropray.errors import ConfigError
+from cropray.redaction import redact
 from cropray.storage import Location, folder_hash
 from cropray.tracking.breaker import Breaker
 from cropray.tracking.operations import (
@@ -21,16 +24,17 @@ from cropray.tracking.operations import (
     FinishRun,
     OpenRun,
     Operation,
+    RefusedError,
     RegisterModel,
     WriteFold,
     as_texts,
     curve_of,
     points_of,
 )
+from cropray.tracking.outages import OUTAGES, first_line, needs_a_person, remedy
 from cropray.tracking.records import EvaluationRecord, FoldRecord, ModelPackage, Run
-from cropray.tracking.redaction import redact
 from cropray.tracking.spool import Spool
-from cropray.tracking.store import KIND_TAG, OUTAGES, Answer, RefusedError, Store
+from cropray.tracking.store import KIND_TAG, Answer, Store
 from cropray.workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -65,6 +69,8 @@ class Tracker:
         self._store = Store(uri, experiment, artifacts)
         self._spool = Spool(workspace.root, f"{self.uri if tracking_uri else ''} {experiment}")
         self._breaker = Breaker()
+        self._reason = ""  # why the store did not take the last write that it did not take
+        self._n_lost = 0  # writes that the workspace could not keep either
         self._began = time.monotonic()  # the request that is under way
         self._last_ms = 0
         if not self._is_caught_up() and self._breaker.n_failures:
@@ -91,7 +97,7 @@ class Tracker:
     def configuration_run(self, search: Run, name: str, params: Mapping[str, object]) -> Run:
         """Open or find the run of one configuration of a search."""
         tags = {KIND_TAG: "configuration"}
-        return self._parent(f"{search.key}/{name}", search.model, name, params, tags, search.key)
+        return self._parent(f"{search.key}/{name}", search.model, name, params, tags, parent=search.key)
 
     def fold_run(self, configuration: Run, record: FoldRecord) -> Run:
         """Write one finished (configuration, fold), once."""
@@ -114,9 +120,10 @@ class Tracker:
         self._write(FinishRun(key=run.key, time_ms=self._now_ms(), points=points_of(metrics), folder=folder))
 
     def evaluate_run(self, model: str, record: EvaluationRecord) -> Run:
-        """Write the test of a model, once."""
+        """Write the test of a model, once, and link it to its search."""
         key = f"evaluate/{model}/{record.fingerprint}"
-        run = self._parent(key, model, f"{model} evaluate", record.params, {KIND_TAG: "evaluate"})
+        tags = {KIND_TAG: "evaluate"}
+        run = self._parent(key, model, f"{model} evaluate", record.params, tags, search=record.search)
         if not run.is_finished:
             self.finish(run, record.metrics, record.artifacts)
         return run
@@ -127,11 +134,11 @@ class Tracker:
         self._write(AddFiles(key=run.key, time_ms=self._now_ms(), folder=address, subfolder=subfolder))
 
     def register(self, name: str, package: ModelPackage, run: Run) -> str | None:
-        """Register a model as pyfunc and call it the champion; the same files are registered once.
+        """Register a model as pyfunc, and move the aliases to it if it is better; the same files are registered once.
 
         Args:
-            name: name of the registered model, `cropray-cnn`.
-            package: the model's files and the shapes it takes and gives.
+            name: name of the registered model: the dataset's.
+            package: the model's files, how it is asked, and how good it is.
             run: the evaluation that the model belongs to.
 
         Returns:
@@ -143,9 +150,8 @@ class Tracker:
             name=name,
             folder=self._spool.address(package.folder),
             content=folder_hash(package.folder),
-            input_shape=package.input_shape,
-            output_shape=package.output_shape,
-            requirements=[f"{name}=={metadata.version(name)}" for name in package.requirements],
+            form=package.form,
+            merit=package.merit,
         )
         return self._write(operation).version
 
@@ -161,14 +167,40 @@ class Tracker:
         deadline = time.monotonic() + (_wait_s() if wait_s is None else wait_s)
         self._breaker.be_patient_anew()
         while not self._is_caught_up(deadline - time.monotonic()) and time.monotonic() < deadline:
+            if needs_a_person(self._reason):
+                break
             time.sleep(_PAUSE_S)
         n_waiting = len(self._spool.waiting())
         if n_waiting:
-            logger.warning(
-                "MLflow store '%s' does not answer; %d writes wait in '%s', and the next stage that reaches it makes them",
-                *(self.uri, n_waiting, self._spool.folder),
-            )
+            logger.warning(self.trouble())
         return n_waiting
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should hear of what was written and what was given up."""
+        return self._store.notes
+
+    def trouble(self) -> str:
+        """How many writes wait, why, and what to do; empty: none wait and the store answers."""
+        n_waiting = len(self._spool.waiting())
+        if not (n_waiting or self._n_lost or self._reason):
+            return ""
+        what = f"{n_waiting} writes wait in '{self._spool.folder}'" if n_waiting else "no write waits"
+        lost = f", {self._n_lost} could not be kept: run the stage again to write them" if self._n_lost else ""
+        why = self._reason or "they are more than the time at the end of a stage allows"
+        todo = remedy(self._reason, self.uri) if self._reason else "run `cropray doctor CONFIG.yaml`"
+        return (
+            f"MLflow store '{self.uri}' is behind ({why}): {what}{lost}. Results in the workspace are complete. To do: "
+            f"{todo}; then the next `cropray search`, `evaluate`, `map`, `doctor` or `ui` writes what waits"
+        )
+
+    def waits_elsewhere(self) -> list[str]:
+        """Writes in this workspace that another store or experiment has missed."""
+        return [
+            f"{n} writes for another store or experiment ({name}) wait in the workspace: run `cropray doctor` with that "
+            f"tracking_uri and name to write them, or delete '{self._spool.folder.parent}' to give them up"
+            for name, n in self._spool.others().items()
+        ]
 
     def _parent(
         self,
@@ -177,17 +209,18 @@ class Tracker:
         name: str,
         params: Mapping[str, object],
         tags: Mapping[str, str],
-        parent: str | None = None,
+        **links: str | None,
     ) -> Run:
-        """Find a run that has runs or files below it, or open it."""
+        """Find a run that has runs or files below it, or open it; `links`: keys of its `parent` or `search`."""
         operation = OpenRun(
             key=key,
             time_ms=self._now_ms(),
             model=model,
-            parent=parent,
+            parent=links.get("parent"),
             name=name,
             params=as_texts(params),
             tags=as_texts(tags),
+            search=links.get("search"),
         )
         answer = self._write(operation)
         return Run(key, model, answer.run_id, answer.was_finished)
@@ -196,7 +229,7 @@ class Tracker:
         """Write now, or keep the write for later where the store is away or others wait."""
         if self._is_caught_up():
             try:
-                return self._apply(operation)
+                return self._apply(operation, self._spool.locate)
             except RefusedError as error:
                 self._drop(operation, error)
                 return Answer()
@@ -206,6 +239,7 @@ class Tracker:
         try:
             self._spool.append(operation)
         except OSError as error:
+            self._n_lost += 1
             logger.warning(
                 "Neither MLflow store '%s' nor workspace did %s (%s); work goes on, and running the stage again writes it",
                 *(self.uri, operation, redact(str(error))),
@@ -234,6 +268,7 @@ class Tracker:
         if self._breaker.n_failures:
             logger.info("MLflow store '%s' answers again; %d writes made up for", self.uri, len(waiting))
             self._breaker.succeeded()
+        self._reason = ""
         return True
 
     def _replay(self, file: Location) -> None:
@@ -242,37 +277,38 @@ class Tracker:
             operation = self._spool.read(file)
         except FileNotFoundError:
             return
-        except ValueError as error:
-            self._drop(file, error)
+        except ValueError as error:  # damaged, or of another version of cropray
+            self._drop(f"read '{file}'", error)
+            self._spool.refuse(file)
+            return
+        try:
+            self._apply(operation, self._spool.kept)
+        except RefusedError as error:
+            self._drop(operation, error)
+            self._spool.refuse(file)
         else:
-            try:
-                self._apply(operation)
-            except RefusedError as error:
-                self._drop(operation, error)
-        self._spool.remove(file)
+            self._spool.remove(file)
 
-    def _apply(self, operation: Operation) -> Answer:
+    def _apply(self, operation: Operation, locate: Callable[[str], Location]) -> Answer:
         self._began = time.monotonic()
         address = getattr(operation, "folder", None)
-        return self._store.apply(operation, None if address is None else self._spool.locate(address))
+        return self._store.apply(operation, None if address is None else locate(address))
 
     def _drop(self, what: object, error: Exception) -> None:
         """Give up a write that can never be made; it must not hold up those behind it."""
         self.n_missed += 1
-        logger.warning(
-            "MLflow store '%s' will never %s (%s); it is left out",
-            self.uri,
-            what,
-            redact(str(error).partition("\n")[0]),
-        )
+        note = f"MLflow store '{self.uri}' will never {what} ({first_line(error)}); it is left out"
+        logger.warning(note)
+        self.notes.append(note)
 
     def _note_outage(self, action: str, error: Exception) -> None:
         """Say it once, and leave the store alone for a while."""
+        self._reason = first_line(error)
         level = logging.DEBUG if self._breaker.n_failures else logging.WARNING
         logger.log(
             level,
             "MLflow store '%s' did not %s (%s); work goes on, what it misses waits in '%s' and is written when it answers",
-            *(self.uri, action, redact(str(error).partition("\n")[0]), self._spool.folder),
+            *(self.uri, action, self._reason, self._spool.folder),
         )
         self._breaker.failed(time.monotonic() - self._began)
         self._store.forget()
@@ -284,8 +320,32 @@ class Tracker:
 
 
 def local_uri(workspace: Workspace) -> str:
-    """Tracking URI of the workspace's own store."""
-    return f"sqlite:///{workspace.mlflow_database.resolve()}"
+    """Tracking URI of the workspace's own store.
+
+    Raises:
+        ConfigError: SQLAlchemy cannot name its path.
+    """
+    path = str(workspace.mlflow_database.resolve())
+    uri = URL.create("sqlite", database=path).render_as_string(hide_password=False)
+    if make_url(uri).database != path:  # SQLAlchemy before 2.1 neither quotes nor unquotes paths
+        uri = f"sqlite:///{path}"
+    if make_url(uri).database != path:
+        raise ConfigError(
+            f"'{path}' cannot be the path of a database; set 'workspace' to a folder without special characters"
+        )
+    return uri
+
+
+def outcome(*trackers: Tracker) -> list[str]:
+    """What the user should hear at the end of a stage, each line once.
+
+    Args:
+        trackers: of one job, which share what waits.
+    """
+    lines = [note for tracker in trackers for note in tracker.notes]
+    for tracker in trackers[-1:]:
+        lines += [*tracker.waits_elsewhere(), *filter(None, [tracker.trouble()])]
+    return list(dict.fromkeys(lines))
 
 
 def ui_command(workspace: Workspace, tracking_uri: str | None = None, port: int = UI_PORT) -> list[str]:

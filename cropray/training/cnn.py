@@ -76,6 +76,7 @@ def train_cnn(  # noqa: PLR0913 - what to fit, on what, and whom to tell
     folder: Path,
     on_epoch: Callable[[Record], None] | None = None,
     *,
+    n_epochs: int | None = None,
     progress: Location | None = None,
 ) -> CnnFit:
     """Fit one configuration and write its checkpoint.
@@ -87,6 +88,8 @@ def train_cnn(  # noqa: PLR0913 - what to fit, on what, and whom to tell
         seed: of weights, order, augmentation and dropout; the result does not depend on `num_workers`.
         folder: takes `weights.safetensors` and `card.json`.
         on_epoch: called with each epoch's record: at once in-process, after the fit with a worker group.
+        n_epochs: stop after so many epochs, whose weights are kept; the schedule falls over `settings.epochs` all the
+            same, so that an epoch has the learning rate that it was validated with. None: validation stops.
         progress: file that keeps the fit's state every `checkpoint_every` epochs; the fit goes on from it, if it is
             there, and the caller removes it when the result is safe. All workers' machines reach it. None: no file;
             a fit that loses a worker starts again.
@@ -96,7 +99,7 @@ def train_cnn(  # noqa: PLR0913 - what to fit, on what, and whom to tell
         FloatingPointError: the loss is no number any more.
         ray.train.TrainingFailedError: a worker was lost more than `max_failures` times.
     """
-    job = _Job(settings, point, data, seed)
+    job = _Job(settings, point, data, seed, n_epochs)
     if progress is not None:
         job = replace(job, progress=ProgressFile(progress, job.fingerprint(), settings.checkpoint_every))
     if settings.num_workers == 0:
@@ -112,6 +115,7 @@ def train_cnn(  # noqa: PLR0913 - what to fit, on what, and whom to tell
         "settings": settings.model_dump(mode="json"),
         "point": point.model_dump(mode="json"),
         "seed": seed,
+        "n_epochs": n_epochs,
         "training_zones": sorted(data.train),
         "best_epoch": result.best_epoch,
         "history": list(result.history),
@@ -128,6 +132,7 @@ class _Job:
     point: CnnPoint
     data: CnnData
     seed: int
+    n_epochs: int | None = None
     progress: ProgressFile | None = None
 
     def fingerprint(self) -> str:
@@ -139,6 +144,7 @@ class _Job:
                 self.settings.model_dump(mode="json", exclude=CNN_NO_RESULT),
                 self.point.model_dump(mode="json"),
                 self.seed,
+                self.n_epochs,
                 sorted(data.train),
                 None if data.val is None else sorted(data.val),
                 asdict(data.stats),
@@ -174,6 +180,7 @@ class _Job:
             n_classes=len(self.data.classes),
             learning_rate=self.point.learning_rate,
             seed=self.seed,
+            n_epochs=self.n_epochs,
             **{name: getattr(self.settings, name) for name in shared},
         )
 

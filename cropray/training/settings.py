@@ -26,7 +26,8 @@ class CnnSettings(Settings):
     """How months become one embedding: `max` (the study's), `mean`, or `flatten`, which keeps their order."""
     dropout: float = Field(default=0.3, ge=0, lt=1)
     epochs: int = Field(default=50, ge=1)
-    """Most epochs of a fit; the number of epochs of a fit without validation."""
+    """Most epochs of a fit, and those over which `schedule` falls. The refit takes the folds' mean best epoch, at the
+    learning rates that the folds had."""
     batch_size: int = Field(default=64, ge=1)
     """Tiles of a step, over all workers."""
     patience: int = Field(default=3, ge=1)

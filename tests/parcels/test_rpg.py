@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from cropray.errors import InputError
 from cropray.grid import Grid
 from cropray.parcels import vector_files
-from cropray.parcels.rpg import ParcelSettings, check_parcels, extract_parcels, has_spatial_index
+from cropray.parcels.rpg import ParcelSettings, check_parcels, cut_extract, extract_parcels, has_spatial_index
 from cropray.parcels.rpg import read_parcels as read_with_counts
 from tests.parcels.polygons import GRID, parcel_frame, square
 
@@ -183,6 +183,10 @@ def test_an_extract_gives_the_same_parcels_as_the_file(tmp_path, monkeypatch, na
         ours, expected = read_with_counts(settings, grid, extract), read_with_counts(settings, grid)
         gpd.testing.assert_geodataframe_equal(ours.frame, expected.frame)
         assert len(expected.frame)
+        part = tmp_path / f"{grid.x_min}.gpkg"
+        cut_extract(extract, grid, part)
+        gpd.testing.assert_geodataframe_equal(read_with_counts(settings, grid, part).frame, expected.frame)
+        assert set(expected.frame.parcel_id) <= set(gpd.read_file(part).parcel_id) < ids
 
 
 def test_an_extract_may_be_empty(tmp_path):
@@ -191,6 +195,8 @@ def test_an_extract_may_be_empty(tmp_path):
     away = Grid(32631, 800_000.0, 5_400_000.0, 9, 9)
     extract_parcels(settings, [away], tmp_path / "extract.gpkg")
     assert read_with_counts(settings, away, tmp_path / "extract.gpkg").frame.empty
+    cut_extract(tmp_path / "extract.gpkg", away, tmp_path / "part.gpkg")
+    assert read_with_counts(settings, away, tmp_path / "part.gpkg").frame.empty
     assert read_parcels(settings, away).empty
 
 

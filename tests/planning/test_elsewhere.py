@@ -65,7 +65,7 @@ def test_nodes_wait_for_data_that_others_read():
     config = job(plan={"nodes": [1], "cpus": 2, "network_gbit_s": 1e-4})
     slow = foretell(*elsewhere(config, 4)).seconds["search"]
     fast = foretell(*elsewhere(job(plan={"nodes": [1], "cpus": 2}), 4)).seconds["search"]
-    data_bytes = 1800 * 97 + 90 * 32 * 32 * 109
+    data_bytes = 1800 * 97 + 90 * 32 * 32 * 97
     assert slow - fast == pytest.approx(data_bytes * 3 / 4 * 8 * (1 / 1e5 - 1 / 10e9))
 
 
@@ -96,7 +96,7 @@ def test_only_fits_run_on_gpus():
     cnn_s = 3 * (2 + 120 / 1000 + 60 / 3000) + 2 + 180 / 1000
     trees_s = fit_seconds(Fit("xgboost", 0, 10), there, COSTS) * 2 + 11.8
     fixed = 2 * (14 + 11) + 4 * 6 + 0.3 * (2 + 1 + 3 + 1)
-    loading = (1800 * 97 + 90 * 32 * 32 * 109) / (2 * 60e6)
+    loading = (1800 * 97 + 90 * 32 * 32 * 97) / (2 * 60e6)
     assert on_gpu["search"] == pytest.approx(fixed + loading + trees_s + cnn_s)
 
 

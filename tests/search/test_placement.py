@@ -280,9 +280,13 @@ def test_in_words(nodes, need, text):
 
 def test_nodes_that_are_announced_to_go_are_not_counted(monkeypatch):
     records = [
-        {"NodeID": name, "Alive": name != "dead", "Resources": {"CPU": cpus, "object_store_memory": 1e9, "memory": 3e9}}
+        {
+            "NodeID": name,
+            "Alive": name != "dead",
+            "Resources": {"CPU": cpus, "object_store_memory": 1.2e9, "memory": 2.8e9},
+        }
         for name, cpus in (("stays", 1.0), ("leaves", 2.0), ("dead", 4.0))
     ]
     monkeypatch.setattr(ray, "nodes", lambda: records)
     monkeypatch.setattr(ray._private.state.state, "get_draining_nodes", lambda: {"leaves": 1_700_000_000_000})
-    assert live_nodes() == (Node(1.0, 0.0, 1e9, 3e9),)
+    assert live_nodes() == (Node(1.0, 0.0, 1.2e9, 2.8e9),)

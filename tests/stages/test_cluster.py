@@ -51,6 +51,83 @@ def test_the_environment_names_a_cluster_where_the_job_does_not(monkeypatch):
     assert cluster.address_of(ClusterSettings()) is None
 
 
+@pytest.fixture
+def home(monkeypatch, tmp_path):
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+def mode(path):
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_a_token_is_made_private_from_the_first_moment(home, monkeypatch):
+    seen = []
+    link = os.link
+    monkeypatch.setattr(os, "link", lambda new, path: (seen.append(mode(Path(new))), link(new, path)))
+    cluster.keep_token_private(makes_one=True)
+    token = home / ".ray" / "auth_token"
+    assert [*seen, mode(token)] == [0o600, 0o600]
+    assert len(token.read_text()) == 64
+    assert list(token.parent.iterdir()) == [token]
+    text = token.read_text()
+    cluster.keep_token_private(makes_one=True)
+    assert token.read_text() == text
+
+
+def test_a_token_that_comes_first_counts(home):
+    token = home / "token"
+    token.write_text("first")
+    cluster._make_token(token)
+    assert token.read_text() == "first"
+
+
+@pytest.mark.parametrize("makes_one", [True, False])
+@pytest.mark.parametrize("given", [True, False])
+def test_a_token_that_others_could_read_is_made_private(home, monkeypatch, makes_one, given):
+    """`ray get-auth-token --generate` leaves it readable; a cluster's own lies where a variable says."""
+    token = home / ("of-a-cluster" if given else ".ray/auth_token")
+    token.parent.mkdir(exist_ok=True)
+    token.write_text("t" * 64)
+    token.chmod(0o644)
+    if given:
+        monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+    cluster.keep_token_private(makes_one=makes_one)
+    assert mode(token) == 0o600
+    assert token.read_text() == "t" * 64
+
+
+def test_a_token_that_stays_readable_is_told(home, monkeypatch, caplog):
+    token = home / ".ray" / "auth_token"
+    token.parent.mkdir()
+    token.touch(mode=0o640)
+    token.chmod(0o640)
+
+    def refuse(self, mode):
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+    cluster.keep_token_private(makes_one=True)
+    assert f"others can read Ray's token '{token}'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "variables", [{"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_TOKEN": "x"}, {"RAY_AUTH_TOKEN_PATH": "/nowhere/token"}]
+)
+def test_no_token_is_made_where_none_is_needed(home, monkeypatch, variables):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    cluster.keep_token_private(makes_one=True)
+    assert not (home / ".ray").exists()
+
+
+def test_a_running_cluster_s_token_is_never_made_up(home):
+    cluster.keep_token_private(makes_one=False)
+    assert not (home / ".ray").exists()
+
+
 def connect(**variables):
     """Another process that wants to use the running Ray."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
@@ -138,8 +215,9 @@ def test_a_user_without_a_home_gets_a_token_for_this_process(monkeypatch, home):
         monkeypatch.setattr(cluster.Path, "home", unknown)
     else:
         monkeypatch.setenv("HOME", home)
-    with cluster._private_token():
-        assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
+    monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
+    cluster.keep_token_private(makes_one=True)
+    assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
 
 
 def test_what_ray_says_when_it_does_not_start_becomes_one_line(monkeypatch):

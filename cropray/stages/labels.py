@@ -132,7 +132,7 @@ def _extract(register: ParcelSettings, zones: Sequence[Zone], extract: Location)
     """On a disk one file for all zones; in object storage a folder of one file for each, so that none is fetched for another.
 
     Returns:
-        Features of the register that have no geometry.
+        How many features have no geometry.
     """
     grids = [zone.grid for zone in zones]
     if isinstance(extract, Path):

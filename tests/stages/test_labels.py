@@ -91,9 +91,10 @@ def test_a_register_without_spatial_index_is_read_once_and_gives_the_same_labels
     passes = []
 
     def extract_and_hide(settings, grids, path):
-        extract_parcels(settings, grids, path)
+        n_nowhere = extract_parcels(settings, grids, path)
         passes.append(path)
         settings.path.rename(tmp_path / "hidden")
+        return n_nowhere
 
     monkeypatch.setattr(labels, "extract_parcels", extract_and_hide)
     indexed, _ = label(landscape, tmp_path / "indexed", {})

@@ -176,10 +176,10 @@ def test_what_waits_is_registered_in_order(models, monkeypatch):
     with monkeypatch.context() as broken:
         broken.setattr(MlflowClient, "get_experiment_by_name", lambda *_: (_ for _ in ()).throw(OSError("away")))
         tracker = models.tracker()
-        for seed, value, family in ((1, 0.4, "cnn"), (2, 0.5, "xgboost")):
+        for seed, value, family in ((1, 0.4, "cnn"), (2, 0.5, "xgboost"), (3, float("nan"), "other")):
             assert models.evaluate(seed, value, tracker, family=family) is None
     assert Tracker(models.workspace, NAME).close(0) == 0
-    assert models.aliases == {"cnn": "1", "xgboost": "2", CHAMPION: "1"}
+    assert models.aliases == {"cnn": "1", "xgboost": "2", "other": "3", CHAMPION: "1"}
 
 
 def test_a_version_says_what_it_is_worth(models):

@@ -28,7 +28,7 @@ class RefusedError(Exception):
 
 
 class _Operation(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
     key: str
     """Path of the run in its tree."""

@@ -100,7 +100,7 @@ class CnnModel:
     def bytes_per_px(self) -> int:
         """Input, and the largest of: embeddings of the months, the finest level of the U-Net, the classes.
 
-        Measured as the growth of a process, torch 2.13 on CPU: 2.2 kB for the study's network (64 channels, U-Net
+        Measured as the growth of a process, torch 2.13 on CPU: 1.8-2.2 kB for the study's network (64 channels, U-Net
         64-128-256-512-512, 1000 × 1000 pixels), 1.3 kB for 64 and 32-32, 0.8 kB for 32 and 16-32-64-64.
         """
         config = self.checkpoint.model.config

@@ -40,7 +40,7 @@ MOST_ROWS: Final = 40_000  # training rows of a measured fit; the costs of more 
 FEW_ROUNDS: Final = 2
 MORE_ROUNDS: Final = 12
 MOST_TILES: Final = 8  # of a measured step on CPUs, where a tile costs the same in a batch of any size
-MOST_MAP_S: Final = 10.0  # of predicting; a full-size CNN takes a zone of 10 km a minute or more on a CPU
+MOST_MAP_S: Final = 10.0  # of predicting; a full-size CNN takes a zone of 10 km half a minute on a CPU
 MOST_COPIES: Final = 8  # fits measured side by side
 _QUICK_S: Final = 3.0  # what takes longer is not done a second time
 

@@ -14,7 +14,7 @@ STRIP_PX: Final = 1 << 16  # pixels that are predicted, or left out, together
 class SampledModel:
     """A model that predicts the first rows of a zone only, and says how long the others would have taken.
 
-    A zone of 10 km takes a full-size CNN a minute or more on a CPU, and every pixel of a window the same time. Rows that
+    A zone of 10 km takes a full-size CNN half a minute or more on a CPU, and every pixel of a window the same time. Rows that
     are left out get the last prediction again, so that the map compresses like a real one.
     """
 

@@ -93,8 +93,8 @@ class FileScenes:
         here.sort(key=lambda file: file[0].version, reverse=True)
         here.sort(key=lambda file: file[0].mgrs_tile)
         scenes = one_instant_per_pass([self._scene(name, header) for name, header in here])
-        grids = {str(name.path): header.grid for name, header in here}
-        return Found(scenes, _doubles(scenes, grids))
+        places = {str(name.path): (header.grid.epsg, *map(round, header.grid.bounds)) for name, header in here}
+        return Found(scenes, _doubles(scenes, places))
 
     def never_used(self, scenes: Sequence[Scene]) -> Remarks:
         """Files that no zone uses.
@@ -182,15 +182,15 @@ class _Header:
     """Digital numbers to add to the bands, as their scale and offset tags say; None: there are none."""
 
 
-def _doubles(scenes: Sequence[Scene], grids: dict[str, Grid]) -> Remarks:
+def _doubles(scenes: Sequence[Scene], places: dict[str, tuple[int, ...]]) -> Remarks:
     """Files of a tile and instant of which there is a newer one."""
     older = []
     for _, parts in itertools.groupby(scenes, key=lambda scene: scene.acquired):
         seen = set()
         for part in parts:
-            if grids[part.href] in seen:
+            if places[part.href] in seen:
                 older.append(Path(part.href).name)
-            seen.add(grids[part.href])
+            seen.add(places[part.href])
     remark = "files of the same tile and instant as a newer one, read only where that has no data"
     return {remark: tuple(older)} if older else {}
 

@@ -95,7 +95,8 @@ def test_the_last_processing_counts_and_the_other_is_named(tmp_path):
     new[:4, 0, 0] = 0
     write_scene(tmp_path, "2021-05-01", old, name="S2A_MSIL2A_20210501T105031_N0300_R051_T31UES_20210501T140000.tif")
     name = "S2A_MSIL2A_20210501T105031_N0500_R051_T31UES_20230301T140000.tif"
-    write_scene(tmp_path, "2021-05-01", new, name=name, tags=(1.0, 0.0))
+    place = rasterio.Affine(10.0000000001, 0, GRID.x_min, 0, -10, GRID.y_max)  # off by rounding
+    write_scene(tmp_path, "2021-05-01", new, name=name, tags=(1.0, 0.0), transform=place)
     record = acquire(tmp_path, tmp_path / "work", first_month="2021-01")
     composite = read_composite(tmp_path / "work/composites/here.tif")[4]
     np.testing.assert_array_equal(composite[:, 0, 0], old[:4, 0, 0])

@@ -110,3 +110,18 @@ def test_a_user_without_a_home_gets_one_for_the_time_of_the_command(tmp_path, mo
     assert seen[0].name.startswith("cropray-home-")
     assert not seen[0].exists()
     assert "HOME" not in os.environ
+
+
+@pytest.mark.parametrize("home", ["/proc/nobody", "/proc"])
+def test_a_home_that_cannot_be_written_is_not_written(tmp_path, monkeypatch, home):
+    """numba refuses to be imported where it can keep no compiled code."""
+    seen = {}
+    monkeypatch.setenv("HOME", home)
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    monkeypatch.setenv("MPLCONFIGDIR", "/own")
+    monkeypatch.setattr("os.access", lambda path, _mode: str(path) != home)
+    monkeypatch.setattr("cropray.stages.pipeline.run_stages", lambda *_: seen.update(os.environ))
+    assert main(["map", str(tmp_path / "job.yaml")]) == 0
+    assert "cropray-home-" in seen["NUMBA_CACHE_DIR"]
+    assert (seen["MPLCONFIGDIR"], seen["HOME"]) == ("/own", home)
+    assert "NUMBA_CACHE_DIR" not in os.environ

@@ -64,16 +64,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @contextlib.contextmanager
 def _home() -> Iterator[None]:
-    """A home folder for the time of the command where the user has none, as in containers: libraries ask for it."""
+    """In containers the user may have no home folder, or none that can be written, and libraries ask for one.
+
+    Without one there is a folder for the time of the command; where it cannot be written, compiled code and fonts go to
+    such a folder, and credentials are still looked for at home.
+    """
     try:
-        Path.home()
+        missing = [] if os.access(Path.home(), os.W_OK | os.X_OK) else ["NUMBA_CACHE_DIR", "MPLCONFIGDIR"]
     except RuntimeError:
-        with tempfile.TemporaryDirectory(prefix="cropray-home-", ignore_cleanup_errors=True) as folder:
-            os.environ["HOME"] = folder
-            yield
-        del os.environ["HOME"]
+        missing = ["HOME"]
+    unset = [name for name in missing if name not in os.environ]
+    if not unset:
+        yield
         return
-    yield
+    with tempfile.TemporaryDirectory(prefix="cropray-home-", ignore_cleanup_errors=True) as folder:
+        os.environ.update(dict.fromkeys(unset, folder))
+        try:
+            yield
+        finally:
+            for name in unset:
+                del os.environ[name]
 
 
 @contextlib.contextmanager

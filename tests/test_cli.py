@@ -118,3 +118,18 @@ def test_ui_tells_what_waits(landscape, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(os, "execv", lambda *_: None)
     assert main(["ui", str(write_job(content, tmp_path))]) == 0
     assert re.search(r"1 writes wait in .*spool.* start the server, or set tracking_uri", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("home", ["/proc/nobody", "/proc"])
+def test_a_home_that_cannot_be_written_is_not_written(tmp_path, monkeypatch, home):
+    """numba refuses to be imported where it can keep no compiled code."""
+    seen = {}
+    monkeypatch.setenv("HOME", home)
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    monkeypatch.setenv("MPLCONFIGDIR", "/own")
+    monkeypatch.setattr("os.access", lambda path, _mode: str(path) != home)
+    monkeypatch.setattr("cropray.stages.pipeline.run_stages", lambda *_: seen.update(os.environ))
+    assert main(["map", str(tmp_path / "job.yaml")]) == 0
+    assert "cropray-home-" in seen["NUMBA_CACHE_DIR"]
+    assert (seen["MPLCONFIGDIR"], seen["HOME"]) == ("/own", home)
+    assert "NUMBA_CACHE_DIR" not in os.environ

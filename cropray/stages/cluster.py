@@ -250,14 +250,14 @@ def keep_token_private(*, makes_one: bool) -> None:
     """
     given = os.environ.get("RAY_AUTH_TOKEN_PATH")
     path = Path(given) if given else _token_file()
+    is_needed = os.environ.get("RAY_AUTH_MODE", "token").lower() == "token"
     if path is None:
-        if makes_one:
+        if makes_one and is_needed:
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         return
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
-        is_needed = os.environ.get("RAY_AUTH_MODE", "token").lower() == "token"
         if makes_one and is_needed and not given and not os.environ.get("RAY_AUTH_TOKEN"):
             _make_token(path)
         return
@@ -289,15 +289,16 @@ def _make_token(path: Path) -> None:
 
 
 def _token_file() -> Path | None:
-    """Where Ray looks for the user's token; None where there is none and it could make none."""
+    """Where Ray looks for the user's token; None where there is none and none could be made."""
     try:
-        path = Path.home() / ".ray" / "auth_token"
+        home = Path.home()
+        path = home / ".ray" / "auth_token"
         if path.exists():
             return path if os.access(path, os.R_OK) else None
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError):  # no such user, no such folder, or it may not be written
+        parent = path.parent if path.parent.exists() else home
+    except (OSError, RuntimeError):  # no such user, or no folder that may be looked into
         return None
-    return path if os.access(path.parent, os.W_OK | os.X_OK) else None
+    return path if os.access(parent, os.W_OK | os.X_OK) else None
 
 
 def _quieten_ray_data() -> None:

@@ -21,6 +21,15 @@ def gpus_per_task(job: JobConfig, model: ModelName) -> int:
     return int(device_of(job, model) == "cuda")
 
 
+def memory_of(task_bytes: float, device: Device) -> float:
+    """What a window may take in this process: the task's share of the node, and no more than its GPU has free."""
+    if device == "cpu":
+        return task_bytes
+    from cropray.training.device import free_gpu_bytes  # noqa: PLC0415  torch: only where a GPU is asked for
+
+    return min(task_bytes, free_gpu_bytes())
+
+
 def require_devices(job: JobConfig, models: Sequence[ModelName]) -> None:
     """See that the connected cluster has what the zones' tasks will ask for; an autoscaler gets `cluster.wait_s`.
 

@@ -31,7 +31,7 @@ from cropray.report.tables import score_table
 from cropray.search.space import ModelName
 from cropray.settings import dump_yaml, fingerprint
 from cropray.stages.cluster import ray_session
-from cropray.stages.devices import Device, device_of, gpus_per_task, require_devices
+from cropray.stages.devices import Device, device_of, gpus_per_task, memory_of, require_devices
 from cropray.stages.results import evaluation_run, load_model_result, load_search, register_model
 from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks, task_bytes
 from cropray.storage import Location, copy_file, folder_hash, whole_folder, write_json
@@ -129,6 +129,7 @@ def _count_zones(
 def _count_zone(zone_id: str, model: ModelName, kept: tuple[str, Device], sums: BandSums | None, job: CountJob) -> None:
     """Count one zone with the model of a content (`folder_hash`) on a device."""
     trained = kept_model(job.workspace.model(model), *kept)
+    job = replace(job, task_bytes=memory_of(job.task_bytes, kept[1]))
     counts = count_points(trained, zone_id, job) if sums is None else count_zone_pixels(trained, zone_id, sums, job)
     write_json(job.workspace.zone_counts(model, zone_id), {**asdict(counts), "matrix": counts.matrix.tolist()})
 

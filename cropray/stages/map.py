@@ -3,6 +3,7 @@
 import math
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from cropray.progress import Progress
 from cropray.search.space import ModelName
 from cropray.settings import fingerprint
 from cropray.stages.cluster import ray_session
-from cropray.stages.devices import Device, device_of, gpus_per_task, require_devices
+from cropray.stages.devices import Device, device_of, gpus_per_task, memory_of, require_devices
 from cropray.stages.inputs import artefact_fingerprint, job_zones, zone_fingerprint
 from cropray.stages.results import evaluation_run, why_no_scores
 from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks, task_bytes
@@ -116,7 +117,8 @@ def _record(job: JobConfig, model: ModelName, zones: list[Zone], progress: Progr
 
 
 def _map_zone(zone: Zone, job: MapJob, content: str, device: Device) -> MappedZone:
-    return map_zone(kept_model(job.workspace.model(job.model_name), content, device), zone, job)
+    model = kept_model(job.workspace.model(job.model_name), content, device)
+    return map_zone(model, zone, replace(job, task_bytes=memory_of(job.task_bytes, device)))
 
 
 def _inputs(job: JobConfig, zone: Zone) -> list[Location]:

@@ -210,7 +210,7 @@ def windows(sizes, device):
         model = network(sizes.config, where)
         model.load_state_dict(fitted)
         predictor = Predictor(model)
-        maps.append(predict_zone(predictor, composite, n_obs, sizes.window_px))
+        maps.append(predict_zone(predictor, composite, n_obs, (sizes.window_px, sizes.window_px)))
         probabilities.append(predictor.predict_tiles(composite[None, ..., : sizes.window_px, : sizes.window_px]))
         if where is CPU:
             expected = evaluate(model, tile_set(4, sizes.tile_px, 1), N_CLASSES).confusion

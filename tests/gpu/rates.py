@@ -49,12 +49,12 @@ def mapping(sizes, device):
     """Pixels a second of a zone of two windows' width, margins not counted."""
     torch.manual_seed(0)
     predictor = Predictor(CropNet(sizes.rated).to(device))
-    side = 2 * (sizes.rated_window_px - 2 * predictor.margin_px)
+    side = 2 * (sizes.rated_window_px - predictor.margin_px)  # an outer edge has no margin
     composite = np.random.default_rng(0).integers(1, 4000, (12, 4, side, side), np.uint16)
     n_obs = np.ones((12, side, side), np.uint8)
 
     def whole():
-        predict_zone(predictor, composite, n_obs, sizes.rated_window_px)
+        predict_zone(predictor, composite, n_obs, (sizes.rated_window_px, sizes.rated_window_px))
 
     _reset_peak(device)
     whole()

@@ -120,3 +120,10 @@ def test_a_run_is_refused_before_its_first_stage(monkeypatch, tmp_path):
     monkeypatch.setattr("cropray.search.placement.live_nodes", lambda: [Node(8)])
     with pytest.raises(ConfigError, match=r"Set map\.device to cpu"):
         pipeline.run_stages(("labels", "map"), config, ())
+
+
+def test_windows_take_no_more_than_the_gpu_has_free(monkeypatch):
+    monkeypatch.setattr("cropray.training.device.free_gpu_bytes", lambda: 3e9)
+    assert devices.memory_of(8e9, "cuda") == 3e9
+    assert devices.memory_of(2e9, "cuda") == 2e9
+    assert devices.memory_of(8e9, "cpu") == 8e9

@@ -34,8 +34,9 @@ def map_tasks(config, model):
 def count_tasks(config, model, monkeypatch):
     """What `evaluate` hands over to Ray."""
     told = []
-    manifest = SimpleNamespace(of_split=lambda _: [zone("z-1")])
+    manifest = SimpleNamespace(of_split=lambda _: [zone("z-1")], source="points", lookup=lambda: None)
     with monkeypatch.context() as patched, contextlib.suppress(KeyboardInterrupt):
+        patched.setattr(evaluate, "task_bytes", lambda: 1e9)
         patched.setattr(evaluate, "run_zone_tasks", lambda _, tasks, *__, **___: told.extend(tasks) or stop())
         evaluate._count_zones(config, model, manifest, "inputs", None)
     return told
@@ -51,7 +52,7 @@ def test_zones_of_the_cnn_ask_for_a_gpu_and_load_the_model_there(device, model, 
     config = job(map={"device": device})
     loaded = []
     for module in (map_stage, evaluate):
-        monkeypatch.setattr(module, "load_model", lambda _, where: loaded.append(where) or stop())
+        monkeypatch.setattr(module, "kept_model", lambda _, content, where: loaded.append(where) or stop())
     for task in (*map_tasks(config, model), *count_tasks(config, model, monkeypatch)):
         assert task.gpus == gpus
         with pytest.raises(KeyboardInterrupt):
@@ -79,10 +80,11 @@ def test_ray_is_asked_for_the_gpus_of_a_task(monkeypatch):
 
     monkeypatch.setattr(zone_jobs, "_remote_attempt", Remote())
     monkeypatch.setattr(zone_jobs.ray, "cluster_resources", dict)
-    monkeypatch.setattr(zone_jobs.ray, "wait", lambda refs, num_returns: (refs[:1], refs[1:]))
+    monkeypatch.setattr(zone_jobs.ray, "wait", lambda refs, **_: (refs[:1], refs[1:]))
+    monkeypatch.setattr(zone_jobs, "require_cpus", lambda *_: None)
     monkeypatch.setattr(zone_jobs.ray, "get", lambda ref: ref)
     tasks = [ZoneTask("a", stop, "1", ()), ZoneTask("b", stop, "1", (), gpus=1)]
-    assert sorted(zone_jobs._on_ray(tasks, "map", None)) == ["a", "b"]
+    assert sorted(zone_jobs._on_ray(tasks, "map", None, 0.0)) == ["a", "b"]
     assert asked == [{"num_gpus": 0}, {"num_gpus": 1}]
 
 
@@ -114,6 +116,7 @@ def test_a_run_is_refused_before_its_first_stage(monkeypatch, tmp_path):
     config = tmp_path / "job.yaml"
     content = job(map={"device": "cuda"}, workspace=tmp_path / "work").model_dump(mode="json")
     config.write_text(yaml.safe_dump(content))
+    monkeypatch.setattr(pipeline, "check_job", lambda *_: None)
     monkeypatch.setattr(pipeline, "ray_session", lambda *_, **__: contextlib.nullcontext())
     monkeypatch.setattr(pipeline, "_run_of", lambda stage: pytest.fail(f"{stage} has begun"))
     monkeypatch.setattr(devices, "live_nodes", lambda: [Node(8)])

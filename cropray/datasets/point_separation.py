@@ -11,6 +11,7 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from scipy.spatial import cKDTree
 
 from cropray.datasets.doubts import some
@@ -66,7 +67,6 @@ def separate_points(
 
     Raises:
         LeakageError: some points are too near and `on_overlap` is `refuse`.
-        InputError: a fold would lose all its points.
     """
     points = _points(table, folds)
     nearest, distance_m = _too_near(points, buffer_m)
@@ -74,13 +74,22 @@ def separate_points(
     given = [_given_way(points, zone, nearest, distance_m) for zone in np.unique(points.zone[is_near]).tolist()]
     if given and on_overlap == "refuse":
         raise LeakageError(_refusal(given, folds, buffer_m))
-    empty = sorted(set(folds.values()) - set(points.group[~is_near].tolist()))
+    return table.filter(pa.array(~is_near)), given
+
+
+def require_folds(table: pa.Table, folds: Mapping[str, int], buffer_m: float) -> None:
+    """Prove that points of every fold stayed.
+
+    Raises:
+        InputError: a fold has lost all its points.
+    """
+    stay = set(pc.unique(table["zone_id"]).to_pylist())
+    empty = sorted({*folds.values()} - {fold for zone_id, fold in folds.items() if zone_id in stay})
     if empty:
         raise InputError(
             f"folds {empty} have no point left: all lie within dataset.buffer_m = {buffer_m:g} m of other groups' points; "
             f"lower dataset.buffer_m or dataset.n_folds, or give neighbouring zones the same zone_id"
         )
-    return table.filter(pa.array(~is_near)), given
 
 
 def separation_doubts(

@@ -22,7 +22,7 @@ from cropray.datasets.manifest import (
     save_entry,
     save_manifest,
 )
-from cropray.datasets.point_separation import separate_points, separation_doubts
+from cropray.datasets.point_separation import require_folds, separate_points, separation_doubts
 from cropray.datasets.points import (
     points_doubts,
     points_entries,
@@ -135,6 +135,7 @@ def _run_points(job: JobConfig, progress: Progress) -> None:
     of_regions, conflict = across_regions(find, rule, is_wanted=by_region)
     if of_regions is not None:
         table, given = of_regions[0], [*given, *of_regions[1]]
+    require_folds(table, folds, settings.buffer_m)
     legend = points_legend(table)
     _forget(workspace)
     write_points(table, workspace, legend)

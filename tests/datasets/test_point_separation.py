@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 from pyproj import Geod
 
-from cropray.datasets.point_separation import GivenWay, separate_points, separation_doubts
+from cropray.datasets.point_separation import GivenWay, require_folds, separate_points, separation_doubts
 from cropray.errors import InputError, LeakageError
 
 GEOD = Geod(ellps="WGS84")
@@ -122,7 +122,7 @@ def test_a_zone_that_loses_all_points_is_left_out_and_told():
 def test_a_fold_that_would_lose_all_points_is_refused():
     rows = table(("a", 2.0, 48.0), ("t", *beside(2.0, 48.0, 50)), ("b", *FAR))
     with pytest.raises(InputError, match=r"folds \[3\] have no point left: .* lower dataset\.buffer_m"):
-        trim(rows, {"a": 3, "b": 0})
+        require_folds(separate_points(rows, {"a": 3, "b": 0}, 250, "trim")[0], {"a": 3, "b": 0}, 250)
 
 
 def test_a_hundred_thousand_points_of_mixed_zones_need_no_pairs():

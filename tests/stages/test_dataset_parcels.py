@@ -18,10 +18,10 @@ from tests.synthetic import write_artefacts, zone, zone_arrays
 SIZE, LEVEL, TEST_LEVEL = 40, 1000, 6000  # px, digital numbers of training and of test ground
 
 
-def build_here(tasks, workspace, progress, *, overwrite):
+def build_here(tasks, job, progress):
     for task in tasks:
         task.run()
-    return [load_entry(workspace.zone_entry(task.zone_id)) for task in tasks]
+    return [load_entry(job.artefacts.zone_entry(task.zone_id)) for task in tasks]
 
 
 @pytest.fixture

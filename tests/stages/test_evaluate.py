@@ -12,6 +12,7 @@ from cropray.errors import AccountingError
 from cropray.metrics import bootstrap_intervals, score
 from cropray.progress import Progress
 from cropray.stages import evaluate
+from cropray.storage import write_json
 from tests import synthetic
 from tests.drawn_dataset import drawn_job
 from tests.maps.builders import CLASSES, LEGEND, draw_image, field_labels, save_trees
@@ -34,6 +35,7 @@ def counted(tmp_path, monkeypatch):
     manifest = Manifest("drawn", "parcels", CLASSES, LEGEND.hash(), 16, 2, tuple(entries))
     save_trees(workspace.model("xgboost"))
     workspace.folds.write_text("zone_id,region,split,fold\n")
+    write_json(workspace.search_result("xgboost"), {"units": []})
     monkeypatch.setattr(evaluate, "task_bytes", lambda: 3e9)
     monkeypatch.setattr(evaluate, "run_zone_tasks", lambda _stage, tasks, *_, **__: [task.run() for task in tasks])
     return job, manifest

@@ -103,7 +103,9 @@ def test_an_autoscaler_adds_nodes_for_the_zones_that_wait(monkeypatch, workspace
     seen = Autoscaled()
     monkeypatch.setattr(zone_jobs, "ray", seen)
     monkeypatch.setattr(zone_jobs, "require_cpus", lambda *_: None)
-    monkeypatch.setattr(zone_jobs, "_remote_attempt", SimpleNamespace(remote=seen.submit))
+    monkeypatch.setattr(
+        zone_jobs, "_remote_attempt", SimpleNamespace(options=lambda **_: SimpleNamespace(remote=seen.submit))
+    )
     tasks = [ZoneTask(f"z{n}", int, "1", ()) for n in range(n_tasks)]
     assert run(workspace, *tasks).keys() == {task.zone_id for task in tasks}
     assert seen.most_cpus == cpus

@@ -21,7 +21,7 @@ PATIENCE_S = 60
 
 
 STORE, MEMORY = 80 * 2**20, 4 * 10**9
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.own_ray]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.own_ray, pytest.mark.nightly]
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from cropray.training.xgboost import XgboostPoint, XgboostSettings, train_xgboos
 from cropray.workspace import Workspace
 
 WINNER = XgboostPoint(0.1, (200,))
-pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.usefixtures("ray_local")]
+pytestmark = [pytest.mark.slow, pytest.mark.nightly, pytest.mark.ray, pytest.mark.usefixtures("ray_local")]
 
 
 @pytest.fixture(scope="module")

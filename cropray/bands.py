@@ -10,6 +10,7 @@ from typing import Final
 N_MONTHS: Final = 12  # length of a season; months are positions 01–12 from its first month
 REFLECTANCE_SCALE: Final = 1e-4  # digital number → surface reflectance (Sentinel-2 L2A, harmonised)
 NODATA: Final = 0  # Sentinel-2 L2A: digital number 0 is no data
+SATURATED: Final = 65_535  # Sentinel-2 L2A: special value SATURATED; a number that is none
 
 
 @dataclass(frozen=True, slots=True)

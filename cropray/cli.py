@@ -5,10 +5,12 @@ Exit codes: 0 done; 1 a stage failed or its input cannot be used; 2 wrong comman
 
 import argparse
 import contextlib
+import errno
 import logging
 import os
 import signal
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,6 +18,8 @@ from types import FrameType
 
 from cropray import __version__
 from cropray.errors import CroprayError
+from cropray.redaction import redact
+from cropray.terminal import print_with_what_there_is
 
 STAGES = {
     "zones": "reads the zone table, or a land cover map to choose zones by cropland; writes zones.parquet",
@@ -28,16 +32,26 @@ STAGES = {
     "report": "reads the dataset and what results there are; writes pictures of the data and one HTML page",
 }
 
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    print_with_what_there_is()
     options = _parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        with _quiet_libraries():
+        with _home(), _quiet_libraries():
             _run(options)
     except CroprayError as error:
-        print(f"\ncropray {options.command}: {error}", file=sys.stderr)
+        print(f"\ncropray {options.command}: {redact(str(error))}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        print(
+            f"\ncropray {options.command}: {error}; make room, and the same command goes on from there", file=sys.stderr
+        )
         return 1
     except KeyboardInterrupt:
         print(
@@ -46,6 +60,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 130
     return 0
+
+
+@contextlib.contextmanager
+def _home() -> Iterator[None]:
+    """In containers the user may have no home folder, or none that can be written, and libraries ask for one.
+
+    Without one there is a folder for the time of the command; where it cannot be written, compiled code and fonts go to
+    such a folder, and credentials are still looked for at home.
+    """
+    try:
+        missing = [] if os.access(Path.home(), os.W_OK | os.X_OK) else ["NUMBA_CACHE_DIR", "MPLCONFIGDIR"]
+    except RuntimeError:
+        missing = ["HOME"]
+    unset = [name for name in missing if name not in os.environ]
+    if not unset:
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="cropray-home-", ignore_cleanup_errors=True) as folder:
+        os.environ.update(dict.fromkeys(unset, folder))
+        try:
+            yield
+        finally:
+            for name in unset:
+                del os.environ[name]
 
 
 @contextlib.contextmanager
@@ -74,7 +112,7 @@ def _run(options: argparse.Namespace) -> None:
     elif options.command == "doctor":
         from cropray.stages.doctor import run_doctor  # noqa: PLC0415
 
-        run_doctor(options.config)
+        run_doctor(options.config, options.overrides)
     elif options.command == "plan":
         from cropray.stages.plan import run_plan  # noqa: PLC0415
 
@@ -91,15 +129,20 @@ def _run(options: argparse.Namespace) -> None:
 def _serve_ui(config: str, overrides: Sequence[str], port: int) -> None:
     from cropray.config import JobConfig  # noqa: PLC0415
     from cropray.settings import load_settings  # noqa: PLC0415
-    from cropray.tracking import Tracker, ui_command  # noqa: PLC0415
+    from cropray.tracking import Tracker, outcome, ui_command  # noqa: PLC0415
     from cropray.workspace import require  # noqa: PLC0415
 
     job = load_settings(JobConfig, config, overrides)
     if job.tracking_uri is None:
         require(job.artefacts.mlflow_database, "search")
     command = ui_command(job.artefacts, job.tracking_uri, port)
-    page = Tracker(job.artefacts, job.name, job.tracking_uri).runs_page()
-    print(f"Runs of '{job.name}': http://127.0.0.1:{port}{page}\nReady in 10 s; Ctrl-C stops it.", flush=True)
+    tracker = Tracker(job.artefacts, job.name, job.tracking_uri)
+    for line in outcome(tracker):
+        print(line, file=sys.stderr)
+    print(
+        f"Runs of '{job.name}': http://127.0.0.1:{port}{tracker.runs_page()}\nReady in 10 s; Ctrl-C stops it.",
+        flush=True,
+    )
     os.execv(command[0], command)  # noqa: S606  (our own fixed command; signals reach the server itself)
 
 
@@ -109,9 +152,13 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     demo = commands.add_parser("demo", help="draw a landscape, run every stage on it and print the scores")
     demo.add_argument("--root", type=Path, default=Path("demo"), help="folder of the demo (default: demo)")
-    doctor = commands.add_parser("doctor", help="check versions, Ray, storage and tracking; say what to do")
-    doctor.add_argument(
-        "config", nargs="?", help="job file (path or s3://…); without it only the installation is checked"
+    _with_config(
+        commands.add_parser(
+            "doctor",
+            help="check versions, Ray, storage and tracking; say what to do",
+            description="Without a job file only the installation is checked.",
+        ),
+        nargs="?",
     )
     _with_config(
         commands.add_parser("plan", help="what a job will take: requests, disk, memory, hours; then what it took")
@@ -124,8 +171,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _with_config(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    parser.add_argument("config", help="job file (YAML): a path, or s3://…, gs://…, az://…")
+def _with_config(parser: argparse.ArgumentParser, nargs: str | None = None) -> argparse.ArgumentParser:
+    parser.add_argument("config", nargs=nargs, help="job file (YAML): a path, or s3://…, gs://…, az://…")
     parser.add_argument(
         "--set",
         dest="overrides",

@@ -3,7 +3,6 @@
 import os
 from pathlib import Path
 from typing import Annotated, Final, Self
-from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
@@ -33,7 +32,7 @@ class ClusterSettings(Settings):
     """CPUs of the local Ray; None: all."""
     wait_s: float = Field(default=0.0, ge=0)
     """How long a search waits for an autoscaling cluster to hold `search.max_concurrent` units (None: one), s; then it
-    runs as many as fit."""
+    runs as many as fit. Other stages begin with the first CPU and wait as long for that."""
     object_store_gb: float | None = Field(default=None, gt=0)
     """Shared memory of the local Ray, GB; None: Ray's own default."""
 
@@ -111,16 +110,6 @@ class JobConfig(Settings):
                 "a submitted job would lose a relative folder; give s3://bucket/…, or an absolute path that all nodes share"
             )
         return workspace
-
-    @field_validator("tracking_uri")
-    @classmethod
-    def _no_password(cls, uri: str | None) -> str | None:
-        """Settings are saved beside artefacts and in runs: a password must not be among them."""
-        if uri is not None and urlsplit(uri).password is not None:
-            raise ValueError(
-                "it holds a password; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or PGPASSWORD) instead"
-            )
-        return uri
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:

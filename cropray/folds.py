@@ -4,6 +4,7 @@ The zone is the unit; a zone's pixels and tiles are never divided. Heaviest zone
 where it does most good: classes that the fold still lacks, then the smallest sum of labelled pixels.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from cropray.errors import ConfigError
@@ -31,30 +32,32 @@ def make_folds(zones: Mapping[str, Mapping[str, int]], groups: Mapping[str, str]
             f"add zones or lower dataset.n_folds"
         )
     assigned: dict[str, int] = {}
-    pixels = [0] * n_folds
+    sizes, pixels = [0] * n_folds, [0] * n_folds
     seen: list[set[str]] = [set() for _ in range(n_folds)]
-    regions: list[list[str]] = [[] for _ in range(n_folds)]
+    regions: list[Counter[str]] = [Counter() for _ in range(n_folds)]
+    n_holding = Counter(name for counts in zones.values() for name, n in counts.items() if n > 0)
     for zone_id in sorted(zones, key=lambda z: (-sum(zones[z].values()), z)):
         counts = {name: n for name, n in zones[zone_id].items() if n > 0}
-        rarity = {name: 1 / sum(name in table and table[name] > 0 for table in zones.values()) for name in counts}
+        rarity = {name: 1 / n_holding[name] for name in counts}
 
         def badness(
             fold: int, rarity: Mapping[str, float] = rarity, region: str = groups[zone_id]
         ) -> tuple[float, ...]:
             gained = sum(weight for name, weight in rarity.items() if name not in seen[fold])
-            return (len(regions[fold]) > 0, regions[fold].count(region), -gained, pixels[fold], fold)
+            return (sizes[fold] > 0, regions[fold][region], -gained, pixels[fold], fold)
 
         # An empty fold comes first, then the fold with the fewest zones of this region.
-        best = min(_open_folds(regions, len(zones)), key=badness)
+        best = min(_open_folds(sizes, len(zones)), key=badness)
         assigned[zone_id] = best
+        sizes[best] += 1
         pixels[best] += sum(counts.values())
         seen[best] |= counts.keys()
-        regions[best].append(groups[zone_id])
+        regions[best][groups[zone_id]] += 1
     return assigned
 
 
-def _open_folds(members: Sequence[Sequence[str]], n_zones: int) -> list[int]:
+def _open_folds(sizes: Sequence[int], n_zones: int) -> list[int]:
     """Folds that may still take a zone: sizes differ by at most one."""
-    smallest, n_larger = divmod(n_zones, len(members))
-    may_grow = sum(len(zones) > smallest for zones in members) < n_larger
-    return [fold for fold, zones in enumerate(members) if len(zones) < smallest + may_grow]
+    smallest, n_larger = divmod(n_zones, len(sizes))
+    may_grow = sum(size > smallest for size in sizes) < n_larger
+    return [fold for fold, size in enumerate(sizes) if size < smallest + may_grow]

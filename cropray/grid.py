@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 
 SCL_SNAP_M: Final = 60  # 10, 20 and 60 m pixels of Sentinel-2 align on multiples of 60 m
+# Pixels of a file that was clipped or warped by its extent are a little off; so far its last one may stand from its place.
+MAX_DRIFT_PX: Final = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,19 @@ class Grid:
         """(x, y) of the centre of a pixel, m."""
         return self.x_min + (col + 0.5) * self.resolution_m, self.y_max - (row + 0.5) * self.resolution_m
 
+    @classmethod
+    def of_transform(cls, epsg: int, transform: tuple[float, ...], shape: tuple[int, int]) -> "Grid":
+        """The grid of a raster by its affine coefficients (a, b, c, d, e, f).
+
+        Raises:
+            ValueError: its system has no EPSG code (0), or it is not north up with square pixels; by rounding it may be
+                off by `MAX_DRIFT_PX` over its length.
+        """
+        a, b, c, d, e, f = transform[:6]
+        if not epsg or a <= 0 or max(abs(b), abs(d), abs(a + e)) * max(shape) > MAX_DRIFT_PX * a:
+            raise ValueError(f"transform ({', '.join(in_full(x) for x in (a, b, c, d, e, f))})")
+        return cls(epsg, c, f, *shape, a)
+
     def crop(self, window: Window) -> "Grid":
         """The grid of a window of this grid."""
         return Grid(
@@ -93,16 +108,17 @@ class Grid:
         Raises:
             ValueError: another system or resolution, or pixels that do not line up.
         """
-        if (other.epsg, other.resolution_m) != (self.epsg, self.resolution_m):
+        drift = abs(other.resolution_m / self.resolution_m - 1) * max(*self.shape, *other.shape)
+        if other.epsg != self.epsg or drift > MAX_DRIFT_PX:
             raise ValueError(
-                f"grids differ: EPSG:{self.epsg} at {self.resolution_m:g} m "
-                f"and EPSG:{other.epsg} at {other.resolution_m:g} m"
+                f"grids differ: EPSG:{self.epsg} at {in_full(self.resolution_m)} m "
+                f"and EPSG:{other.epsg} at {in_full(other.resolution_m)} m"
             )
-        row = (self.y_max - other.y_max) / self.resolution_m
-        col = (other.x_min - self.x_min) / self.resolution_m
+        row = (self.y_max - other.y_max) / other.resolution_m
+        col = (other.x_min - self.x_min) / other.resolution_m
         if abs(row - round(row)) > 1e-6 or abs(col - round(col)) > 1e-6:  # 10 µm at 10 m pixels
             raise ValueError(
-                f"pixels do not line up: the origins are {col:g} columns and {row:g} rows apart, "
+                f"pixels do not line up: the origins are {in_full(col)} columns and {in_full(row)} rows apart, "
                 f"which must be whole numbers"
             )
         return Window(round(row), round(col), other.height, other.width)
@@ -120,3 +136,8 @@ class Grid:
         dx = max(bx0 - ax1, ax0 - bx1, 0.0)
         dy = max(by0 - ay1, ay0 - by1, 0.0)
         return float((dx * dx + dy * dy) ** 0.5)
+
+
+def in_full(number: float) -> str:
+    """A number for messages: two that differ look different, and whole ones stay short."""
+    return f"{number:.15g}"

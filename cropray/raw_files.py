@@ -18,6 +18,7 @@ import pyarrow as pa
 from pydantic import PlainSerializer, PlainValidator
 from upath import UPath
 
+from cropray.addresses import refuse_secrets
 from cropray.errors import CroprayError, InputError
 from cropray.settings import fingerprint
 from cropray.storage import Location, as_location, checksum, require_driver
@@ -38,6 +39,7 @@ def as_input(value: object) -> Location:
         ValueError: it is neither, or the address cannot be one.
     """
     if isinstance(value, UPath):
+        refuse_secrets(str(value))
         return value
     if not isinstance(value, str | os.PathLike):
         raise ValueError("it must be a path, or an address like s3://bucket/name")  # noqa: TRY004  pydantic's refusal

@@ -7,24 +7,39 @@ values before validation. Unknown keys are refused and the nearest known key is 
 import difflib
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, get_args
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Final, LiteralString, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Tag, ValidationError
+from pydantic import BaseModel, ConfigDict, Tag, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
+from cropray.addresses import refuse_secrets
 from cropray.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from cropray.storage import Location
 
+_REFUSED: Final[LiteralString] = "address_with_secret"  # type of pydantic's error
+
 
 class Settings(BaseModel):
     """A frozen record of settings; fields are documented by attribute docstrings."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True)
     resources: ClassVar[frozenset[str]] = frozenset()
-    """Fields that say where and how fast something is made and change nothing of it."""
+    """Fields that say where and how fast something is made, and change nothing of it: they enter no key."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_secrets(cls, values: object) -> object:
+        """Any text may be an address; what is refused here is not repeated by other messages."""
+        for where, text in _texts(values):
+            try:
+                refuse_secrets(text)
+            except ValueError as error:
+                raise PydanticCustomError(_REFUSED, "{reason}", {"where": where, "reason": str(error)}) from None
+        return values
 
     def fingerprint(self) -> str:
         """Hexadecimal SHA-256 of the settings' canonical JSON."""
@@ -77,11 +92,37 @@ def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 _Dumper.add_representer(str, _represent_text)
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice in a mapping: PyYAML would take the last and say nothing."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Before `<<` is resolved: there a key may well stand in both."""
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        first: dict[tuple[str, str], int] = {}
+        for key, _ in node.value:
+            known = (key.tag, str(key.value))
+            line = key.start_mark.line + 1
+            if known in first:
+                raise yaml.YAMLError(
+                    f"the key '{key.value}' stands twice, in lines {first[known]} and {line}; remove one of them"
+                )
+            first[known] = line
+        return node
+
+
+def _load(text: str) -> Any:
+    return yaml.load(text, Loader=_Loader)  # noqa: S506  it is a SafeLoader
+
+
 def _read_yaml(path: "str | Location") -> dict[str, Any]:
     from cropray.raw_files import as_input, read_bytes  # noqa: PLC0415  settings of files build on this module
 
     try:
-        raw = yaml.safe_load(read_bytes(as_input(path), "config file").decode("utf-8"))
+        location = as_input(path)
+    except ValueError as error:
+        raise ConfigError(f"config file: {error}") from None
+    try:
+        raw = _load(read_bytes(location, "config file").decode("utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"config file '{path}' does not exist; give the path of a YAML job file") from None
     except InputError as error:  # it names the file
@@ -100,7 +141,7 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
     if not separator or not key:
         raise ConfigError(f"--set '{override}' is not of the form a.b=value")
     try:
-        value = yaml.safe_load(text)
+        value = _load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set '{override}': the value is not valid YAML: {error}") from None
     *parents, leaf = key.split(".")
@@ -114,6 +155,18 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
     node[leaf] = value
 
 
+def _texts(value: object, where: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
+    """(dotted name, text) of all texts in what a file or a caller gives."""
+    if isinstance(value, str):
+        yield ".".join(where), value
+    elif isinstance(value, Mapping):
+        for name, below in value.items():
+            yield from _texts(below, (*where, str(name)))
+    elif isinstance(value, list | tuple):
+        for below in value:
+            yield from _texts(below, where)
+
+
 def _explain(error: ValidationError, model: type[BaseModel]) -> str:
     lines = []
     for item in error.errors():
@@ -125,9 +178,10 @@ def _explain(error: ValidationError, model: type[BaseModel]) -> str:
             lines.append(f"'{where}' is required and was not given")
         elif item["type"] == "union_tag_invalid":
             lines.append(f"'{where}' cannot be '{item['ctx']['tag']}'; it can be {item['ctx']['expected_tags']}")
+        elif item["type"] == _REFUSED:
+            lines.append(f"'{'.'.join(filter(None, (where, item['ctx']['where'])))}': {message}")
         else:
-            # What holds a password is not shown, here or in the log.
-            seen = "" if "password" in message or "credentials" in message else _seen(item["input"])
+            seen = _seen(item["input"])
             lines.append(f"'{where}': {message}{seen}" if where else message)
     return "; ".join(lines)
 

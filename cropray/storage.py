@@ -23,6 +23,7 @@ import pyarrow.fs
 from pydantic import PlainSerializer, PlainValidator
 from upath import UPath
 
+from cropray.addresses import refuse_secrets
 from cropray.settings import fingerprint
 
 Location: TypeAlias = Path | UPath
@@ -39,19 +40,16 @@ def as_location(value: object) -> Location:
     """An absolute path, or a prefix in object storage.
 
     Raises:
-        ValueError: the protocol is none of these, or the address names no bucket.
+        ValueError: the protocol is none of these, or the address holds a secret or names no bucket.
     """
     text = str(value)
     protocol, separator, rest = text.partition("://")
     if isinstance(value, Path) or not separator:
         return Path(text).expanduser().absolute()
+    refuse_secrets(text)
     if protocol not in _PROTOCOLS:
         raise ValueError(
             f"'{protocol}://' is not known; a location is a path or one of {sorted(_PROTOCOLS)}://bucket/…"
-        )
-    if "@" in rest.split("/")[0]:
-        raise ValueError(
-            f"'{protocol}://…' holds credentials; they belong into the environment or the store's own files"
         )
     if not rest.strip("/") or ".." in rest.split("/"):
         raise ValueError(f"'{text}' names no bucket, or leaves it by '..'; write {protocol}://bucket/prefix")

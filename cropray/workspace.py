@@ -33,8 +33,10 @@ class Workspace:
         """Create the root and prove that it can be written.
 
         Raises:
-            ConfigError: the root cannot be created or written.
+            ConfigError: the root cannot be created or written, or libraries would read its path as another one.
         """
+        if "?" in str(self.root):  # Ray Data takes what follows for a query and cuts it off
+            raise ConfigError(f"workspace '{self.root}' holds the character '?'; set 'workspace' to a path without it")
         probe = self.root / f".probe-{uuid.uuid4().hex}"
         try:
             require_driver(self.root)
@@ -79,6 +81,15 @@ class Workspace:
     def n_obs(self, zone_id: str) -> Location:
         """COG uint8 [12, H, W], clear observations per month before gap filling."""
         return self.root / "composites" / f"{zone_id}.nobs.tif"
+
+    def acquisition_record(self, zone_id: str) -> Location:
+        """JSON: scenes and clear pixels of each month of a composite, its scenes, and what was left out."""
+        return self.root / "composites" / f"{zone_id}.json"
+
+    @property
+    def left_out(self) -> Location:
+        """JSON: what lies at the source of imagery and is not used, or not as it lies there, in the last `acquire`."""
+        return self.acquisition / "left_out.json"
 
     @property
     def acquisition(self) -> Location:
@@ -153,7 +164,7 @@ class Workspace:
 
     @property
     def folds(self) -> Location:
-        """Fold table, CSV `zone_id,region,split,fold`."""
+        """Fold table, CSV `zone_id,region,split,fold,region_fold`; the last is the fold of leave-region-out."""
         return self.dataset / "folds.csv"
 
     @property

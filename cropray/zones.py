@@ -5,6 +5,7 @@ The zone is the unit of split and of work. A zone table is a CSV file with the c
 """
 
 import csv
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -41,6 +42,10 @@ class Zone:
     def __post_init__(self) -> None:
         if not is_zone_id(self.zone_id):
             raise ValueError(f"zone id '{self.zone_id}' must hold only letters, digits, '-' and '_'")
+        if not self.region.strip():
+            raise ValueError(f"zone '{self.zone_id}' has no region; any name will do")
+        if not all(map(math.isfinite, self.grid.bounds)):
+            raise ValueError(f"zone '{self.zone_id}' has its edges at {self.grid.bounds}; they must be numbers, m")
         if self.split not in SPLITS:
             raise ValueError(f"zone '{self.zone_id}' has split '{self.split}'; it must be train or test")
         if self.season_start is not None and not _MONTH.fullmatch(self.season_start):

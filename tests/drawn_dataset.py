@@ -38,13 +38,17 @@ def drawn_job(root: Path, **changes) -> JobConfig:
     return JobConfig.model_validate({"name": "drawn", "workspace": str(root), **raw, **small, **changes})
 
 
-def write_dataset(workspace: Workspace, n_zones: int, size: int) -> Manifest:
-    """Training zones of size² pixels in two folds; a few are drawn and repeated under other names."""
+def write_dataset(workspace: Workspace, n_zones: int, size: int, regions: tuple[str, ...] = ("north",)) -> Manifest:
+    """Training zones of size² pixels in two folds, in turn; a few are drawn and repeated under other names.
+
+    The regions take turns as well, two zones at a time.
+    """
     drawn = [zone_arrays((size, size), N_CLASSES, seed) for seed in range(min(N_DRAWN, n_zones))]
     legend = legend_from_names([f"crop {i}" for i in range(N_CLASSES)])
     entries = []
     for number in range(n_zones):
-        place, arrays = zone(f"z-{number:03d}", size=size), drawn[number % N_DRAWN]
+        region = regions[number // 2 % len(regions)]
+        place, arrays = zone(f"z-{number:03d}", region=region, size=size), drawn[number % N_DRAWN]
         table, tiles = pixel_table(arrays, place.zone_id, place.region), cut_tiles(arrays, TILE_SIZE)
         for folder in (workspace.pixels(place.zone_id), workspace.tiles(place.zone_id)):
             folder.mkdir(parents=True)
@@ -52,9 +56,11 @@ def write_dataset(workspace: Workspace, n_zones: int, size: int) -> Manifest:
         write_tiles(tiles, place, workspace.tiles(place.zone_id))
         labels = arrays.labels[arrays.labels != IGNORE]
         counts = {crop.name: int((labels == crop.id).sum()) for crop in legend.classes}
-        n_tiles, sums = len(tiles.row), band_sums(arrays)
+        n_tiles, sums = len(tiles.row), band_sums(arrays.composite)
         entries.append(ZoneEntry(place.zone_id, place.region, "train", number % 2, counts, 0, n_tiles, sums, {}))
-    manifest = Manifest("drawn", "parcels", legend.classes, legend.hash(), TILE_SIZE, 2, tuple(entries))
+    manifest = Manifest(
+        "drawn", "parcels", legend.classes, legend.hash(), TILE_SIZE, 2, tuple(entries), region_conflict=""
+    )
     save_manifest(manifest, workspace.manifest)
     return manifest
 

@@ -1,10 +1,13 @@
 """Slow, obvious versions of what the code does fast."""
 
+import functools
+import itertools
 import math
 import warnings
 
 import numpy as np
 import shapely
+from pyproj import Transformer
 
 from cropray.legend import IGNORE
 
@@ -104,3 +107,46 @@ def stitch_labels(tiles, shape):
     for labels, row, col in zip(tiles.labels, tiles.row, tiles.col, strict=True):
         canvas[row : row + size, col : col + size] = labels
     return canvas[: shape[0], : shape[1]]
+
+
+def crossings(zones, folds, parcel_ids, buffer_m):
+    """(giver, keeper, parcels of both, rectangle to keep away from or None) of each pair of zones that are not apart."""
+    groups = {zone.zone_id: "test" if zone.split == "test" else folds[zone.zone_id] for zone in zones}
+    for first, second in itertools.combinations(zones, 2):
+        if groups[first.zone_id] == groups[second.zone_id]:
+            continue
+        giver, keeper = (first, second) if second.split == "test" else (second, first)
+        shared = set(parcel_ids.get(giver.zone_id, ())) & set(parcel_ids.get(keeper.zone_id, ())) - {""}
+        bounds = keeper.grid.bounds
+        if keeper.grid.epsg != giver.grid.epsg:
+            bounds = _to(keeper.grid.epsg, giver.grid.epsg).transform_bounds(*bounds)
+        x_min, y_min, x_max, y_max = giver.grid.bounds
+        away = (bounds[0] - buffer_m, bounds[1] - buffer_m, bounds[2] + buffer_m, bounds[3] + buffer_m)
+        is_near = x_min < away[2] and away[0] < x_max and y_min < away[3] and away[1] < y_max
+        if shared or is_near:
+            yield giver.zone_id, keeper.zone_id, shared, away if is_near else None
+
+
+@functools.cache
+def _to(source, target):
+    return Transformer.from_crs(source, target, always_xy=True)
+
+
+def folds_one_by_one(zones, regions, n_folds):
+    """Heaviest zone first, each to the best of the folds that are not full, all counted anew for each zone."""
+    assigned = {}
+    smallest, n_larger = divmod(len(zones), n_folds)
+    for zone_id in sorted(zones, key=lambda z: (-sum(zones[z].values()), z)):
+        members = [[z for z, fold in assigned.items() if fold == f] for f in range(n_folds)]
+        may_grow = sum(len(some) > smallest for some in members) < n_larger
+        open_folds = [fold for fold in range(n_folds) if len(members[fold]) < smallest + may_grow]
+        assigned[zone_id] = min(open_folds, key=lambda fold: (*_badness(zone_id, members[fold], zones, regions), fold))
+    return assigned
+
+
+def _badness(zone_id, members, zones, regions):
+    seen = {name for z in members for name, n in zones[z].items() if n > 0}
+    lacking = [name for name, n in zones[zone_id].items() if n > 0 and name not in seen]
+    gained = sum(1 / sum(table.get(name, 0) > 0 for table in zones.values()) for name in lacking)
+    n_alike = sum(regions[z] == regions[zone_id] for z in members)
+    return len(members) > 0, n_alike, -gained, sum(sum(zones[z].values()) for z in members)

@@ -13,6 +13,7 @@ PACKAGE = ROOT / "cropray"
 VALUES = {
     "core",
     "errors",
+    "addresses",
     "settings",
     "csv_rows",
     "storage",
@@ -23,8 +24,11 @@ VALUES = {
     "legend",
     "folds",
     "workspace",
+    "workspace_lock",
     "metrics",
     "progress",
+    "redaction",
+    "terminal",
 }
 
 # A layer may import the layers before it, and itself.

@@ -4,6 +4,7 @@ Every case runs the real command line on a small drawn landscape with one thing 
 """
 
 import json
+import os
 import shutil
 
 import geopandas
@@ -16,6 +17,7 @@ from cropray.cli import main
 from cropray.config import JobConfig
 from cropray.landscape.draw import LandscapeFiles
 from cropray.settings import load_settings
+from cropray.workspace_lock import locked
 from cropray.zones import Zone, read_zones, write_zones
 from tests.jobs import job, write_job
 
@@ -86,6 +88,17 @@ def test_workspace_that_cannot_be_written(capsys, landscape, tmp_path):
     error = refusal(capsys, "zones", job(landscape, tmp_path / "file" / "work"), tmp_path)
     assert "cannot be written" in error
     assert "set 'workspace'" in error
+
+
+def test_workspace_that_another_run_is_at_work_on(capsys, landscape, tmp_path):
+    content = job(landscape, tmp_path / "work")
+    (tmp_path / "work").mkdir()
+    with locked(tmp_path / "work"):
+        error = refusal(capsys, "zones", content, tmp_path)
+    assert "work' is in use" in error
+    assert f"process {os.getpid()} " in error
+    assert not (tmp_path / "work" / "configs").exists()
+    assert main(["zones", str(tmp_path / "job.yaml")]) == 0
 
 
 def test_missing_scene_folder(capsys, landscape, tmp_path):

@@ -1,7 +1,9 @@
 """The command line: what it offers, its exit codes, and that nothing of the libraries reaches the terminal."""
 
+import errno
 import os
 import re
+from pathlib import Path
 
 import pytest
 
@@ -87,3 +89,47 @@ def test_ui_names_the_page_that_compares_runs(landscape, tmp_path, capsys, monke
     assert main(["ui", str(config), "--port", "5099"]) == 0
     assert re.search(r"http://127\.0\.0\.1:5099/#/experiments/\d+/runs", capsys.readouterr().out)
     assert started[0][-2:] == ["--port", "5099"]
+
+
+def test_a_full_disk_is_one_line(tmp_path, capsys, monkeypatch):
+    def fill(*_):
+        raise OSError(errno.ENOSPC, "No space left on device", "/scratch/map.tif")
+
+    monkeypatch.setattr("cropray.stages.pipeline.run_stages", fill)
+    assert main(["map", str(tmp_path / "job.yaml")]) == 1
+    assert "/scratch/map.tif'; make room" in capsys.readouterr().err
+
+
+def test_a_user_without_a_home_gets_one_for_the_time_of_the_command(tmp_path, monkeypatch):
+    """Ray Train asks for it when it is imported, and the table of users may lack the one of a container."""
+    seen = []
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", lambda _: (_ for _ in ()).throw(KeyError("no such user")))
+    monkeypatch.setattr("cropray.stages.pipeline.run_stages", lambda *_: seen.append(Path.home()))
+    assert main(["map", str(tmp_path / "job.yaml")]) == 0
+    assert seen[0].name.startswith("cropray-home-")
+    assert not seen[0].exists()
+    assert "HOME" not in os.environ
+
+
+def test_ui_tells_what_waits(landscape, tmp_path, capsys, monkeypatch):
+    content = job(landscape, tmp_path / "work", tracking_uri="http://127.0.0.1:9")
+    Tracker(Workspace(tmp_path / "work"), "small", "http://127.0.0.1:9").search_run("cnn", "abc", {})
+    monkeypatch.setattr(os, "execv", lambda *_: None)
+    assert main(["ui", str(write_job(content, tmp_path))]) == 0
+    assert re.search(r"1 writes wait in .*spool.* start the server, or set tracking_uri", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("home", ["/proc/nobody", "/proc"])
+def test_a_home_that_cannot_be_written_is_not_written(tmp_path, monkeypatch, home):
+    """numba refuses to be imported where it can keep no compiled code."""
+    seen = {}
+    monkeypatch.setenv("HOME", home)
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    monkeypatch.setenv("MPLCONFIGDIR", "/own")
+    monkeypatch.setattr("os.access", lambda path, _mode: str(path) != home)
+    monkeypatch.setattr("cropray.stages.pipeline.run_stages", lambda *_: seen.update(os.environ))
+    assert main(["map", str(tmp_path / "job.yaml")]) == 0
+    assert "cropray-home-" in seen["NUMBA_CACHE_DIR"]
+    assert (seen["MPLCONFIGDIR"], seen["HOME"]) == ("/own", home)
+    assert "NUMBA_CACHE_DIR" not in os.environ

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from cropray.errors import ConfigError
 from cropray.folds import make_folds
+from tests.oracles import folds_one_by_one
 
 
 @st.composite
@@ -36,6 +37,20 @@ def test_folds_do_not_depend_on_the_order_of_zones(problem, random):
     zones, groups, n_folds = problem
     shuffled = random.sample(sorted(zones), len(zones))
     assert make_folds({z: zones[z] for z in shuffled}, groups, n_folds) == make_folds(zones, groups, n_folds)
+
+
+@given(problems())
+def test_folds_are_those_of_counting_anew_for_each_zone(problem):
+    assert make_folds(*problem) == folds_one_by_one(*problem)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_folds_of_many_zones_are_those_of_counting_anew(seed):
+    rng = np.random.default_rng(seed)
+    groups = {f"z{i:03d}": f"r{rng.integers(12)}" for i in range(120)}
+    names = rng.permuted([f"c{k}" for k in range(15)])
+    zones = {z: {c: int(n) for c, n in zip(names, rng.poisson(0.7, 15) * 40, strict=True)} for z in groups}
+    assert make_folds(zones, groups, 5) == folds_one_by_one(zones, groups, 5)
 
 
 @given(st.integers(2, 5), st.lists(st.integers(0, 50), min_size=5, max_size=16))

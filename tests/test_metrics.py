@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
 from cropray.errors import AccountingError
-from cropray.metrics import bootstrap_intervals, check_cube, confusion, score, score_study_protocol
+from cropray.metrics import check_cube, confusion, log_loss_sum, region_scores, score, score_study_protocol
 
 # Class 2 is predicted but never true, class 3 neither.
 MATRIX = np.array([[3, 1, 0, 0], [2, 2, 2, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
@@ -42,6 +42,29 @@ def test_metric_keys():
     keys = ["val_accuracy", "val_macro_precision", "val_macro_recall", "val_macro_f1"]
     assert list(score(MATRIX).as_metrics("val")) == keys
     assert list(score(MATRIX, 1.0).as_metrics("val")) == ["val_loss", *keys]
+    assert list(score(MATRIX, 1.0, ()).as_metrics("val")) == ["val_loss", *keys, "val_untrained_pixels"]
+
+
+def test_the_loss_leaves_out_classes_that_could_not_be_learnt():
+    scores = score(MATRIX, loss_sum=3.0, untrained=(0, 3))
+    assert scores.loss == 3.0 / 6  # class 1 has six pixels
+    assert scores.as_metrics("val")["val_untrained_pixels"] == 4
+    assert (scores.accuracy, scores.macro_f1, scores.n_pixels) == (0.5, score(MATRIX).macro_f1, 10)
+    assert score(MATRIX, 5.0, ()).loss == score(MATRIX, 5.0).loss == 0.5
+
+
+def test_a_loss_of_no_pixel_is_refused():
+    with pytest.raises(AccountingError, match=r"all 10 labelled pixels .* training zones lack"):
+        score(MATRIX, 0.0, (0, 1))
+    assert score(MATRIX, untrained=(0, 1)).n_untrained == 10
+
+
+def test_no_pixel_costs_more_than_the_floor():
+    probabilities = np.array([[1, 0], [1 - 1e-7, 1e-7], [1, 1e-30]], np.float32)
+    # 0 and 1e-30 count as 1e-16: 16 ln 10 each, and 7 ln 10.
+    assert log_loss_sum(probabilities, np.array([1, 1, 1], np.uint8)) == pytest.approx(
+        (16 + 7 + 16) * np.log(10), rel=1e-6
+    )
 
 
 def test_nothing_to_score_is_an_error():
@@ -108,19 +131,8 @@ def test_lost_or_doubled_pixels_are_refused(zone_ids, n_labelled, message):
         check_cube(CUBE, zone_ids, n_labelled)
 
 
-def test_bootstrap_is_deterministic_and_holds_the_score():
-    rng = np.random.default_rng(0)
-    cube = rng.integers(0, 50, (8, 3, 3)) + 100 * np.eye(3, dtype=int)
-    intervals = bootstrap_intervals(cube, seed=1, n_samples=200)
-    assert intervals == bootstrap_intervals(cube, seed=1, n_samples=200)
-    assert intervals != bootstrap_intervals(cube, seed=2, n_samples=200)
-    for key, value in score(cube.sum(0)).as_metrics("test").items():
-        assert intervals[key][0] < value < intervals[key][1]
-
-
-def test_bootstrap_draws_zones_not_pixels():
-    # One zone: every draw is that zone, so there is no spread, however many pixels it has.
-    assert set(bootstrap_intervals(CUBE[:1], seed=0, n_samples=20)["test_accuracy"]) == {0.9}
-    # Two zones, all right and all wrong: a draw scores 0, ½ or 1, and each end is drawn one time in four.
-    opposite = np.array([[[8, 0], [0, 8]], [[0, 8], [8, 0]]])
-    assert bootstrap_intervals(opposite, seed=0)["test_accuracy"] == (0.0, 1.0)
+def test_scores_of_a_region_are_those_of_its_zones_together():
+    found = region_scores(np.concatenate([CUBE, CUBE[:1], 0 * CUBE[:1]]), ["north", "south", "north", "west"])
+    assert list(found) == ["north", "south"]  # nothing is labelled in the west
+    assert found["north"] == score(2 * CUBE[0])
+    assert found["south"] == score(CUBE[1])

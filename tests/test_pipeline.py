@@ -16,7 +16,8 @@ import rasterio
 import yaml
 
 from cropray.config import JobConfig
-from cropray.datasets.manifest import load_manifest
+from cropray.datasets.manifest import classes_only_in_test, load_manifest
+from cropray.metrics import confusion
 from cropray.settings import load_settings
 from cropray.stages.pipeline import PIPELINE, run_stages
 from tests.jobs import job, write_job
@@ -45,6 +46,30 @@ def test_the_cube_holds_every_labelled_test_pixel_once(finished, model):
     by_zone = dict(zip(scores(finished, model)["zone_ids"], cube.sum((1, 2)).tolist(), strict=True))
     # The manifest was counted from label rasters, the cube from pixel tables and tiles.
     assert by_zone == {zone.zone_id: zone.n_labelled for zone in manifest.of_split("test")}
+    n_untrained = sum(classes_only_in_test(manifest.zones).values())
+    assert scores(finished, model)["metrics"]["test_untrained_pixels"] == n_untrained
+
+
+@pytest.mark.parametrize("model", ["cnn", "xgboost"])
+def test_the_cube_is_counted_from_the_maps(finished, model):
+    workspace = workspace_of(finished)
+    manifest = load_manifest(workspace.manifest)
+    cube, lookup = np.load(workspace.evaluation(model) / "cube.npy"), manifest.lookup()
+    for matrix, zone_id in zip(cube, scores(finished, model)["zone_ids"], strict=True):
+        with rasterio.open(workspace.map(model, zone_id)) as dataset:
+            mapped = dataset.read(1)
+        table = pq.read_table(workspace.pixels(zone_id))
+        row, col, label = (table[name].to_numpy() for name in ("row", "col", "label"))
+        expected = confusion(lookup[label], lookup[mapped[row, col]], manifest.n_classes)
+        np.testing.assert_array_equal(matrix, expected)
+
+
+def test_two_test_zones_have_no_intervals(finished):
+    found = scores(finished, "xgboost")
+    assert found["intervals"] is None
+    assert found["no_intervals"] == "2 test zones, an interval needs 5 or more"
+    assert len(found["regions"]) == 2
+    assert not [key for _, key in tracked(workspace_of(finished)) if key.endswith(("_low", "_high"))]
 
 
 def test_pixel_tables_and_tiles_hold_the_same_pixels(finished):
@@ -86,8 +111,12 @@ def test_runs_form_a_tree_and_the_champions_load_without_pickle(finished):
     assert {run.info.status for run in runs} == {"FINISHED"}
     parents = {run.data.tags.get("mlflow.parentRunId") for run in runs if run.data.tags["cropray.kind"] == "fold"}
     assert parents == {run.info.run_id for run in runs if run.data.tags["cropray.kind"] == "configuration"}
-    for name in ("cropray-cnn", "cropray-xgboost"):
-        assert client.get_model_version_by_alias(name, "champion").version is not None
+    searches = {run.info.run_id for run in runs if run.data.tags["cropray.kind"] == "search"}
+    tests = [run for run in runs if run.data.tags["cropray.kind"] == "evaluate"]
+    assert {run.data.tags["mlflow.parentRunId"] for run in tests} == searches
+    aliases = client.get_registered_model("small").aliases
+    assert sorted(aliases) == ["champion", "cnn", "xgboost"]
+    assert aliases["champion"] in (aliases["cnn"], aliases["xgboost"])
     assert not [p for p in workspace.mlflow_artifacts.rglob("*") if p.suffix in {".pkl", ".pickle", ".pt", ".pth"}]
 
 

@@ -341,7 +341,7 @@ def make_zones(content):
     zones, workspace, source = job_zones(config)[:2], config.artefacts, scene_source(config.imagery)
     assert all(check_inputs(source, zones, config.season_start).values())
     extract = None if has_spatial_index(config.parcels) else workspace.parcel_extract
-    with indexed(config.parcels, zones, workspace, Progress()):
+    with indexed(config.parcels, zones, workspace.parcel_extract, Progress()):
         for place in zones:
             acquire_zone(source, place, config.season_start, workspace)
             label_from(config.parcels, place, register_year(place, config), bundled_legend(), workspace, extract)

@@ -1,4 +1,4 @@
-"""The job files that come with cropray: all valid, and those with real data run to scores and maps."""
+"""The job files that come with cropray are valid; those of `real_jobs` run on real data to scores and maps."""
 
 import json
 import subprocess
@@ -14,14 +14,21 @@ from cropray.settings import load_settings
 from cropray.stages.pipeline import PIPELINE, run_stages
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIGS = sorted((ROOT / "ray_jobs" / "configs").glob("*.yaml"))
+REAL_JOBS = ROOT / "tests" / "real_jobs"
+CONFIGS = sorted((ROOT / "ray_jobs" / "configs").glob("*"))
 SUBMIT = ROOT / "ray_jobs" / "submit.py"
 SCRIPTS = sorted(path for path in (ROOT / "ray_jobs").glob("*.py") if path != SUBMIT)
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*CONFIGS, *REAL_JOBS.glob("*.yaml")], ids=lambda path: path.stem)
 def test_job_file_is_valid(path):
     assert load_settings(JobConfig, path).name
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_job_file_of_users_names_nothing_beside_the_repository(path):
+    assert path.suffix == ".yaml"
+    assert "../" not in path.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
@@ -32,7 +39,7 @@ def test_job_script_is_a_stage(path):
 
 def test_every_stage_has_a_script():
     stages = {stage for stage in PIPELINE if stage != "search"} | {"search_cnn", "search_xgboost"}
-    assert {path.stem for path in SCRIPTS} == stages
+    assert {path.stem for path in SCRIPTS} == stages | {"doctor", "plan", "run"}
 
 
 def own_copy(path, real_data, workspace):
@@ -53,7 +60,7 @@ def metrics_of(path):
 @pytest.mark.slow
 @pytest.mark.ray
 def test_flanders_runs_every_stage_on_real_scenes(real_data, ray_local, tmp_path):
-    config = own_copy(ROOT / "ray_jobs" / "configs" / "flanders.yaml", real_data, tmp_path / "work")
+    config = own_copy(REAL_JOBS / "flanders.yaml", real_data, tmp_path / "work")
     run_stages(PIPELINE, config, ())
     workspace = load_settings(JobConfig, config).artefacts
     manifest = load_manifest(workspace.manifest)
@@ -72,7 +79,7 @@ def test_flanders_runs_every_stage_on_real_scenes(real_data, ray_local, tmp_path
 @pytest.mark.slow
 @pytest.mark.ray
 def test_arkansas_reaches_the_score_of_the_plain_recipe(real_data, ray_local, tmp_path):
-    config = own_copy(ROOT / "ray_jobs" / "configs" / "arkansas.yaml", real_data, tmp_path / "work")
+    config = own_copy(REAL_JOBS / "arkansas.yaml", real_data, tmp_path / "work")
     run_stages(PIPELINE, config, ())
     metrics = metrics_of(load_settings(JobConfig, config).artefacts.evaluation("xgboost") / "scores.json")
     assert metrics["test_accuracy"] >= 0.945

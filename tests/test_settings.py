@@ -56,6 +56,13 @@ def test_set_changes_one_value(tmp_path, override, expected):
     assert load(tmp_path, "name: a\nextra:\n", override) == expected
 
 
+def test_a_key_may_stand_in_what_is_merged_and_in_another_mapping(tmp_path):
+    text = "name: a\nextra: &one {kind: sgd, learning_rate: 1}\noptimizer: {<<: *one, kind: adam}\nmany: [*one, *one]\n"
+    job = load(tmp_path, text)
+    assert job.optimizer == Optimizer(kind="adam", learning_rate=1)
+    assert job.many == (Optimizer(kind="sgd", learning_rate=1),) * 2
+
+
 def test_the_last_set_wins(tmp_path):
     assert load(tmp_path, "name: a", "name=b", "name=c").name == "c"
 
@@ -80,6 +87,11 @@ def test_the_last_set_wins(tmp_path):
         ("- a", [], "must hold 'key: value' lines; found list"),
         ("", [], "must hold 'key: value' lines; found NoneType"),
         ("name: [", [], "not valid YAML"),
+        ("name: a\nzones: [x]\n\nname: b", [], r"job\.yaml.*the key 'name' stands twice, in lines 1 and 4"),
+        ("name: a\noptimizer:\n  kind: sgd\n  kind: sgd", [], "the key 'kind' stands twice, in lines 3 and 4"),
+        ("name: a\nmany: [{kind: sgd, kind: adam}]", [], "the key 'kind' stands twice, in lines 2 and 2"),
+        ("name: a\nextra: &x {kind: sgd, <<: {}, <<: {}}", [], "the key '<<' stands twice"),
+        ("name: a", ["optimizer={kind: sgd, kind: adam}"], "--set 'optimizer=.*the key 'kind' stands twice"),
     ],
 )
 def test_a_mistake_is_explained(tmp_path, text, overrides, message):

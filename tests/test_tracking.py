@@ -2,6 +2,7 @@
 
 import logging
 import sqlite3
+from dataclasses import replace
 
 import pytest
 from mlflow import MlflowClient
@@ -17,6 +18,7 @@ from cropray.tracking import (
     ui_command,
 )
 from cropray.workspace import Workspace
+from tests.tracking_history import FORM, MERIT
 
 SCORES = {"val_loss": 0.5, "val_accuracy": 0.8, "val_macro_f1": 0.4}
 HISTORY = [
@@ -153,13 +155,13 @@ def test_a_model_is_registered_once_and_called_champion(workspace, tmp_path):
     (folder / "card.json").write_text("{}")
     tracker = Tracker(workspace, "landscape")
     run = tracker.evaluate_run("cnn", EvaluationRecord("e1", {}, {}, folder))
-    package = ModelPackage(folder, (-1, 12, 4, -1, -1), (-1, 5, -1, -1), ("torch",))
-    assert tracker.register("cropray-cnn", package, run) == "1"
-    assert tracker.register("cropray-cnn", package, run) == "1"
+    package = ModelPackage(folder, FORM, MERIT)
+    assert tracker.register("landscape", package, run) == "1"
+    assert tracker.register("landscape", package, run) == "1"
     (folder / "card.json").write_text('{"seed": 1}')
-    assert tracker.register("cropray-cnn", package, run) == "2"
+    assert tracker.register("landscape", replace(package, merit=replace(MERIT, value=0.7)), run) == "2"
     client = MlflowClient(tracker.uri)
-    assert client.get_model_version_by_alias("cropray-cnn", CHAMPION).version == 2
+    assert client.get_model_version_by_alias("landscape", CHAMPION).version == 2
     stored = sorted(path.name for path in workspace.mlflow_artifacts.rglob("*") if path.is_file())
     assert stored.count("card.json") == 3  # the run's artifact and two versions
     assert not [name for name in stored if name.endswith((".pkl", ".pickle", ".pt"))]
@@ -180,7 +182,7 @@ def test_an_outage_is_a_warning(workspace, monkeypatch, caplog):
 
     (workspace.root / "model").mkdir()
     (workspace.root / "model" / "card.json").write_text("{}")
-    package = ModelPackage(workspace.root / "model", (-1,), (-1,), ())
+    package = ModelPackage(workspace.root / "model", FORM, MERIT)
     tracker = Tracker(workspace, "landscape")
     search = tracker.search_run("cnn", "abc", {})
     with monkeypatch.context() as broken, caplog.at_level(logging.WARNING, "cropray.tracking"):
@@ -189,7 +191,7 @@ def test_an_outage_is_a_warning(workspace, monkeypatch, caplog):
         configuration = tracker.configuration_run(search, "learning_rate=0.001", {})
         tracker.fold_run(configuration, FoldRecord(0, SCORES))
         tracker.finish(configuration, SCORES)
-        assert tracker.register("cropray-cnn", package, configuration) is None
+        assert tracker.register("landscape", package, configuration) is None
     assert tracker.n_missed == 4
     assert [record.levelname for record in caplog.records].count("WARNING") == 1  # said once, not at every write
     assert "(database is locked); work goes on" in caplog.text

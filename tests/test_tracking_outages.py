@@ -19,7 +19,8 @@ CALLS = (
     "get_experiment_by_name", "create_experiment", "search_runs", "create_run", "log_batch", "get_run", "get_metric_history",
     "set_terminated", "log_artifacts", "search_model_versions", "search_logged_models", "create_logged_model",
     "log_model_artifacts", "finalize_logged_model", "search_registered_models", "create_registered_model",
-    "create_model_version", "set_model_version_tag", "set_registered_model_alias",
+    "create_model_version", "set_model_version_tag", "set_registered_model_alias", "set_registered_model_tag",
+    "get_registered_model", "set_tag",
 )  # fmt: skip
 SECRET = "hunter2"
 
@@ -186,18 +187,10 @@ def test_what_can_never_be_written_does_not_hold_up_the_rest(workspace, whole, f
     shutil.rmtree(workspace.root / "models")
     with caplog.at_level(logging.WARNING, "cropray.tracking"):
         assert Tracker(workspace, EXPERIMENT).close(0) == 0
-    found = in_store_without_model(workspace)
-    assert found["runs"] == whole[0]["runs"]
+    assert in_store(workspace)["runs"] == whole[0]["runs"]
     assert "00000000-damaged.json" in caplog.text
-    assert "register 'cropray-cnn' (folder" in caplog.text
-
-
-def in_store_without_model(workspace):
-    client = MlflowClient(f"sqlite:///{workspace.root}/mlflow.db")
-    client.create_registered_model("cropray-cnn")
-    client.create_model_version("cropray-cnn", "file:///x", next(iter(client.search_runs(["2"]))).info.run_id)
-    client.set_registered_model_alias("cropray-cnn", "champion", "1")
-    return in_store(workspace)
+    assert "register 'landscape' (folder" in caplog.text
+    assert sorted(file.name.partition("-")[0] for file in (folder / "refused").iterdir()) == ["00000000", "00000012"]
 
 
 def test_a_model_that_was_trained_again_is_not_registered_as_the_old_one(workspace, faults, caplog):
@@ -205,7 +198,7 @@ def test_a_model_that_was_trained_again_is_not_registered_as_the_old_one(workspa
     (workspace.root / "models" / "cnn" / "card.json").write_text('{"seed": 8}')
     Tracker(workspace, EXPERIMENT)
     assert "of another model by now" in caplog.text
-    assert not MlflowClient(f"sqlite:///{workspace.root}/mlflow.db").search_model_versions("name = 'cropray-cnn'")
+    assert not MlflowClient(f"sqlite:///{workspace.root}/mlflow.db").search_model_versions("name = 'landscape'")
 
 
 def test_a_refused_write_is_named_and_left_out(workspace, caplog):

@@ -9,7 +9,7 @@ from tests.servers.tracking import FaultyProxy, TrackingServer
 from tests.tracking_history import contents, prepare, steps
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
-N_POSITIONS = 8
+N_POSITIONS = 3  # test_tracking_outages.py has a fault at every call
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ class Case:
         return Tracker(self.workspace, self.name, self.url)
 
     def contents(self, server):
-        return contents(server.url, server.folder / "artifacts", self.name, f"cropray-{self.name}")
+        return contents(server.url, server.folder / "artifacts", self.name, f"model of {self.name}")
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_the_server_is_killed_in_the_middle(tmp_path, tmp_path_factory, expected
 
 @pytest.fixture(scope="module")
 def positions(proxy, tmp_path_factory):
-    """Requests, by their number, one drawn from each of eight stretches of the history."""
+    """Requests, by their number, one drawn from each of some stretches of the history."""
     case = Case(tmp_path_factory.mktemp("count"), "count", proxy.url)
     proxy.plan()
     tracker = case.tracker()

@@ -6,11 +6,13 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
 
-from cropray.tracking import EvaluationRecord, FoldRecord, ModelPackage
+from cropray.tracking import EvaluationRecord, FoldRecord, Merit, ModelForm, ModelPackage
 from cropray.workspace import Workspace
 
 EXPERIMENT = "landscape"
-MODEL = "cropray-cnn"
+MODEL = "landscape"
+FORM = ModelForm("cropray.maps.served_network", (), (-1, 12, 4, -1, -1), (-1, 2, -1, -1), ("Wheat", "Maize"))
+MERIT = Merit("cnn", "d1", "val_loss", 0.75, greater_is_better=False)
 
 
 def prepare(root):
@@ -39,10 +41,12 @@ def steps(root, model_name=MODEL):
             write(Path(folder))
 
     def evaluate(tracker):
-        record = EvaluationRecord("e1", {"protocol": "zones"}, {"test_loss": 0.6}, root / "evaluation" / "cnn")
+        record = EvaluationRecord(
+            "e1", {"protocol": "zones"}, {"test_loss": 0.6}, root / "evaluation" / "cnn", runs["search"].key
+        )
         runs["evaluate"] = tracker.evaluate_run("cnn", record)
 
-    package = ModelPackage(root / "models" / "cnn", (-1, 12, 4, -1, -1), (-1, 5, -1, -1), ("torch",))
+    package = ModelPackage(root / "models" / "cnn", FORM, MERIT)
     return [
         lambda t: runs.update(search=t.search_run("cnn", "abc", {"seed": 7, "cnn": {"epochs": 2}}, {"git": "f00"})),
         lambda t: configuration(t, 0.001),
@@ -73,13 +77,15 @@ def contents(uri, artifacts, experiment=EXPERIMENT, model_name=MODEL):
     return {
         "runs": sorted((_run(client, artifacts, run, keys) for run in runs), key=str),
         "versions": sorted((v.version, keys[v.run_id], sorted(v.tags.items())) for v in versions),
-        "champion": client.get_model_version_by_alias(model_name, "champion").version,
+        "aliases": client.get_registered_model(model_name).aliases if versions else {},
+        "moves": client.get_registered_model(model_name).tags if versions else {},
         "models": [(str(m.status), sorted(dict(_files(m.artifact_location, artifacts)))) for m in models],
     }
 
 
 def _run(client, artifacts, run, keys):
-    tags = {k: v for k, v in run.data.tags.items() if k != "mlflow.parentRunId"}
+    links = ("mlflow.parentRunId", "cropray.evaluation")  # hold ids, as the note does
+    tags = {k: keys.get(v) if k in links else v for k, v in run.data.tags.items() if k != "mlflow.note.content"}
     curves = {key: client.get_metric_history(run.info.run_id, key) for key in run.data.metrics}
     return (
         run.data.tags["cropray.key"],

@@ -1,15 +1,15 @@
 """One zone of a dataset: composites and labels in, pixel table and tile shards out."""
 
-from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from cropray.bands import NODATA
 from cropray.datasets.manifest import BandSums, ZoneEntry
 from cropray.datasets.pixels import pixel_table
-from cropray.datasets.separation import Trim, trim_labels
+from cropray.datasets.separation import Trim, given_away
 from cropray.datasets.storage import PIXEL_FILE, shard_hashes, write_tiles
 from cropray.datasets.tiles import ZoneArrays, cut_tiles
 from cropray.errors import InputError
@@ -64,8 +64,9 @@ def count_zone(zone: Zone, workspace: Workspace) -> tuple[dict[int, int], tuple[
     index = read_parcel_index(require(workspace.parcel_index(zone.zone_id), "labels"))
     ids = read_parcel_ids(require(workspace.parcels(zone.zone_id), "labels"))
     labelled = labels != IGNORE
-    counts = Counter(labels[labelled].tolist())
-    return dict(sorted(counts.items())), tuple(ids[i] for i in np.unique(index[labelled]) if i >= 0)
+    counts = np.bincount(labels[labelled])
+    rows = np.flatnonzero(np.bincount(index[labelled & (index >= 0)]))
+    return {int(i): int(counts[i]) for i in np.flatnonzero(counts)}, tuple(ids[row] for row in rows)
 
 
 def build_zone(job: ZoneJob) -> ZoneEntry:
@@ -78,15 +79,13 @@ def build_zone(job: ZoneJob) -> ZoneEntry:
     zone, workspace = job.zone, job.workspace
     arrays = read_zone_arrays(zone, workspace)
     ids = read_parcel_ids(workspace.parcels(zone.zone_id))
-    labels = trim_labels(arrays.labels, arrays.parcels, ids, zone.grid, job.trim)
+    away = given_away(arrays.parcels, ids, zone.grid, job.trim)
+    labels = np.where(away, np.uint8(IGNORE), arrays.labels)
     n_trimmed = int((labels != arrays.labels).sum())
     arrays = ZoneArrays(arrays.composite, arrays.clear, labels, arrays.parcels)
     table = pixel_table(arrays, zone.zone_id, zone.region)
     if len(table) == 0:
-        raise InputError(
-            f"zone '{zone.zone_id}' has no labelled pixel left ({n_trimmed} trimmed at borders of splits); "
-            f"take the zone out of the table or lower dataset.buffer_m"
-        )
+        raise InputError(_without_labels(zone.zone_id, n_trimmed))
     tiles = cut_tiles(arrays, job.tile_size)
     pixels_folder, tiles_folder = workspace.pixels(zone.zone_id), workspace.tiles(zone.zone_id)
     with whole_folder(pixels_folder) as folder:
@@ -104,17 +103,35 @@ def build_zone(job: ZoneJob) -> ZoneEntry:
         counts={job.class_names[class_id]: int(n) for class_id, n in ids_and_counts},
         n_trimmed=n_trimmed,
         n_tiles=len(tiles.row),
-        sums=band_sums(arrays),
+        sums=band_sums(arrays.composite, away),
         files=files,
+        n_empty=int((~arrays.composite.any((0, 1)) & (labels != IGNORE)).sum()),
     )
 
 
-def band_sums(zone: ZoneArrays) -> BandSums:
-    """Sums per band over all pixel-months that hold data, labelled or not."""
-    by_band = zone.composite.transpose(1, 0, 2, 3)  # [C, T, H, W]
-    seen = [band[band != NODATA].astype(np.float64) for band in by_band]
-    return BandSums(
-        tuple(len(values) for values in seen),
-        tuple(float(values.sum()) for values in seen),
-        tuple(float(np.square(values).sum()) for values in seen),
+def _without_labels(zone_id: str, n_trimmed: int) -> str:
+    if n_trimmed:
+        return (
+            f"zone '{zone_id}' has no labelled pixel left ({n_trimmed} trimmed at borders of splits); "
+            f"take the zone out of the table or lower dataset.buffer_m"
+        )
+    return (
+        f"zone '{zone_id}' has no labelled pixel: no parcel of a class that the legend knows lies in it; "
+        f"take the zone out of the table, or see its coverage in the output of `cropray labels`"
     )
+
+
+def band_sums(composite: npt.NDArray[np.uint16], away: npt.NDArray[np.bool_] | None = None) -> BandSums:
+    """Sums per band over all pixel-months that hold data, labelled or not.
+
+    Args:
+        composite: [T, C, H, W] digital numbers.
+        away: [H, W] true for pixels that lie in or near another split's ground: they tell training nothing. None: none.
+    """
+    sums = []
+    for band in composite.transpose(1, 0, 2, 3):  # one at a time: a zone of 10 km takes 0.1 GB each as numbers
+        seen = band != NODATA if away is None else (band != NODATA) & ~away
+        values = band[seen].astype(np.float64)
+        sums.append((len(values), float(values.sum()), float(np.square(values, out=values).sum())))
+    count, total, squares = zip(*sums, strict=True)
+    return BandSums(count, total, squares)

@@ -46,6 +46,8 @@ class ZoneEntry:
     sums: BandSums
     files: Mapping[str, str]
     """Path below the dataset folder → SHA-256."""
+    n_empty: int = 0
+    """Labelled pixels that hold no value in any month."""
 
     @property
     def n_labelled(self) -> int:
@@ -68,6 +70,9 @@ class Manifest:
     zones: tuple[ZoneEntry, ...]
     notes: tuple[str, ...] = ()
     """What a reader of the scores must know: classes seen only in test, labels trimmed, codes unknown."""
+    region_conflict: str | None = None
+    """Which training zones of different regions are neighbours, so that leave-region-out cannot be scored; empty where
+    none are, None where nobody looked."""
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -90,6 +95,19 @@ class Manifest:
         return (
             tuple(zone.zone_id for zone in train if zone.fold != fold),
             tuple(zone.zone_id for zone in train if zone.fold == fold),
+        )
+
+    @property
+    def train_regions(self) -> tuple[str, ...]:
+        """Regions that have training zones, in alphabetical order: their positions are the region-out folds."""
+        return tuple(sorted({zone.region for zone in self.of_split("train")}))
+
+    def region_zones(self, region: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """(training zones of the other regions, training zones of one region): a region-out fold."""
+        train = self.of_split("train")
+        return (
+            tuple(zone.zone_id for zone in train if zone.region != region),
+            tuple(zone.zone_id for zone in train if zone.region == region),
         )
 
     def lookup(self) -> npt.NDArray[np.uint8]:
@@ -122,9 +140,16 @@ class Manifest:
             np.int64,
         )
 
+    def untrained(self, train: Iterable[str], scored: Iterable[str]) -> dict[str, int]:
+        """Class name → labelled pixels in the zones `scored`, of classes that no zone of `train` holds."""
+        known, asked = self.class_counts(train), self.class_counts(scored)
+        pairs = zip(self.classes, known, asked, strict=True)
+        return {crop.name: int(n) for crop, n_known, n in pairs if n and not n_known}
+
     def fingerprint(self) -> str:
         """SHA-256 of everything that training can see."""
-        return fingerprint([_to_json(self)[key] for key in ("classes", "zones", "tile_size", "schema_version")])
+        record = _to_json(self)
+        return fingerprint([record[key] for key in ("classes", "zones", "tile_size", "schema_version")])
 
 
 def statistics(sums: BandSums) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:

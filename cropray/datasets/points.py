@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cropray.bands import FEATURE_COLUMNS, N_BANDS, N_MONTHS, NODATA
+from cropray.datasets.doubts import is_missing, some
 from cropray.datasets.manifest import BandSums, ZoneEntry
 from cropray.datasets.schema import POINT_PARCEL, pixel_schema
 from cropray.datasets.storage import PIXEL_FILE, shard_hashes
@@ -47,7 +48,7 @@ def read_points(path: Location) -> pa.Table:
 
     Raises:
         InputError: the file, a column, a type or a value cannot be used; the message names it.
-        LeakageError: a zone or a point belongs to both splits.
+        LeakageError: a zone belongs to both splits.
     """
     table = _typed(_read(path), path)
     if table.num_rows == 0:
@@ -55,6 +56,26 @@ def read_points(path: Location) -> pa.Table:
     _check_values(table, path)
     _check_zones(table, path)
     return table
+
+
+def points_doubts(table: pa.Table, path: Location) -> list[str]:
+    """What a reader of the scores must know of a checked table: columns without use and labels that look alike.
+
+    Args:
+        table: what `read_points` read.
+        path: from where.
+    """
+    doubts = []
+    unused = sorted(_column_names(path) - set(COLUMNS))
+    if unused:
+        doubts.append(f"columns of the points table that are not used ({len(unused)}): {some(unused)}")
+    alike: dict[str, list[str]] = {}
+    for name in sorted(pc.unique(table["label"]).to_pylist()):
+        alike.setdefault(" ".join(name.split()).casefold(), []).append(name)
+    several = [" = ".join(repr(name) for name in names) for names in alike.values() if len(names) > 1]
+    if several:
+        doubts.append(f"labels that differ in blanks or capitals only are different classes: {some(several)}")
+    return doubts
 
 
 def points_legend(table: pa.Table) -> Legend:
@@ -79,33 +100,42 @@ def write_points(table: pa.Table, workspace: Workspace, legend: Legend) -> None:
             pq.write_table(_pixel_table(rows, legend), folder / PIXEL_FILE, compression="zstd")
 
 
-def points_entries(table: pa.Table, workspace: Workspace, legend: Legend, n_folds: int) -> list[ZoneEntry]:
+def points_folds(table: pa.Table, n_folds: int) -> dict[str, int]:
+    """Training zone of a checked table → validation fold.
+
+    Raises:
+        ConfigError: fewer training zones than folds.
+    """
+    zones = {zone_id: rows for zone_id, rows in _by_zone(table) if _first(rows, "split") == "train"}
+    counts = {zone_id: _class_counts(rows) for zone_id, rows in zones.items()}
+    return make_folds(counts, {zone_id: _first(rows, "region") for zone_id, rows in zones.items()}, n_folds)
+
+
+def points_entries(
+    table: pa.Table, workspace: Workspace, folds: Mapping[str, int], n_trimmed: Mapping[str, int]
+) -> list[ZoneEntry]:
     """Manifest entries of the zones that `write_points` wrote, sorted by zone id.
 
     Args:
-        table: the checked table.
+        table: the table as it was written.
         workspace: where its pixel tables stand.
-        legend: the table's legend.
-        n_folds: folds of the training zones.
+        folds: training zone → validation fold.
+        n_trimmed: zone → points that it had before and the table has no more.
     """
-    zones = list(_by_zone(table))
-    counts = {zone_id: _class_counts(rows, legend) for zone_id, rows in zones}
-    train = [zone_id for zone_id, rows in zones if _first(rows, "split") == "train"]
-    regions = {zone_id: _first(rows, "region") for zone_id, rows in zones}
-    folds = make_folds({zone_id: counts[zone_id] for zone_id in train}, regions, n_folds)
     return [
         ZoneEntry(
             zone_id=zone_id,
-            region=regions[zone_id],
+            region=_first(rows, "region"),
             split="train" if zone_id in folds else "test",
             fold=folds.get(zone_id),
-            counts=counts[zone_id],
-            n_trimmed=0,
+            counts=_class_counts(rows),
+            n_trimmed=n_trimmed.get(zone_id, 0),
             n_tiles=0,
             sums=_band_sums(rows),
             files=_hashes(workspace, zone_id),
+            n_empty=int((_features(rows) == NODATA).all(axis=(1, 2)).sum()),
         )
-        for zone_id, rows in zones
+        for zone_id, rows in _by_zone(table)
     ]
 
 
@@ -113,9 +143,7 @@ def _read(path: Location) -> pa.Table:
     if not is_there(path, _SETTING):
         raise InputError(f"points '{path}' does not exist; set points.path to a Parquet file")
     try:
-        with in_words(path, _SETTING):
-            filesystem, file = arrow_path(path)
-            names = set(pq.read_schema(file, filesystem=filesystem).names)
+        names = _column_names(path)
         missing = [name for name in COLUMNS if name not in names]
         if missing:
             raise InputError(
@@ -123,9 +151,16 @@ def _read(path: Location) -> pa.Table:
                 f"{', '.join((*TEXT_COLUMNS, *COORDINATES))} and {FEATURE_COLUMNS[0]} … {FEATURE_COLUMNS[-1]}"
             )
         with in_words(path, _SETTING):
+            filesystem, file = arrow_path(path)
             return pq.read_table(file, columns=list(COLUMNS), filesystem=filesystem).select(COLUMNS)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"points '{path}' is not a readable Parquet file ({error}); export it again") from None
+
+
+def _column_names(path: Location) -> set[str]:
+    with in_words(path, _SETTING):
+        filesystem, file = arrow_path(path)
+        return set(pq.read_schema(file, filesystem=filesystem).names)
 
 
 def _typed(table: pa.Table, path: Location) -> pa.Table:
@@ -162,6 +197,14 @@ def _feature(column: pa.ChunkedArray, name: str, path: Location) -> pa.ChunkedAr
 
 
 def _check_values(table: pa.Table, path: Location) -> None:
+    for name in ("zone_id", "region", "label"):
+        unset = [text for text in pc.unique(table[name]).to_pylist() if is_missing(text)]
+        if unset:
+            n = pc.sum(pc.is_in(table[name], pa.array(unset))).as_py()
+            raise InputError(
+                f"points '{path}': column '{name}' has {n} empty values, written as {', '.join(map(repr, unset))}; "
+                f"drop these rows, or write a name that does not stand for a missing value"
+            )
     for name, limit in COORDINATES.items():
         values = table[name].to_numpy()
         outside = np.flatnonzero(~(np.abs(values) <= limit))
@@ -185,27 +228,20 @@ def _check_values(table: pa.Table, path: Location) -> None:
 
 def _check_zones(table: pa.Table, path: Location) -> None:
     for column, consequence in (("region", InputError), ("split", LeakageError)):
-        several = _keys_with_several(table, ["zone_id"], column)
+        several = _zones_with_several(table, column)
         if several:
-            (zone_id,), values = several[0]
+            zone_id, values = several[0]
             raise consequence(
                 f"points '{path}': {len(several)} zones have more than one {column}, zone '{zone_id}' has {values}; "
                 f"a zone belongs to exactly one {column}: give the parts different zone ids"
             )
-    shared = _keys_with_several(table, ["lon", "lat"], "split")
-    if shared:
-        (lon, lat), _ = shared[0]
-        raise LeakageError(
-            f"points '{path}': {len(shared)} places occur in training and in test zones, the first at lon {lon}, "
-            f"lat {lat}; keep each place on one side"
-        )
 
 
-def _keys_with_several(table: pa.Table, keys: list[str], column: str) -> list[tuple[tuple[object, ...], list[str]]]:
-    """Keys that occur with more than one value of `column`, with those values."""
-    groups = table.group_by(keys).aggregate([(column, "distinct")])
+def _zones_with_several(table: pa.Table, column: str) -> list[tuple[str, list[str]]]:
+    """Zones that occur with more than one value of `column`, with those values."""
+    groups = table.group_by("zone_id").aggregate([(column, "distinct")])
     several = groups.filter(pc.greater(pc.list_value_length(groups[f"{column}_distinct"]), 1))
-    return [(tuple(row[key] for key in keys), sorted(row[f"{column}_distinct"])) for row in several.to_pylist()]
+    return [(row["zone_id"], sorted(row[f"{column}_distinct"])) for row in several.to_pylist()]
 
 
 def _by_zone(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
@@ -250,10 +286,9 @@ def _band_sums(rows: pa.Table) -> BandSums:
     )
 
 
-def _class_counts(rows: pa.Table, legend: Legend) -> dict[str, int]:
-    """Class name → points, in legend order."""
-    counted = {row["values"]: row["counts"] for row in pc.value_counts(rows["label"]).to_pylist()}
-    return {name: counted[name] for name in legend.names if name in counted}
+def _class_counts(rows: pa.Table) -> dict[str, int]:
+    """Class name → points, in alphabetical order as in the legend."""
+    return dict(sorted((row["values"], row["counts"]) for row in pc.value_counts(rows["label"]).to_pylist()))
 
 
 def _first(rows: pa.Table, column: str) -> str:

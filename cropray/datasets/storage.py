@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cropray.datasets.schema import pixel_schema, tile_schema
-from cropray.datasets.tiles import Tiles
+from cropray.datasets.tiles import Tiles, TrainingTiles
 from cropray.errors import SchemaError
 from cropray.storage import Location, file_hash, files_below
 from cropray.workspace import Workspace, require
@@ -64,18 +64,20 @@ def read_tiles(workspace: Workspace, zone_id: str, tile_size: int) -> Tiles:
         MissingArtefactError: the zone has no shards.
         SchemaError: a shard is damaged or has other columns; it is named.
     """
-    return tiles_from_table(_read(workspace.tiles(zone_id), tile_schema(tile_size)))
-
-
-def tiles_from_table(table: pa.Table) -> Tiles:
-    """Arrow rows of `tile_schema` as arrays; without a copy where the table is one chunk."""
+    table = _read(workspace.tiles(zone_id), tile_schema(tile_size))
+    tiles = training_tiles(table)
     return Tiles(
-        x=_tensor(table, "x"),
-        labels=_tensor(table, "labels"),
+        x=tiles.x,
+        labels=tiles.labels,
         valid=_tensor(table, "valid").view(np.bool_),
         row=table["row"].to_numpy(),
         col=table["col"].to_numpy(),
     )
+
+
+def training_tiles(table: pa.Table) -> TrainingTiles:
+    """Columns `x` and `labels` of `tile_schema` as arrays; without a copy where the table is one chunk."""
+    return TrainingTiles(_tensor(table, "x"), _tensor(table, "labels"))
 
 
 def _tensor(table: pa.Table, name: str) -> npt.NDArray[Any]:

@@ -39,6 +39,16 @@ class Tiles:
     """[N] first column in the zone."""
 
 
+@dataclass(frozen=True, slots=True)
+class TrainingTiles:
+    """Of the tiles of one zone, what models read."""
+
+    x: npt.NDArray[np.uint16]
+    """[N, T, C, S, S]."""
+    labels: npt.NDArray[np.uint8]
+    """[N, S, S]; 255 beyond the zone's edge."""
+
+
 def cut_tiles(zone: ZoneArrays, size: int) -> Tiles:
     """Cut a zone into `size` × `size` tiles that cover every pixel once.
 

@@ -1,12 +1,16 @@
 """From scenes to one zone's composite: read month by month, take medians, fill gaps, write."""
 
+import contextlib
 import datetime as dt
 import itertools
-from collections.abc import Collection, Iterable, Sequence
+import logging
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +21,13 @@ from cropray.grid import Grid
 from cropray.imagery.composite import monthly_median
 from cropray.imagery.composites import write_composite, write_n_obs
 from cropray.imagery.gapfill import fill_gaps
-from cropray.imagery.scenes import Scene, SceneSource, Season
+from cropray.imagery.scenes import Found, Remarks, Scene, SceneSource, Season
+from cropray.storage import write_json
 from cropray.workspace import Workspace
 from cropray.zones import Zone
+
+_N_NAMED: Final = 3  # names in a line
+_UNFINISHED: Final = re.compile(r"\.(?P<zone>.+?)(?:\.nobs)?\.[0-9a-f]{32}\.\w+")  # as `whole_file` names them
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +44,8 @@ class ZoneAcquisition:
     """Pixels with at least one clear observation, per month."""
     n_never_clear: int
     """Pixels without a clear observation in any month: they stay no data."""
+    warnings: tuple[str, ...] = field(default=(), compare=False)
+    """What was found of scenes when their pixels were read."""
 
     @property
     def share_clear(self) -> float:
@@ -51,9 +61,13 @@ class ZoneAcquisition:
         """A JSON-able record, with the derived numbers."""
         return {**asdict(self), "share_clear": self.share_clear, "n_filled": self.n_filled}
 
+    def months_without(self) -> tuple[str, ...]:
+        """Months `YYYY-MM` without a scene."""
+        return months_without(self.n_scenes, Season(self.season_start))
+
 
 def acquire_zone(source: SceneSource, zone: Zone, season_start: str, workspace: Workspace) -> ZoneAcquisition:
-    """Make and write the composite and the observation counts of one zone.
+    """Make and write the composite, the observation counts and the record of one zone.
 
     At most one month of scenes is held in memory.
 
@@ -61,18 +75,22 @@ def acquire_zone(source: SceneSource, zone: Zone, season_start: str, workspace: 
         source: where the scenes are.
         zone: the zone; its own `season_start` comes before the job's.
         season_start: first of the twelve months, `YYYY-MM`.
-        workspace: where `composite(zone_id)` and `n_obs(zone_id)` are written, each whole.
+        workspace: where `composite(zone_id)`, `n_obs(zone_id)` and `acquisition_record(zone_id)` are written, each whole.
 
     Raises:
         InputError: no scene reaches into the zone in these months, a scene cannot be used, or no pixel is ever clear.
     """
     season = Season(zone.season_start or season_start)
-    scenes = source.find(zone.grid, season.start, season.end)
-    if not scenes:
+    found = source.survey(zone.grid, season.start, season.end)
+    if not found.scenes:
         raise InputError(_no_scene([zone.zone_id], season))
-    months = acquisitions_by_month(scenes, season)
-    composite, n_obs = _composite_months(source, months, zone.grid)
-    return finish_zone(zone, season, [len(month) for month in months], composite, n_obs, workspace)
+    months = acquisitions_by_month(found.scenes, season)
+    with _heard(logging.getLogger(__package__)) as warnings:
+        composite, n_obs = _composite_months(source, months, zone.grid)
+    record = finish_zone(zone, season, [len(month) for month in months], composite, n_obs, workspace)
+    record = replace(record, warnings=tuple(sorted(warnings)))
+    write_record(workspace, record, [scene.scene_id for scene in found.scenes], found.remarks)
+    return record
 
 
 def finish_zone(
@@ -115,6 +133,54 @@ def finish_zone(
     )
 
 
+def write_record(workspace: Workspace, record: ZoneAcquisition, scene_ids: Sequence[str], left_out: Remarks) -> None:
+    """Write down what a zone's composite was made from, and what was left out."""
+    content = {
+        **record.to_record(),
+        "months_without_scene": record.months_without(),
+        "scenes": scene_ids,
+        "left_out": left_out,
+    }
+    write_json(workspace.acquisition_record(record.zone_id), content)
+
+
+def remove_unfinished(workspace: Workspace, zone_ids: Collection[str]) -> int:
+    """Remove what killed runs left beside the composites of some zones; returns how many files."""
+    folder = workspace.composite("any").parent
+    if not isinstance(folder, Path):
+        return 0  # an object appears whole, under its own name
+    left = [(path, _UNFINISHED.fullmatch(path.name)) for path in folder.glob(".*")]
+    mine = [path for path, match in left if match is not None and match["zone"] in zone_ids]
+    for path in mine:
+        path.unlink(missing_ok=True)
+    return len(mine)
+
+
+class _Listener(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.add(record.getMessage())
+
+
+@contextlib.contextmanager
+def _heard(logger: logging.Logger) -> Iterator[set[str]]:
+    """What is warned of during the block, in any thread: a worker's log is read by nobody."""
+    listener = _Listener()
+    logger.addHandler(listener)
+    try:
+        yield listener.messages
+    finally:
+        logger.removeHandler(listener)
+
+
+def describe_warnings(records: Collection[ZoneAcquisition]) -> list[str]:
+    """What was found when pixels were read, each once."""
+    return sorted({warning for record in records for warning in record.warnings})
+
+
 def describe_clear(records: Collection[ZoneAcquisition]) -> str:
     """How much of some zones was observed, as a line."""
     clear = sum(record.share_clear for record in records) / len(records)
@@ -130,15 +196,63 @@ def check_inputs(source: SceneSource, zones: Iterable[Zone], season_start: str) 
     Raises:
         InputError: a scene cannot be used (its header says so), or zones have no scene in their season.
     """
+    return {zone_id: found.scenes for zone_id, found in survey_zones(source, zones, season_start).items()}
+
+
+def survey_zones(source: SceneSource, zones: Iterable[Zone], season_start: str) -> dict[str, Found]:
+    """What `check_inputs` gives, and what was left out.
+
+    Raises:
+        InputError: as `check_inputs`.
+    """
     found = {}
     without: list[Zone] = []
     for zone in zones:
         season = Season(zone.season_start or season_start)
-        found[zone.zone_id] = source.find(zone.grid, season.start, season.end)
-        if not found[zone.zone_id]:
+        found[zone.zone_id] = source.survey(zone.grid, season.start, season.end)
+        if not found[zone.zone_id].scenes:
             without.append(zone)
     require_scenes(without, season_start)
     return found
+
+
+def gather_left_out(found: Collection[Found], never_used: Remarks) -> dict[str, list[str]]:
+    """What a person should know of scenes that no zone uses, or not as they lie there: remark → their names."""
+    used = {scene.scene_id for each in found for scene in each.scenes}
+    names: dict[str, set[str]] = {remark: set(those) for remark, those in never_used.items()}
+    for each in found:
+        for remark, those in each.remarks.items():
+            names.setdefault(remark, set()).update(set(those) - used)
+    return {remark: sorted(those) for remark, those in names.items() if those}
+
+
+def describe_left_out(left_out: Mapping[str, Sequence[str]]) -> list[str]:
+    """What `gather_left_out` gave, as a line for each remark."""
+    return [f"{remark}: {len(names)} ({_some(names)})" for remark, names in left_out.items()]
+
+
+def describe_empty_months(empty: Mapping[str, Sequence[str]]) -> list[str]:
+    """Zone → months without a scene, as lines: at most one for each month, however many zones."""
+    zone_ids: dict[str, list[str]] = {}
+    for zone_id, those in empty.items():
+        for month in those:
+            zone_ids.setdefault(month, []).append(zone_id)
+    months: dict[tuple[str, ...], list[str]] = {}
+    for month, ids in sorted(zone_ids.items()):
+        months.setdefault(tuple(ids), []).append(month)
+    return [
+        f"no scene in {', '.join(those)}, filled from other months: {len(ids)} zones ({_some(ids)})"
+        for ids, those in months.items()
+    ]
+
+
+def months_without(n_scenes: Sequence[int], season: Season) -> tuple[str, ...]:
+    """Months `YYYY-MM` without a scene."""
+    return tuple(f"{start:%Y-%m}" for (start, _), n in zip(season.months, n_scenes, strict=True) if n == 0)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_N_NAMED]) + (", …" if len(names) > _N_NAMED else "")
 
 
 def require_scenes(without: Iterable[Zone], season_start: str) -> None:

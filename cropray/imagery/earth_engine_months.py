@@ -19,7 +19,7 @@ import numpy.typing as npt
 from cropray.bands import N_BANDS, N_MONTHS
 from cropray.errors import InputError
 from cropray.grid import Grid
-from cropray.imagery.acquire import ZoneAcquisition, acquisitions_by_month, finish_zone
+from cropray.imagery.acquire import ZoneAcquisition, acquisitions_by_month, finish_zone, write_record
 from cropray.imagery.composite import MAX_SCENES
 from cropray.imagery.earth_engine_settings import EarthEngineSettings
 from cropray.imagery.scenes import Scene, Season
@@ -30,8 +30,10 @@ from cropray.zones import Zone
 
 RECIPE: Final = 1  # of the expression that is sent; another recipe makes every month stale, and costs its quota again
 
+ELSEWHERE: Final = "assets of another UTM system than the zone's"
+
 # `20230714T105031_20230714T105028_T31TEL`: start of sensing of the datatake, of the tile, and MGRS tile.
-_ASSET: Final = re.compile(r"(?P<start>\d{8}T\d{6})_\w+_T(?P<utm>\d{2})(?P<belt>[C-HJ-NP-X])[A-Z]{2}")
+_ASSET: Final = re.compile(r"\d{8}T\d{6}_\w+_T(?P<utm>\d{2})(?P<belt>[C-HJ-NP-X])[A-Z]{2}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +80,41 @@ def listing_key(settings: EarthEngineSettings, zone: Zone, season: Season) -> st
 def scenes_of(indexes: Sequence[str], collection: str, grid: Grid, season: Season) -> tuple[Scene, ...]:
     """Scenes of a zone's season from the names of its assets (`system:index`), in time order.
 
-    Tiles of the neighbouring UTM system are left out: their pixels lie askew to the zone's, and the tiles of the
-    zone's own system hold the same acquisition.
+    Tiles of the neighbouring UTM system are left out (`assets_elsewhere`): their pixels lie askew to the zone's, and the
+    tiles of the zone's own system hold the same acquisition. Of one tile and instant the last product comes first.
 
     Raises:
         InputError: a name is no Sentinel-2 asset's, or all scenes are in another UTM system than the zone.
     """
-    scenes, elsewhere = [], set()
+    here = _assets_of(indexes, collection, season)
+    scenes = [(tile, scene) for epsg, tile, scene in here if epsg == grid.epsg]
+    elsewhere = {epsg for epsg, _, _ in here} - {grid.epsg}
+    if elsewhere and not scenes:
+        raise InputError(
+            f"all scenes there are in {', '.join(f'EPSG:{epsg}' for epsg in sorted(elsewhere))}, and the zone is in "
+            f"EPSG:{grid.epsg}; give the zone's grid in one of theirs"
+        )
+    first: dict[tuple[dt.datetime, str], str] = {}
+    for tile, scene in sorted(scenes, key=lambda pair: pair[1].href):
+        first.setdefault((scene.acquired, tile), scene.href)
+    scenes.sort(key=lambda pair: pair[1].href, reverse=True)
+    scenes.sort(key=lambda pair: (pair[1].acquired, first[pair[1].acquired, pair[0]]))
+    return tuple(scene for _, scene in scenes)
+
+
+def assets_elsewhere(indexes: Sequence[str], collection: str, grid: Grid, season: Season) -> tuple[str, ...]:
+    """The names of a season's assets whose tiles are of another UTM system than the zone's.
+
+    Raises:
+        InputError: a name is no Sentinel-2 asset's.
+    """
+    here = _assets_of(indexes, collection, season)
+    return tuple(scene.scene_id for epsg, _, scene in here if epsg != grid.epsg)
+
+
+def _assets_of(indexes: Sequence[str], collection: str, season: Season) -> list[tuple[int, str, Scene]]:
+    """EPSG code, MGRS tile and scene of each asset of a season."""
+    found = []
     for index in indexes:
         match = _ASSET.fullmatch(index)
         if match is None:
@@ -92,34 +122,29 @@ def scenes_of(indexes: Sequence[str], collection: str, grid: Grid, season: Seaso
                 f"collection '{collection}' has an asset '{index}'; a Sentinel-2 asset is named like "
                 f"'20230714T105031_20230714T105028_T31TEL': set imagery.collection to a Sentinel-2 L2A collection"
             )
-        acquired = dt.datetime.strptime(match["start"], "%Y%m%dT%H%M%S").replace(tzinfo=dt.UTC)
+        acquired = dt.datetime.strptime(index[:15], "%Y%m%dT%H%M%S").replace(tzinfo=dt.UTC)
         epsg = (32600 if match["belt"] >= "N" else 32700) + int(match["utm"])
-        if not season.start <= acquired.date() < season.end:
-            continue
-        if epsg == grid.epsg:
-            scenes.append(Scene(index, acquired, f"{collection}/{index}"))
-        else:
-            elsewhere.add(epsg)
-    if elsewhere and not scenes:
-        raise InputError(
-            f"all scenes there are in {', '.join(f'EPSG:{epsg}' for epsg in sorted(elsewhere))}, and the zone is in "
-            f"EPSG:{grid.epsg}; give the zone's grid in one of theirs"
-        )
-    return tuple(sorted(scenes, key=lambda scene: (scene.acquired, scene.href)))
+        if season.start <= acquired.date() < season.end:
+            found.append((epsg, index.rpartition("_T")[2], Scene(index, acquired, f"{collection}/{index}")))
+    return found
 
 
-def write_listing(workspace: Workspace, zone_id: str, key: str, scenes: Sequence[Scene]) -> None:
-    """Keep a zone's scenes."""
-    write_json(workspace.listing(zone_id), {"key": key, "assets": [scene.href for scene in scenes]})
+def write_listing(
+    workspace: Workspace, zone_id: str, key: str, scenes: Sequence[Scene], elsewhere: Sequence[str] = ()
+) -> None:
+    """Keep a zone's scenes, and the names of the assets that `assets_elsewhere` gives."""
+    content = {"key": key, "assets": [scene.href for scene in scenes], "elsewhere": list(elsewhere)}
+    write_json(workspace.listing(zone_id), content)
 
 
 def read_listing(workspace: Workspace, settings: EarthEngineSettings, zone: Zone, season: Season) -> list[str] | None:
-    """The `system:index` of a zone's scenes as they were listed; None: never, for something else, or unreadable."""
+    """The `system:index` of a zone's assets as they were listed; None: never, for something else, or unreadable."""
     try:
         content = json.loads(workspace.listing(zone.zone_id).read_text(encoding="utf-8"))
         if content["key"] != listing_key(settings, zone, season):
             return None
-        return [str(asset).rpartition("/")[2] for asset in content["assets"]]
+        assets = [str(asset).rpartition("/")[2] for asset in content["assets"]]
+        return assets + [str(asset) for asset in content.get("elsewhere", ())]
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -178,7 +203,18 @@ def assemble_zone(workspace: Workspace, zone: Zone, season: Season, units: Seque
         position = months.index(unit.month)
         composite[position], n_obs[position] = pixels.median, pixels.n_obs
         n_scenes[position] = len(unit.acquisitions)
-    return finish_zone(zone, season, n_scenes, composite, n_obs, workspace)
+    record = finish_zone(zone, season, n_scenes, composite, n_obs, workspace)
+    assets = [asset.rpartition("/")[2] for unit in units for parts in unit.acquisitions for asset in parts]
+    elsewhere = _listed_elsewhere(workspace, zone.zone_id)
+    write_record(workspace, record, assets, {ELSEWHERE: elsewhere} if elsewhere else {})
+    return record
+
+
+def _listed_elsewhere(workspace: Workspace, zone_id: str) -> tuple[str, ...]:
+    try:
+        return tuple(json.loads(workspace.listing(zone_id).read_text(encoding="utf-8")).get("elsewhere", ()))
+    except FileNotFoundError:
+        return ()
 
 
 def drop_months(workspace: Workspace, zone_id: str) -> None:
@@ -197,7 +233,7 @@ def remove_leftovers(workspace: Workspace, zone_id: str) -> None:
     if not isinstance(workspace.root, Path):
         return  # an object appears whole, under its own name
     left = [*workspace.listing(zone_id).parent.glob(".*")]
-    for path in (workspace.composite(zone_id), workspace.n_obs(zone_id)):
+    for path in (workspace.composite(zone_id), workspace.n_obs(zone_id), workspace.acquisition_record(zone_id)):
         left += path.parent.glob(f".{path.stem}.*{path.suffix}")
     for file in left:
         file.unlink(missing_ok=True)

@@ -3,17 +3,20 @@
 A file name must hold the start of sensing as `YYYYMMDDTHHMMSS` (as ESA's product names do). Bands are found by their
 descriptions, in any order, `B2` or `B02`. Files must lie in the UTM system of the zones that they cover, with their
 pixels in line with the zones'. Of objects in a store only headers and windows are fetched: tiled files (COG) are best.
+
+Whether numbers hold ESA's offset is said by the setting, else by a file's scale and offset tags or the processing
+baseline in its name, which must not contradict each other; a scene of before the offset has none; any other is refused.
 """
 
 import datetime as dt
 import functools
-import re
+import itertools
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,23 +24,24 @@ import rasterio
 import rasterio.errors
 import rasterio.warp
 import shapely
-from fsspec.utils import glob_translate
-from upath import UPath
+from pydantic import Field
+from rasterio.enums import MaskFlags
 
-from cropray.bands import BANDS, N_BANDS, NODATA, SCL_NODATA
+from cropray.bands import BANDS, N_BANDS, NODATA, SATURATED, SCL_NODATA
 from cropray.errors import InputError
-from cropray.grid import Grid, Window
+from cropray.grid import Grid, Window, in_full
+from cropray.imagery.file_listing import SETTING, Listing, list_scenes
+from cropray.imagery.file_names import FileName, offset_of_file, understand_name
+from cropray.imagery.offsets import LEAST_OFFSET, offset_is_gone, offset_of_scale, shift
 from cropray.imagery.raster_files import open_raster, read_window
-from cropray.imagery.scenes import Scene
-from cropray.raw_files import FileState, InputSetting, as_input, is_there, state_of, states_below
+from cropray.imagery.scenes import Found, Remarks, Scene, one_instant_per_pass
+from cropray.raw_files import FileState, InputSetting, as_input, state_of, states_below
 from cropray.settings import Settings, fingerprint
 from cropray.storage import Location
 
-_SENSING_START: Final = re.compile(r"\d{8}T\d{6}")
 _SCL: Final = "SCL"
 # Without this GDAL lists the whole folder at each opening: seconds in a folder of thousands of scenes.
 _GDAL_OPTIONS: Final = {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE"}
-_SETTING: Final = "imagery.folder"
 _STORE_READERS: Final = 8  # files of a store that are read at a time: they mostly wait for the network
 
 
@@ -49,7 +53,10 @@ class FilesSettings(Settings):
     folder: InputSetting
     """Folder of the scene files, on a disk or in object storage (`s3://…`, `gs://…`, `az://…`)."""
     pattern: str = "**/*.tif"
-    """Which files below the folder are scenes; `**` stands for any number of folders."""
+    """Which files below the folder are scenes; `**` stands for any number of folders, `.tif` for `.tiff` and `.TIF` too."""
+    offset: Literal["auto"] | Annotated[int, Field(ge=LEAST_OFFSET, le=0)] = "auto"
+    """Digital numbers to add to the bands of every scene; auto: ESA's offset of 1000 is taken out where a file's scale and
+    offset tags or the processing baseline in its name say that it is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +76,40 @@ class FileScenes:
         Raises:
             InputError: the folder or a file of these dates cannot be used; the message names it.
         """
-        files = [file for file in self._files() if start <= file.acquired.date() < end]
-        scenes = []
-        for file, header in zip(files, self._headers(files), strict=True):
+        return self.survey(grid, start, end).scenes
+
+    def survey(self, grid: Grid, start: dt.date, end: dt.date) -> Found:
+        """What `find` gives; of several files of one tile and instant the last processing comes first.
+
+        Raises:
+            InputError: the folder or a file of these dates cannot be used; the message names it.
+        """
+        names = [(name, state) for name, state in self._named() if start <= name.acquired.date() < end]
+        here = []
+        for (name, _), header in zip(names, self._headers(names), strict=True):
             if _overlap(header.grid, grid):
-                _require_fit(file.path, header.grid, grid)
-                scenes.append(Scene(file.path.stem, file.acquired, str(file.path)))
-        return tuple(sorted(scenes, key=lambda scene: (scene.acquired, scene.href)))
+                _require_fit(name.path, header.grid, grid)
+                here.append((name, header))
+        here.sort(key=lambda file: file[0].version, reverse=True)
+        here.sort(key=lambda file: file[0].mgrs_tile)
+        scenes = one_instant_per_pass([self._scene(name, header) for name, header in here])
+        places = {str(name.path): (header.grid.epsg, *map(round, header.grid.bounds)) for name, header in here}
+        return Found(scenes, _doubles(scenes, places))
+
+    def never_used(self, scenes: Sequence[Scene]) -> Remarks:
+        """Files that no zone uses.
+
+        Raises:
+            InputError: the folder cannot be listed.
+        """
+        listing, used = self._listing(), {scene.href for scene in scenes}
+        unused = tuple(path.name for path, _ in listing.scenes if str(path) not in used)
+        unmatched = tuple(path.name for path in listing.unmatched)
+        remarks = {
+            "files that no zone needs in its season": unused,
+            f"files left out by the pattern '{self.settings.pattern}'": unmatched,
+        }
+        return {remark: names for remark, names in remarks.items() if names}
 
     def read(self, scene: Scene, grid: Grid) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint8]]:
         """Digital numbers [4, H, W] uint16 and scene classes [H, W] uint8 on the grid; 0 outside the scene.
@@ -88,50 +122,52 @@ class FileScenes:
         _require_fit(path, header.grid, grid)
         pixels = _read_window(path, header, header.grid.window_of(grid))
         bands = pixels[:N_BANDS]
-        bands[bands == header.nodata] = NODATA
+        bands[(bands == header.nodata) | (bands == SATURATED)] = NODATA
         scl = np.minimum(pixels[N_BANDS], np.iinfo(np.uint8).max).astype(np.uint8)
         scl[(bands == NODATA).any(axis=0)] = SCL_NODATA
+        if self.settings.offset == "auto" and scene.offset and offset_is_gone(bands, scl):
+            raise InputError(
+                f"scene '{path}': its name or tags say that an offset of {-scene.offset} is in its numbers, and its "
+                f"land is so dark that it cannot be; set 'imagery.offset' to 0 if it was taken out, or mend the file"
+            )
+        shift(bands, scl, scene.offset)
         return bands, scl
 
     def fingerprint(self, scenes: Sequence[Scene]) -> str:
-        """Names, sizes and times of change, or what a store says instead: gigabytes are not read to find nothing new.
+        """Names, sizes and times of change, or what a store says instead, and what is added to the numbers.
+
+        Gigabytes are not read to find nothing new.
 
         Raises:
             InputError: a file is not there any more.
         """
         folder = self.settings.folder
-        listed = {} if isinstance(folder, Path) else {str(p): s for p, s in states_below(folder, _SETTING).items()}
+        listed = {} if isinstance(folder, Path) else {str(p): s for p, s in states_below(folder, SETTING).items()}
         states = [listed.get(scene.href) or _state(as_input(scene.href)) for scene in scenes]
         pairs = zip(scenes, states, strict=True)
-        return fingerprint([[scene.href, state.size, state.stamp] for scene, state in pairs])
+        return fingerprint([[scene.href, scene.offset, state.size, state.stamp] for scene, state in pairs])
 
     @property
     def _n_readers(self) -> int:
         return 1 if isinstance(self.settings.folder, Path) else _STORE_READERS
 
-    def _files(self) -> Iterator["_SceneFile"]:
-        folder, pattern = self.settings.folder, self.settings.pattern
-        listing = _files_on_disk(folder, pattern) if isinstance(folder, Path) else _objects(folder, pattern)
-        if not listing:
-            raise InputError(
-                f"scene folder '{folder}' has no file that matches '{pattern}'; mend 'folder' or 'pattern'"
-            )
-        for path, state in listing:
-            yield _SceneFile(path, _sensing_start(path), state)
+    def _listing(self) -> Listing:
+        return list_scenes(self.settings.folder, self.settings.pattern)
 
-    def _headers(self, files: Sequence["_SceneFile"]) -> list["_Header"]:
+    def _named(self) -> list[tuple[FileName, FileState | None]]:
+        folder = self.settings.folder
+        return [(understand_name(path, folder), state) for path, state in self._listing().scenes]
+
+    def _headers(self, files: Sequence[tuple[FileName, FileState | None]]) -> list["_Header"]:
         """The headers of some files; each is read once in a process."""
         with ThreadPoolExecutor(self._n_readers, thread_name_prefix="header") as pool, warnings.catch_warnings():
             warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)  # refused in our words
-            return list(pool.map(lambda file: _header(file.path, file.state or _state(file.path)), files))
+            return list(pool.map(lambda file: _header(file[0].path, file[1] or _state(file[0].path)), files))
 
-
-@dataclass(frozen=True, slots=True)
-class _SceneFile:
-    path: Location
-    acquired: dt.datetime
-    state: FileState | None
-    """None: not asked yet."""
+    def _scene(self, name: FileName, header: "_Header") -> Scene:
+        offset = self.settings.offset
+        offset = offset_of_file(name, header.offset) if offset == "auto" else offset
+        return Scene(name.path.stem, name.acquired, str(name.path), offset=offset)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,37 +178,26 @@ class _Header:
     indexes: tuple[int, ...]
     """1-based file bands of `BANDS`, then SCL."""
     nodata: float | None
+    offset: int | None
+    """Digital numbers to add to the bands, as their scale and offset tags say; None: there are none."""
 
 
-def _files_on_disk(folder: Path, pattern: str) -> list[tuple[Location, FileState | None]]:
-    if not folder.is_dir():
-        raise InputError(f"scene folder '{folder}' does not exist; set 'folder' to the folder of the scene files")
-    return [(path, None) for path in sorted(folder.glob(pattern)) if path.is_file()]
-
-
-def _objects(folder: UPath, pattern: str) -> list[tuple[Location, FileState | None]]:
-    states = states_below(folder, _SETTING)
-    if not states and not is_there(folder, _SETTING):
-        raise InputError(f"scene folder '{folder}' does not exist; set 'folder' to the folder of the scene files")
-    fits = re.compile(glob_translate(pattern))
-    prefix = len(folder.path.rstrip("/")) + 1
-    return [(path, state) for path, state in states.items() if fits.match(path.path[prefix:])]
-
-
-def _sensing_start(path: Location) -> dt.datetime:
-    match = _SENSING_START.search(path.name)
-    try:
-        return dt.datetime.strptime(match[0] if match else "", "%Y%m%dT%H%M%S").replace(tzinfo=dt.UTC)
-    except ValueError:
-        raise InputError(
-            f"file '{path}' has no date in its name; a scene is named like 'S2_area_20230714T105031.tif': "
-            f"rename it, or narrow 'pattern' so that it is left out"
-        ) from None
+def _doubles(scenes: Sequence[Scene], places: dict[str, tuple[int, ...]]) -> Remarks:
+    """Files of a tile and instant of which there is a newer one."""
+    older = []
+    for _, parts in itertools.groupby(scenes, key=lambda scene: scene.acquired):
+        seen = set()
+        for part in parts:
+            if places[part.href] in seen:
+                older.append(Path(part.href).name)
+            seen.add(places[part.href])
+    remark = "files of the same tile and instant as a newer one, read only where that has no data"
+    return {remark: tuple(older)} if older else {}
 
 
 def _state(path: Location) -> FileState:
     try:
-        return state_of(path, _SETTING)
+        return state_of(path, SETTING)
     except OSError as error:
         raise InputError(f"scene '{path}' cannot be read ({error.strerror or error}); restore it") from None
 
@@ -180,11 +205,13 @@ def _state(path: Location) -> FileState:
 @functools.lru_cache(maxsize=100_000)
 def _header(path: Location, state: FileState) -> _Header:
     try:
-        with rasterio.Env(**_GDAL_OPTIONS), open_raster(path, _SETTING) as dataset:
+        with rasterio.Env(**_GDAL_OPTIONS), open_raster(path, SETTING) as dataset:
             if _is_cut_off(dataset, state.size):
                 raise InputError(f"scene '{path}' is cut off: its last pixels are missing; fetch it again")
-            _require_integers(path, dataset)
-            return _Header(_grid_of(path, dataset), _indexes_of(path, dataset), dataset.nodata)
+            indexes = _indexes_of(path, dataset)
+            _require_integers(path, dataset, indexes)
+            _require_no_mask(path, dataset, indexes)
+            return _Header(_grid_of(path, dataset), indexes, dataset.nodata, _tagged_offset(path, dataset, indexes))
     except rasterio.errors.RasterioError as error:
         raise InputError(f"scene '{path}' is no readable GeoTIFF ({error}); fetch it again or remove it") from None
 
@@ -195,13 +222,13 @@ def _grid_of(path: Location, dataset: Any) -> Grid:
             f"scene '{path}' has no coordinate system; assign its UTM zone (`gdal_edit.py -a_srs EPSG:326xx`)"
         )
     epsg = _epsg_of(dataset.crs.to_wkt())
-    a, b, c, d, e, f = dataset.transform[:6]
-    if epsg is None or b or d or a <= 0 or e != -a:
+    try:
+        return Grid.of_transform(epsg or 0, dataset.transform, dataset.shape)
+    except ValueError as error:
         raise InputError(
-            f"scene '{path}' is in '{epsg or dataset.crs}' with transform {(a, b, c, d, e, f)}; it needs an EPSG "
-            f"system and square pixels, north up: warp it (`gdalwarp -t_srs EPSG:326xx -tr 10 10 -tap`)"
-        )
-    return Grid(epsg, c, f, dataset.height, dataset.width, a)
+            f"scene '{path}' is in '{epsg or dataset.crs}' with {error}; it needs an EPSG system and square pixels, "
+            f"north up: warp it (`gdalwarp -t_srs EPSG:326xx -tr 10 10 -tap`)"
+        ) from None
 
 
 @functools.lru_cache(maxsize=1000)
@@ -223,11 +250,38 @@ def _indexes_of(path: Location, dataset: Any) -> tuple[int, ...]:
     return tuple(index for index in indexes if index is not None)
 
 
-def _require_integers(path: Location, dataset: Any) -> None:
-    if not set(dataset.dtypes) <= {"uint8", "uint16"}:
+def _require_integers(path: Location, dataset: Any, indexes: Sequence[int]) -> None:
+    types = [str(dataset.dtypes[index - 1]) for index in indexes]
+    if set(types[:N_BANDS]) != {"uint16"} or types[N_BANDS] not in {"uint8", "uint16"}:
         raise InputError(
-            f"scene '{path}' holds {dataset.dtypes[0]} values; it needs uint16 digital numbers (reflectance × 10000)"
+            f"scene '{path}' holds {', '.join(types)} in B02, B03, B04, B08, SCL; the bands must be uint16 digital numbers "
+            f"(reflectance × 10000), SCL uint8 or uint16: convert it (`gdal_translate -ot UInt16`, with `-scale` where it "
+            f"is another unit)"
         )
+
+
+def _require_no_mask(path: Location, dataset: Any, indexes: Sequence[int]) -> None:
+    """Refuse pixels that are hidden by a mask of their own: what stands beneath it would count."""
+    flags = {flag for index in indexes for flag in dataset.mask_flag_enums[index - 1]}
+    if MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags:
+        raise InputError(
+            f"scene '{path}' has a mask band; write 0 into the hidden pixels instead (`gdalwarp -dstnodata 0`, or "
+            f"`gdal_translate -mask none -a_nodata 0` where they are 0 already)"
+        )
+
+
+def _tagged_offset(path: Location, dataset: Any, indexes: Sequence[int]) -> int | None:
+    tags = {(dataset.scales[index - 1], dataset.offsets[index - 1]) for index in indexes[:N_BANDS]}
+    try:
+        offsets = {offset_of_scale(*tag) for tag in tags}
+    except ValueError as error:
+        raise InputError(f"scene '{path}' has bands of {error}; convert its numbers, or mend the tags") from None
+    if len(offsets) > 1:
+        raise InputError(
+            f"scene '{path}' has bands with different scale and offset tags, {sorted(tags)}; mend the tags "
+            f"(`gdal_edit.py -scale 0.0001 -offset 0`, or -0.1)"
+        )
+    return offsets.pop()
 
 
 def _is_cut_off(dataset: Any, size: int) -> bool:
@@ -260,8 +314,8 @@ def _require_fit(path: Location, scene: Grid, zone: Grid) -> None:
         scene.window_of(zone)
     except ValueError as error:
         raise InputError(
-            f"scene '{path}' does not fit the zone's grid (EPSG:{zone.epsg}, {zone.resolution_m:g} m, corner "
-            f"{zone.x_min:g}, {zone.y_max:g}): {error}; warp the scene to it, or leave it out of 'pattern'"
+            f"scene '{path}' does not fit the zone's grid (EPSG:{zone.epsg}, {in_full(zone.resolution_m)} m, corner "
+            f"{in_full(zone.x_min)}, {in_full(zone.y_max)}): {error}; warp the scene to it, or leave it out of 'pattern'"
         ) from None
 
 
@@ -277,7 +331,7 @@ def _read_window(path: Location, header: _Header, window: Window) -> npt.NDArray
         cols = slice(left - window.col, right - window.col)
         try:
             with rasterio.Env(**_GDAL_OPTIONS):
-                pixels[:, rows, cols] = read_window(path, _SETTING, header.indexes, inside)
+                pixels[:, rows, cols] = read_window(path, SETTING, header.indexes, inside)
         except rasterio.errors.RasterioError as error:
             raise InputError(f"scene '{path}' cannot be read ({error}); fetch it again or remove it") from None
     return pixels

@@ -2,15 +2,24 @@
 
 import datetime as dt
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from cropray.bands import N_MONTHS
 from cropray.grid import Grid
+
+LONGEST_PASS: Final = dt.timedelta(hours=1)
+"""Sensing may begin so far after the start of its data take; the same satellite comes back after 100 minutes."""
+
+_SATELLITE: Final = re.compile(r"(?:^|_)(S2[A-Z])(?=_|$)")
+
+Remarks = Mapping[str, tuple[str, ...]]
+"""What a person should know of scenes that are not used, or not as they lie there: remark → their names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +37,32 @@ class Scene:
     """Digital numbers to add to the bands, so that reflectance is number / 10000 in every scene."""
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a source has of a place and a time."""
+
+    scenes: tuple[Scene, ...]
+    """In time order; of one instant, the part whose pixels count comes first."""
+    remarks: Remarks = field(default_factory=dict)
+
+
+def one_instant_per_pass(scenes: Sequence[Scene]) -> tuple[Scene, ...]:
+    """The scenes of one pass of a satellite with one instant, its first; in time order.
+
+    Some products are named by their data take's start, some by their own tile's, which is seconds or minutes later:
+    parts of one acquisition that overlap would count twice.
+    """
+    starts: dict[str, dt.datetime] = {}
+    found = []
+    for scene in sorted(scenes, key=lambda scene: scene.acquired):
+        match = _SATELLITE.search(scene.scene_id)
+        satellite = match[1] if match else ""
+        if satellite not in starts or scene.acquired - starts[satellite] > LONGEST_PASS:
+            starts[satellite] = scene.acquired
+        found.append(replace(scene, acquired=starts[satellite]))
+    return tuple(sorted(found, key=lambda scene: scene.acquired))
+
+
 class SceneSource(Protocol):
     """Where scenes come from. Picklable: it is sent to the workers, and opens files there."""
 
@@ -41,6 +76,22 @@ class SceneSource(Protocol):
 
         Raises:
             InputError: the source cannot be read, or a scene does not fit the grid.
+        """
+        ...
+
+    def survey(self, grid: Grid, start: dt.date, end: dt.date) -> Found:
+        """What `find` gives, and what was left out or merged on the way.
+
+        Raises:
+            InputError: as `find`.
+        """
+        ...
+
+    def never_used(self, scenes: Sequence[Scene]) -> Remarks:
+        """What lies at the source besides these scenes, which are all that any zone uses.
+
+        Raises:
+            InputError: the source cannot be read.
         """
         ...
 

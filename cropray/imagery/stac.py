@@ -7,43 +7,45 @@ stored. Whether a file still holds it depends on its catalogue and, for products
 
 1. an item of an earlier baseline has no offset;
 2. one whose catalogue says that the offset is gone (`earthsearch:boa_offset_applied`) is taken at its word;
-3. any other has it, unless its own pixels show that it is gone. Earth Search denies it of some items where it is: to
-   subtract 1000 again would make half of the land black. Where more than half of the vegetation (SCL 4) in the window
-   reads less than 900 in its darkest visible band, which with the offset in it would be a reflectance below −1 %,
-   nothing is subtracted, and a warning names the item. Of 102 real scenes without the offset, 101 read less.
+3. one of a baseline that is none of ESA's (99.99) has what its `raster:bands` say, and is refused where they do not;
+4. any other has it, unless its own pixels show that it is gone. Earth Search denies it of some items where it is: to
+   subtract 1000 again would make half of the land black. Where more than half of the vegetation (SCL 4) in the window,
+   or of the bare soil (SCL 5) that fills it, reads less than 900 in its darkest visible band, which with the offset in it
+   would be a reflectance below −1 %, nothing is subtracted, and a warning names the item. Of 102 real scenes without the
+   offset, 101 read less; of 101 with it, none.
 """
 
 import datetime as dt
 import functools
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
 import rasterio.warp
 
-from cropray.bands import BAND_IDS, N_BANDS, NODATA
+from cropray.bands import BAND_IDS, N_BANDS
 from cropray.errors import InputError
 from cropray.grid import Grid
-from cropray.imagery.kernels import Words, compiled
+from cropray.imagery.offsets import offset_is_gone, shift
 from cropray.imagery.retry import RetryPolicy
-from cropray.imagery.scenes import Scene
+from cropray.imagery.scenes import LONGEST_PASS, Found, Remarks, Scene, one_instant_per_pass
+from cropray.imagery.stac_doors import require_door
 from cropray.imagery.stac_items import SCL, ItemScene, newest_versions, understand
 from cropray.imagery.stac_read import read_band, signed
 from cropray.imagery.stac_settings import StacSettings
+from cropray.redaction import redact
 from cropray.settings import fingerprint
 
-_LONGEST_PASS: Final = dt.timedelta(hours=1)  # an item's time may lie so far after the start of its data take
+if TYPE_CHECKING:
+    from cropray.imagery.stac_search import Answer
+
 _ANSWERS_AGE_S: Final = 3600  # a search is not repeated within this time
 _FIRST_WAIT_S: Final = 1.0  # upper end of the random wait before the second attempt
-_VEGETATION: Final = 4  # SCL
-_MIN_VEGETATION: Final = 100  # pixels; fewer say nothing
-_MANY_PIXELS: Final = 100_000
-_OFFSET_IS_GONE_BELOW: Final = 900  # digital number of the darkest visible band over vegetation
 
 _log = logging.getLogger(__name__)
 
@@ -67,6 +69,14 @@ class StacScenes:
         Raises:
             InputError: the API fails, an item cannot be used, or all tiles here are of another UTM system.
         """
+        return self.survey(grid, start, end).scenes
+
+    def survey(self, grid: Grid, start: dt.date, end: dt.date) -> Found:
+        """What `find` gives, and the items that were left out.
+
+        Raises:
+            InputError: as `find`.
+        """
         return _find(self.settings, grid, start, end, int(time.monotonic() // _ANSWERS_AGE_S))
 
     def read(self, scene: Scene, grid: Grid) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint8]]:
@@ -87,7 +97,7 @@ class StacScenes:
             assets = [(band, signed(href, self.settings.sign)) for band, href in scene.assets]
         except OSError as error:  # of the service, which was asked more than once
             raise InputError(
-                f"item {scene.href}: '{self.settings.sign}' gives out no signature ({error}); run the stage again later"
+                f"item {scene.href}: '{self.settings.sign}' gives out no signature ({redact(str(error))}); run the stage again later"
             ) from None
 
         def read(asset: tuple[str, str]) -> None:
@@ -107,50 +117,14 @@ class StacScenes:
         shift(bands, scl, offset)
         return bands, scl
 
+    def never_used(self, scenes: Sequence[Scene]) -> Remarks:  # noqa: ARG002  as every source has it
+        """Nothing: a catalogue is asked for what the zones need, and for no more."""
+        return {}
+
     def fingerprint(self, scenes: Sequence[Scene]) -> str:
         """Identity of the products, and of what is done to their numbers."""
         products = [(scene.scene_id, scene.acquired.isoformat(), scene.assets, scene.offset) for scene in scenes]
         return fingerprint([products, self.settings.offset])
-
-
-def offset_is_gone(bands: Words, scl: npt.NDArray[np.uint8]) -> bool:
-    """Whether vegetation is darker than it could be if the numbers [4, H, W] still held ESA's offset.
-
-    Every fourth row of large images is enough.
-    """
-    rows = slice(None, None, 4 if scl.size > _MANY_PIXELS else 1)
-    vegetation = scl[rows] == _VEGETATION
-    darkest = bands[:3, rows].min(axis=0)[vegetation]  # blue, green, red
-    darkest = darkest[darkest > NODATA]
-    return bool(darkest.size >= _MIN_VEGETATION and (darkest < _OFFSET_IS_GONE_BELOW).sum() * 2 > darkest.size)
-
-
-def shift(bands: Words, scl: npt.NDArray[np.uint8], offset: int) -> None:
-    """Add an offset of 0 or less to [C, H, W] numbers in place, least result 1.
-
-    A number of 0 stays 0, and takes the scene class [H, W] of its pixel away.
-    """
-    _shift_kernel(bands.reshape(len(bands), -1), scl.reshape(-1), np.uint16(-offset))
-
-
-@compiled
-def _shift_kernel(bands: Words, scl: npt.NDArray[np.uint8], darkening: np.uint16) -> None:
-    for band in range(len(bands)):
-        _darken(bands[band], darkening)
-        _take_class_away(bands[band], scl)
-
-
-@compiled
-def _darken(numbers: Words, amount: np.uint16) -> None:
-    for p in range(len(numbers)):
-        has_data = np.uint16(0) - np.uint16(numbers[p] > 0)
-        numbers[p] = (max(numbers[p], np.uint16(amount + np.uint16(1))) - amount) & has_data
-
-
-@compiled
-def _take_class_away(numbers: Words, scl: npt.NDArray[np.uint8]) -> None:
-    for p in range(len(scl)):
-        scl[p] &= np.uint8(0) - np.uint8(numbers[p] > 0)
 
 
 @functools.cache
@@ -160,21 +134,52 @@ def _pool(n_threads: int) -> ThreadPoolExecutor:
 
 
 @functools.lru_cache(maxsize=10_000)
-def _find(settings: StacSettings, grid: Grid, start: dt.date, end: dt.date, hour: int) -> tuple[Scene, ...]:  # noqa: ARG001  the hour is part of the key
+def _find(settings: StacSettings, grid: Grid, start: dt.date, end: dt.date, hour: int) -> Found:  # noqa: ARG001  the hour is part of the key
     from cropray.imagery.stac_search import search_items  # noqa: PLC0415  its client loads for half a second
 
     bbox = rasterio.warp.transform_bounds(f"EPSG:{grid.epsg}", "EPSG:4326", *grid.bounds)
     first, last = (dt.datetime.combine(day, dt.time(), dt.UTC) for day in (start, end))
-    span = first - _LONGEST_PASS, last + _LONGEST_PASS
+    span = first - LONGEST_PASS, last + LONGEST_PASS
     place = settings.url, settings.collection
-    answer = search_items(place, bbox, span, _policy(settings), settings.timeout_s)
+    found = search_items(place, bbox, span, _policy(settings), settings.timeout_s)
+    answer = found.items
     names = settings.assets.model_dump() if settings.assets else None
     offset = None if settings.offset == "auto" else settings.offset
-    items = [understand(item, names, offset) for item in answer if item["id"] not in settings.exclude]
+    wanted = [item for item in answer if item["id"] not in settings.exclude]
+    items = [understand(item, names, offset) for item in wanted]
     items = [item for item in items if first <= item.scene.acquired < last]
     _require_system(items, grid)
     here = [item for item in items if _reaches_into(item, grid)]
-    return tuple(item.scene for item in newest_versions(here) if item.cloud_cover <= settings.max_cloud_cover)
+    newest = newest_versions(here)
+    clear = [item for item in newest if item.cloud_cover <= settings.max_cloud_cover]
+    remarks = {
+        "searches of which the catalogue lists fewer items than it counts": _searched(found, bbox),
+        "items named by 'exclude'": [str(item["id"]) for item in answer if item["id"] in settings.exclude],
+        "items of another UTM system than the zone's": _ids(item for item in items if item.epsg != grid.epsg),
+        "items that are older versions of others": _ids(item for item in here if item not in newest),
+        "items with more clouds than 'max_cloud_cover'": _ids(item for item in newest if item not in clear),
+    }
+    scenes = one_instant_per_pass([item.scene for item in clear])
+    for scene in scenes:
+        _require_doors(scene, settings.url)
+    return Found(scenes, {remark: tuple(ids) for remark, ids in remarks.items() if ids})
+
+
+def _require_doors(scene: Scene, catalogue: str) -> None:
+    for band, href in scene.assets:
+        try:
+            require_door(href, catalogue)
+        except InputError as error:
+            raise InputError(f"item {scene.href}, {band}: {error}; put the item's id into 'exclude'") from None
+
+
+def _searched(answer: "Answer", bbox: tuple[float, ...]) -> list[str]:
+    place = " ".join(f"{degrees:.3f}" for degrees in bbox)
+    return [f"{len(answer.items)} of {answer.n_matched} at {place}"] if answer.n_missing else []
+
+
+def _ids(items: Iterable[ItemScene]) -> list[str]:
+    return [item.scene.scene_id for item in items]
 
 
 def _require_system(items: Sequence[ItemScene], grid: Grid) -> None:

@@ -12,11 +12,12 @@ from typing import Any, Final
 from cropray.bands import BAND_IDS
 from cropray.errors import InputError
 from cropray.grid import Grid
+from cropray.imagery.offsets import BOA_OFFSET, Baseline, is_esas, offset_of_baseline, offset_of_scale
 from cropray.imagery.scenes import Scene
+from cropray.imagery.stac_doors import absolute
+from cropray.redaction import redact
 
 SCL: Final = "SCL"
-BASELINE_WITH_OFFSET: Final = (4, 0)
-BOA_OFFSET: Final = -1000  # digital numbers; ESA, processing baseline 04.00, BOA_ADD_OFFSET of every 10 m band
 
 # Names of the assets at Planetary Computer, Earth Search and the Copernicus Data Space, in this order.
 _USUAL_NAMES: Final = {
@@ -41,8 +42,10 @@ class ItemScene:
     """Its `offset` is what the item's metadata ask for."""
     mgrs_tile: str
     data_strip: str
-    """Start of sensing of its data strip: a tile at the seam of two strips is delivered as two products."""
-    baseline: tuple[int, int]
+    """Start of sensing of its data strip: a tile at the seam of two strips is delivered as two products.
+    The product itself where the item does not say: no other is a version of it then."""
+    baseline: Baseline
+    """(0, 0) where it is none of ESA's."""
     generated: str
     """When it was processed, ISO 8601."""
     epsg: int
@@ -73,17 +76,18 @@ def understand(item: dict[str, Any], asset_names: dict[str, str] | None, offset:
     product = str(properties.get("s2:product_uri") or item_id).removesuffix(".SAFE")
     assets = _assets(item, asset_names)
     baseline = _baseline(properties, product)
+    stated = _stated_offset(item, [key for key, band in assets if band != SCL])
     if offset is None:
-        offset = _expected_offset(item_id, properties, baseline)
+        offset = _expected_offset(item_id, properties, baseline, stated)
     first = {**properties, **item["assets"][assets[0][0]]}
     epsg = _epsg(item_id, first)
-    hrefs = tuple((band, str(item["assets"][key]["href"])) for (key, band) in assets)
+    hrefs = tuple((band, _href(item, key)) for (key, band) in assets)
     acquired = _acquired(item_id, properties, product)
     return ItemScene(
         scene=Scene(product, acquired, _page(item), hrefs, offset),
         mgrs_tile=_mgrs_tile(item_id, properties, product),
-        data_strip=_first_match(_DATA_STRIP, properties.get("s2:datastrip_id")) or str(properties.get("datetime")),
-        baseline=baseline or (0, 0),
+        data_strip=_first_match(_DATA_STRIP, *_named(properties, "datastrip_id")) or product,
+        baseline=baseline if baseline and is_esas(baseline) else (0, 0),
         generated=str(properties.get("s2:generation_time") or properties.get("processing:datetime") or product),
         epsg=epsg,
         outline=_outline(first, epsg),
@@ -94,24 +98,24 @@ def understand(item: dict[str, Any], asset_names: dict[str, str] | None, offset:
 def newest_versions(items: list[ItemScene]) -> list[ItemScene]:
     """One item per product, the last processing of each, in order of time and tile."""
     newest = {item.product: item for item in sorted(items, key=_processed)}
-    # Strips that were timed anew are kept twice: the newer processing comes first, and its pixels count.
+    # Strips that were timed anew, or not said, are kept twice: the newer processing comes first, and its pixels count.
     newer_first = sorted(newest.values(), key=_processed, reverse=True)
     return sorted(newer_first, key=lambda item: (item.scene.acquired, item.mgrs_tile))
 
 
-def _processed(item: ItemScene) -> tuple[tuple[int, int], str, str]:
+def _processed(item: ItemScene) -> tuple[Baseline, str, str]:
     return item.baseline, item.generated, item.scene.scene_id
 
 
 def _assets(item: dict[str, Any], asset_names: dict[str, str] | None) -> list[tuple[str, str]]:
     """(key, band id) of the four bands and of SCL."""
-    there = item["assets"]
+    there = item.get("assets") or {}
     usual = {band: (name,) for band, name in asset_names.items()} if asset_names else _USUAL_NAMES
     keys = {band: next((name for name in usual[band] if name in there), None) for band in (*BAND_IDS, SCL)}
     missing = [f"{band} ({' or '.join(usual[band])})" for band, key in keys.items() if key is None]
     if missing:
         raise InputError(
-            f"item '{item['id']}' has no asset {', '.join(missing)}; it has {', '.join(sorted(there))}: "
+            f"item '{item['id']}' has no asset {', '.join(missing)}; it has {', '.join(sorted(there)) or 'none'}: "
             f"set 'assets' to their names, or put the item's id into 'exclude'"
         )
     return [(key, band) for band, key in keys.items() if key is not None]
@@ -119,7 +123,7 @@ def _assets(item: dict[str, Any], asset_names: dict[str, str] | None) -> list[tu
 
 def _acquired(item_id: str, properties: dict[str, Any], product: str) -> dt.datetime:
     """Start of the data take: one instant for all tiles of one pass, unlike an item's own `datetime` in some catalogues."""
-    start = _first_match(_DATA_TAKE, properties.get("s2:datatake_id"), product)
+    start = _first_match(_DATA_TAKE, *_named(properties, "datatake_id"), product)
     if start:
         return dt.datetime.strptime(start, "%Y%m%dT%H%M%S").replace(tzinfo=dt.UTC)
     try:
@@ -131,7 +135,7 @@ def _acquired(item_id: str, properties: dict[str, Any], product: str) -> dt.date
         ) from None
 
 
-def _baseline(properties: dict[str, Any], product: str) -> tuple[int, int] | None:
+def _baseline(properties: dict[str, Any], product: str) -> Baseline | None:
     texts = (properties.get("s2:processing_baseline"), properties.get("processing:version"), product)
     for match in (_BASELINE.search(str(text)) for text in texts if text):
         if match:
@@ -139,14 +143,44 @@ def _baseline(properties: dict[str, Any], product: str) -> tuple[int, int] | Non
     return None
 
 
-def _expected_offset(item_id: str, properties: dict[str, Any], baseline: tuple[int, int] | None) -> int:
-    if baseline is None:
-        raise InputError(
-            f"item '{item_id}' does not say its processing baseline ('s2:processing_baseline'), which decides whether "
-            f"its digital numbers are shifted by {-BOA_OFFSET}; set 'offset' to 0 or {BOA_OFFSET}"
-        )
-    is_gone = properties.get("earthsearch:boa_offset_applied") is True
-    return 0 if baseline < BASELINE_WITH_OFFSET or is_gone else BOA_OFFSET
+def _expected_offset(item_id: str, properties: dict[str, Any], baseline: Baseline | None, stated: int | None) -> int:
+    """Earth Search states scale and offset of every item alike: they count only where no baseline of ESA's does."""
+    if any(flag is True for flag in _named(properties, "boa_offset_applied")):
+        return 0
+    if baseline is not None and is_esas(baseline):
+        return offset_of_baseline(baseline)
+    if stated is not None:
+        return stated
+    seen = (
+        "no processing baseline"
+        if baseline is None
+        else "processing baseline {:02d}.{:02d}, none of ESA's".format(*baseline)
+    )
+    raise InputError(
+        f"item '{item_id}' has {seen} ('s2:processing_baseline'), and its assets no 'raster:bands' with scale and offset: "
+        f"it is not known whether its digital numbers are shifted by {-BOA_OFFSET}; set 'offset' to 0 or {BOA_OFFSET}, "
+        f"or put the item's id into 'exclude'"
+    )
+
+
+def _stated_offset(item: dict[str, Any], keys: list[str]) -> int | None:
+    """Digital numbers to add by the raster extension, version 1 (`raster:bands`) or 2; None: it says nothing."""
+    offsets = set()
+    for key in keys:
+        asset = item["assets"][key]
+        band: dict[str, Any] = next(iter(asset.get("raster:bands") or asset.get("bands") or ()), {})
+        said = {"scale": asset.get("raster:scale"), "offset": asset.get("raster:offset")}
+        said |= {name: band.get(name, band.get(f"raster:{name}")) for name in said if said[name] is None}
+        if said["scale"] is None:
+            return None
+        try:
+            offsets.add(offset_of_scale(float(said["scale"]), float(said["offset"] or 0)))
+        except ValueError as error:
+            raise InputError(
+                f"item '{item['id']}': asset '{key}' has {error}; put the item's id into 'exclude', set 'assets' to others, "
+                f"or use another collection"
+            ) from None
+    return offsets.pop() if len(offsets) == 1 else None
 
 
 def _epsg(item_id: str, properties: dict[str, Any]) -> int:
@@ -173,9 +207,29 @@ def _mgrs_tile(item_id: str, properties: dict[str, Any], product: str) -> str:
     return _first_match(_TILE, *known) or item_id
 
 
+def _href(item: dict[str, Any], key: str) -> str:
+    try:
+        return absolute(str(item["assets"][key]["href"]), _self(item))
+    except (KeyError, ValueError) as error:
+        reason = "it has no 'href'" if isinstance(error, KeyError) else error
+        raise InputError(
+            f"item '{item['id']}': asset '{key}' cannot be found: {reason}; put the item's id into 'exclude', or use a "
+            f"catalogue that gives full addresses"
+        ) from None
+
+
+def _self(item: dict[str, Any]) -> str | None:
+    links = (str(link["href"]) for link in item.get("links", ()) if link.get("rel") == "self")
+    return next(links, None)
+
+
 def _page(item: dict[str, Any]) -> str:
-    links = (link["href"] for link in item.get("links", ()) if link.get("rel") == "self")
-    return str(next(links, item["id"]))
+    return redact(_self(item) or str(item["id"]))
+
+
+def _named(properties: dict[str, Any], name: str) -> list[Any]:
+    """What the item says under a name, whichever extension spells it: `s2:datastrip_id`, `eopf:datastrip_id` and others."""
+    return [value for key, value in sorted(properties.items()) if key.rpartition(":")[2].lower() == name]
 
 
 def _first_match(pattern: re.Pattern[str], *texts: object) -> str | None:

@@ -12,10 +12,12 @@ import rasterio
 import rasterio.errors
 import rasterio.windows
 
-from cropray.bands import NODATA
+from cropray.bands import NODATA, SATURATED
 from cropray.errors import InputError
-from cropray.grid import Grid, Window
+from cropray.grid import MAX_DRIFT_PX, Grid, Window
 from cropray.imagery.retry import Judgement, RetryPolicy, Verdict, with_retries
+from cropray.imagery.stac_doors import driver_of
+from cropray.redaction import hide_secrets_of_network, redact
 
 ResultT = TypeVar("ResultT")
 
@@ -44,16 +46,21 @@ def read_band(href: str, grid: Grid, out: npt.NDArray[Any], policy: RetryPolicy,
     """
 
     def read() -> None:
-        with rasterio.open(href) as dataset:
+        with rasterio.open(href, driver=driver_of(href)) as dataset:
             _read_open(dataset, grid, out)
 
     try:
         with_network(href, read, policy, timeout_s)
     except (rasterio.errors.RasterioError, OSError) as error:
         attempts = f", after {policy.max_attempts} attempts" if _judge_of(href)(error).verdict is Verdict.WAIT else ""
-        raise InputError(f"{href.partition('?')[0]}: {error}{attempts}") from None
+        raise InputError(f"{plain(href)}: {redact(str(error))}{attempts}") from None
     except ValueError as error:
-        raise InputError(f"{href.partition('?')[0]} does not fit the zone's grid: {error}") from None
+        raise InputError(f"{plain(href)} does not fit the zone's grid: {error}") from None
+
+
+def plain(href: str) -> str:
+    """An address for messages: without its query, where signatures stand."""
+    return redact(href.partition("?")[0])
 
 
 def signed(href: str, service: Literal["planetary_computer"] | None) -> str:
@@ -71,6 +78,7 @@ def with_network(href: str, read: Callable[[], ResultT], policy: RetryPolicy, ti
     Raises:
         Exception: what `read` raised last.
     """
+    hide_secrets_of_network()
     errors: Counter[str] = Counter()
     options = {
         **_GDAL_OPTIONS,
@@ -109,6 +117,7 @@ def _stop(error: Exception) -> Judgement:
 def _read_open(dataset: Any, grid: Grid, out: npt.NDArray[Any]) -> None:
     """Raises ValueError where the file does not fit, OSError where its directory is damaged."""
     fine, step = _grid_of(dataset, grid.resolution_m)
+    _require_type(dataset.dtypes[0], out.dtype)
     wanted = fine.window_of(grid)
     top, left = max(wanted.row, 0), max(wanted.col, 0)
     bottom, right = min(wanted.row + wanted.height, fine.height), min(wanted.col + wanted.width, fine.width)
@@ -122,22 +131,27 @@ def _read_open(dataset: Any, grid: Grid, out: npt.NDArray[Any]) -> None:
             out[top - wanted.row : bottom - wanted.row, left - wanted.col : right - wanted.col] = values
     if dataset.nodata not in {None, NODATA}:
         out[out == dataset.nodata] = NODATA
+    if out.dtype == np.uint16:
+        out[out == SATURATED] = NODATA
 
 
 def _grid_of(dataset: Any, resolution_m: float) -> tuple[Grid, int]:
     """The file's grid at a resolution, and how many of its pixels make one of the file's."""
     if dataset.crs is None or dataset.transform.is_identity:  # also what is left of an answer that was cut off
         raise OSError("its directory does not say where it lies")
-    if dataset.dtypes[0] not in {"uint8", "uint16"}:
+    found = Grid.of_transform(_epsg_of(dataset.crs.to_wkt()), dataset.transform, dataset.shape)
+    step = max(1, round(found.resolution_m / resolution_m))
+    if abs(found.resolution_m / (step * resolution_m) - 1) * max(dataset.shape) > MAX_DRIFT_PX:
         raise ValueError(
-            f"it holds {dataset.dtypes[0]} values, uint16 digital numbers (reflectance × 10000) are needed"
+            f"its transform is {dataset.transform[:6]}, north up and {resolution_m:g} m × 1, 2, … are needed"
         )
-    a, b, c, d, e, f = dataset.transform[:6]
-    step = round(a / resolution_m)
-    if b or d or e != -a or step * resolution_m != a:
-        raise ValueError(f"its transform is {(a, b, c, d, e, f)}, north up and {resolution_m:g} m × 1, 2, … are needed")
-    epsg = _epsg_of(dataset.crs.to_wkt())
-    return Grid(epsg, c, f, dataset.height * step, dataset.width * step, resolution_m), step
+    return Grid(found.epsg, found.x_min, found.y_max, dataset.height * step, dataset.width * step, resolution_m), step
+
+
+def _require_type(there: str, wanted: np.dtype[Any]) -> None:
+    """Scene classes may be 8 or 16 bits; a band of 8 bits is a picture, no reflectance × 10000."""
+    if there not in {"uint16", wanted.name}:
+        raise ValueError(f"it holds {there} values, uint16 digital numbers (reflectance × 10000) are needed")
 
 
 @functools.lru_cache(maxsize=1000)

@@ -3,6 +3,7 @@
 import datetime as dt
 import warnings
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any, Final
 
 import pystac.errors
@@ -15,16 +16,32 @@ from pystac_client.stac_api_io import StacApiIO
 from cropray.errors import InputError
 from cropray.imagery.retry import Judgement, RetryPolicy, Verdict, with_retries
 from cropray.imagery.stac_read import BUSY
+from cropray.redaction import hide_secrets_of_network, redact
 
 Item = dict[str, Any]
 Place = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a search gave, all pages."""
+
+    items: list[Item]
+    n_matched: int | None
+    """How many items the server itself counts; None: it does not say."""
+
+    @property
+    def n_missing(self) -> int:
+        """Items that the server counts and does not list."""
+        return max(0, (self.n_matched or 0) - len(self.items))
+
 
 _PAGE: Final = 100  # items asked for at once: about 2 MB of JSON at Earth Search
 
 
 def search_items(
     place: Place, bbox: tuple[float, ...], span: tuple[dt.datetime, dt.datetime], policy: RetryPolicy, timeout_s: float
-) -> list[Item]:
+) -> Answer:
     """Items of a collection that reach into a box, all pages.
 
     Args:
@@ -39,13 +56,17 @@ def search_items(
     """
     url, collection = place
     start, end = (f"{instant:%Y-%m-%dT%H:%M:%SZ}" for instant in span)
+    hide_secrets_of_network()
 
-    def ask() -> list[Item]:
+    def ask() -> Answer:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", pystac_client.warnings.PystacClientWarning)
             client = pystac_client.Client.open(url, stac_io=_network(policy, timeout_s), timeout=timeout_s)
             found = client.search(collections=[collection], bbox=list(bbox), datetime=f"{start}/{end}", limit=_PAGE)
-            return list(found.items_as_dicts())
+            pages = list(found.pages_as_dicts())
+        counts = [page.get("numberMatched") or (page.get("context") or {}).get("matched") for page in pages[:1]]
+        items = [item for page in pages for item in page.get("features", ())]
+        return Answer(items, int(counts[0]) if counts and counts[0] else None)
 
     try:
         return with_retries(ask, _judge, policy, Counter())
@@ -58,7 +79,7 @@ def search_items(
         ValueError,  # no JSON
     ) as error:
         raise InputError(
-            f"STAC API {url}, collection '{collection}', {start} to {end}: {_words(error)}; "
+            f"STAC API {redact(url)}, collection '{collection}', {start} to {end}: {_words(error)}; "
             f"check 'url' and 'collection', or run the stage again later"
         ) from None
 
@@ -91,5 +112,5 @@ def _judge(error: Exception) -> Judgement:
 
 def _words(error: Exception) -> str:
     status = getattr(error, "status_code", None)
-    text = " ".join(str(error).split())[:300] or type(error).__name__
+    text = redact(" ".join(str(error).split()))[:300] or type(error).__name__
     return f"HTTP {status}: {text}" if status else text

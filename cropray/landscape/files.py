@@ -18,7 +18,7 @@ import shapely
 from affine import Affine
 from pyproj import Transformer
 
-from cropray.bands import BANDS, NODATA
+from cropray.bands import BANDS, NODATA, REFLECTANCE_SCALE
 from cropray.grid import Grid
 from cropray.landscape import worldcover
 
@@ -40,9 +40,9 @@ class Declaration:
 
 
 def write_scene(path: Path, scene: npt.NDArray[np.uint16], grid: Grid) -> None:
-    """Write one acquisition, [5, H, W]: B2 B3 B4 B8 SCL."""
+    """Write one acquisition, [5, H, W]: B2 B3 B4 B8 SCL; its tags say that the bands hold no offset."""
     profile = {"crs": f"EPSG:{grid.epsg}", "transform": Affine(*grid.transform), "predictor": 2}
-    _write_raster(path, scene, SCENE_BANDS, profile)
+    _write_raster(path, scene, SCENE_BANDS, profile, (*(REFLECTANCE_SCALE for _ in BANDS), 1.0))
 
 
 def write_worldcover(path: Path, cover: npt.NDArray[np.uint8]) -> None:
@@ -72,13 +72,21 @@ def write_parcels(path: Path, declarations: Sequence[Declaration]) -> None:
         pyogrio.write_dataframe(frame, path, layer=RPG_LAYER, driver="GPKG")
 
 
-def _write_raster(path: Path, bands: npt.NDArray[Any], names: Sequence[str], profile: dict[str, Any]) -> None:
+def _write_raster(
+    path: Path,
+    bands: npt.NDArray[Any],
+    names: Sequence[str],
+    profile: dict[str, Any],
+    scales: tuple[float, ...] | None = None,
+) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     count, height, width = bands.shape
     shape = {"count": count, "height": height, "width": width, "dtype": bands.dtype.name}
     with rasterio.open(path, "w", driver="GTiff", compress="deflate", nodata=NODATA, **shape, **profile) as file:
         file.write(bands)
         file.descriptions = tuple(names)
+        if scales is not None:
+            file.scales = scales
 
 
 def _to_lambert(parcel: Declaration) -> shapely.Polygon:

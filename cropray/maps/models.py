@@ -3,23 +3,29 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, Final, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import xgboost as xgb
 
-from cropray.bands import N_BANDS, N_FEATURES, N_MONTHS
+from cropray.bands import FEATURE_COLUMNS, N_BANDS, N_FEATURES, N_MONTHS
 from cropray.errors import MissingArtefactError, SchemaError
 from cropray.legend import CropClass
-from cropray.models.crop_net import receptive
 from cropray.storage import Location, local_folder
-from cropray.training.checkpoint import CARD_FILE, CnnCheckpoint, load_checkpoint
-from cropray.training.xgboost_model import load_booster, predict_proba, read_card
+
+if TYPE_CHECKING:
+    import xgboost as xgb
+
+    from cropray.training.checkpoint import CnnCheckpoint
+
+CARD_FILE: Final = "card.json"  # whichever kind a model is, see `cropray.training.tree_file` and `network_file`
 
 Samples = npt.NDArray[np.uint16]
 Probabilities = npt.NDArray[np.float32]
+_NUMBER_BYTES: Final = 2
+_FLOAT_BYTES: Final = 4
 
 
 class TilePredictor(Protocol):
@@ -37,6 +43,10 @@ class TilePredictor(Protocol):
     def stride_px(self) -> int:
         """Windows must start at multiples of this."""
 
+    @property
+    def bytes_per_px(self) -> int:
+        """Most memory that a prediction takes, bytes per pixel of its window."""
+
     def predict_tiles(self, x: Samples) -> Probabilities:
         """Class probabilities of each pixel.
 
@@ -51,8 +61,10 @@ class TilePredictor(Protocol):
 class CropModel(TilePredictor, Protocol):
     """What serving and the registry need beside it."""
 
-    requirements: ClassVar[tuple[str, ...]]
-    """Distributions that are needed to load it."""
+    loader: ClassVar[str]
+    """Module with MLflow's `_load_pyfunc`; a registered model carries it and what it imports."""
+    columns: ClassVar[tuple[str, ...]]
+    """Of a table of samples, in order; empty: samples are tiles."""
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -70,9 +82,14 @@ class CropModel(TilePredictor, Protocol):
 class CnnModel:
     """A CNN; its samples are tiles [N, T, C, H, W]."""
 
-    requirements: ClassVar[tuple[str, ...]] = ("torch", "safetensors")
+    loader: ClassVar[str] = "cropray.maps.served_network"
+    columns: ClassVar[tuple[str, ...]] = ()
 
-    checkpoint: CnnCheckpoint
+    checkpoint: "CnnCheckpoint"
+    margin_px: int
+    """The network's reach, rounded up to its stride."""
+    stride_px: int
+    """The network's coarsest pixel."""
 
     @property
     def classes(self) -> tuple[CropClass, ...]:
@@ -80,14 +97,16 @@ class CnnModel:
         return self.checkpoint.classes
 
     @property
-    def margin_px(self) -> int:
-        """The network's reach, rounded up to its stride."""
-        return receptive(self.checkpoint.model.config).margin_px
+    def bytes_per_px(self) -> int:
+        """Input, and the largest of: embeddings of the months, the finest level of the U-Net, the classes.
 
-    @property
-    def stride_px(self) -> int:
-        """The network's coarsest pixel."""
-        return receptive(self.checkpoint.model.config).stride_px
+        Measured as the growth of a process, torch 2.13 on CPU: 1.8-2.2 kB for the study's network (64 channels, U-Net
+        64-128-256-512-512, 1000 × 1000 pixels), 1.3 kB for 64 and 32-32, 0.8 kB for 32 and 16-32-64-64.
+        """
+        config = self.checkpoint.model.config
+        finest = config.unet_channels[0]
+        largest = max(15 * config.temporal_channels, 30 * finest, 4 * finest + 12 * config.n_classes)
+        return (_NUMBER_BYTES + _FLOAT_BYTES) * config.n_months * config.n_bands + largest
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -112,9 +131,10 @@ class CnnModel:
 class TreeModel:
     """Boosted trees; their samples are pixels [N, 48] in the order of `FEATURE_COLUMNS`."""
 
-    requirements: ClassVar[tuple[str, ...]] = ("xgboost",)
+    loader: ClassVar[str] = "cropray.maps.served_trees"
+    columns: ClassVar[tuple[str, ...]] = FEATURE_COLUMNS
 
-    booster: xgb.Booster
+    booster: "xgb.Booster"
     classes: tuple[CropClass, ...]
 
     @property
@@ -126,6 +146,11 @@ class TreeModel:
     def stride_px(self) -> int:
         """Trees look at one pixel."""
         return 1
+
+    @property
+    def bytes_per_px(self) -> int:
+        """Features as numbers and as floats, and the classes' probabilities three times."""
+        return (_NUMBER_BYTES + _FLOAT_BYTES) * N_FEATURES + 3 * _FLOAT_BYTES * len(self.classes)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -147,6 +172,8 @@ class TreeModel:
 
     def predict_samples(self, x: Samples) -> Probabilities:
         """[N, 48] uint16 → [N, K] float32."""
+        from cropray.training.tree_file import predict_proba  # noqa: PLC0415
+
         return predict_proba(self.booster, np.ascontiguousarray(x))
 
 
@@ -155,9 +182,10 @@ def load_model(folder: Location, device: str = "cpu") -> CropModel:
 
     Args:
         folder: weights and `card.json`.
-        device: where a CNN predicts.
+        device: `cpu` or `cuda`, where a CNN predicts.
 
     Raises:
+        ConfigError: torch sees no GPU in this process.
         MissingArtefactError: there is no model.
         SchemaError: it is damaged, or of an unknown kind.
     """
@@ -171,6 +199,19 @@ def load_model(folder: Location, device: str = "cpu") -> CropModel:
         return _LOADERS[kind](files, device)
 
 
+@lru_cache(maxsize=1)
+def kept_model(folder: Location, content: str, device: str = "cpu") -> CropModel:
+    """`load_model`, once for the many zones that a worker process predicts.
+
+    Args:
+        folder: weights and `card.json`.
+        content: `folder_hash(folder)`; a model that has changed is read again.
+        device: where a CNN predicts.
+    """
+    del content
+    return load_model(folder, device)
+
+
 def _kind(folder: Location) -> Any:
     try:
         return json.loads((folder / CARD_FILE).read_text(encoding="utf-8")).get("kind")
@@ -182,11 +223,20 @@ def _kind(folder: Location) -> Any:
         raise SchemaError(f"'{folder / CARD_FILE}' is damaged ({error}); remove the folder and train again") from None
 
 
+# Each kind's libraries load with the first model of that kind: mapping with trees does not wait for torch.
 def _load_cnn(folder: Path, device: str) -> CropModel:
-    return CnnModel(load_checkpoint(folder, device))
+    from cropray.models.crop_net import receptive  # noqa: PLC0415
+    from cropray.training.checkpoint import load_checkpoint  # noqa: PLC0415
+    from cropray.training.device import torch_device  # noqa: PLC0415
+
+    checkpoint = load_checkpoint(folder, str(torch_device(device, "map.device")))
+    reach = receptive(checkpoint.model.config)
+    return CnnModel(checkpoint, reach.margin_px, reach.stride_px)
 
 
 def _load_trees(folder: Path, device: str) -> CropModel:
+    from cropray.training.tree_file import load_booster, read_card  # noqa: PLC0415
+
     del device  # trees predict on the CPU: one pass over a zone takes seconds
     classes = tuple(CropClass(**record) for record in read_card(folder)["classes"])
     return TreeModel(load_booster(folder), classes)

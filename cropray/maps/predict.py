@@ -1,16 +1,18 @@
-"""A whole zone, predicted by overlapping windows whose inner parts tile it."""
+"""A whole zone, predicted by overlapping windows whose inner parts tile it. Needs numpy and torch only."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from cropray.bands import NODATA
 from cropray.grid import Window
-from cropray.legend import IGNORE
-from cropray.maps.models import Probabilities, TilePredictor
+from cropray.training.tiles import IGNORE
+
+if TYPE_CHECKING:
+    from cropray.maps.models import Probabilities, TilePredictor
 
 MAP_NODATA: Final = IGNORE  # a pixel that was never seen clear has no prediction
 
@@ -32,7 +34,10 @@ class ZoneMap:
 
 
 def predict_zone(
-    model: TilePredictor, composite: npt.NDArray[np.uint16], n_obs: npt.NDArray[np.uint8], window_px: int
+    model: "TilePredictor",
+    composite: npt.NDArray[np.uint16],
+    n_obs: npt.NDArray[np.uint8],
+    window_px: tuple[int, int],
 ) -> ZoneMap:
     """Map a zone; the result does not depend on how it is cut into windows.
 
@@ -40,30 +45,65 @@ def predict_zone(
         model: a trained model with at least two classes.
         composite: [T, C, H, W] digital numbers, 0 = no data.
         n_obs: [T, H, W] clear observations per month.
-        window_px: most pixels per side that the model reads at once.
+        window_px: most rows and columns that the model reads at once.
 
     Raises:
         ValueError: the windows are too small for the model's margin.
     """
-    shape = n_obs.shape[1:]
-    layers = np.full((3, *shape), MAP_NODATA, np.uint8)
+    layers = np.full((3, *n_obs.shape[1:]), MAP_NODATA, np.uint8)
     legend_ids = np.array([crop.id for crop in model.classes], np.uint8)
-    for outer, core in windows((shape[0], shape[1]), window_px, model.margin_px, model.stride_px):
-        probabilities = model.predict_tiles(composite[(None, ..., *outer.slices)])[0]
-        inner = Window(core.row - outer.row, core.col - outer.col, core.height, core.width)
-        layers[(slice(None), *core.slices)] = _rank(probabilities[(slice(None), *inner.slices)], legend_ids)
-    layers[:, (composite == NODATA).all((0, 1))] = MAP_NODATA
+    for part, probabilities in predicted_parts(model, composite, window_px):
+        layers[(slice(None), *part.slices)] = _rank(probabilities, legend_ids)
+    layers[:, never_seen(composite)] = MAP_NODATA
     class_id, confidence, second_id = layers
     return ZoneMap(class_id, confidence, second_id, (n_obs > 0).sum(0, dtype=np.uint8))
 
 
-def windows(shape: tuple[int, int], window_px: int, margin_px: int, stride_px: int) -> Iterator[tuple[Window, Window]]:
+def predicted_parts(
+    model: "TilePredictor", composite: npt.NDArray[np.uint16], window_px: tuple[int, int]
+) -> Iterator[tuple[Window, "Probabilities"]]:
+    """What a model says of a zone: the only prediction that maps show and scores count.
+
+    Args:
+        model: a trained model.
+        composite: [T, C, H, W] digital numbers, 0 = no data.
+        window_px: most rows and columns that the model reads at once.
+
+    Yields:
+        (part of the zone, its probabilities [K, H, W]); the parts cover the zone once.
+
+    Raises:
+        ValueError: the windows are too small for the model's margin.
+    """
+    height, width = composite.shape[-2:]
+    for outer, part in windows((height, width), window_px, model.margin_px, model.stride_px):
+        probabilities = model.predict_tiles(composite[(None, ..., *outer.slices)])[0]
+        inner = Window(part.row - outer.row, part.col - outer.col, part.height, part.width)
+        yield part, probabilities[(slice(None), *inner.slices)]
+
+
+def likeliest(probabilities: "Probabilities") -> npt.NDArray[np.int64]:
+    """[K, …] probabilities → […] class index: the decision of maps and scores; of equal ones the first."""
+    best: npt.NDArray[np.int64] = probabilities.argmax(0)
+    return best
+
+
+def never_seen(composite: npt.NDArray[np.uint16]) -> npt.NDArray[np.bool_]:
+    """[H, W] true where no month has any data: a map leaves such pixels blank."""
+    blank: npt.NDArray[np.bool_] = (composite == NODATA).all((0, 1))
+    return blank
+
+
+def windows(
+    shape: tuple[int, int], window_px: tuple[int, int], margin_px: int, stride_px: int
+) -> Iterator[tuple[Window, Window]]:
     """Windows to read, and the part of each whose prediction is kept.
 
     Args:
         shape: rows and columns of the image.
         window_px: most rows and columns of a window.
-        margin_px: how far kept pixels stay from an edge where the image is cut; a multiple of the stride.
+        margin_px: how far kept pixels stay from an edge where the image is cut; a multiple of the stride. The image's
+            own edges need none.
         stride_px: windows start at multiples of this.
 
     Yields:
@@ -72,8 +112,8 @@ def windows(shape: tuple[int, int], window_px: int, margin_px: int, stride_px: i
     Raises:
         ValueError: margins leave nothing of a window.
     """
-    rows = tuple(_spans(shape[0], window_px, margin_px, stride_px))
-    columns = tuple(_spans(shape[1], window_px, margin_px, stride_px))
+    rows = tuple(_spans(shape[0], window_px[0], margin_px, stride_px))
+    columns = tuple(_spans(shape[1], window_px[1], margin_px, stride_px))
     for top, bottom, first_row, end_row in rows:
         for left, right, first_col, end_col in columns:
             outer = Window(top, left, bottom - top, right - left)
@@ -85,20 +125,24 @@ def _spans(length: int, window_px: int, margin_px: int, stride_px: int) -> Itera
     if length <= window_px:
         yield 0, length, 0, length
         return
-    step = (window_px - 2 * margin_px) // stride_px * stride_px
+    inner, step = ((window_px - n * margin_px) // stride_px * stride_px for n in (1, 2))
     if step < stride_px:
         raise ValueError(
             f"windows of {window_px} pixels leave nothing between margins of {margin_px} pixels; "
             f"set map.window_px to {2 * margin_px + stride_px} or more"
         )
-    for first in range(0, length, step):
-        end = min(first + step, length)
-        yield max(first - margin_px, 0), min(end + margin_px, length), first, end
+    first = 0
+    while first < length:
+        start = max(first - margin_px, 0)
+        rest_fits = length - start <= window_px
+        end = length if rest_fits else first + (step if first else inner)
+        yield start, min(end + margin_px, length), first, end
+        first = end
 
 
-def _rank(probabilities: Probabilities, legend_ids: Bytes) -> Bytes:
+def _rank(probabilities: "Probabilities", legend_ids: Bytes) -> Bytes:
     """[K, H, W] probabilities → [3, H, W]: likeliest class, its probability in %, second class."""
-    best = probabilities.argmax(0)
+    best = likeliest(probabilities)
     confidence = np.take_along_axis(probabilities, best[None], 0)[0]
     others = probabilities.copy()
     np.put_along_axis(others, best[None], -1, 0)

@@ -1,5 +1,6 @@
 """One zone mapped: from its artefacts to the map, the preview and the parcels with their predicted crop."""
 
+import math
 from dataclasses import dataclass
 
 import geopandas as gpd
@@ -8,6 +9,7 @@ import numpy as np
 from cropray.imagery.composites import read_composite, read_n_obs
 from cropray.legend import IGNORE, Legend
 from cropray.maps.cog import write_map
+from cropray.maps.layout import choose_window
 from cropray.maps.models import TilePredictor
 from cropray.maps.parcels import vote
 from cropray.maps.predict import Bytes, predict_zone
@@ -29,6 +31,8 @@ class MapJob:
     """All classes that labels or map may hold."""
     settings: MapSettings
     workspace: Workspace
+    task_bytes: float = math.inf
+    """Memory that a task may take; inf: enough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,17 @@ class MappedZone:
     """Share of pixels that were never seen clear."""
     n_parcels: int
     """Parcels with a predicted crop; 0 where the zone has no parcels."""
+    window: tuple[int, int]
+    """Most rows and columns that the model read at once."""
+
+
+def zone_window(
+    settings: MapSettings, shape: tuple[int, int], model: TilePredictor, task_bytes: float
+) -> tuple[int, int]:
+    """Most rows and columns that the model reads at once, in maps and scores alike."""
+    if settings.window_px is not None:
+        return settings.window_px, settings.window_px
+    return choose_window(shape, model, task_bytes)
 
 
 def map_zone(model: TilePredictor, zone: Zone, job: MapJob) -> MappedZone:
@@ -53,7 +68,8 @@ def map_zone(model: TilePredictor, zone: Zone, job: MapJob) -> MappedZone:
     """
     workspace, zone_id, name = job.workspace, zone.zone_id, job.model_name
     composite, n_obs = read_composite(workspace.composite(zone_id)), read_n_obs(workspace.n_obs(zone_id))
-    zone_map = predict_zone(model, composite, n_obs, job.settings.window_px)
+    window = zone_window(job.settings, zone.grid.shape, model, job.task_bytes)
+    zone_map = predict_zone(model, composite, n_obs, window)
     labels = read_labels(workspace.labels(zone_id)) if workspace.labels(zone_id).exists() else None
     title = f"{zone_id} · {name} · {zone.split} zone"
     draw_preview(
@@ -64,7 +80,7 @@ def map_zone(model: TilePredictor, zone: Zone, job: MapJob) -> MappedZone:
     write_map(workspace.map(name, zone_id), zone_map, zone.grid, model.classes, tags)
     n_pixels = np.bincount(zone_map.class_id.ravel(), minlength=IGNORE + 1)
     areas = {crop.name: float(n_pixels[crop.id] * zone.grid.pixel_area_ha) for crop in model.classes}
-    return MappedZone(zone_id, areas, float(n_pixels[IGNORE] / zone_map.class_id.size), n_parcels)
+    return MappedZone(zone_id, areas, float(n_pixels[IGNORE] / zone_map.class_id.size), n_parcels, window)
 
 
 def _map_parcels(zone_id: str, class_id: Bytes, job: MapJob) -> int:

@@ -41,7 +41,13 @@ class CoverageRow:
     n_repaired: int
     """Parcels with an invalid polygon, repaired."""
     n_without_area: int
-    """Features left out because nothing with an area remained of them."""
+    """Features left out because nothing with an area remained of them: lines, points, flat polygons."""
+    n_without_id: int
+    """Parcels without an id of their own; they are told apart by their outlines."""
+    n_same_id: int
+    """Parcels that have their id from another row of their zone."""
+    n_without_pixel: int
+    """Parcels that no pixel shows: smaller than a pixel, or below others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +60,8 @@ class UnknownCode:
     n_parcels: int
     used: tuple[int, int] | None
     """First and last year in which the code table does have it."""
+    near: str | None = None
+    """A code of the table that differs in capitals only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +101,7 @@ def summarize(reports: Sequence[LabelReport], region_of: Mapping[str, str], lege
 
 
 def describe(coverage: Coverage) -> Iterator[str]:
-    """The coverage as a table of text: total, regions, and zones below their region; then the unknown codes.
+    """The coverage as a table of text: total, regions, and zones below their region; then what was mended or left out.
 
     Of many zones only those are listed where more than a tenth of the declared area has no class.
     """
@@ -109,6 +117,17 @@ def describe(coverage: Coverage) -> Iterator[str]:
             yield _line(f"    {zone.name}", width, zone)
     for unknown in coverage.unknown_codes:
         yield _explain(unknown)
+    total = coverage.total
+    for n, what in (
+        (total.n_shared_pixels, "pixels lie in two or more parcels; the smallest of them decides"),
+        (total.n_border_pixels, "pixels stay unlabelled, nearer to their parcel's outline than parcels.inner_buffer_m"),
+        (total.n_without_pixel, "parcels are smaller than a pixel or below others: no pixel shows them"),
+        (total.n_without_area, "features are lines, points or flat: without an area they are left out"),
+        (total.n_without_id, "parcels have no id; their outlines tell them apart"),
+        (total.n_same_id, "parcels have the id of another one in their zone; they count as parts of it"),
+    ):
+        if n:
+            yield f"{n:,} {what}"
 
 
 def _is_listed(zone: CoverageRow, coverage: Coverage) -> bool:
@@ -133,6 +152,9 @@ def _row(name: str, reports: Iterable[LabelReport]) -> CoverageRow:
         n_border_pixels=sum(report.n_border_pixels for report in some),
         n_repaired=sum(report.n_repaired for report in some),
         n_without_area=sum(report.n_without_area for report in some),
+        n_without_id=sum(report.n_without_id for report in some),
+        n_same_id=sum(report.n_same_id for report in some),
+        n_without_pixel=sum(report.n_without_pixel for report in some),
     )
 
 
@@ -144,6 +166,7 @@ def _unknown_codes(reports: Sequence[LabelReport], legend: Legend) -> tuple[Unkn
             area_ha=sum(tally.area_ha for tally in tallies if tally.code == code),
             n_parcels=sum(tally.n_parcels for tally in tallies if tally.code == code),
             used=legend.years_of(code),
+            near=code.upper() if code != code.upper() and legend.years_of(code.upper()) else None,
         )
         for code in {tally.code for tally in tallies}
     ]
@@ -166,4 +189,5 @@ def _line(name: str, width: int, row: CoverageRow) -> str:
 def _explain(unknown: UnknownCode) -> str:
     what = f"code '{unknown.code}'" if unknown.code else "no code"
     years = f"; it is in use {unknown.used[0]}–{unknown.used[1]}: is parcels.year right?" if unknown.used else ""
+    years += f"; did the file mean '{unknown.near}'?" if unknown.near else ""
     return f"{what}: {unknown.n_parcels:,} parcels, {unknown.area_ha:,.1f} ha stay unlabelled{years}"

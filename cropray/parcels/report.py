@@ -45,7 +45,7 @@ class LabelReport:
     """Pixels with a class; the others are 255 and are ignored everywhere."""
     n_parcels: int
     n_repaired: int
-    """Parcels whose polygon was invalid and was repaired."""
+    """Parcels whose polygon was invalid or mixed with lines and points, and was repaired."""
     n_without_area: int
     """Features left out because nothing with an area remained of them."""
     shared_ha: float
@@ -56,6 +56,12 @@ class LabelReport:
     """Pixels left unlabelled by the inner buffer."""
     codes: tuple[CodeTally, ...]
     """Sorted by code."""
+    n_without_id: int
+    """Parcels without an id of their own; they are told apart by their outlines."""
+    n_same_id: int
+    """Parcels that have their id from a row before: parts of one parcel, or an id that is not unique."""
+    n_without_pixel: int
+    """Parcels that no pixel shows: smaller than a pixel, or below others."""
 
     def area_ha(self, status: Status) -> float:
         """Hectares of the zone under codes of one status."""
@@ -94,6 +100,9 @@ def tally_labels(zone: Zone, year: int, parcels: ZoneParcels, legend: Legend, ra
         n_shared_pixels=int(rasters.is_shared.sum()),
         n_border_pixels=int(rasters.is_border.sum()),
         codes=tuple(tallies),
+        n_without_id=parcels.n_without_id,
+        n_same_id=int(frame["parcel_id"].duplicated().sum()),
+        n_without_pixel=int((n_pixels == 0).sum()),
     )
 
 

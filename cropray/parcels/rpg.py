@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -81,12 +82,14 @@ class ZoneParcels:
     """The parcels of one grid, and what had to be mended."""
 
     frame: gpd.GeoDataFrame
-    """One row per parcel, ordered by parcel_id and then as in the file, with `parcel_id` and `code` (text; empty where
-    the file has none), `area_ha` (of the whole parcel, from its repaired polygon) and `geometry` (2-D, valid)."""
+    """One row per parcel, ordered by parcel_id and then as in the file, with `parcel_id` (text; of one without, made from
+    its outline), `code` (text; empty where the file has none), `area_ha` (of the whole parcel, from its repaired polygon) and `geometry` (2-D, valid)."""
     n_repaired: int
-    """Parcels whose polygon was invalid (crossed itself, say) and was repaired."""
+    """Parcels whose polygon was invalid (crossed itself, say) or mixed with lines and points, and was repaired."""
     n_without_area: int
-    """Features left out because nothing with an area remained of them."""
+    """Features left out because nothing with an area remained of them: lines, points, flat polygons."""
+    n_without_id: int
+    """Parcels to which the file gives no id."""
 
 
 def read_parcels(settings: ParcelSettings, grid: Grid, extract: Path | None = None) -> ZoneParcels:
@@ -108,9 +111,12 @@ def read_parcels(settings: ParcelSettings, grid: Grid, extract: Path | None = No
     polygons, is_repaired = _repair(flat)
     is_inside = _reach_into(polygons, grid)
     is_lost = (shapely.area(polygons) == 0) & shapely.intersects(flat, shapely.box(*grid.bounds))
+    ids = _as_text(raw[columns[0]])
+    has_no_id = (ids == "").to_numpy()
+    ids[has_no_id] = _outline_ids(raw.geometry.to_numpy()[has_no_id])
     parcels = gpd.GeoDataFrame(
         {
-            "parcel_id": _as_text(raw[columns[0]]),
+            "parcel_id": ids,
             "code": _as_text(raw[columns[1]]),
             "area_ha": shapely.area(polygons) / M2_PER_HA,
         },
@@ -118,7 +124,8 @@ def read_parcels(settings: ParcelSettings, grid: Grid, extract: Path | None = No
         crs=f"EPSG:{grid.epsg}",
     )
     frame = parcels[is_inside].sort_values("parcel_id", kind="stable", ignore_index=True)
-    return ZoneParcels(frame, int((is_repaired & is_inside).sum()), int(is_lost.sum()))
+    n_repaired, n_without_id = int((is_repaired & is_inside).sum()), int((has_no_id & is_inside).sum())
+    return ZoneParcels(frame, n_repaired, int(is_lost.sum()), n_without_id)
 
 
 def has_spatial_index(settings: ParcelSettings) -> bool:
@@ -157,19 +164,34 @@ def fetched(settings: ParcelSettings) -> Iterator[ParcelSettings]:
             raise InputError(str(error).replace(str(copy), str(settings.path))) from None
 
 
-def extract_parcels(settings: ParcelSettings, grids: Sequence[Grid], path: Path) -> None:
+def extract_parcels(settings: ParcelSettings, grids: Sequence[Grid], path: Path) -> int:
     """Copy the parcels near some grids to a GeoPackage with a spatial index, in one pass over the register.
+
+    Returns:
+        How many features of the register have no geometry, and so are in no place.
 
     Raises:
         InputError: the file cannot be used.
     """
     header, crs, columns = _open(settings)
-    pieces = iterate_features(settings.path, header, list(columns), [_box_in(crs, grid) for grid in grids])
-    for piece in pieces:
+    nowhere: list[int] = []
+    boxes = [_box_in(crs, grid) for grid in grids]
+    for piece in iterate_features(settings.path, header, list(columns), boxes, nowhere.append):
         _append(piece, path, crs)
     if not path.exists():
         nothing = pa.table([pa.array([], pa.string())] * 2 + [pa.array([], pa.binary())], [*columns, WKB_COLUMN])
         _append(nothing, path, crs)
+    return sum(nowhere)
+
+
+def cut_extract(extract: Path, grid: Grid, path: Path) -> None:
+    """What one of its grids needs of an extract, as an extract of its own, in the same order."""
+    header, crs, columns = _open_extract(extract)
+    meta, table = pyogrio.read_arrow(
+        extract, layer=header.layer, columns=list(columns), bbox=_box_in(crs, grid), force_2d=False
+    )
+    geometry = table[meta["geometry_name"] or "wkb_geometry"]
+    _append(pa.table({name: table[name] for name in columns} | {WKB_COLUMN: geometry}), path, crs)
 
 
 def _append(piece: pa.Table, path: Path, crs: CRS) -> None:
@@ -202,6 +224,22 @@ def check_parcels(settings: ParcelSettings) -> None:
             f"parcel file '{settings.path}' has coordinates {_rounded(bounds)}, which do not lie in {crs.name}; "
             f"set 'crs' to the system they are in (EPSG:2154 for the RPG of metropolitan France)"
         )
+
+
+def grids_outside(settings: ParcelSettings, grids: Sequence[Grid]) -> list[bool]:
+    """[n] true for grids that the extent of all parcels does not reach; all false where the file does not tell it at once.
+
+    Raises:
+        InputError: the file cannot be used.
+    """
+    if is_fetched(settings):
+        return [False] * len(grids)
+    header, crs, _ = _open(settings)
+    bounds = read_bounds(settings.path, header, is_stored=True)
+    if bounds is None or not all(map(math.isfinite, bounds)):
+        return [False] * len(grids)
+    extent = shapely.box(*bounds)
+    return [not shapely.intersects(extent, shapely.box(*_box_in(crs, grid))) for grid in grids]
 
 
 def describe_extent(settings: ParcelSettings) -> str:
@@ -259,7 +297,13 @@ def _column(settings: ParcelSettings, header: FileHeader, wanted: str) -> str:
             f"parcel file '{settings.path}' has no column '{wanted}'; it has {list(header.columns)}: "
             f"set 'id_column' and 'code_column' to two of these"
         )
-    return wanted if wanted in found else found[0]
+    name = wanted if wanted in found else found[0]
+    if name in header.lists:
+        raise InputError(
+            f"parcel file '{settings.path}': column '{name}' holds several values a row; one text or number is needed: "
+            f"set 'id_column' and 'code_column' to others, or write the file with the first of them"
+        )
+    return name
 
 
 def _can_be_in(bounds: Bounds, crs: CRS) -> bool:
@@ -284,16 +328,23 @@ def _as_text(values: "pd.Series[Any]") -> "pd.Series[str]":
     return values.astype("string").fillna("").str.strip().astype(str)
 
 
+def _outline_ids(geometries: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """[n] ids that are the same wherever a parcel is read: one that reaches into two zones is still one parcel."""
+    outlines = shapely.to_wkb(geometries)
+    hashes = (hashlib.sha1(outline or b"", usedforsecurity=False).hexdigest() for outline in outlines)
+    return np.array([f"outline-{digits[:12]}" for digits in hashes], object)
+
+
 def _repair(geometries: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
-    """[n] valid polygons or multipolygons, empty where a geometry has no area; and [n] true where one was invalid."""
-    is_invalid = ~shapely.is_valid(geometries) & ~shapely.is_missing(geometries)
+    """[n] valid polygons or multipolygons, empty where a geometry has no area; and [n] true where one was changed for it."""
+    is_changed = ~shapely.is_valid(geometries) & ~shapely.is_missing(geometries)
     valid = geometries.copy()
-    valid[is_invalid] = shapely.make_valid(geometries[is_invalid])
+    valid[is_changed] = shapely.make_valid(geometries[is_changed])
     is_mixed = ~np.isin(shapely.get_type_id(valid), [shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON])
     for row in np.flatnonzero(is_mixed):
         parts = shapely.get_parts(valid[row]) if valid[row] is not None else []
         valid[row] = shapely.union_all([part for part in parts if shapely.area(part) > 0])
-    return valid, is_invalid
+    return valid, is_changed | (is_mixed & (shapely.area(valid) > 0))
 
 
 def _reach_into(polygons: Any, grid: Grid) -> Any:

@@ -37,4 +37,6 @@ def read_label_report(path: Location) -> LabelReport:
         record = json.loads(require(path, "labels").read_text(encoding="utf-8"))
         return LabelReport(**{**record, "codes": tuple(CodeTally(**tally) for tally in record["codes"])})
     except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise SchemaError(f"label report '{path}' is damaged ({error}); run `cropray labels` again") from None
+        raise SchemaError(
+            f"label report '{path}' is damaged or of another version ({error}); run `cropray labels` again"
+        ) from None

@@ -7,7 +7,7 @@ GDAL's formats are asked for thousands of small pieces, one after the other, and
 
 import json
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,14 +15,17 @@ from typing import Any, Final
 import geopandas as gpd
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pyogrio
 import pyogrio.errors
 import shapely
 import shapely.errors
 from pyproj import CRS
+from pyproj.exceptions import CRSError
 
 from cropray.errors import InputError
+from cropray.parcels.linear_wkb import read_wkb
 from cropray.raw_files import in_words, is_there
 from cropray.storage import Location, arrow_path
 
@@ -31,6 +34,7 @@ SETTING: Final = "parcels.path"  # in messages
 WKB_COLUMN: Final = "geometry_wkb"  # name of the geometry in the pieces of `iterate_features`
 _BATCH_ROWS: Final = 65_536  # some 30 MB of parcels
 _BUFFER_BYTES: Final = 1 << 20  # read from each column at a time; a whole row group may hold gigabytes
+_UNNAMED: Final = "wkb_geometry"  # GDAL's name of a geometry column without one
 _DAMAGE: Final = (pyogrio.errors.DataSourceError, pyogrio.errors.FeatureError, pa.ArrowException, OSError)
 
 
@@ -47,6 +51,8 @@ class FileHeader:
     """Whether the features of a rectangle can be read without reading all others."""
     geometry_column: str | None = None
     """GeoParquet only."""
+    lists: tuple[str, ...] = ()
+    """Columns that hold several values a row."""
 
 
 def read_header(path: Location, layer: str | None) -> FileHeader:
@@ -78,17 +84,24 @@ def is_parquet(path: Location) -> bool:
     return path.suffix.lower() in {".parquet", ".geoparquet"}
 
 
-def read_bounds(path: Location, header: FileHeader) -> Bounds | None:
+def read_bounds(path: Location, header: FileHeader, *, is_stored: bool = False) -> Bounds | None:
     """(x_min, y_min, x_max, y_max) of all features, as stored or else by reading them; None where GeoParquet lacks it.
+
+    Args:
+        path: the file.
+        header: what `read_header` said of it.
+        is_stored: give None rather than read all features.
 
     Raises:
         InputError: the file is damaged.
     """
     if header.geometry_column is not None:
         bounds = _geo_metadata(path)["columns"][header.geometry_column].get("bbox", ())
+        if len(bounds) == 6:  # with heights
+            return bounds[0], bounds[1], bounds[3], bounds[4]
         return tuple(bounds) if len(bounds) == 4 else None
     try:
-        info = pyogrio.read_info(_on_disk(path), layer=header.layer, force_total_bounds=True)
+        info = pyogrio.read_info(_on_disk(path), layer=header.layer, force_total_bounds=not is_stored)
     except _DAMAGE as error:
         raise _unreadable(path, error) from None
     bounds = info["total_bounds"]
@@ -106,22 +119,45 @@ def read_features(path: Location, header: FileHeader, columns: list[str], box: B
     if not header.has_spatial_index:
         pieces = list(iterate_features(path, header, columns, [box]))
         table = pa.concat_tables(pieces) if pieces else pa.table({name: [] for name in [*columns, WKB_COLUMN]})
-        geometry = shapely.from_wkb(table[WKB_COLUMN].to_numpy())
-        return gpd.GeoDataFrame(table.drop_columns([WKB_COLUMN]).to_pandas(), geometry=geometry, crs=header.crs)
+        return _as_frame(table, header)
     try:
         if header.geometry_column is not None:
             with in_words(path, SETTING):
-                filesystem, name = arrow_path(path)
-                names = [*columns, header.geometry_column]
-                return gpd.read_parquet(name, columns=names, bbox=box, filesystem=filesystem)
-        file = _on_disk(path)
-        return gpd.read_file(file, layer=header.layer, columns=columns, bbox=box, engine="pyogrio", use_arrow=True)
-    except _DAMAGE as error:
+                return _features_of_parquet(path, header, columns, box)
+        meta, table = pyogrio.read_arrow(_on_disk(path), layer=header.layer, columns=columns, bbox=box)
+        piece = _piece(table, columns, meta["geometry_name"] or _UNNAMED)
+        _require_text(path, piece)
+        return _as_frame(piece, header)
+    except (*_DAMAGE, shapely.errors.GEOSException) as error:
         raise _unreadable(path, error) from None
 
 
+def _as_frame(table: pa.Table, header: FileHeader) -> gpd.GeoDataFrame:
+    geometry = read_wkb(table[WKB_COLUMN].to_numpy())
+    return gpd.GeoDataFrame(table.drop_columns([WKB_COLUMN]).to_pandas(), geometry=geometry, crs=header.crs)
+
+
+def _features_of_parquet(path: Location, header: FileHeader, columns: list[str], box: Bounds) -> gpd.GeoDataFrame:
+    filesystem, name = arrow_path(path)
+    names = [*columns, header.geometry_column]
+    column = _geo_metadata(path)["columns"][header.geometry_column]
+    if column.get("encoding", "WKB") != "WKB":
+        return gpd.read_parquet(name, columns=names, bbox=box, filesystem=filesystem)
+    left, bottom, right, top = (
+        pc.field(*column["covering"]["bbox"][side]) for side in ("xmin", "ymin", "xmax", "ymax")
+    )
+    meets = (left <= box[2]) & (right >= box[0]) & (bottom <= box[3]) & (top >= box[1])
+    schema = _filterable(_schema(path))
+    table = pq.read_table(name, columns=names, filters=meets, schema=schema, filesystem=filesystem)
+    return _as_frame(_piece(table, columns, header.geometry_column), header)
+
+
 def iterate_features(
-    path: Location, header: FileHeader, columns: list[str], boxes: Sequence[Bounds]
+    path: Location,
+    header: FileHeader,
+    columns: list[str],
+    boxes: Sequence[Bounds],
+    on_nowhere: Callable[[int], None] = lambda _: None,
 ) -> Iterator[pa.Table]:
     """Features whose bounding box meets any of some boxes, in the file's order: one pass over the whole file.
 
@@ -132,6 +168,7 @@ def iterate_features(
         header: what `read_header` said of it.
         columns: attribute columns to read.
         boxes: in the file's own coordinates.
+        on_nowhere: is told of each piece how many features have no geometry: they lie in no box.
 
     Yields:
         The columns, and the geometry as WKB in `WKB_COLUMN`.
@@ -143,7 +180,9 @@ def iterate_features(
     batches = _parquet_batches if header.geometry_column is not None else _layer_batches
     try:
         for batch in batches(path, header, columns):
-            geometries = shapely.from_wkb(batch[WKB_COLUMN].to_numpy())
+            _require_text(path, batch)
+            geometries = read_wkb(batch[WKB_COLUMN].to_numpy())
+            on_nowhere(int((shapely.is_missing(geometries) | shapely.is_empty(geometries)).sum()))
             rows = np.unique(tree.query(geometries)[0])  # compares bounding boxes; what has no geometry meets none
             if len(rows):
                 yield batch.take(rows)
@@ -166,11 +205,30 @@ def _layer_batches(path: Location, header: FileHeader, columns: list[str]) -> It
     options = {"layer": header.layer, "columns": columns, "batch_size": _BATCH_ROWS, "use_pyarrow": True}
     with pyogrio.open_arrow(_on_disk(path), **options) as (meta, reader):
         for batch in reader:
-            yield _piece(batch, columns, meta["geometry_name"] or "wkb_geometry")
+            yield _piece(batch, columns, meta["geometry_name"] or _UNNAMED)
 
 
-def _piece(batch: pa.RecordBatch, columns: list[str], geometry_column: str | None) -> pa.Table:
-    return pa.table({name: batch[name] for name in columns} | {WKB_COLUMN: batch[geometry_column]})
+def _piece(batch: pa.RecordBatch | pa.Table, columns: list[str], geometry_column: str | None) -> pa.Table:
+    piece = pa.table({name: batch[name] for name in columns} | {WKB_COLUMN: batch[geometry_column]})
+    return piece.cast(_filterable(piece.schema))
+
+
+def _require_text(path: Location, piece: pa.Table) -> None:
+    for name in piece.column_names:
+        try:
+            piece[name].validate(full=True)
+        except pa.ArrowInvalid:
+            raise InputError(
+                f"parcel file '{path}': the text of column '{name}' is not in the encoding that the file declares, or it "
+                f"declares none; write the right one (ISO-8859-1, say) into a file '{path.stem}.cpg' beside a shapefile, or "
+                f"write the file again as GeoPackage"
+            ) from None
+
+
+def _filterable(schema: pa.Schema) -> pa.Schema:
+    """The schema without views, which Arrow reads and writes but cannot take rows of."""
+    plain = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
+    return pa.schema([field.with_type(plain.get(field.type, field.type)) for field in schema], schema.metadata)
 
 
 def _layer_header(path: Path, layer: str | None) -> FileHeader:
@@ -182,9 +240,21 @@ def _layer_header(path: Path, layer: str | None) -> FileHeader:
         raise InputError(f"parcel file '{path}' cannot be opened ({_short(error)}); fetch it again") from None
     if path.suffix.lower() == ".shp":
         _require_whole_shapefile(path)
-    crs = CRS.from_user_input(info["crs"]) if info["crs"] else None
     is_indexed = bool(info["capabilities"]["fast_spatial_filter"])
-    return FileHeader(chosen, tuple(map(str, info["fields"])), crs, has_spatial_index=is_indexed)
+    names = tuple(map(str, info["fields"]))
+    kinds = zip(names, info["dtypes"], info["ogr_subtypes"], strict=True)
+    lists = tuple(name for name, kind, subtype in kinds if str(kind).startswith("list") or subtype == "OFSTJSON")
+    return FileHeader(chosen, names, _crs(path, info["crs"]), has_spatial_index=is_indexed, lists=lists)
+
+
+def _crs(path: Location, text: object) -> CRS | None:
+    try:
+        return CRS.from_user_input(text) if text else None
+    except CRSError as error:
+        raise InputError(
+            f"parcel file '{path}' names a coordinate system that is not understood ({_short(error)}); write the file "
+            f"again with a known one (`ogr2ogr -a_srs EPSG:…`)"
+        ) from None
 
 
 def _require_whole_shapefile(path: Path) -> None:
@@ -221,14 +291,15 @@ def _parquet_header(path: Location) -> FileHeader:
             f"parcel file '{path}' holds its geometry as '{column['encoding']}' without a bounding-box column; "
             f"write it with geopandas' `to_parquet(…, write_covering_bbox=True)`"
         )
+    schema = _schema(path)
     # GeoParquet 1.1: an absent key means longitude and latitude, null means unknown.
-    crs = column.get("crs", "OGC:CRS84")
     return FileHeader(
         layer=None,
-        columns=tuple(name for name in _schema(path).names if name != geometry_column),
-        crs=CRS.from_user_input(crs) if crs else None,
+        columns=tuple(name for name in schema.names if name != geometry_column),
+        crs=_crs(path, column.get("crs", "OGC:CRS84")),
         has_spatial_index=is_indexed,
         geometry_column=geometry_column,
+        lists=tuple(field.name for field in schema if pa.types.is_nested(field.type)),
     )
 
 
@@ -236,7 +307,14 @@ def _geo_metadata(path: Location) -> dict[str, Any]:
     text = (_schema(path).metadata or {}).get(b"geo")
     if text is None:
         raise InputError(f"parcel file '{path}' is Parquet without geometry; write it with geopandas' `to_parquet`")
-    metadata: dict[str, Any] = json.loads(text)
+    try:
+        metadata: dict[str, Any] = json.loads(text)
+        metadata["columns"][metadata["primary_column"]]  # what all that follows builds on
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"parcel file '{path}' says of its geometry what is no GeoParquet ({type(error).__name__}: {error}); write it "
+            f"with geopandas' `to_parquet`"
+        ) from None
     return metadata
 
 

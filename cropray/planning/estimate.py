@@ -3,9 +3,10 @@
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cropray.config import JobConfig
+from cropray.errors import ConfigError
 from cropray.planning.costs import (
     FILMS_SHOWN,
     FIT_FILES_BYTES,
@@ -56,14 +57,34 @@ class JobWork:
     traffic: Traffic | None = None
 
 
-def search_work(job: JobConfig, placements: Mapping[ModelName, Placement], n_folds: int) -> SearchWork:
-    """All fits of a job. Models whose units take the same share of the cluster run side by side."""
+def search_work(
+    job: JobConfig, placements: Mapping[ModelName, Placement], n_folds: int, n_regions: int = 0
+) -> SearchWork:
+    """All fits of a job. Models whose units take the same share of the cluster run side by side.
+
+    Args:
+        job: the job.
+        placements: model → how its units are placed.
+        n_folds: of the dataset.
+        n_regions: regions with training zones; leave-region-out fits each model once for each of them.
+
+    Raises:
+        ConfigError: leave-region-out has one region only.
+    """
+    n_left_out = n_regions if job.search.leave_region_out else 0
+    if n_left_out == 1:
+        raise ConfigError(
+            "leave-region-out needs training zones in at least two regions, there is one: add zones of another region, or "
+            "set search.leave_region_out to false"
+        )
     groups: list[tuple[Fit, ...]] = []
     for _, group in itertools.groupby(job.search.models, key=lambda model: placements[model]):
         models = list(group)
         groups.append(tuple(fit for model in models for fit in _fits(job, model, n_folds)))
-        groups.append(tuple(_refit(job, model) for model in models))
-    return SearchWork(tuple(groups), n_folds, job.cnn.batch_size)
+        refits = [_refit(job, model) for model in models]
+        without = [replace(fit, is_refit=False, is_region_out=True) for fit in refits for _ in range(n_left_out)]
+        groups.append((*refits, *without))
+    return SearchWork(tuple(groups), n_folds, job.cnn.batch_size, n_left_out)
 
 
 def _fits(job: JobConfig, model: ModelName, n_folds: int) -> list[Fit]:
@@ -124,7 +145,7 @@ def _search_seconds(work: JobWork, costs: UnitCosts) -> float:
     seconds = loading_seconds(work)
     for fits in work.search.groups:
         placement = work.placements[fits[0].model]
-        start_s = costs.fixed_s("refit" if fits[0].is_refit else "search")
+        start_s = costs.fixed_s("search" if fits[0].is_fold else "refit")
         durations = [fit_seconds(fit, work, costs) + UNIT_S for fit in fits]
         seconds += start_s + costs.worker_start_s + makespan(durations, placement.max_concurrent)
     return seconds
@@ -141,8 +162,8 @@ def loading_seconds(work: JobWork) -> float:
 
 def fit_seconds(fit: Fit, work: JobWork, costs: UnitCosts) -> float:
     """One fit, beside as many others as run at the same time; the CNN's epochs are at most so many."""
-    trained = 1.0 if fit.is_refit else (work.search.n_folds - 1) / work.search.n_folds
-    validated = 0.0 if fit.is_refit else 1 / work.search.n_folds
+    scored = 0.0 if fit.is_refit else 1 / (work.search.n_regions if fit.is_region_out else work.search.n_folds)
+    trained = 1 - scored
     if fit.model == "xgboost":
         assert costs.trees is not None
         rows = work.zones.train_rows * trained
@@ -150,19 +171,22 @@ def fit_seconds(fit: Fit, work: JobWork, costs: UnitCosts) -> float:
     else:
         cnn = costs.cnn[fit.kernel_size]
         tiles = work.zones.train_tiles
-        epoch_s = tiles * (trained * cnn.train_tile_s + validated * cnn.eval_tile_s)
-        own_s = cnn.start_s + fit.steps * epoch_s
+        n_scored = 1 if fit.is_region_out else fit.steps
+        own_s = cnn.start_s + tiles * (fit.steps * trained * cnn.train_tile_s + n_scored * scored * cnn.eval_tile_s)
     n_workers = work.placements[fit.model].num_workers
     return own_s / max(n_workers, 1) + (WORKER_GROUP_S if n_workers else 0.0)
 
 
 def _evaluate_seconds(work: JobWork, costs: UnitCosts, model: ModelName) -> float:
+    """Test zones are predicted as they are mapped; points row by row."""
     n, slots = max(work.zones.n_test, 1), at_once(work.cluster)
     if model == "xgboost":
         assert costs.trees is not None
-        zone_s = work.zones.test_rows / n * costs.trees.predict_row_s * _rounds(work)
+        is_points = costs.zone is None
+        rows = work.zones.test_rows / n if is_points else work.zones.n_pixels / max(work.zones.n_zones, 1)
+        zone_s = rows * costs.trees.predict_row_s * _rounds(work)
     else:
-        zone_s = work.zones.test_tiles / n * max(cnn.eval_tile_s for cnn in costs.cnn.values())
+        zone_s = max(cnn.map_s for cnn in costs.cnn.values())
     return costs.fixed_s("evaluate") + makespan([zone_s] * n, slots)
 
 
@@ -192,7 +216,7 @@ def _disk(work: JobWork, costs: UnitCosts) -> dict[str, float]:
         }
     fits = [fit for group in work.search.groups for fit in group]
     models = {model: _model_bytes(work, costs, model) for model in work.placements}
-    n_folds = sum(not fit.is_refit for fit in fits)
+    n_folds = sum(fit.is_fold for fit in fits)
     disk["search"] = sum(_fit_bytes(fit, costs) + FIT_FILES_BYTES for fit in fits) + sum(models.values())
     disk["tracking"] = TRACKING_BYTES + n_folds * TRACKED_FOLD_BYTES
     disk["tracking"] += sum(models.values()) + len(models) * TRACKED_MODEL_BYTES

@@ -30,6 +30,8 @@ class ZoneWork:
     n_classes: int
     is_sampled: bool
     """Whether rows, tiles and classes are scaled up from a sample; otherwise the dataset's manifest counted them."""
+    n_regions: int = 0
+    """Regions that have training zones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,14 @@ class Fit:
     steps: int
     """Most epochs, or boosting rounds."""
     is_refit: bool = False
+    """Whether it trains on all training zones and is not scored."""
+    is_region_out: bool = False
+    """Whether it trains on all regions but one, and is scored on that one, once."""
+
+    @property
+    def is_fold(self) -> bool:
+        """Whether it validates a configuration."""
+        return not (self.is_refit or self.is_region_out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +61,8 @@ class SearchWork:
     groups: tuple[tuple[Fit, ...], ...]
     n_folds: int
     batch_size: int
+    n_regions: int = 0
+    """Regions that leave-region-out scores; 0: it does not."""
 
 
 @dataclass(frozen=True, slots=True)

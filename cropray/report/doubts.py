@@ -3,11 +3,14 @@
 from collections.abc import Iterator
 from typing import Final
 
+from cropray.metrics import MIN_ZONES
 from cropray.report.results import ReportInputs, ZoneQuality
 from cropray.report.tables import ClassRow, class_rows
+from cropray.search.doubts import fold_doubts
 
 FEW_PIXELS: Final = 100  # 1 ha at 10 m: about one field; a class score from less says little
-FEW_ZONES: Final = 10  # below this, a bootstrap over zones gives intervals that are too narrow
+_HOW_NEW_REGION: Final = "search.leave_region_out: true scores them"
+FEW_ZONES: Final = 10  # below this, intervals of rare classes cover 82-85 % where they promise 95 %
 
 
 def doubts(inputs: ReportInputs) -> tuple[str, ...]:
@@ -15,6 +18,7 @@ def doubts(inputs: ReportInputs) -> tuple[str, ...]:
     notes = (_sentence(note) for note in inputs.manifest.notes)
     return (
         *_on_zones(inputs),
+        *_on_search(inputs),
         *_on_classes(class_rows(inputs)),
         *_on_pixels(inputs),
         *_on_codes(inputs),
@@ -27,11 +31,24 @@ def _on_zones(inputs: ReportInputs) -> Iterator[str]:
     n_pixels = sum(zone.n_labelled for zone in test)
     rest = "rest" if inputs.models else "will rest"
     yield f"The scores {rest} on {n_pixels:,} labelled pixels in {len(test)} test zones; pixels of one zone are alike."
-    if len(test) < FEW_ZONES:
+    if MIN_ZONES <= len(test) < FEW_ZONES:
         yield f"With {len(test)} test zones the intervals are rather too narrow than too wide."
+    if len(test) < MIN_ZONES:
+        yield f"{len(test)} test zones are too few for intervals: how much the scores would change elsewhere is unknown."
     regions = {zone.region for zone in inputs.manifest.of_split("train")}
     if all(zone.region in regions for zone in test):
-        yield "Every test zone lies in a region that has training zones: expect lower scores in a new region."
+        told = [f"{m.label} macro F1 {m.new_region.macro_f1:.3f}" for m in inputs.models if m.new_region is not None]
+        how = (
+            f"in a new region {', '.join(told)}" if told else f"expect lower scores in a new region; {_HOW_NEW_REGION}"
+        )
+        yield f"Every test zone lies in a region that has training zones: {how}."
+
+
+def _on_search(inputs: ReportInputs) -> Iterator[str]:
+    for model in inputs.models:
+        yield from (f"{model.label}: {warning}." for warning in model.warnings)
+    if inputs.models:
+        yield from (_sentence(doubt) for doubt in fold_doubts(inputs.manifest))
 
 
 def _on_classes(rows: tuple[ClassRow, ...]) -> Iterator[str]:

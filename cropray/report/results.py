@@ -61,9 +61,19 @@ class ModelResult:
     loss_sum: float | None
     """Negative log-likelihood summed over the test pixels, nats."""
     intervals: Mapping[str, tuple[float, float]]
-    """Score key (`test_accuracy` …) → 95 % interval by bootstrap over zones."""
+    """Score key (`test_accuracy` …) → 95 % interval by bootstrap over zones; empty where zones are too few."""
+    no_intervals: str = ""
+    """Why there are none."""
+    seed: int = 0
+    """Of the bootstrap."""
     step_name: str = "epoch"
     """What one step of a history is: `epoch`, `trees`."""
+    warnings: tuple[str, ...] = ()
+    """What the search could not know of itself."""
+    new_region: Scores | None = None
+    """Leave-region-out: scores on all training zones, each by a fit that saw no zone of its region; None: not scored."""
+    new_regions: Mapping[str, Scores] = field(default_factory=dict)
+    """The same, region by region."""
 
     @property
     def confusion(self) -> Counts:

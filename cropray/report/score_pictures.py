@@ -19,7 +19,8 @@ _PER_ROW: Final = 4  # configurations beside each other
 
 
 def draw_scores(inputs: ReportInputs, path: Location) -> None:
-    """Test scores with their 95 % intervals, models side by side."""
+    """Test scores with their 95 % intervals where there are any, models side by side."""
+    has_intervals = any(model.intervals for model in inputs.models)
     columns = SCORE_COLUMNS[:-1]  # the loss has another scale
     with picture(path, 7.6, 3.4) as figure:
         axes = figure.subplots()
@@ -33,7 +34,11 @@ def draw_scores(inputs: ReportInputs, path: Location) -> None:
                 place = (0, 6) if m == 0 else (0, -14)
                 axes.annotate(f"{value:.3f}", (value, y), place, textcoords="offset points", ha="center", color=colour)
         axes.set_yticks(range(len(columns)), [label for _, label in columns])
-        axes.set(xlim=(0, 1), ylim=(len(columns) - 0.4, -0.7), title="Test scores, with 95 % intervals over zones")
+        axes.set(
+            xlim=(0, 1),
+            ylim=(len(columns) - 0.4, -0.7),
+            title=f"Test scores{', with 95 % intervals over zones' if has_intervals else ''}",
+        )
         axes.spines["left"].set_visible(False)
         axes.grid(axis="x")
         models_legend(axes, inputs.models)

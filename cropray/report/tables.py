@@ -1,10 +1,11 @@
 """The numbers of a report as rows: for the page, and as plain text for a terminal."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from cropray.metrics import ClassScore, Scores, score
+from cropray.metrics import ClassScore, Difference, Scores, bootstrap_difference, region_scores, score
 from cropray.report.results import ModelResult, Params, ReportInputs
 from cropray.report.study import PUBLISHED
 
@@ -17,6 +18,12 @@ SCORE_COLUMNS: Final = (
 )
 _SHORT: Final = {"macro_precision": "macro P", "macro_recall": "macro R", "macro_f1": "macro F1"}
 _MISSING: Final = "–"
+NEW_REGION: Final = (
+    "Above: new zones in known regions. New region: training zones, each scored by a fit that saw none of its region."
+)
+NO_NEW_REGION: Final = (
+    "Scores are of new zones in known regions. New regions are not scored: set search.leave_region_out to true."
+)
 _GAP: Final = "  "  # between the columns of the plain-text table
 
 
@@ -40,6 +47,25 @@ class ZoneRow:
     zone_id: str
     region: str
     scores: tuple[Scores, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RegionRow:
+    """The test zones of one region: scores of each model."""
+
+    region: str
+    n_zones: int
+    scores: tuple[Scores, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DifferenceRow:
+    """One model against another one on the same zones."""
+
+    label: str
+    """`CNN − XGBoost`."""
+    differences: dict[str, Difference]
+    """Score (`accuracy` …) → difference; none of the loss."""
 
 
 def class_rows(inputs: ReportInputs) -> tuple[ClassRow, ...]:
@@ -73,6 +99,28 @@ def zone_rows(inputs: ReportInputs) -> tuple[ZoneRow, ...]:
     return tuple(ZoneRow(zone, regions[zone], tuple(table[zone] for table in tables)) for zone in shared)
 
 
+def region_rows(inputs: ReportInputs) -> tuple[RegionRow, ...]:
+    """One row per region of the test zones, in the order of the dataset."""
+    regions = {zone.zone_id: zone.region for zone in inputs.manifest.of_split("test")}
+    tables = [region_scores(model.cube, [regions[zone] for zone in model.zone_ids]) for model in inputs.models]
+    return tuple(
+        RegionRow(region, sum(r == region for r in regions.values()), tuple(table[region] for table in tables))
+        for region in dict.fromkeys(regions.values())
+        if tables and all(region in table for table in tables)
+    )
+
+
+def difference_rows(results: Sequence[ModelResult]) -> tuple[DifferenceRow, ...]:
+    """Every pair of models, each with the intervals of its differences; none where zones are too few for intervals."""
+    rows = []
+    for a, b in itertools.combinations(results, 2):
+        found = bootstrap_difference(a.cube, b.cube, a.seed)
+        if found:
+            named = {key.removeprefix("test_"): difference for key, difference in found.items()}
+            rows.append(DifferenceRow(f"{a.label} − {b.label}", named))
+    return tuple(rows)
+
+
 def score_table(results: Sequence[ModelResult]) -> str:
     """The summary as plain text: both models, their intervals, and the study's published scores.
 
@@ -84,26 +132,48 @@ def score_table(results: Sequence[ModelResult]) -> str:
     """
     header = ("", *(_SHORT.get(key, key) for key, _ in SCORE_COLUMNS), "pixels")
     rows = [row for result in results for row in _model_lines(result)]
+    rows += [row for difference in difference_rows(results) for row in _difference_lines(difference)]
     quoted = [
         (f"{study.label} (study)", *(f"{getattr(study, key):.4f}" for key, _ in SCORE_COLUMNS), "")
         for study in PUBLISHED
     ]
-    widths = [max(len(row[i]) for row in (header, *rows, *quoted)) for i in range(len(header))]
+    new_region = [
+        _line(f"{result.label}, new region", result.new_region) for result in results if result.new_region is not None
+    ]
+    widths = [max(len(row[i]) for row in (header, *rows, *new_region, *quoted)) for i in range(len(header))]
     rule = "─" * (sum(widths) + len(_GAP) * (len(widths) - 1))
     lines = [_align(header, widths), rule, *(_align(row, widths) for row in rows), rule]
+    lines += [*(_align(row, widths) for row in new_region), rule] if new_region else []
     lines += [_align(row, widths) for row in quoted]
     lines += [
-        "[…] 95 % interval, bootstrap over test zones. Macro scores: classes present in the test labels.",
+        f"{_interval_text(results)} Macro scores: classes present in the test labels.",
+        NEW_REGION if new_region else NO_NEW_REGION,
         "study: published scores on other data; the background counts as a class there. Not comparable.",
     ]
     return "\n".join(lines)
 
 
 def _model_lines(result: ModelResult) -> Iterator[tuple[str, ...]]:
-    """Scores, then intervals, of one model."""
-    scores = result.scores
-    yield (result.label, *(format_score(getattr(scores, key)) for key, _ in SCORE_COLUMNS), f"{scores.n_pixels:,}")
-    yield ("", *(format_interval(result, key) for key, _ in SCORE_COLUMNS), "")
+    """Scores, then intervals where there are any, of one model."""
+    yield _line(result.label, result.scores)
+    if result.intervals:
+        yield ("", *(format_interval(result, key) for key, _ in SCORE_COLUMNS), "")
+
+
+def _line(name: str, scores: Scores) -> tuple[str, ...]:
+    return (name, *(format_score(getattr(scores, key)) for key, _ in SCORE_COLUMNS), f"{scores.n_pixels:,}")
+
+
+def _difference_lines(row: DifferenceRow) -> Iterator[tuple[str, ...]]:
+    """Differences, then their intervals."""
+    found = [row.differences.get(key) for key, _ in SCORE_COLUMNS]
+    yield (row.label, *(_MISSING if d is None else f"{d.value:+.4f}" for d in found), "")
+    yield ("", *(format_difference_interval(d) for d in found), "")
+
+
+def _interval_text(results: Sequence[ModelResult]) -> str:
+    reasons = dict.fromkeys(result.no_intervals for result in results if result.no_intervals)
+    return f"No intervals: {'; '.join(reasons)}." if reasons else "[…] 95 % interval, bootstrap over test zones."
 
 
 def _align(row: Sequence[str], widths: Sequence[int]) -> str:
@@ -123,6 +193,11 @@ def format_interval(result: ModelResult, key: str) -> str:
     """`[0.51–0.73]`; empty where there is no interval."""
     interval = result.intervals.get(f"test_{key}")
     return "" if interval is None else f"[{interval[0]:.2f}–{interval[1]:.2f}]"
+
+
+def format_difference_interval(difference: Difference | None) -> str:
+    """`[-0.02, +0.07]`; empty where there is none."""
+    return "" if difference is None else f"[{difference.low:+.2f}, {difference.high:+.2f}]"
 
 
 def format_params(params: Params) -> str:

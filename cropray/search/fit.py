@@ -32,7 +32,9 @@ class SearchData:
 
 
 def unit_zones(unit: Unit, manifest: Manifest) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(training zones, validation zones) of a unit; a refit trains on all and validates on none."""
+    """(training zones, scored zones) of a unit; a refit trains on all, or leaves a region out and is scored on it."""
+    if unit.region is not None:
+        return manifest.region_zones(unit.region)
     if unit.fold is not None:
         return manifest.fold_zones(unit.fold)
     return tuple(zone.zone_id for zone in manifest.of_split("train")), ()
@@ -49,7 +51,7 @@ def fit_unit(unit: Unit, folder: Path, data: SearchData, progress: Location | No
             unit's folder stands. None: an interrupted fit starts again.
 
     Returns:
-        One result per configuration that the unit stands for; none for a refit, which has no validation.
+        One result per configuration that the unit stands for; none for a refit on all zones, which is not scored.
     """
     if isinstance(unit.point, CnnPoint):
         return _fit_cnn(unit, unit.point, folder, data, progress)
@@ -63,11 +65,8 @@ def _fit_cnn(
     assert isinstance(data.settings, CnnSettings)
     train, val = unit_zones(unit, data.manifest)
     mean, deviation = statistics(data.manifest.band_sums(train))
-    settings = data.settings
-    if unit.n_epochs is not None:
-        settings = settings.model_copy(update={"epochs": unit.n_epochs})
     result = train_cnn(
-        settings,
+        data.settings,
         point,
         CnnData(
             train=_blocks(train, data),
@@ -79,20 +78,23 @@ def _fit_cnn(
         ),
         data.seed,
         folder,
+        n_epochs=unit.n_epochs,
         progress=progress,
     )
-    if unit.fold is None or result.validation is None:
+    if result.validation is None:
         return ()
     history = tuple({**{k: v for k, v in r.items() if k != "epoch"}, "step": r["epoch"]} for r in result.history)
     return (
         FoldResult(
             params={"learning_rate": point.learning_rate, "kernel_size": point.kernel_size},
-            fold=unit.fold,
+            fold=_fold(unit, data.manifest),
             loss_sum=result.validation.loss_sum,
             confusion=_rows(result.validation.confusion.tolist()),
             history=history,
             best_step=result.best_epoch,
             seconds=time.monotonic() - started,
+            untrained=result.validation.untrained,
+            untrained_loss_sum=result.validation.untrained_loss_sum,
         ),
     )
 
@@ -100,7 +102,6 @@ def _fit_cnn(
 def _fit_xgboost(
     unit: Unit, point: XgboostPoint, folder: Path, data: SearchData, progress: Location | None
 ) -> Sequence[FoldResult]:
-    started = time.monotonic()
     assert isinstance(data.settings, XgboostSettings)
     train, val = unit_zones(unit, data.manifest)
     result = train_xgboost(
@@ -113,20 +114,28 @@ def _fit_xgboost(
         progress=progress,
         memory_bytes=data.memory_bytes,
     )
-    if unit.fold is None:
-        return ()
     return tuple(
         FoldResult(
             params={"n_estimators": tree.n_estimators, "learning_rate": point.learning_rate},
-            fold=unit.fold,
+            fold=_fold(unit, data.manifest),
             loss_sum=tree.loss_sum,
             confusion=_rows(tree.confusion.tolist()),
             history=tuple(record for record in result.history if record["step"] <= tree.n_estimators),
             best_step=tree.n_estimators,
-            seconds=time.monotonic() - started,
+            seconds=tree.seconds,
+            untrained=result.untrained,
+            untrained_loss_sum=tree.untrained_loss_sum,
         )
         for tree in result.scores
     )
+
+
+def _fold(unit: Unit, manifest: Manifest) -> int:
+    """Number of the fold that a unit is scored on."""
+    if unit.region is not None:
+        return manifest.train_regions.index(unit.region)
+    assert unit.fold is not None
+    return unit.fold
 
 
 def _trees(zone_ids: Iterable[str], data: SearchData) -> TreeData:

@@ -29,6 +29,7 @@ from ray.util.client import ray as client
 
 from cropray.datasets.loading import READ_CPUS
 from cropray.errors import ConfigError
+from cropray.search.node_memory import memory_of_workers
 from cropray.search.space import ModelName
 from cropray.training.resources import GB, worker_resources
 from cropray.training.settings import CnnSettings, XgboostSettings
@@ -40,7 +41,7 @@ _MEMORY_STEP: Final = 1e8  # bytes, of proposed settings
 _STEPS: Final = 10_000  # Ray counts resources in steps of 1/10,000
 # Of a node's memory beside its object store; the rest is for drivers, Ray and reading. At 95 % of everything Ray's
 # memory monitor ends a worker, so that is where no node should come.
-_WORKERS_SHARE: Final = 0.85
+WORKERS_SHARE: Final = 0.85
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class Node:
     gpus: float = 0.0
     object_store_bytes: float = 0.0
     memory_bytes: float = math.inf
-    """Beside the object store, as Ray counts it; inf: not known."""
+    """Beside the object store; inf: not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +73,8 @@ class UnitNeed:
 
     @classmethod
     def of(cls, settings: CnnSettings | XgboostSettings) -> "UnitNeed":
-        """The need of one kind of model."""
-        workers, cpus = settings.num_workers, float(settings.cpus_per_worker)
+        """The need of one kind of model; where it takes its share of the CPUs, the least: `share_cpus` gives it more."""
+        workers, cpus = settings.num_workers, float(settings.cpus_per_worker or 1)
         memory = (settings.memory_gb or 0.0) * GB
         if isinstance(settings, CnnSettings):
             return cls("cnn", workers, cpus, float(settings.use_gpu), memory_bytes=memory)
@@ -150,8 +151,11 @@ def open_nodes() -> list[dict[str, Any]]:
 
 def live_nodes() -> tuple[Node, ...]:
     """What the open nodes of the Ray that is connected have."""
-    names = ("CPU", "GPU", "object_store_memory", "memory")
-    return tuple(Node(*(node["Resources"].get(name, 0.0) for name in names)) for node in open_nodes())
+    nodes = open_nodes()
+    return tuple(
+        Node(has.get("CPU", 0.0), has.get("GPU", 0.0), has.get("object_store_memory", 0.0), memory)
+        for has, memory in zip((node["Resources"] for node in nodes), memory_of_workers(nodes), strict=True)
+    )
 
 
 def place_units(nodes: Sequence[Node], need: UnitNeed, limit: int | None) -> Placement:
@@ -185,6 +189,25 @@ def place_units(nodes: Sequence[Node], need: UnitNeed, limit: int | None) -> Pla
     )
 
 
+def share_cpus(nodes: Sequence[Node], need: UnitNeed, placement: Placement, n_units: int) -> Placement:
+    """The same placement with as many CPUs for each unit as let just as many of so many units run at once.
+
+    Args:
+        nodes: the living nodes.
+        need: of one unit, with the CPUs that it takes at least.
+        placement: of the units, with these CPUs.
+        n_units: units that there are; a refit may be the only one, which then has all of a node.
+    """
+    room = Counter(_Room(_steps(node.cpus), _steps(node.gpus), node.memory_bytes) for node in nodes)
+    at_once = min(n_units, placement.max_concurrent)
+    for cpus in range(int(max((node.cpus for node in nodes), default=0)), int(need.cpus), -1):
+        wider = replace(need, cpus=float(cpus))
+        if _count(room, wider, at_once)[0] == at_once:
+            # What a unit may take of the memory was told, and decides where bins are kept: it stays.
+            return replace(place_units(nodes, wider, at_once), memory_bytes=placement.memory_bytes)
+    return placement
+
+
 def place_when_ready(need: UnitNeed, limit: int | None, wait_s: float) -> Placement:
     """`place_units` on the connected cluster, once it holds the units that are wanted or the time is up.
 
@@ -204,9 +227,12 @@ def place_when_ready(need: UnitNeed, limit: int | None, wait_s: float) -> Placem
         while True:
             try:
                 placement = place_units(live_nodes(), need, limit)
-            except ConfigError:
+            except ConfigError as error:
                 if time.monotonic() >= until:
-                    raise
+                    raise ConfigError(
+                        f"{error}. An autoscaler is asked for nodes for cluster.wait_s = {wait_s:g} s; "
+                        f"900 or more give it time to start some"
+                    ) from None
             else:
                 if placement.max_concurrent >= (limit or 1) or time.monotonic() >= until:
                     return placement
@@ -288,7 +314,7 @@ def _readable(room: Mapping[_Room, int], bundle: _Bundle, task: int) -> int:
 def _share(room: Mapping[_Room, int], bundle: _Bundle, n_bundles: int) -> float:
     """Memory of a bundle where as many as can sit on one node do so."""
     shares = [node.memory / min(node.bundles(bundle), n_bundles) for node in room if node.bundles(bundle)]
-    return _WORKERS_SHARE * min(shares)
+    return WORKERS_SHARE * min(shares)
 
 
 def _refusal(room: Mapping[_Room, int], need: UnitNeed) -> str:

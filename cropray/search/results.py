@@ -4,7 +4,7 @@ import json
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,14 +23,19 @@ class FoldResult:
     params: Params
     fold: int
     loss_sum: float
-    """Negative log-likelihood summed over the validation pixels, nats."""
+    """Negative log-likelihood summed over the validation pixels of trained classes, nats; see `cropray.metrics`."""
     confusion: tuple[tuple[int, ...], ...]
-    """[true, predicted] over class indices."""
+    """[true, predicted] over class indices; all validation pixels."""
     history: tuple[Mapping[str, float], ...]
     """One record per epoch or evaluated round, with `step`."""
     best_step: int
     """Epoch or number of trees that the scores belong to."""
     seconds: float
+    """What this configuration took; of trees, what a fit of so many rounds takes."""
+    untrained: tuple[int, ...] = ()
+    """Indices of the classes that the fit's training zones lack."""
+    untrained_loss_sum: float = 0.0
+    """Negative log-likelihood summed over the validation pixels of these classes, nats."""
 
     @property
     def matrix(self) -> Counts:
@@ -39,8 +44,13 @@ class FoldResult:
 
     @property
     def scores(self) -> Scores:
-        """Validation scores."""
-        return score(self.matrix, self.loss_sum)
+        """Validation scores; the loss is that of trained classes."""
+        return score(self.matrix, self.loss_sum, self.untrained)
+
+    @property
+    def n_untrained(self) -> int:
+        """Validation pixels of classes that the fit's training zones lack."""
+        return int(self.matrix[list(self.untrained)].sum())
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +70,47 @@ class ConfigurationResult:
 
     @property
     def refit_steps(self) -> int:
-        """Epochs or trees for the refit: the folds' mean best, rounded up."""
+        """Epochs or trees for the refit: the folds' mean best, rounded up.
+
+        Epochs are passes over the training tiles, of which a refit has more than a fold, and so more steps in each.
+        """
         return max(1, math.ceil(statistics.fmean(fold.best_step for fold in self.folds)))
+
+
+@dataclass(frozen=True, slots=True)
+class RegionOut:
+    """The winner's recipe on new regions: each was scored by a fit that saw none of its zones."""
+
+    by_region: Mapping[str, FoldResult]
+    """Region → result of the fit that left it out."""
+
+    @property
+    def cube(self) -> Counts:
+        """[region, true, predicted] int64."""
+        return np.stack([result.matrix for result in self.by_region.values()])
+
+    @property
+    def scores(self) -> Scores:
+        """Of all regions' pixels together, as a test is scored: classes that only one region grows count as well."""
+        return _tested(self.by_region.values())
+
+    @property
+    def scores_by_region(self) -> dict[str, Scores]:
+        """The same of each region."""
+        return {region: _tested([result]) for region, result in self.by_region.items()}
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """`region_out_…`."""
+        scores = self.scores
+        return {**scores.as_metrics("region_out"), "region_out_pixels": scores.n_pixels}
+
+
+def _tested(results: Iterable[FoldResult]) -> Scores:
+    results = list(results)
+    losses = math.fsum(loss for result in results for loss in (result.loss_sum, result.untrained_loss_sum))
+    matrix: Counts = np.sum([result.matrix for result in results], axis=0)
+    return replace(score(matrix, losses), n_untrained=sum(result.n_untrained for result in results))
 
 
 def group_by_configuration(results: Iterable[FoldResult]) -> tuple[ConfigurationResult, ...]:
@@ -90,6 +139,13 @@ def load_results(path: Location) -> tuple[FoldResult, ...]:
     """Read what `save_results` wrote."""
     records: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
     return tuple(
-        FoldResult(**{**r, "confusion": tuple(map(tuple, r["confusion"])), "history": tuple(r["history"])})
+        FoldResult(
+            **{
+                **r,
+                "confusion": tuple(map(tuple, r["confusion"])),
+                "history": tuple(r["history"]),
+                "untrained": tuple(r["untrained"]),
+            }
+        )
         for r in records
     )

@@ -5,7 +5,10 @@ or moved to another cluster finds its finished units by their content (data, set
 Tune's own restore does not check.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -16,9 +19,11 @@ from cropray.errors import CroprayError, StageFailedError
 from cropray.search.placement import Placement
 from cropray.search.results import FoldResult, load_results, save_results
 from cropray.search.space import Unit
-from cropray.storage import Location, arrow_path, remove, whole_folder
+from cropray.storage import Location, arrow_path, remove, whole_folder, write_json
 
 RESULT_FILE = "result.json"
+NOTES_FILE = "notes.json"  # what the fit warned of, where it did
+log = logging.getLogger(__name__)
 _FAILED = "failed"  # what a trial reports instead of raising where the same error would come again
 _FINAL = (CroprayError, FloatingPointError)
 
@@ -44,14 +49,21 @@ class UnitJob:
         """Results of the finished unit."""
         return load_results(self.folder / RESULT_FILE)
 
+    def notes(self) -> tuple[str, ...]:
+        """What the finished unit's fit warned of."""
+        path = self.folder / NOTES_FILE
+        return tuple(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else ()
 
-def run_units(
+
+def run_units(  # noqa: PLR0913 - what to fit, where, and whom to tell
     jobs: Sequence[UnitJob],
     fit: Fit,
     placement: Placement,
     storage: Location,
     on_finished: Callable[[UnitJob], None],
     max_failures: int = 1,
+    *,
+    on_trouble: Callable[[str], None] = log.warning,
 ) -> None:
     """Fit the units that are not finished; each becomes a whole folder.
 
@@ -63,6 +75,7 @@ def run_units(
         storage: folder of Tune's own state.
         on_finished: called in the driver for each unit that this call finished.
         max_failures: how often a unit is started again after it failed or its process was lost.
+        on_trouble: called in the driver with what happened to a unit that is started again.
 
     Raises:
         StageFailedError: some units failed more often; it lists them.
@@ -75,7 +88,7 @@ def run_units(
             pending[job.folder.name] = job
     if not pending:
         return
-    finished = _Finished(pending, on_finished)
+    finished = _Finished(pending, on_finished, on_trouble)
     errors = _errors(_tuner(pending, fit, placement, storage, finished, max_failures).fit())
     finished.tell_of_the_rest()
     # The folders decide: a trial whose process died early may have an error but no config (Trial.last_result).
@@ -95,8 +108,13 @@ def _errors(grid: tune.ResultGrid) -> dict[str, str]:
     for result in grid:
         said = result.error or (result.metrics or {}).get(_FAILED)
         if said is not None and result.config is not None:
-            errors[result.config["unit"]] = str(said).strip().splitlines()[-1]
+            errors[result.config["unit"]] = _last_line(said)
     return errors
+
+
+def _last_line(error: object) -> str:
+    """Of a traceback, what was wrong; of an error without words, its kind."""
+    return (str(error).strip() or repr(error)).splitlines()[-1]
 
 
 def _tuner(
@@ -129,21 +147,40 @@ def _trial(config: dict[str, Any], jobs: Mapping[str, UnitJob], fit: Fit) -> Non
     job = jobs[config["unit"]]
     if not job.is_finished:  # else its process was lost after the folder stood, before Tune knew
         try:
-            with whole_folder(job.folder, last=RESULT_FILE) as folder:
-                save_results(folder / RESULT_FILE, fit(job.unit, folder, job.progress))
+            with whole_folder(job.folder, last=RESULT_FILE) as folder, _warnings() as said:
+                results = fit(job.unit, folder, job.progress)
+                if said:
+                    write_json(folder / NOTES_FILE, said)
+                save_results(folder / RESULT_FILE, results)
         except _FINAL as error:
-            tune.report({_FAILED: str(error)})
+            tune.report({_FAILED: str(error) or repr(error)})
             return
     remove(job.progress)
     tune.report({"finished": 1})
 
 
+@contextlib.contextmanager
+def _warnings() -> Iterator[list[str]]:
+    """Warnings that this package logs while the block runs: nobody reads the log of a worker process."""
+    said: list[str] = []
+    logger, handler = logging.getLogger("cropray"), logging.Handler(logging.WARNING)
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    logger.addHandler(handler)
+    try:
+        yield said
+    finally:
+        logger.removeHandler(handler)
+
+
 class _Finished(tune.Callback):  # type: ignore[misc]  # ray is untyped
     """Tells the driver of each finished unit."""
 
-    def __init__(self, jobs: Mapping[str, UnitJob], on_finished: Callable[[UnitJob], None]) -> None:
+    def __init__(
+        self, jobs: Mapping[str, UnitJob], on_finished: Callable[[UnitJob], None], on_trouble: Callable[[str], None]
+    ) -> None:
         self._waiting = dict(jobs)
         self._on_finished = on_finished
+        self._on_trouble = on_trouble
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune saves its callbacks to restore them elsewhere, this one belongs to the running driver."""
@@ -153,6 +190,13 @@ class _Finished(tune.Callback):  # type: ignore[misc]  # ray is untyped
         name = trial.config["unit"]
         if _FAILED not in trial.last_result:
             self._on_finished(self._waiting.pop(name))
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:  # noqa: ARG002
+        title = self._waiting[trial.config["unit"]].unit.title
+        # Tune keeps the traces of a trial's failures in a file of this machine; the last one is what happened now.
+        file = trial.error_file
+        reason = "no reason is known" if file is None else _last_line(Path(file).read_text(encoding="utf-8"))
+        self._on_trouble(f"{title} failed and is started again: {reason}")
 
     def tell_of_the_rest(self) -> None:
         """Of units whose folders stand though their trials were lost at the very end."""

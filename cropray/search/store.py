@@ -31,8 +31,8 @@ def data_bytes(model: ModelName, rows: float, tiles: float, tile_size: int) -> f
 
 
 def tile_bytes(tile_size: int) -> int:
-    """One tile in memory: uint16 bands and a flag of every month, and a label."""
-    return tile_size**2 * (N_MONTHS * (2 * N_BANDS + 1) + 1)
+    """One tile in memory: uint16 bands of every month, and a label."""
+    return tile_size**2 * (2 * N_MONTHS * N_BANDS + 1)
 
 
 def scratch_bytes(tiles: float, tile_size: int, n_workers: int) -> float:
@@ -43,7 +43,7 @@ def scratch_bytes(tiles: float, tile_size: int, n_workers: int) -> float:
         tile_size: their side, pixels.
         n_workers: workers of all units that run at once.
     """
-    return n_workers * tiles * tile_size**2 * (2 * N_MONTHS * N_BANDS + 1)
+    return n_workers * tiles * tile_bytes(tile_size)
 
 
 def store_line(

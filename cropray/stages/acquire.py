@@ -1,19 +1,35 @@
 """`acquire`: scenes to gap-filled monthly composites, one zone a task."""
 
+import datetime as dt
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from cropray.config import JobConfig
 from cropray.errors import ConfigError
-from cropray.imagery.acquire import acquire_zone, check_inputs, describe_clear
+from cropray.imagery.acquire import (
+    acquire_zone,
+    acquisitions_by_month,
+    describe_clear,
+    describe_empty_months,
+    describe_left_out,
+    describe_warnings,
+    gather_left_out,
+    months_without,
+    remove_unfinished,
+    survey_zones,
+)
 from cropray.imagery.earth_engine_settings import EarthEngineSettings
+from cropray.imagery.scenes import Found, SceneSource, Season
 from cropray.imagery.sources import SceneSettings, describe, scene_source
 from cropray.progress import Progress
 from cropray.settings import fingerprint
 from cropray.stages import earth_engine
 from cropray.stages.cluster import ray_session
-from cropray.stages.inputs import job_zones, zone_fingerprint
+from cropray.stages.inputs import job_zones, season_of, zone_fingerprint
 from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks
+from cropray.storage import write_json
 from cropray.workspace import code_hash
+from cropray.zones import Zone
 
 
 def run(job: JobConfig, progress: Progress) -> None:
@@ -36,18 +52,54 @@ def _run_scenes(job: JobConfig, settings: SceneSettings, progress: Progress) -> 
     zones, workspace = job_zones(job), job.artefacts
     progress.stage("acquire", f"monthly medians of {describe(settings)} for {len(zones)} zones")
     source = scene_source(settings)
-    found = check_inputs(source, zones, job.season_start)
+    found = survey_zones(source, zones, job.season_start)
+    _tell(job, source, zones, found, progress)
+    if n_left := remove_unfinished(workspace, {zone.zone_id for zone in zones}):
+        progress.note(f"{n_left} unfinished files of an interrupted run are removed")
     code = code_hash("imagery", "bands", "grid")
     tasks = [
         ZoneTask(
             zone.zone_id,
             partial(acquire_zone, source, zone, job.season_start, workspace),
-            fingerprint([zone_fingerprint(zone), job.season_start, code, source.fingerprint(found[zone.zone_id])]),
-            (workspace.composite(zone.zone_id), workspace.n_obs(zone.zone_id)),
+            fingerprint(
+                [zone_fingerprint(zone), job.season_start, code, source.fingerprint(found[zone.zone_id].scenes)]
+            ),
+            (
+                workspace.composite(zone.zone_id),
+                workspace.n_obs(zone.zone_id),
+                workspace.acquisition_record(zone.zone_id),
+            ),
         )
         for zone in zones
     ]
     with ray_session(job.cluster):
-        results = run_zone_tasks("acquire", tasks, workspace, progress, overwrite=job.overwrite)
+        results = run_zone_tasks(
+            "acquire", tasks, workspace, progress, overwrite=job.overwrite, wait_s=job.cluster.wait_s
+        )
     if results:
+        for line in describe_warnings(results.values()):
+            progress.note(line)
         progress.note(describe_clear(results.values()))
+
+
+def _tell(
+    job: JobConfig, source: SceneSource, zones: Sequence[Zone], found: Mapping[str, Found], progress: Progress
+) -> None:
+    """Say what is not used of what lies there, and which months have nothing."""
+    scenes = [scene for each in found.values() for scene in each.scenes]
+    left_out = gather_left_out(found.values(), source.never_used(scenes))
+    write_json(job.artefacts.left_out, left_out)
+    for line in describe_left_out(left_out):
+        progress.note(line)
+    empty, today = {}, dt.datetime.now(dt.UTC).date()
+    for zone in zones:
+        season = Season(season_of(zone, job))
+        months = acquisitions_by_month(found[zone.zone_id].scenes, season)
+        empty[zone.zone_id] = months_without([len(month) for month in months], season)
+    for line in describe_empty_months(empty):
+        progress.note(line)
+    ends = {Season(season_of(zone, job)).end for zone in zones}
+    for end in sorted(end for end in ends if end > today):
+        progress.note(
+            f"a season ends on {end}, after today: run `cropray acquire` again then, what is missing is filled"
+        )

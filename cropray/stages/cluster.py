@@ -3,20 +3,34 @@
 import contextlib
 import logging
 import os
+import secrets
 import signal
 import stat
+import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any, Final, TypeVar
 
 import ray
 import ray.data
 from ray._private import ray_constants
+from ray._private.authentication.authentication_token_generator import generate_new_authentication_token
 from ray._private.log import PlainRayHandler
+from ray.autoscaler.sdk import request_resources
 
 from cropray.config import ClusterSettings
+from cropray.errors import ConfigError, CroprayError
+from cropray.progress import Progress
+from cropray.search.placement import open_nodes
+from cropray.stages.ray_address import require_ray
 
+AnswerT = TypeVar("AnswerT")
+
+_POLL_S: Final = 1.0
+_ANSWER_S: Final = 120.0  # a worker that imports everything on a busy node
 # Ray, Train, Tune and Data read these when they start; a user's own values go before.
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -29,6 +43,10 @@ _ENVIRONMENT = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C reaches the command line, which stops Ray
     "TUNE_MAX_PENDING_TRIALS_PG": "1",
 }
+# Ray's sockets lie below its temporary folder, and systems take no longer paths for them, in bytes.
+_LONGEST_SOCKET: Final = 103 if sys.platform == "darwin" else 107
+_LONGEST_FOLDER: Final = _LONGEST_SOCKET - len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
+_SHORT_FOLDER: Final = Path("/tmp")  # noqa: S108  Ray's own choice where no variable names another
 
 
 @contextlib.contextmanager
@@ -38,6 +56,9 @@ def ray_session(settings: ClusterSettings, *, needs_dashboard: bool = False) -> 
     Args:
         settings: address or size.
         needs_dashboard: Ray Train's worker groups need the State API that the dashboard process serves.
+
+    Raises:
+        ConfigError: no Ray answers at the address, or none can be started here.
     """
     if ray.is_initialized():  # inside a job driver or a test that started Ray itself
         yield
@@ -59,7 +80,80 @@ def ray_session(settings: ClusterSettings, *, needs_dashboard: bool = False) -> 
 
 def address_of(settings: ClusterSettings) -> str | None:
     """Of the running cluster that a command connects to; None: it starts a Ray of its own."""
-    return settings.address or os.environ.get("RAY_ADDRESS")
+    address = settings.address or os.environ.get("RAY_ADDRESS")
+    return None if address == "local" else address or None
+
+
+def name_of_address(settings: ClusterSettings) -> str:
+    """Where the address of the cluster is set, for messages."""
+    return "cluster.address" if settings.address else "RAY_ADDRESS"
+
+
+def require_cpus(n_tasks: int, wait_s: float) -> None:
+    """Return once the connected cluster has a node on which a task of one CPU can run.
+
+    An autoscaler is asked for nodes meanwhile; from then on the tasks themselves ask, by waiting.
+
+    Args:
+        n_tasks: tasks that nodes are asked for.
+        wait_s: how long to wait for the first of them, s.
+
+    Raises:
+        ConfigError: there is none when the time is up; tasks would wait for ever.
+    """
+    until = time.monotonic() + wait_s
+    is_asked = False
+    try:
+        while not any(node["Resources"].get("CPU", 0) >= 1 for node in open_nodes()):
+            if time.monotonic() >= until:
+                raise ConfigError(
+                    f"no node of the cluster has a CPU for tasks, and none came within cluster.wait_s = {wait_s:g} s; "
+                    f"add nodes, or where an autoscaler does so set cluster.wait_s to the time that it needs, e.g. 900"
+                )
+            if not is_asked:
+                is_asked = True
+                request_resources(bundles=[{"CPU": 1}] * n_tasks)
+            time.sleep(_POLL_S)
+    finally:
+        if is_asked:
+            request_resources(num_cpus=0)
+
+
+def ask_nodes(
+    question: Callable[[], AnswerT], concerns: Callable[[Mapping[str, float]], bool], gpus: float = 0.0
+) -> dict[str, AnswerT]:
+    """Call a function once on each node that it concerns, also where all CPUs are in use or there are none.
+
+    Args:
+        question: runs in a worker of the node.
+        concerns: whether a node is asked, by its resources.
+        gpus: what the call asks for.
+
+    Returns:
+        Address of a node → answer.
+
+    Raises:
+        CroprayError: raised by the function, or a node did not answer; it is named.
+    """
+    asked = {}
+    for node in [node for node in open_nodes() if concerns(node["Resources"])]:
+        there = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        task = _answer.options(num_gpus=gpus, scheduling_strategy=there)
+        asked[node["NodeManagerAddress"]] = task.remote(question)
+    answers = {}
+    for address, ref in asked.items():
+        try:
+            answers[address] = ray.get(ref, timeout=_ANSWER_S)
+        except ray.exceptions.RayError as error:
+            cause = getattr(error, "cause", None)  # of the function; Ray's own words are a traceback
+            said = cause if isinstance(cause, CroprayError) else f"no answer ({type(error).__name__}: {error})"
+            raise CroprayError(f"node {address}: {said}") from None
+    return answers
+
+
+@ray.remote(num_cpus=0, max_retries=0)  # type: ignore[untyped-decorator]  # ray is untyped
+def _answer(question: Callable[[], AnswerT]) -> AnswerT:
+    return question()
 
 
 def ray_disk() -> Path:
@@ -82,18 +176,52 @@ def _interrupted_by_sigterm() -> Iterator[None]:
 def _start(settings: ClusterSettings, *, needs_dashboard: bool) -> None:
     address = address_of(settings)
     common = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": True}
-    if address:
-        ray.init(address=address, **common)
-    else:
-        store = settings.object_store_gb
-        with _on_loopback(), _private_token():
-            ray.init(
-                address="local",
-                num_cpus=settings.num_cpus,
-                include_dashboard=needs_dashboard,
-                object_store_memory=None if store is None else int(store * 1e9),
-                **common,
-            )
+    keep_token_private(makes_one=not address)
+    try:
+        if address:
+            ray.init(address=require_ray(address, name_of_address(settings)), **common)
+        else:
+            store = settings.object_store_gb
+            with _on_loopback():
+                ray.init(
+                    address="local",
+                    num_cpus=settings.num_cpus,
+                    include_dashboard=needs_dashboard,
+                    object_store_memory=None if store is None else int(store * 1e9),
+                    **_folders(),
+                    **common,
+                )
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        reason = next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__)
+        where = f"{name_of_address(settings)} = '{address}'" if address else "its folder, RAY_TMPDIR, and 'cluster'"
+        raise ConfigError(f"Ray does not start or answer ({reason}); check {where}") from error
+
+
+def _folders() -> dict[str, Any]:
+    """Ray's own folder where the one that is set cannot be used; what the object store spills goes to that one even so.
+
+    Raises:
+        ConfigError: the folder cannot be written.
+    """
+    wanted = ray_disk()
+    variable = "RAY_TMPDIR" if os.environ.get("RAY_TMPDIR") else "TMPDIR"
+    with contextlib.suppress(OSError):
+        wanted.mkdir(parents=True, exist_ok=True)
+    if not os.access(wanted, os.W_OK | os.X_OK):
+        raise ConfigError(
+            f"Ray cannot write to {variable} = '{wanted}'; set RAY_TMPDIR to a folder that you may write, of at most "
+            f"{_LONGEST_FOLDER} characters"
+        )
+    if len(os.fsencode(wanted.absolute())) <= _LONGEST_FOLDER:
+        return {}
+    short = Path(tempfile.mkdtemp(prefix="ray", dir=_SHORT_FOLDER))
+    Progress().note(
+        f"{variable} = '{wanted}' is too long for Ray's sockets (at most {_LONGEST_FOLDER} characters): they and its "
+        f"logs lie in {short}; set RAY_TMPDIR to a short folder to choose another"
+    )
+    return {"_temp_dir": str(short), "object_spilling_directory": str(wanted.absolute())}
 
 
 @contextlib.contextmanager
@@ -111,16 +239,66 @@ def _on_loopback() -> Iterator[None]:
         ray_constants.ENABLE_RAY_CLUSTER = forms_clusters
 
 
-@contextlib.contextmanager
-def _private_token() -> Iterator[None]:
-    """Where Ray makes the user's token, which lets everybody run code on this Ray, nobody else may read it."""
-    path = Path.home() / ".ray" / "auth_token"
-    was_there = path.exists()
+def keep_token_private(*, makes_one: bool) -> None:
+    """Whoever reads the user's token runs code as the user: nobody else may, and Ray's own tools let everybody.
+
+    In a container the user may have no home folder, or none that can be written: the token is then known to this
+    process and to those that it starts.
+
+    Args:
+        makes_one: where a token is needed and there is none, it is made here, before Ray would.
+    """
+    given = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    path = Path(given) if given else _token_file()
+    is_needed = os.environ.get("RAY_AUTH_MODE", "token").lower() == "token"
+    if path is None:
+        if makes_one and is_needed:
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        return
     try:
-        yield
-    finally:
-        if not was_there and path.exists():
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        if makes_one and is_needed and not given and not os.environ.get("RAY_AUTH_TOKEN"):
+            _make_token(path)
+        return
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        try:
             path.chmod(stat.S_IRUSR | stat.S_IWUSR)
+        except OSError as error:
+            told = f"others can read Ray's token '{path}', and that cannot be changed from here: {error}"
+            print(
+                f"cropray: {told}; take it away from them, or name another file in RAY_AUTH_TOKEN_PATH", file=sys.stderr
+            )
+
+
+def _make_token(path: Path) -> None:
+    """As Ray makes it, but never readable by others; where two processes come together, one token counts for both."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # mode 0600
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(generate_new_authentication_token())
+        try:
+            os.link(name, path)
+        except FileExistsError:
+            return
+        except OSError:  # a file system without links
+            os.replace(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _token_file() -> Path | None:
+    """Where Ray looks for the user's token; None where there is none and none could be made."""
+    try:
+        home = Path.home()
+        path = home / ".ray" / "auth_token"
+        if path.exists():
+            return path if os.access(path, os.R_OK) else None
+        parent = path.parent if path.parent.exists() else home
+    except (OSError, RuntimeError):  # no such user, or no folder that may be looked into
+        return None
+    return path if os.access(parent, os.W_OK | os.X_OK) else None
 
 
 def _quieten_ray_data() -> None:

@@ -1,15 +1,18 @@
 """`dataset`: composites and labels to pixel tables and tile shards, one zone a partition."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+import csv
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeVar
 
 import ray
 import ray.data
 
 from cropray.config import JobConfig
 from cropray.datasets.build import ZoneJob, build_zone, count_zone
+from cropray.datasets.doubts import parcel_doubts, some
 from cropray.datasets.manifest import (
     Manifest,
     ZoneEntry,
@@ -19,7 +22,23 @@ from cropray.datasets.manifest import (
     save_entry,
     save_manifest,
 )
-from cropray.datasets.points import points_entries, points_legend, read_points, write_points
+from cropray.datasets.point_separation import require_folds, separate_points, separation_doubts
+from cropray.datasets.points import (
+    points_doubts,
+    points_entries,
+    points_folds,
+    points_legend,
+    read_points,
+    write_points,
+)
+from cropray.datasets.regions import (
+    across_regions,
+    join,
+    number_regions,
+    require_two,
+    separate_point_regions,
+    separate_regions,
+)
 from cropray.datasets.separation import Trim, separate
 from cropray.datasets.storage import PIXEL_FILE
 from cropray.errors import ConfigError, StageFailedError
@@ -28,21 +47,31 @@ from cropray.legend import Legend, bundled_legend
 from cropray.progress import Progress
 from cropray.raw_files import source_fingerprint
 from cropray.settings import fingerprint
-from cropray.stages.cluster import ray_session
+from cropray.stages.cluster import ray_session, require_cpus
 from cropray.stages.inputs import artefact_fingerprint, job_zones, zone_fingerprint
-from cropray.stages.zone_jobs import ZoneOutcome, ZoneTask, attempt_and_mark, current_aside
+from cropray.stages.zone_jobs import LOOK_AHEAD, ZoneOutcome, ZoneTask, attempt_and_mark, current_aside, in_threads
 from cropray.storage import remove, whole_file
 from cropray.workspace import Workspace, code_hash
 from cropray.zones import Zone
 
+ResultT = TypeVar("ResultT")
 ZONES: Final = "dataset-zones"  # stamps of zones, apart from the one of the whole dataset
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What a reader of the scores must know beside what the entries say."""
+
+    doubts: Sequence[str]
+    region_conflict: str
 
 
 def run(job: JobConfig, progress: Progress) -> None:
     """Write pixel tables, tile shards, fold table and manifest.
 
     Raises:
-        LeakageError: zones or parcels cross a border of splits and `dataset.on_overlap` is `refuse`.
+        LeakageError: zones or parcels cross a border of splits, or of regions where `search.leave_region_out` is set, and
+            `dataset.on_overlap` is `refuse`.
         MissingArtefactError: composites or labels are missing.
         StageFailedError: some zones failed; no manifest is written.
     """
@@ -52,48 +81,71 @@ def run(job: JobConfig, progress: Progress) -> None:
     zones, workspace = job_zones(job), job.artefacts
     progress.stage("dataset", f"{len(zones)} zones, tiles of {job.dataset.tile_size} px")
     _check_splits(zones)
-    made_from = {zone.zone_id: _fingerprint(job, zone) for zone in zones}
-    inputs = fingerprint(made_from)
+    if job.search.leave_region_out:
+        require_two(zone.region for zone in zones if zone.split == "train")
+    common = [job.dataset.fingerprint(), bundled_legend().hash(), code_hash("datasets", "folds")]
+    made_from = _each(partial(_fingerprint, common, workspace), zones)
+    inputs = fingerprint([made_from, job.search.leave_region_out])
     if not job.overwrite and workspace.is_current("dataset", "all", inputs, [workspace.manifest]):
         progress.note("dataset is up to date")
         return
     legend = bundled_legend()
-    counted = {zone.zone_id: count_zone(zone, workspace) for zone in zones}
+    counted = _each(partial(count_zone, workspace=workspace), zones)
     folds = make_folds(
         {z.zone_id: _by_name(counted[z.zone_id][0], legend) for z in zones if z.split == "train"},
         {z.zone_id: z.region for z in zones},
         job.dataset.n_folds,
     )
     parcel_ids = {zone_id: ids for zone_id, (_, ids) in counted.items()}
-    trims = separate(zones, folds, parcel_ids, job.dataset.buffer_m, job.dataset.on_overlap)
-    names = legend.names
-    jobs = [
-        ZoneJob(z, folds.get(z.zone_id), job.dataset.tile_size, names, trims.get(z.zone_id, Trim()), workspace)
-        for z in zones
-    ]
+    rule = job.dataset.on_overlap
+    trims = separate(zones, folds, parcel_ids, job.dataset.buffer_m, rule)
+    find = partial(separate_regions, zones, folds, parcel_ids, job.dataset.buffer_m)
+    of_regions, conflict = across_regions(find, rule, is_wanted=job.search.leave_region_out)
+    trims = join(trims, of_regions or {})
+    names, size = legend.names, job.dataset.tile_size
+    jobs = [ZoneJob(z, folds.get(z.zone_id), size, names, trims.get(z.zone_id, Trim()), workspace) for z in zones]
     _forget(workspace)
     with ray_session(job.cluster):
-        entries = _build(_tasks(jobs, made_from), workspace, progress, overwrite=job.overwrite)
-    _finish(job, progress, "parcels", legend, entries)
+        entries = _build(_tasks(jobs, made_from), job, progress)
+    lost = {names[class_id] for counts, _ in counted.values() for class_id in counts} - _present(entries)
+    known = parcel_doubts(parcel_ids, {zone.zone_id: folds.get(zone.zone_id, "test") for zone in zones})
+    doubts = [*_lost_classes(lost), *known, *_given_by_id(trims), *_bare_tiles(zones, entries, size)]
+    _finish(job, progress, "parcels", legend, entries, _Told(doubts, conflict))
     workspace.mark_current("dataset", "all", inputs)
 
 
 def _run_points(job: JobConfig, progress: Progress) -> None:
     assert job.points is not None
-    progress.stage("dataset", f"labelled points of {job.points.path}")
-    inputs = fingerprint(
-        [job.points.fingerprint(), source_fingerprint([job.points.path]), code_hash("datasets"), job.dataset.n_folds]
-    )
+    settings, path = job.dataset, job.points.path
+    progress.stage("dataset", f"labelled points of {path}")
+    source = [job.points.fingerprint(), source_fingerprint([path]), code_hash("datasets", "folds")]
+    rule, by_region = settings.on_overlap, job.search.leave_region_out
+    inputs = fingerprint([source, settings.n_folds, settings.buffer_m, rule, by_region])
     workspace = job.artefacts
     if not job.overwrite and workspace.is_current("dataset", "all", inputs, [workspace.manifest]):
         progress.note("dataset is up to date")
         return
-    table = read_points(job.points.path)
+    whole = read_points(path)
+    folds = points_folds(whole, settings.n_folds)
+    if by_region:
+        pairs = zip(whole["zone_id"].to_pylist(), whole["region"].to_pylist(), strict=True)
+        require_two(region for zone_id, region in pairs if zone_id in folds)
+    table, given = separate_points(whole, folds, settings.buffer_m, rule)
+    find = partial(separate_point_regions, table, folds, settings.buffer_m)
+    of_regions, conflict = across_regions(find, rule, is_wanted=by_region)
+    if of_regions is not None:
+        table, given = of_regions[0], [*given, *of_regions[1]]
+    require_folds(table, folds, settings.buffer_m)
     legend = points_legend(table)
     _forget(workspace)
     write_points(table, workspace, legend)
-    entries = points_entries(table, workspace, legend, job.dataset.n_folds)
-    _finish(job, progress, "points", legend, entries)
+    n_given: Counter[str] = Counter()
+    for one in given:
+        n_given[one.zone_id] += one.n_points
+    entries = points_entries(table, workspace, folds, n_given)
+    doubts = [*points_doubts(whole, path), *separation_doubts(table, folds, given, settings.buffer_m)]
+    lost = set(points_legend(whole).names) - set(legend.names)
+    _finish(job, progress, "points", legend, entries, _Told([*_lost_classes(lost), *doubts], conflict))
     workspace.mark_current("dataset", "all", inputs)
 
 
@@ -108,7 +160,8 @@ def _tasks(jobs: Sequence[ZoneJob], made_from: Mapping[str, str]) -> list[ZoneTa
     tasks = []
     for job in jobs:
         zone_id, workspace = job.zone.zone_id, job.workspace
-        inputs = fingerprint([made_from[zone_id], job.fold, asdict(job.trim)])
+        trim = [sorted(job.trim.parcels), job.trim.keep_away]  # a set has another order in each process
+        inputs = fingerprint([made_from[zone_id], job.fold, trim])
         outputs = (workspace.zone_entry(zone_id), workspace.pixels(zone_id) / PIXEL_FILE)
         tasks.append(ZoneTask(zone_id, partial(_build_one, job), inputs, outputs))
     return tasks
@@ -118,11 +171,10 @@ def _build_one(job: ZoneJob) -> None:
     save_entry(build_zone(job), job.workspace.zone_entry(job.zone.zone_id))
 
 
-def _build(
-    tasks: Sequence[ZoneTask[None]], workspace: Workspace, progress: Progress, *, overwrite: bool
-) -> list[ZoneEntry]:
+def _build(tasks: Sequence[ZoneTask[None]], job: JobConfig, progress: Progress) -> list[ZoneEntry]:
     """Ray Data maps one zone a block; each writes its own partition whole. What an interrupted run built stands."""
-    todo = current_aside(ZONES, tasks, workspace, progress, overwrite=overwrite)
+    workspace = job.artefacts
+    todo = current_aside(ZONES, tasks, workspace, progress, overwrite=job.overwrite)
     by_id = {task.zone_id: task for task in todo}
 
     def build(row: dict[str, Any]) -> dict[str, Any]:
@@ -130,6 +182,7 @@ def _build(
 
     failures = {}
     if todo:
+        require_cpus(min(len(todo), LOOK_AHEAD), job.cluster.wait_s)
         ids = [{"zone_id": zone_id} for zone_id in by_id]
         rows = ray.data.from_items(ids, override_num_blocks=len(ids)).map(build).iter_rows()
         for done, row in enumerate(rows, start=1):
@@ -139,36 +192,48 @@ def _build(
             progress.step(done, len(todo), outcome.zone_id, "zones")
     if failures:
         raise StageFailedError("dataset", failures, len(tasks) - len(failures))
-    return [load_entry(workspace.zone_entry(task.zone_id)) for task in tasks]
+    return in_threads(load_entry, (workspace.zone_entry(task.zone_id) for task in tasks))
 
 
-def _finish(job: JobConfig, progress: Progress, source: str, legend: Legend, entries: Sequence[ZoneEntry]) -> None:
-    present = {name for entry in entries for name, n in entry.counts.items() if n}
+def _finish(
+    job: JobConfig,
+    progress: Progress,
+    source: Literal["parcels", "points"],
+    legend: Legend,
+    entries: Sequence[ZoneEntry],
+    told: _Told,
+) -> None:
+    present, unit = _present(entries), "points" if source == "points" else "pixels"
     manifest = Manifest(
         name=job.name,
-        source="points" if source == "points" else "parcels",
+        source=source,
         classes=tuple(crop for crop in legend.classes if crop.name in present),
         legend_hash=legend.hash(),
         tile_size=job.dataset.tile_size if source == "parcels" else None,
         n_folds=job.dataset.n_folds,
         zones=tuple(entries),
-        notes=_notes(entries),
+        notes=(*_notes(entries, unit), *told.doubts),
+        region_conflict=told.region_conflict,
     )
     workspace = job.artefacts
     with whole_file(workspace.folds) as path:
-        lines = ["zone_id,region,split,fold"]
-        lines += [f"{e.zone_id},{e.region},{e.split},{'' if e.fold is None else e.fold}" for e in entries]
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        regions = number_regions({e.zone_id: e.region for e in entries if e.split == "train"})
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["zone_id", "region", "split", "fold", "region_fold"])
+            writer.writerows([e.zone_id, e.region, e.split, e.fold, regions.get(e.zone_id)] for e in entries)
     save_manifest(manifest, workspace.manifest)
     assert load_manifest(workspace.manifest).fingerprint() == manifest.fingerprint()
     n_pixels = sum(entry.n_labelled for entry in entries)
     n_tiles = sum(entry.n_tiles for entry in entries)
-    progress.note(f"{n_pixels:,} labelled pixels, {n_tiles:,} tiles, {manifest.n_classes} classes")
+    progress.note(f"{n_pixels:,} labelled {unit}, {n_tiles:,} tiles, {manifest.n_classes} classes")
     for note in manifest.notes:
         progress.note(f"note: {note}")
+    if manifest.region_conflict:
+        progress.note(f"note: the regions are not apart for leave-region-out: {manifest.region_conflict}")
 
 
-def _notes(entries: Sequence[ZoneEntry]) -> tuple[str, ...]:
+def _notes(entries: Sequence[ZoneEntry], unit: str = "pixels") -> tuple[str, ...]:
     notes = []
     only = classes_only_in_test(entries)
     if only:
@@ -179,9 +244,39 @@ def _notes(entries: Sequence[ZoneEntry]) -> tuple[str, ...]:
         )
     trimmed = {entry.zone_id: entry.n_trimmed for entry in entries if entry.n_trimmed}
     if trimmed:
-        listing = ", ".join(f"{zone_id} {n:,}" for zone_id, n in trimmed.items())
-        notes.append(f"labels dropped at borders of splits (pixels): {listing}")
+        listing = some([f"{zone_id} {n:,}" for zone_id, n in trimmed.items()])
+        notes.append(f"labels dropped at borders of splits ({unit}): {listing}")
+    empty = [f"{entry.zone_id} {entry.n_empty:,}" for entry in entries if entry.n_empty]
+    if empty:
+        notes.append(
+            f"labelled {unit} without a value in any month, trained on and scored like the others: {some(empty)}"
+        )
     return tuple(notes)
+
+
+def _lost_classes(names: Iterable[str]) -> list[str]:
+    lost = sorted(names)
+    return [f"classes that lost all labels at borders of splits: {', '.join(lost)}"] if lost else []
+
+
+def _given_by_id(trims: Mapping[str, Trim]) -> list[str]:
+    by_id = [
+        f"{zone_id} {len(trim.parcels):,}" for zone_id, trim in trims.items() if not trim.keep_away and trim.parcels
+    ]
+    what = (
+        "parcels given up to zones farther away than dataset.buffer_m; if many, parcels.id_column names no unique ids"
+    )
+    return [f"{what}: {some(by_id)}"] if by_id else []
+
+
+def _bare_tiles(zones: Sequence[Zone], entries: Sequence[ZoneEntry], size: int) -> list[str]:
+    n_whole = sum(-(-zone.grid.height // size) * -(-zone.grid.width // size) for zone in zones)
+    n_bare = n_whole - sum(entry.n_tiles for entry in entries)
+    return [f"{n_bare:,} of {n_whole:,} tiles hold no label and are left out"] if n_bare else []
+
+
+def _present(entries: Iterable[ZoneEntry]) -> set[str]:
+    return {name for entry in entries for name, n in entry.counts.items() if n}
 
 
 def _check_splits(zones: Sequence[Zone]) -> None:
@@ -197,9 +292,13 @@ def _by_name(counts: dict[int, int], legend: Legend) -> dict[str, int]:
     return {legend.names[class_id]: n for class_id, n in counts.items()}
 
 
-def _fingerprint(job: JobConfig, zone: Zone) -> str:
+def _each(function: Callable[[Zone], ResultT], zones: Sequence[Zone]) -> dict[str, ResultT]:
+    """Zone → result."""
+    return dict(zip((zone.zone_id for zone in zones), in_threads(function, zones), strict=True))
+
+
+def _fingerprint(common: Sequence[str], workspace: Workspace, zone: Zone) -> str:
     """Of what one zone's part of the dataset depends on, fold and trimmed borders aside: all zones decide on those."""
-    workspace = job.artefacts
     artefacts = [
         workspace.composite(zone.zone_id),
         workspace.n_obs(zone.zone_id),
@@ -207,12 +306,4 @@ def _fingerprint(job: JobConfig, zone: Zone) -> str:
         workspace.parcel_index(zone.zone_id),
         workspace.parcels(zone.zone_id),
     ]
-    return fingerprint(
-        [
-            job.dataset.fingerprint(),
-            bundled_legend().hash(),
-            code_hash("datasets", "folds"),
-            zone_fingerprint(zone),
-            artefact_fingerprint(artefacts),
-        ]
-    )
+    return fingerprint([*common, zone_fingerprint(zone), artefact_fingerprint(artefacts)])

@@ -15,6 +15,7 @@ from cropray.progress import Progress
 from cropray.stages.pipeline import PIPELINE, log_to_file, run_stages
 from cropray.storage import whole_file
 from cropray.workspace import Workspace
+from cropray.workspace_lock import locked
 
 CONFIG_NAME: Final = "demo.yaml"
 
@@ -54,7 +55,7 @@ def run_demo(root: Path) -> None:
     Workspace(root).prepare()
     progress = Progress()
     progress.stage("landscape", f"France in a box, drawn from a seed (no real data), in {root}")
-    with log_to_file(root / "landscape.log"):
+    with locked(root), log_to_file(root / "landscape.log"):
         files = draw_landscape(
             LandscapeSettings(),
             root / "raw",

@@ -1,28 +1,29 @@
 """`doctor`: is this installation, and this job, ready to run; each line says what to do."""
 
-import contextlib
 import importlib.metadata
 import math
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from cropray.config import ClusterSettings, JobConfig
-from cropray.errors import CroprayError
+from cropray.errors import ConfigError, CroprayError
 from cropray.imagery.earth_engine_settings import EarthEngineSettings
 from cropray.imagery.files import FilesSettings
 from cropray.raw_files import is_there
 from cropray.search.placement import live_nodes
 from cropray.settings import load_settings
-from cropray.stages.cluster import ray_session
+from cropray.stages.cluster import ask_nodes, ray_session, require_cpus
 from cropray.stages.earth_engine_pool import check_access
 from cropray.stages.inputs import job_zones
 from cropray.storage import Location, free_bytes
 from cropray.tracking import Tracker
+from cropray.training.gpu import describe_gpu
 from cropray.zone_selection.land_cover import input_files
 
 PACKAGES: Final = ("ray", "torch", "xgboost", "xgboost-ray", "mlflow", "rasterio", "geopandas", "pyarrow", "numpy")
+_GPU_SHARE: Final = 0.01  # of a GPU, for a look at it: a task that asks for none sees none
 LEAST_FREE_GB: Final = 5  # a zone of 10 km × 10 km takes 0.1 GB as composite and as much again as dataset
 
 
@@ -35,17 +36,24 @@ class Check:
     """Returns what was seen; raises CroprayError or OSError with what to do."""
 
 
-def run_doctor(config: str | Location | None) -> None:
+def run_doctor(config: str | Location | None, overrides: Sequence[str] = ()) -> None:
     """Print one line per check.
 
+    Args:
+        config: job file; None: only the installation is checked.
+        overrides: `a.b=value`, changes of the job file.
+
     Raises:
+        ConfigError: the job file cannot be used.
         CroprayError: a check failed.
     """
     checks = [Check("python", platform.python_version), *(Check(name, _version(name)) for name in PACKAGES)]
+    if config is None and overrides:
+        raise ConfigError("--set changes a value of a job file: name the file")
     if config is None:
         checks.append(Check("ray starts", lambda: _check_ray(ClusterSettings())))
     else:
-        job = load_settings(JobConfig, config)
+        job = load_settings(JobConfig, config, overrides)
         checks += [
             Check("config", lambda: _describe(config, job)),
             Check("inputs", lambda: _check_inputs(job)),
@@ -56,6 +64,8 @@ def run_doctor(config: str | Location | None) -> None:
         if isinstance(job.imagery, EarthEngineSettings):
             settings = job.imagery
             checks.append(Check("earth engine", lambda: _check_earth_engine(job.cluster, settings)))
+        if _uses_gpus(job):
+            checks.append(Check("gpu", lambda: _check_gpus(job.cluster)))
     n_failed = sum(not _passes(check) for check in checks)
     if n_failed:
         raise CroprayError(f"{n_failed} of {len(checks)} checks failed; each line above says what to do")
@@ -112,22 +122,37 @@ def _check_workspace(job: JobConfig) -> str:
 
 def _check_tracking(job: JobConfig) -> str:
     tracker = Tracker(job.artefacts, job.name, job.tracking_uri)
-    if tracker.n_missed:
-        raise CroprayError(f"MLflow store '{tracker.uri}' does not answer; start it or set tracking_uri")
-    return tracker.uri
+    if not tracker.n_missed:
+        tracker.close()  # it answers: what waits is written now
+    if trouble := tracker.trouble():
+        raise CroprayError("; ".join([*tracker.notes, trouble]))
+    return "; ".join([tracker.uri, *tracker.notes, *tracker.waits_elsewhere()])
 
 
 def _check_earth_engine(cluster: ClusterSettings, settings: EarthEngineSettings) -> str:
     with ray_session(cluster):
+        require_cpus(1, cluster.wait_s)
         return check_access(settings)
 
 
+def _uses_gpus(job: JobConfig) -> bool:
+    models = job.search.models
+    return ("cnn" in models and job.cnn.use_gpu) or ("xgboost" in models and job.xgboost.device == "cuda")
+
+
+def _check_gpus(cluster: ClusterSettings) -> str:
+    with ray_session(cluster):
+        seen = ask_nodes(describe_gpu, lambda has: has.get("GPU", 0) > 0, gpus=_GPU_SHARE)
+    if not seen:
+        raise CroprayError(
+            "the job asks for GPUs and no node has one now; set cnn.use_gpu to false and xgboost.device to cpu, or ask "
+            "again while a node with a GPU is there (an autoscaler starts one for a search that waits: cluster.wait_s)"
+        )
+    return "; ".join(f"{address}: {what}" for address, what in seen.items())
+
+
 def _check_ray(settings: ClusterSettings) -> str:
-    try:
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(ray_session(settings))
-            nodes = live_nodes()
-    except (ConnectionError, RuntimeError, TimeoutError) as error:
-        raise CroprayError(f"Ray does not start or answer ({error}); check cluster.address") from None
+    with ray_session(settings):
+        nodes = live_nodes()
     cpus, gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
     return f"{len(nodes)} nodes, {cpus:g} CPUs, {gpus:g} GPUs"

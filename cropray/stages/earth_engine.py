@@ -13,11 +13,21 @@ import ray
 
 from cropray.config import JobConfig
 from cropray.errors import CroprayError, InputError, StageFailedError
-from cropray.imagery.acquire import ZoneAcquisition, describe_clear, require_scenes
+from cropray.imagery.acquire import (
+    ZoneAcquisition,
+    describe_clear,
+    describe_empty_months,
+    describe_left_out,
+    gather_left_out,
+    months_without,
+    require_scenes,
+)
 from cropray.imagery.earth_engine_ledger import RunAccount, UnitOutcome, append_outcome, append_run
 from cropray.imagery.earth_engine_months import (
+    ELSEWHERE,
     MonthUnit,
     assemble_zone,
+    assets_elsewhere,
     drop_months,
     forget_zone,
     has_month,
@@ -29,12 +39,13 @@ from cropray.imagery.earth_engine_months import (
     write_listing,
 )
 from cropray.imagery.earth_engine_settings import EarthEngineSettings
-from cropray.imagery.scenes import Scene, Season
+from cropray.imagery.scenes import Found, Scene, Season
 from cropray.progress import Progress
-from cropray.stages.cluster import ray_session
+from cropray.stages.cluster import ray_session, require_cpus
 from cropray.stages.earth_engine_pool import ClientPool, ListingUnit
 from cropray.stages.inputs import job_zones, season_of
 from cropray.stages.zone_jobs import ZoneOutcome, ZoneTask, attempt
+from cropray.storage import write_json
 from cropray.workspace import Workspace
 from cropray.zones import Zone
 
@@ -45,11 +56,13 @@ def run(job: JobConfig, settings: EarthEngineSettings, progress: Progress) -> No
     """Write the composite and the observation counts of every zone.
 
     Raises:
+        ConfigError: there is no CPU that could run a client.
         InputError: zones have no scene in their season.
         CroprayError: the service cannot be used at all.
         StageFailedError: some zones failed.
     """
     zones = job_zones(job)
+    require_past(job, zones, dt.datetime.now(dt.UTC).date())
     progress.stage(STAGE, f"monthly medians of {settings.collection} on Earth Engine for {len(zones)} zones")
     todo = _prepare(job, settings, zones)
     if len(todo) < len(zones):
@@ -57,6 +70,7 @@ def run(job: JobConfig, settings: EarthEngineSettings, progress: Progress) -> No
     if not todo:
         return
     with ray_session(job.cluster), ClientPool(settings, job.artefacts) as pool:
+        require_cpus(1, job.cluster.wait_s)
         acquisition = _Acquisition(job, settings, pool, progress)
         with acquisition.accounted():
             acquisition.list_zones(todo)
@@ -65,6 +79,20 @@ def run(job: JobConfig, settings: EarthEngineSettings, progress: Progress) -> No
         progress.note(describe_clear(acquisition.records))
     if acquisition.failures:
         raise StageFailedError(STAGE, acquisition.failures, len(zones) - len(acquisition.failures))
+
+
+def require_past(job: JobConfig, zones: Sequence[Zone], today: dt.date) -> None:
+    """Refuse a season that has not ended: what was computed once is not asked for again.
+
+    Raises:
+        InputError: there is such a zone.
+    """
+    unfinished = [zone.zone_id for zone in zones if Season(season_of(zone, job)).end > today]
+    if unfinished:
+        raise InputError(
+            f"the season of {', '.join(map(repr, unfinished[:5]))} ends after today ({today}): its last months would be "
+            f"taken for months without a scene; set season_start to 12 months that are over"
+        )
 
 
 def _prepare(job: JobConfig, settings: EarthEngineSettings, zones: Sequence[Zone]) -> list[Zone]:
@@ -97,6 +125,7 @@ class _Acquisition:
         self._workspace: Workspace = job.artefacts
         self._account = RunAccount(dt.datetime.now(dt.UTC).isoformat(timespec="seconds"))
         self._zones: dict[str, Zone] = {}
+        self._found: list[Found] = []
         self._units: dict[str, tuple[MonthUnit, ...]] = {}
         self._assembling: dict[ray.ObjectRef, str] = {}
 
@@ -132,6 +161,10 @@ class _Acquisition:
                 empty.append(zone)
             self._progress.step(done, len(unlisted), zone.zone_id, "zones listed")
         require_scenes(empty, self._job.season_start)
+        left_out = gather_left_out(self._found, {})
+        write_json(self._workspace.left_out, left_out)
+        for line in [*describe_left_out(left_out), *self._empty_months()]:
+            self._progress.note(line)
 
     def fetch_months(self) -> None:
         """Ask for the months that are not there; write each zone's composite when its last one has come."""
@@ -155,6 +188,13 @@ class _Acquisition:
             self._progress.step(done, len(todo), f"{outcome.zone_id} {outcome.unit}", "months")
         while self._assembling:
             self._finish(timeout_s=None)
+
+    def _empty_months(self) -> list[str]:
+        empty = {}
+        for zone_id, units in self._units.items():
+            season, listed = self._season(self._zones[zone_id]), {unit.month for unit in units}
+            empty[zone_id] = months_without([f"{start:%Y-%m}" in listed for start, _ in season.months], season)
+        return describe_empty_months(empty)
 
     def _season(self, zone: Zone) -> Season:
         return Season(season_of(zone, self._job))
@@ -185,8 +225,10 @@ class _Acquisition:
             self._fail(zone.zone_id, str(error))
             return None
         if scenes:
-            write_listing(self._workspace, zone.zone_id, listing_key(self._settings, zone, season), scenes)
+            elsewhere = assets_elsewhere(indexes, self._settings.collection, zone.grid, season)
+            write_listing(self._workspace, zone.zone_id, listing_key(self._settings, zone, season), scenes, elsewhere)
             self._units[zone.zone_id] = units
+            self._found.append(Found(scenes, {ELSEWHERE: elsewhere}))
         return scenes
 
     def _assemble(self, zone_id: str) -> None:

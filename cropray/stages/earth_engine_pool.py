@@ -6,6 +6,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -17,7 +18,7 @@ from cropray.imagery.earth_engine_ledger import LISTING, Account, UnitOutcome
 from cropray.imagery.earth_engine_months import MonthUnit, write_month
 from cropray.imagery.earth_engine_settings import EarthEngineSettings
 from cropray.imagery.scenes import Season
-from cropray.search.placement import open_nodes
+from cropray.stages.cluster import ask_nodes
 from cropray.workspace import Workspace
 from cropray.zones import Zone
 
@@ -151,18 +152,15 @@ def _unit_name(unit: Unit) -> str:
 
 
 def check_access(settings: EarthEngineSettings) -> str:
-    """Connect once on every node, with the node's own credentials.
+    """Connect once on every node that clients may run on, with the node's own credentials.
 
     Raises:
-        EarthEngineError: a node has no access; it is named.
+        CroprayError: a node has no access, or does not answer; it is named.
     """
-    nodes = open_nodes()
-    strategies = [ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(n["NodeID"], soft=False) for n in nodes]
-    ray.get([_connect.options(scheduling_strategy=strategy).remote(settings) for strategy in strategies])
-    return f"project '{settings.project}' can be used from {len(nodes)} nodes"
+    n_nodes = len(ask_nodes(partial(_connect, settings), lambda has: has.get("CPU", 0) >= _CPUS))
+    return f"project '{settings.project}' can be used from {n_nodes} nodes"
 
 
-@ray.remote(num_cpus=_CPUS, max_retries=0)  # type: ignore[untyped-decorator]  # ray is untyped
 def _connect(settings: EarthEngineSettings) -> int:
     EarthEngine(settings)
     return os.getpid()

@@ -3,28 +3,26 @@
 import csv
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from cropray.config import JobConfig
-from cropray.datasets.manifest import Manifest, load_manifest
-from cropray.datasets.storage import read_pixels, read_tiles
+from cropray.datasets.manifest import BandSums, Manifest, load_manifest
 from cropray.errors import SchemaError
-from cropray.legend import IGNORE
-from cropray.maps.models import load_model
+from cropray.maps.layout import window_note
+from cropray.maps.models import kept_model, load_model
+from cropray.maps.zone_counts import CountJob, ZoneCounts, count_points, count_zone_pixels
 from cropray.metrics import (
-    Counts,
     Scores,
     bootstrap_intervals,
     check_cube,
-    confusion,
-    log_loss_sum,
+    region_scores,
     score,
     score_study_protocol,
+    why_no_intervals,
 )
 from cropray.progress import Progress
 from cropray.report.class_pictures import draw_confusion
@@ -33,29 +31,19 @@ from cropray.report.tables import score_table
 from cropray.search.space import ModelName
 from cropray.settings import dump_yaml, fingerprint
 from cropray.stages.cluster import ray_session
-from cropray.stages.results import load_model_result, load_search, record_evaluation
-from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks
-from cropray.storage import copy_file, folder_hash, whole_folder, write_json
-from cropray.training.pixel_blocks import class_indices, features
+from cropray.stages.devices import Device, device_of, gpus_per_task, memory_of, require_devices
+from cropray.stages.results import evaluation_run, load_model_result, load_search, register_model
+from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks, task_bytes
+from cropray.storage import Location, copy_file, folder_hash, whole_folder, write_json
+from cropray.tracking import Tracker, outcome
 from cropray.workspace import Workspace, code_hash, require
-
-TILES_AT_ONCE = 64
-
-
-@dataclass(frozen=True, slots=True)
-class ZoneCounts:
-    """What one zone adds to the cube."""
-
-    matrix: Counts
-    """[true, predicted] int64 over class indices."""
-    loss_sum: float
-    """Negative log-likelihood summed over the zone's labelled pixels, nats."""
 
 
 def run(job: JobConfig, progress: Progress) -> None:
     """Write cube, scores and tables of every searched model, and record them in MLflow.
 
     Raises:
+        ConfigError: the cluster has no GPU and `map.device` asks for one.
         MissingArtefactError: there is no dataset or no model.
         SchemaError: a model was searched on another version of the dataset.
         AccountingError: the cube does not hold every labelled pixel of the test zones exactly once.
@@ -66,13 +54,15 @@ def run(job: JobConfig, progress: Progress) -> None:
     for model in job.search.models:
         _require_model_of(manifest, workspace, model)
     with ray_session(job.cluster):
-        for model in job.search.models:
-            _evaluate_model(job, model, manifest, progress)
+        require_devices(job, job.search.models)
+        trackers = [_evaluate_model(job, model, manifest, progress) for model in job.search.models]
     results = [load_model_result(workspace, manifest, model) for model in job.search.models]
     print(f"\n{score_table(results)}\n", flush=True)
+    for line in outcome(*trackers):
+        progress.note(line)
 
 
-def _evaluate_model(job: JobConfig, model: ModelName, manifest: Manifest, progress: Progress) -> None:
+def _evaluate_model(job: JobConfig, model: ModelName, manifest: Manifest, progress: Progress) -> Tracker:
     workspace = job.artefacts
     zone_ids = [zone.zone_id for zone in manifest.of_split("test")]
     progress.stage("evaluate", f"{model} on {len(zone_ids)} test zones")
@@ -80,11 +70,14 @@ def _evaluate_model(job: JobConfig, model: ModelName, manifest: Manifest, progre
         [
             folder_hash(workspace.model(model)),
             manifest.fingerprint(),
-            code_hash("metrics", "training", "stages", "maps"),
+            job.map.window_px,
+            code_hash("metrics", "models", "training", "stages", "maps"),
         ]
     )
     target = workspace.evaluation(model)
-    if not job.overwrite and workspace.is_current("evaluate", model, inputs, [target / "scores.json"]):
+    region_out = load_search(workspace, model)[0].get("region_out")  # told beside the test; None: not scored
+    of_all = fingerprint([inputs, region_out])
+    if not job.overwrite and workspace.is_current("evaluate", model, of_all, [target / "scores.json"]):
         progress.note("scores are up to date")
     else:
         workspace.mark_stale("evaluate", model)
@@ -92,9 +85,11 @@ def _evaluate_model(job: JobConfig, model: ModelName, manifest: Manifest, progre
         with whole_folder(target) as folder:
             _write(folder, job, model, manifest, counts)
         _draw(job, manifest, model)
-        workspace.mark_current("evaluate", model, inputs)
-    tracker, _ = record_evaluation(job, manifest, model)
+        workspace.mark_current("evaluate", model, of_all)
+    tracker, run = evaluation_run(job, manifest, model)
+    register_model(job, tracker, run)
     tracker.close()
+    return tracker
 
 
 def _require_model_of(manifest: Manifest, workspace: Workspace, model: ModelName) -> None:
@@ -111,47 +106,38 @@ def _count_zones(
     job: JobConfig, model: ModelName, manifest: Manifest, inputs: str, progress: Progress
 ) -> list[tuple[str, ZoneCounts]]:
     """(test zone, its counts); zones that an interrupted run counted are not counted again."""
-    workspace, tasks = job.artefacts, []
+    workspace, tasks, share = job.artefacts, [], task_bytes()
+    count_job = CountJob(workspace, manifest.lookup(), job.map, share)
+    trained = (folder_hash(workspace.model(model)), device_of(job, model))
     for zone in manifest.of_split("test"):
-        counts = workspace.zone_counts(model, zone.zone_id)
-        count = partial(_count_zone, workspace, manifest, model, zone.zone_id)
-        tasks.append(ZoneTask(zone.zone_id, count, inputs, (counts,)))
-    run_zone_tasks(f"evaluate-{model}", tasks, workspace, progress, overwrite=job.overwrite)
-    found = []
-    for task in tasks:
-        raw = json.loads(task.outputs[0].read_text(encoding="utf-8"))
-        found.append((task.zone_id, ZoneCounts(np.array(raw["matrix"], np.int64), raw["loss_sum"])))
+        sums = None if manifest.source == "points" else zone.sums
+        count = partial(_count_zone, zone.zone_id, model, trained, sums, count_job)
+        outputs = (workspace.zone_counts(model, zone.zone_id),)
+        tasks.append(ZoneTask(zone.zone_id, count, inputs, outputs, gpus_per_task(job, model)))
+    run_zone_tasks(f"evaluate-{model}", tasks, workspace, progress, overwrite=job.overwrite, wait_s=job.cluster.wait_s)
+    found = [(task.zone_id, _read_counts(task.outputs[0])) for task in tasks]
+    windows = {zone.window for _, zone in found if zone.window is not None}
+    if windows:
+        progress.note(window_note(windows, load_model(workspace.model(model)), share))
+    if n_blank := sum(zone.n_blank for _, zone in found):
+        progress.note(
+            f"{n_blank:,} labelled test pixels have no data in any month: they are scored, maps leave them blank"
+        )
     return found
 
 
-def _count_zone(workspace: Workspace, manifest: Manifest, model: ModelName, zone_id: str) -> None:
-    counts = evaluate_zone(workspace, manifest, model, zone_id)
-    content = {"matrix": counts.matrix.tolist(), "loss_sum": counts.loss_sum}
-    write_json(workspace.zone_counts(model, zone_id), content)
+def _count_zone(zone_id: str, model: ModelName, kept: tuple[str, Device], sums: BandSums | None, job: CountJob) -> None:
+    """Count one zone with the model of a content (`folder_hash`) on a device."""
+    trained = kept_model(job.workspace.model(model), *kept)
+    job = replace(job, task_bytes=memory_of(job.task_bytes, kept[1]))
+    counts = count_points(trained, zone_id, job) if sums is None else count_zone_pixels(trained, zone_id, sums, job)
+    write_json(job.workspace.zone_counts(model, zone_id), {**asdict(counts), "matrix": counts.matrix.tolist()})
 
 
-def evaluate_zone(workspace: Workspace, manifest: Manifest, model: ModelName, zone_id: str) -> ZoneCounts:
-    """Count one zone's labelled pixels by true and predicted class."""
-    trained = load_model(workspace.model(model))
-    lookup = manifest.lookup()
-    n_classes = manifest.n_classes
-    if model == "xgboost":
-        table = read_pixels(workspace, zone_id)
-        return _count(trained.predict_samples(features(table)), class_indices(table, lookup), n_classes)
-    assert manifest.tile_size is not None
-    tiles = read_tiles(workspace, zone_id, manifest.tile_size)
-    parts = []
-    for start in range(0, len(tiles.row), TILES_AT_ONCE):
-        part = slice(start, start + TILES_AT_ONCE)
-        labels = lookup[tiles.labels[part]]
-        probabilities = trained.predict_tiles(tiles.x[part]).transpose(0, 2, 3, 1)  # [N, H, W, K]
-        parts.append(_count(probabilities[labels != IGNORE], labels[labels != IGNORE], n_classes))
-    return ZoneCounts(np.sum([part.matrix for part in parts], axis=0), sum(part.loss_sum for part in parts))
-
-
-def _count(probabilities: npt.NDArray[np.float32], true: npt.NDArray[np.uint8], n_classes: int) -> ZoneCounts:
-    """[N, K] probabilities and [N] class indices → counts."""
-    return ZoneCounts(confusion(true, probabilities.argmax(1), n_classes), log_loss_sum(probabilities, true))
+def _read_counts(path: Location) -> ZoneCounts:
+    raw = json.loads(path.read_text(encoding="utf-8"))
+    window = raw["window"] and (raw["window"][0], raw["window"][1])
+    return ZoneCounts(np.array(raw["matrix"], np.int64), raw["loss_sum"], raw["n_blank"], window)
 
 
 def _write(
@@ -161,7 +147,11 @@ def _write(
     cube = np.stack([zone.matrix for _, zone in counts])
     check_cube(cube, zone_ids, manifest.labelled(zone_ids))
     loss_sum = sum(zone.loss_sum for _, zone in counts)
-    scores = score(cube.sum(0), loss_sum)
+    train = [zone.zone_id for zone in manifest.of_split("train")]
+    n_untrained = sum(manifest.untrained(train, zone_ids).values())
+    # In the loss as well: nothing is chosen by it.
+    scores = replace(score(cube.sum(0), loss_sum), n_untrained=n_untrained)
+    regions = [zone.region for zone in manifest.of_split("test")]
     np.save(folder / "cube.npy", cube)
     _write_class_table(folder / "per_class.csv", manifest, scores)
     write_json(
@@ -171,8 +161,13 @@ def _write(
             "zone_ids": zone_ids,
             "loss_sum": loss_sum,
             "metrics": {**scores.as_metrics("test"), "test_pixels": scores.n_pixels},
-            "intervals": bootstrap_intervals(cube, job.seed),
+            "seed": job.seed,
+            "intervals": bootstrap_intervals(cube, job.seed) or None,
+            "no_intervals": why_no_intervals(cube),
             "study_protocol": score_study_protocol(cube.sum(0)).as_metrics("test"),
+            "region_out": load_search(job.artefacts, model)[0].get("region_out"),
+            "regions": {name: found.as_metrics("test") for name, found in region_scores(cube, regions).items()},
+            "blank_pixels": {zone_id: zone.n_blank for zone_id, zone in counts if zone.n_blank},
             "zones": {z: score(zone.matrix, zone.loss_sum).as_metrics("test") for z, zone in counts},
         },
     )

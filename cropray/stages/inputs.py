@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from cropray.bands import N_MONTHS
 from cropray.config import JobConfig
-from cropray.errors import ConfigError
+from cropray.errors import ConfigError, SchemaError
 from cropray.imagery.scenes import Season
 from cropray.legend import FIRST_YEAR, LAST_YEAR
 from cropray.settings import fingerprint
@@ -21,6 +21,7 @@ def job_zones(job: JobConfig) -> tuple[Zone, ...]:
     Raises:
         MissingArtefactError: the job chooses its zones, and `zones` has not run.
         ConfigError: it has run with other settings, or a wanted zone is not in the table.
+        SchemaError: what it wrote is damaged.
     """
     if job.zone_selection is not None:
         table = _chosen_zones(job, job.zone_selection)
@@ -31,8 +32,14 @@ def job_zones(job: JobConfig) -> tuple[Zone, ...]:
 
 def _chosen_zones(job: JobConfig, settings: ZoneSelectionSettings) -> tuple[Zone, ...]:
     workspace = job.artefacts
-    reasons = json.loads(require(workspace.zone_reasons, "zones").read_text(encoding="utf-8"))
-    if reasons["settings"] != settings.model_dump(mode="json"):
+    try:
+        chosen_by = json.loads(require(workspace.zone_reasons, "zones").read_text(encoding="utf-8"))["settings"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise SchemaError(
+            f"'{workspace.zone_reasons}' is damaged ({type(error).__name__}: {error}); remove it and run "
+            f"`cropray zones CONFIG.yaml`"
+        ) from None
+    if chosen_by != settings.model_dump(mode="json"):
         raise ConfigError(
             f"'{workspace.chosen_zones}' was chosen with other settings than 'zone_selection' holds now; run "
             f"`cropray zones CONFIG.yaml` to choose again, or put the settings back"

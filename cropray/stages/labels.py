@@ -1,8 +1,13 @@
 """`labels`: declared parcels to class rasters, one zone a task."""
 
 import contextlib
+import tempfile
+import uuid
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
+from typing import Final
 
 from cropray.config import JobConfig
 from cropray.errors import ConfigError, InputError
@@ -13,6 +18,7 @@ from cropray.parcels.report import LabelReport
 from cropray.parcels.rpg import (
     ParcelSettings,
     check_parcels,
+    cut_extract,
     extract_parcels,
     fetched,
     has_spatial_index,
@@ -25,9 +31,11 @@ from cropray.settings import fingerprint
 from cropray.stages.cluster import ray_session
 from cropray.stages.inputs import job_zones, register_year, zone_fingerprint
 from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks
-from cropray.storage import Location, local_file, remove, whole_file, write_json
+from cropray.storage import Location, files_below, local_file, relative, remove, whole_file, write_json
 from cropray.workspace import Workspace, code_hash
 from cropray.zones import Zone
+
+_UPLOADS: Final = 8  # at a time; each is small, and waits for the store
 
 
 def run(job: JobConfig, progress: Progress) -> None:
@@ -43,13 +51,14 @@ def run(job: JobConfig, progress: Progress) -> None:
     zones, workspace, legend = job_zones(job), job.artefacts, bundled_legend()
     progress.stage("labels", f"{job.parcels.path} for {len(zones)} zones, {len(legend.classes)} classes")
     check_parcels(job.parcels)
-    tasks = _tasks(job, job.parcels, zones, legend)
+    extract = _own_extract(workspace)
+    tasks = _tasks(job, job.parcels, zones, legend, extract)
     todo = [t for t in tasks if job.overwrite or not workspace.is_current("labels", t.zone_id, t.inputs, t.outputs)]
     wanted = {task.zone_id for task in todo}
     nearby = [zone for zone in zones if zone.zone_id in wanted]
     session = ray_session(job.cluster) if todo else contextlib.nullcontext()  # it takes longer to start than a look
-    with indexed(job.parcels, nearby, workspace, progress), session:
-        run_zone_tasks("labels", tasks, workspace, progress, overwrite=job.overwrite)
+    with indexed(job.parcels, nearby, extract, progress), session:
+        run_zone_tasks("labels", tasks, workspace, progress, overwrite=job.overwrite, wait_s=job.cluster.wait_s)
     reports = [read_label_report(workspace.label_report(zone.zone_id)) for zone in zones]
     coverage = summarize(reports, {zone.zone_id: zone.region for zone in zones}, legend)
     write_json(workspace.coverage, coverage.to_record())
@@ -59,11 +68,20 @@ def run(job: JobConfig, progress: Progress) -> None:
     _check_unmapped(coverage, job.parcels.max_unmapped_share)
 
 
+def _own_extract(workspace: Workspace) -> Location:
+    """A name for the extract that no other run has; what runs that were killed left behind goes."""
+    name, folder = workspace.parcel_extract.stem, workspace.parcel_extract.parent
+    with contextlib.suppress(FileNotFoundError):
+        for left in [file for file in files_below(folder) if name in relative(file, folder)]:
+            remove(left)
+    return workspace.parcel_extract.with_name(f"{name}-{uuid.uuid4().hex}.gpkg")
+
+
 def _tasks(
-    job: JobConfig, settings: ParcelSettings, zones: Sequence[Zone], legend: Legend
+    job: JobConfig, settings: ParcelSettings, zones: Sequence[Zone], legend: Legend, extract: Location
 ) -> list[ZoneTask[LabelReport]]:
     workspace = job.artefacts
-    extract = None if has_spatial_index(settings) else workspace.parcel_extract
+    read_from = None if has_spatial_index(settings) else extract
     common = [
         settings.model_copy(update={"year": None, "max_unmapped_share": 0}).fingerprint(),  # neither changes a zone
         legend.hash(),
@@ -76,7 +94,7 @@ def _tasks(
         tasks.append(
             ZoneTask(
                 zone.zone_id,
-                partial(label_from, settings, zone, year, legend, workspace, extract),
+                partial(label_from, settings, zone, year, legend, workspace, read_from),
                 fingerprint([*common, year, zone_fingerprint(zone)]),
                 (
                     workspace.labels(zone.zone_id),
@@ -90,9 +108,7 @@ def _tasks(
 
 
 @contextlib.contextmanager
-def indexed(
-    settings: ParcelSettings, zones: Sequence[Zone], workspace: Workspace, progress: Progress
-) -> Iterator[None]:
+def indexed(settings: ParcelSettings, zones: Sequence[Zone], extract: Location, progress: Progress) -> Iterator[None]:
     """Where the register has no spatial index: one pass over it for all zones, instead of one for each.
 
     A register that must be fetched is fetched here, once for all nodes.
@@ -103,18 +119,46 @@ def indexed(
     why = "is fetched, and" if is_fetched(settings) else "has no spatial index: it is"
     progress.note(f"{settings.path.name} {why} read once from end to end, for all zones")
     try:
-        with fetched(settings) as register, whole_file(workspace.parcel_extract) as path:
-            extract_parcels(register, [zone.grid for zone in zones], path)
+        with fetched(settings) as register:
+            n_nowhere = _extract(register, zones, extract)
+        if n_nowhere:
+            progress.note(f"{n_nowhere:,} features of {settings.path.name} have no geometry and are left out")
         yield
     finally:
-        remove(workspace.parcel_extract)
+        remove(extract)
+
+
+def _extract(register: ParcelSettings, zones: Sequence[Zone], extract: Location) -> int:
+    """On a disk one file for all zones; in object storage a folder of one file for each, so that none is fetched for another.
+
+    Returns:
+        How many features have no geometry.
+    """
+    grids = [zone.grid for zone in zones]
+    if isinstance(extract, Path):
+        with whole_file(extract) as path:
+            return extract_parcels(register, grids, path)
+
+    def put(zone: Zone) -> None:
+        with whole_file(_part(extract, zone)) as path:
+            cut_extract(whole, zone.grid, path)
+
+    with tempfile.TemporaryDirectory(prefix="cropray-") as scratch, ThreadPoolExecutor(_UPLOADS) as threads:
+        whole = Path(scratch, "extract.gpkg")
+        n_nowhere = extract_parcels(register, grids, whole)
+        list(threads.map(put, zones))
+    return n_nowhere
+
+
+def _part(extract: Location, zone: Zone) -> Location:
+    return extract if isinstance(extract, Path) else extract / f"{zone.zone_id}.gpkg"
 
 
 def label_from(
     settings: ParcelSettings, zone: Zone, year: int, legend: Legend, workspace: Workspace, extract: Location | None
 ) -> LabelReport:
     """`label_zone` with an extract that may lie in object storage."""
-    with contextlib.nullcontext() if extract is None else local_file(extract) as path:
+    with contextlib.nullcontext() if extract is None else local_file(_part(extract, zone)) as path:
         return label_zone(settings, zone, year, legend, workspace, path)
 
 

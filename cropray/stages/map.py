@@ -1,7 +1,9 @@
 """`map`: the winners over whole zones: COG, mapped parcels and a preview per zone, one zone a task."""
 
+import math
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -9,16 +11,20 @@ from cropray.config import JobConfig
 from cropray.datasets.manifest import load_manifest
 from cropray.errors import ConfigError
 from cropray.legend import bundled_legend
-from cropray.maps.models import load_model
+from cropray.maps.layout import window_note
+from cropray.maps.models import kept_model, load_model
+from cropray.maps.settings import NO_RESULT
 from cropray.maps.zone import MapJob, MappedZone, map_zone
 from cropray.progress import Progress
 from cropray.search.space import ModelName
 from cropray.settings import fingerprint
 from cropray.stages.cluster import ray_session
+from cropray.stages.devices import Device, device_of, gpus_per_task, memory_of, require_devices
 from cropray.stages.inputs import artefact_fingerprint, job_zones, zone_fingerprint
-from cropray.stages.results import record_evaluation, why_no_scores
-from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks
+from cropray.stages.results import evaluation_run, why_no_scores
+from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks, task_bytes
 from cropray.storage import Location, copy_file, folder_hash
+from cropray.tracking import outcome
 from cropray.workspace import Workspace, code_hash, require
 from cropray.zones import Zone
 
@@ -27,7 +33,7 @@ def run(job: JobConfig, progress: Progress) -> None:
     """Write maps of the test zones (or of all, `map.splits`) by every searched model.
 
     Raises:
-        ConfigError: the job reads points, which have no images.
+        ConfigError: the job reads points, which have no images, or the cluster has no GPU and `map.device` asks for one.
         MissingArtefactError: a model or a composite is missing.
         StageFailedError: some zones failed.
     """
@@ -40,6 +46,7 @@ def run(job: JobConfig, progress: Progress) -> None:
     for model in job.search.models:
         require(workspace.model(model), "search")
     with ray_session(job.cluster):
+        require_devices(job, job.search.models)
         for model in job.search.models:
             _map_model(job, model, zones, progress)
 
@@ -47,7 +54,12 @@ def run(job: JobConfig, progress: Progress) -> None:
 def _map_model(job: JobConfig, model: ModelName, zones: list[Zone], progress: Progress) -> None:
     workspace = job.artefacts
     progress.stage("map", f"{model} on {len(zones)} zones")
-    run_zone_tasks(f"map-{model}", _tasks(job, model, zones), workspace, progress, overwrite=job.overwrite)
+    share, wait_s = task_bytes(), job.cluster.wait_s
+    tasks = _tasks(job, model, zones, share)
+    mapped = run_zone_tasks(f"map-{model}", tasks, workspace, progress, overwrite=job.overwrite, wait_s=wait_s)
+    if mapped:
+        windows = {zone.window for zone in mapped.values()}
+        progress.note(window_note(windows, load_model(workspace.model(model)), share))
     _record(job, model, zones, progress)
 
 
@@ -62,16 +74,22 @@ def current_previews(job: JobConfig, model: ModelName, zones: Sequence[Zone]) ->
     ]
 
 
-def _tasks(job: JobConfig, model: ModelName, zones: Sequence[Zone]) -> list[ZoneTask[MappedZone]]:
+def _tasks(
+    job: JobConfig, model: ModelName, zones: Sequence[Zone], share: float = math.inf
+) -> list[ZoneTask[MappedZone]]:
+    """One per zone; what a task may take of the memory is no part of what a map depends on."""
     workspace = job.artefacts
-    map_job = MapJob(model, bundled_legend(), job.map, workspace)
-    common = [folder_hash(workspace.model(model)), job.map.fingerprint(), code_hash("maps", "models", "training")]
+    map_job = MapJob(model, bundled_legend(), job.map, workspace, share)
+    content, device = folder_hash(workspace.model(model)), device_of(job, model)
+    decides = fingerprint(job.map.model_dump(mode="json", exclude=NO_RESULT))
+    common = [content, decides, code_hash("maps", "models", "training")]
     return [
         ZoneTask(
             zone.zone_id,
-            partial(_map_zone, zone, map_job),
+            partial(_map_zone, zone, map_job, content, device),
             fingerprint([*common, zone_fingerprint(zone), artefact_fingerprint(_inputs(job, zone))]),
             _outputs(workspace, model, zone.zone_id),
+            gpus_per_task(job, model),
         )
         for zone in zones
     ]
@@ -81,22 +99,26 @@ def _record(job: JobConfig, model: ModelName, zones: list[Zone], progress: Progr
     """Add the pictures to the run of the model's evaluation, where it has one."""
     workspace = job.artefacts
     if not workspace.manifest.exists():
+        progress.note("maps are not added to a run of MLflow: this workspace has no dataset")
         return
     manifest = load_manifest(workspace.manifest)
     if why := why_no_scores(workspace, manifest, model):
         progress.note(f"maps are not added to a run of MLflow: {model} was {why}")
         return
-    tracker, evaluation = record_evaluation(job, manifest, model)
+    tracker, evaluation = evaluation_run(job, manifest, model)
     with tempfile.TemporaryDirectory() as folder:
         for zone in zones:
             picture = workspace.map_preview(model, zone.zone_id)
             copy_file(picture, Path(folder, picture.name))
         tracker.add_artifacts(evaluation, Path(folder), "maps")
         tracker.close()
+    for line in outcome(tracker):
+        progress.note(line)
 
 
-def _map_zone(zone: Zone, job: MapJob) -> MappedZone:
-    return map_zone(load_model(job.workspace.model(job.model_name)), zone, job)
+def _map_zone(zone: Zone, job: MapJob, content: str, device: Device) -> MappedZone:
+    model = kept_model(job.workspace.model(job.model_name), content, device)
+    return map_zone(model, zone, replace(job, task_bytes=memory_of(job.task_bytes, device)))
 
 
 def _inputs(job: JobConfig, zone: Zone) -> list[Location]:

@@ -24,6 +24,7 @@ from cropray.search.placement import Placement
 from cropray.search.space import ModelName
 from cropray.stages.measure_maps import SampledModel
 from cropray.stages.measure_zones import peak_memory, weigh
+from cropray.stages.zone_jobs import task_bytes
 from cropray.storage import whole_folder
 from cropray.training.cnn import CnnData, train_cnn
 from cropray.training.memory import resident_bytes, row_bytes
@@ -39,7 +40,7 @@ MOST_ROWS: Final = 40_000  # training rows of a measured fit; the costs of more 
 FEW_ROUNDS: Final = 2
 MORE_ROUNDS: Final = 12
 MOST_TILES: Final = 8  # of a measured step on CPUs, where a tile costs the same in a batch of any size
-MOST_MAP_S: Final = 10.0  # of predicting; a full-size CNN takes a zone of 10 km a quarter of an hour on a CPU
+MOST_MAP_S: Final = 10.0  # of predicting; a full-size CNN takes a zone of 10 km half a minute on a CPU
 MOST_COPIES: Final = 8  # fits measured side by side
 _QUICK_S: Final = 3.0  # what takes longer is not done a second time
 
@@ -218,7 +219,7 @@ def _cnn_data(sample: FitSample, n_tiles: int) -> CnnData:
     names = Tiles.__dataclass_fields__
     together = Tiles(**{name: np.concatenate([getattr(block, name) for block in blocks]) for name in names})
     first = sample.zones[0]
-    mean, deviation = statistics(band_sums(read_zone_arrays(first, sample.scratch)))
+    mean, deviation = statistics(band_sums(read_zone_arrays(first, sample.scratch).composite))
     lookup = np.full(256, 255, np.uint8)
     for index, crop in enumerate(sample.classes):
         lookup[crop.id] = index
@@ -240,7 +241,7 @@ def _some(tiles: Any, n: int) -> Tiles:
 def _map(sample: FitSample, own: Workspace, model: ModelName) -> tuple[float, float]:
     """(seconds, bytes) of mapping one zone; the first time may pay for imports."""
     zone, scratch = sample.zones[0], sample.scratch
-    job = MapJob(f"{model}-{own.root.name}", sample.legend, sample.job.map, scratch)
+    job = MapJob(f"{model}-{own.root.name}", sample.legend, sample.job.map, scratch, task_bytes())
 
     def seconds() -> float:
         started = time.perf_counter()

@@ -1,22 +1,25 @@
-"""Time of mapping a zone, out of a few of its windows."""
+"""Time of mapping a zone, out of a few of its rows."""
 
 import time
+from typing import Final
 
 import numpy as np
 
 from cropray.legend import CropClass
 from cropray.maps.models import Probabilities, Samples, TilePredictor
 
+STRIP_PX: Final = 1 << 16  # pixels that are predicted, or left out, together
+
 
 class SampledModel:
-    """A model that predicts the first windows of a zone only, and says how long the others would have taken.
+    """A model that predicts the first rows of a zone only, and says how long the others would have taken.
 
-    A zone of 10 km takes a full-size CNN a quarter of an hour on a CPU, and every window the same time per pixel. The
-    windows that are left out get the last prediction again, so that the map compresses like a real one.
+    A zone of 10 km takes a full-size CNN half a minute or more on a CPU, and every pixel of a window the same time. Rows that
+    are left out get the last prediction again, so that the map compresses like a real one.
     """
 
     def __init__(self, model: TilePredictor, most_s: float) -> None:
-        """Args: model: predicts; most_s: it begins no further window after so many seconds of prediction."""
+        """Args: model: predicts; most_s: it begins no further strip after so many seconds of prediction."""
         self._model = model
         self._most_s = most_s
         self._spent_s = 0.0
@@ -39,12 +42,22 @@ class SampledModel:
         return self._model.stride_px
 
     @property
+    def bytes_per_px(self) -> int:
+        """The model's."""
+        return self._model.bytes_per_px
+
+    @property
     def left_out_s(self) -> float:
-        """Seconds that the windows which were left out would have taken."""
+        """Seconds that the pixels which were left out would have taken."""
         return self._n_left_out * self._spent_s / self._n_predicted if self._n_predicted else 0.0
 
     def predict_tiles(self, x: Samples) -> Probabilities:
         """[N, T, C, H, W] uint16 → [N, K, H, W] float32: predicted, or the last prediction, repeated to the size."""
+        n_rows = max(STRIP_PX // (x.shape[0] * x.shape[-1]), 1)
+        strips = [x[..., row : row + n_rows, :] for row in range(0, x.shape[-2], n_rows)]
+        return np.concatenate([self._predict(strip) for strip in strips], axis=-2)
+
+    def _predict(self, x: Samples) -> Probabilities:
         n_pixels = x.shape[0] * x.shape[-2] * x.shape[-1]
         if self._last is not None and self._spent_s >= self._most_s:
             self._n_left_out += n_pixels

@@ -73,7 +73,7 @@ def make_pictures(
     tasks = [_task(drawing, zone) for drawing, zone in zip(drawings, manifest.zones, strict=True)]
     if job.overwrite or not all(workspace.is_current(STAGE, t.zone_id, t.inputs, t.outputs) for t in tasks):
         with ray_session(job.cluster):
-            run_zone_tasks(STAGE, tasks, workspace, progress, overwrite=job.overwrite)
+            run_zone_tasks(STAGE, tasks, workspace, progress, overwrite=job.overwrite, wait_s=job.cluster.wait_s)
     else:
         progress.note(f"pictures of all {len(tasks)} zones are up to date")
     _remove_others(workspace, manifest)

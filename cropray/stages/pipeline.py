@@ -11,10 +11,14 @@ from typing import Final
 
 from cropray.config import JobConfig
 from cropray.progress import Progress
+from cropray.redaction import HideSecrets
 from cropray.settings import dump_yaml, load_settings
 from cropray.stages.cluster import ray_session
+from cropray.stages.devices import require_devices
+from cropray.stages.preflight import check_job
 from cropray.stages.timings import RAY_START, append_timing, timed
 from cropray.storage import Location, write_text
+from cropray.workspace_lock import locked
 
 PIPELINE: Final = ("zones", "acquire", "labels", "dataset", "search", "evaluate", "map", "report")
 IMAGE_STAGES: Final = ("zones", "acquire", "labels", "map")  # a table of points has nothing for them to do
@@ -24,20 +28,23 @@ def run_stages(stages: Sequence[str], config: str | Location, overrides: Sequenc
     """Run stages of one job, in order.
 
     Raises:
-        CroprayError: the config or an input cannot be used, or a stage failed.
+        CroprayError: the config or an input cannot be used, another run is at work on the workspace, or a stage failed.
     """
     job = load_settings(JobConfig, config, overrides)
     workspace = job.artefacts
     workspace.prepare()
     progress = Progress()
-    with log_to_file(workspace.log(stages[0] if len(stages) == 1 else "run")):
+    with locked(workspace.root), log_to_file(workspace.log(stages[0] if len(stages) == 1 else "run")):
         wanted = [s for s in stages if len(stages) == 1 or job.points is None or s not in IMAGE_STAGES]
+        check_job(job, wanted)
         # One Ray for all stages of a run; a single stage starts its own, if it needs one.
         session = ray_session(job.cluster, needs_dashboard=job.uses_worker_groups)
         started = time.monotonic()
         with session if len(wanted) > 1 else contextlib.nullcontext():
             if len(wanted) > 1:
                 append_timing(workspace, RAY_START, time.monotonic() - started, {"ray": 1})
+                if not job.cluster.wait_s and {"evaluate", "map"} & set(wanted):
+                    require_devices(job, job.search.models)  # now, and not after the hours that a search takes
             for stage in wanted:
                 write_text(workspace.config(stage), dump_yaml(job))
                 with timed(workspace, stage, progress):
@@ -66,6 +73,7 @@ def log_to_file(path: Location) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.addFilter(HideSecrets())
     root = logging.getLogger()
     root.addHandler(handler)
     logging.captureWarnings(capture=True)

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 
 from cropray.config import JobConfig
 from cropray.datasets.points import points_legend, read_points, write_points
+from cropray.datasets.regions import require_two
 from cropray.datasets.storage import read_pixels
 from cropray.imagery.earth_engine_ledger import read_runs
 from cropray.imagery.earth_engine_settings import EarthEngineSettings
@@ -83,13 +85,15 @@ def run_plan(config: str | Location, overrides: Sequence[str]) -> None:
     """Print what a job will take, and keep it; after a run, print what was promised beside what it took.
 
     Raises:
-        ConfigError: the job cannot run on this machine or cluster.
+        ConfigError: the job cannot run on this machine or cluster, or has no region to leave out.
         InputError: scenes, parcels or points cannot be used.
     """
     job = load_settings(JobConfig, config, overrides)
     workspace, progress = job.artefacts, Progress()
     workspace.prepare()
     zones = () if job.points is not None else job_zones(job)
+    if job.search.leave_region_out and job.points is None:
+        require_two(zone.region for zone in zones if zone.split == "train")
     key = fingerprint(
         [job.model_dump(mode="json", exclude={"overwrite", "plan"}), [zone_fingerprint(zone) for zone in zones]]
     )
@@ -247,7 +251,8 @@ class _Measuring:
         for zone_id, split in zip(table["zone_id"].to_pylist(), table["split"].to_pylist(), strict=True):
             rows[split][zone_id] = rows[split].get(zone_id, 0) + 1
         pixels = pa.concat_tables([read_pixels(self.scratch, zone_id) for zone_id in rows["train"]])
-        work = count_points(rows, len(legend.classes))
+        in_train = pc.equal(table["split"], "train")
+        work = count_points(rows, len(legend.classes), len(pc.unique(table["region"].filter(in_train))))
         sample = FitSample(self.job, self.scratch, (), legend.classes, legend, self._fold_rows(work), pixels)
         fits = self._fit(sample)
         return self._work(work, None), UnitCosts(0.0, self.worker_start_s, 0.0, None, fits.trees, fits.cnn), []
@@ -269,7 +274,7 @@ class _Measuring:
         self.progress.restart()
         assert self.job.parcels is not None
         near = order[:MOST_ZONES] if is_fetched(self.job.parcels) else ()
-        with indexed(self.job.parcels, near, self.scratch, self.progress):
+        with indexed(self.job.parcels, near, self.scratch.parcel_extract, self.progress):
             return measure_zones(self.job, order, self.scratch, n_at_once, tell)
 
     def _fit(self, sample: FitSample) -> FitCosts:
@@ -281,7 +286,7 @@ class _Measuring:
         return zones.train_rows * (self.job.dataset.n_folds - 1) / self.job.dataset.n_folds
 
     def _work(self, zones: ZoneWork, traffic: Traffic | None) -> JobWork:
-        search = search_work(self.job, self.placements, self.job.dataset.n_folds)
+        search = search_work(self.job, self.placements, self.job.dataset.n_folds, zones.n_regions)
         return JobWork(zones, search, self.placements, self.cluster, self.job.dataset.tile_size, traffic)
 
     def _stac(self, settings: StacSettings, costs: ZoneCosts) -> tuple[ZoneCosts, Traffic]:
@@ -312,6 +317,8 @@ def _notes(job: JobConfig, zones: ZoneWork, samples: Sequence[ZoneSample], traff
         notes.append(
             f"CNN: at most; a fit stops before epoch {job.cnn.epochs} when {job.cnn.patience} bring no improvement"
         )
+        if job.map.device == "cuda":
+            notes.append("scores and maps of the CNN: as on CPUs, at most; a GPU (map.device) is faster")
     if job.imagery is not None and job.imagery.source != "files":
         notes.append("composites of zones that are not here yet: size and time from drawn ones")
     if traffic is not None and traffic.eecu_hours is not None:

@@ -34,16 +34,12 @@ def measurable(job: JobConfig) -> JobConfig:
     """The job as it can be measured here: on CPUs, in single processes, with at most as many threads as there are CPUs."""
     most = local_cluster(job).n_cpus
     cnn, trees = job.cnn, job.xgboost
-    alone = {
-        "num_workers": 0,
-        "threads": int(min(cnn.threads, most)),
-        "cpus_per_worker": min(cnn.cpus_per_worker, most),
-    }
+    alone = {"num_workers": 0, "cpus_per_worker": min(cnn.cpus, most)}
     of_trees = {"num_workers": 0, "engine": "ray_train", "device": "cpu"}
     return job.model_copy(
         update={
             "cnn": cnn.model_copy(update={"use_gpu": False, **alone}),
-            "xgboost": trees.model_copy(update={**of_trees, "cpus_per_worker": int(min(trees.cpus_per_worker, most))}),
+            "xgboost": trees.model_copy(update={**of_trees, "cpus_per_worker": int(min(trees.threads, most))}),
         }
     )
 
@@ -68,7 +64,7 @@ def print_elsewhere(job: JobConfig, work: JobWork, costs: UnitCosts, progress: P
     results = []
     for n_nodes, cluster in _clusters(job, work.cluster.object_store_bytes).items():
         placements = place(job, cluster)
-        search = search_work(job, placements, job.dataset.n_folds)
+        search = search_work(job, placements, job.dataset.n_folds, work.zones.n_regions)
         there = JobWork(work.zones, search, placements, cluster, work.tile_size, work.traffic)
         result = foretell(measured, there)
         over = over_budget(job, there, result.worker_bytes)

@@ -23,7 +23,7 @@ from cropray.search.space import ModelName
 from cropray.stages.cluster import address_of, ray_disk
 from cropray.stages.measure_zones import ZoneSample
 from cropray.storage import free_bytes
-from cropray.training.memory import bins_on_disk
+from cropray.training.memory import bins_on_disk, require_gpu_memory
 from cropray.zones import Zone
 
 _RAY_STORE_SHARE = 0.3  # of memory, where nothing is set; source: Ray's documentation
@@ -128,17 +128,18 @@ def count_zones(
         test_tiles=tiles["test"],
         n_classes=len(classes_of(samples, manifest)),
         is_sampled=manifest is None,
+        n_regions=len({zone.region for zone in by_split["train"]}),
     )
 
 
-def count_points(manifest_rows: Mapping[str, Mapping[str, int]], n_classes: int) -> ZoneWork:
-    """The work of a table of points: split → zone → rows."""
+def count_points(manifest_rows: Mapping[str, Mapping[str, int]], n_classes: int, n_regions: int) -> ZoneWork:
+    """The work of a table of points: split → zone → rows; its classes, and the regions of its training zones."""
     train, test = manifest_rows.get("train", {}), manifest_rows.get("test", {})
     n_train, n_test = float(sum(train.values())), float(sum(test.values()))
     return ZoneWork(
         n_zones=len(train) + len(test), n_train=len(train), n_test=len(test), n_mapped=0, n_films=0, n_pixels=0,
         rows=n_train + n_test, train_rows=n_train, test_rows=n_test, train_tiles=0, test_tiles=0,
-        n_classes=n_classes, is_sampled=False,
+        n_classes=n_classes, is_sampled=False, n_regions=n_regions,
     )  # fmt: skip
 
 
@@ -172,6 +173,7 @@ def over_budget(job: JobConfig, work: JobWork, worker_bytes: Mapping[str, float]
         budget = work.placements["xgboost"].memory_bytes
         try:
             bins_on_disk(job.xgboost, work.zones.train_rows, work.zones.n_classes, budget)
+            require_gpu_memory(job.xgboost, work.zones.train_rows, work.zones.n_classes)
         except ConfigError as error:
             reasons.append(str(error))
     return reasons

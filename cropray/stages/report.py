@@ -52,7 +52,7 @@ def run(job: JobConfig, progress: Progress) -> None:
         pictures=pictures,
         zone_quality=_zone_quality(manifest, observed),
         unknown_codes_ha=_unknown_codes(workspace, manifest),
-        previews=_previews(job, manifest, models),
+        previews=_previews(job, manifest, models, progress),
         provenance=_provenance(job, manifest),
         next_commands={
             **{_NEXT[stage]: f"cropray {stage} {config}" for stage in steps},
@@ -86,16 +86,20 @@ def _unknown_codes(workspace: Workspace, manifest: Manifest) -> dict[str, float]
     return dict(hectares)
 
 
-def _previews(job: JobConfig, manifest: Manifest, models: Iterable[ModelName]) -> tuple[Preview, ...]:
+def _previews(
+    job: JobConfig, manifest: Manifest, models: Iterable[ModelName], progress: Progress
+) -> tuple[Preview, ...]:
     if manifest.source == "points":
         return ()
     shown = {zone.zone_id for zone in manifest.of_split("test")[:PREVIEWS]}
     zones = [zone for zone in job_zones(job) if zone.zone_id in shown]
-    return tuple(
-        Preview(zone_id, LABELS[model], path)
-        for model in models
-        for zone_id, path in current_previews(job, model, zones)
-    )
+    previews = []
+    for model in models:
+        current = dict(current_previews(job, model, zones))
+        previews += [Preview(zone_id, LABELS[model], path) for zone_id, path in current.items()]
+        if absent := [zone.zone_id for zone in zones if zone.zone_id not in current]:
+            progress.note(f"{LABELS[model]} has no map of {', '.join(absent)} by today's model: run `cropray map`")
+    return tuple(previews)
 
 
 def _provenance(job: JobConfig, manifest: Manifest) -> dict[str, str]:

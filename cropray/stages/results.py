@@ -1,22 +1,31 @@
 """Results of finished stages, read back for tables, pages and the tracker."""
 
 import json
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
 
+from cropray.bands import BAND_IDS, N_MONTHS
 from cropray.config import JobConfig
 from cropray.datasets.manifest import Manifest
 from cropray.maps.models import load_model
 from cropray.report.results import ModelResult
-from cropray.search.results import ConfigurationResult, group_by_configuration, load_results
+from cropray.search.results import ConfigurationResult, RegionOut, group_by_configuration, load_results
 from cropray.search.run import RESULT_FILE
 from cropray.settings import fingerprint
 from cropray.storage import folder_hash, local_file
-from cropray.tracking import EvaluationRecord, ModelPackage, Run, Tracker
+from cropray.tracking import EvaluationRecord, Merit, ModelForm, ModelPackage, Run, Tracker
 from cropray.workspace import Workspace, require
 
 LABELS: Final = {"cnn": "CNN", "xgboost": "XGBoost"}
+_LAYOUT: Final = {
+    "bands": list(BAND_IDS),
+    "n_months": N_MONTHS,
+    "values": "digital numbers: reflectance × 10 000, 0 = no data",
+    "columns": "<band>_<position of the month in the season, 01 to 12>",
+    "axes": "tile, month, band, row, column",
+}
 STEP_NAMES: Final = {"cnn": "epoch", "xgboost": "boosting round"}
 
 
@@ -30,6 +39,18 @@ def load_search(workspace: Workspace, model: str) -> tuple[dict[str, Any], tuple
     summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     folders = [workspace.unit(model, name) for name in summary["units"]]
     return summary, group_by_configuration(r for folder in folders for r in load_results(folder / RESULT_FILE))
+
+
+def load_region_out(workspace: Workspace, model: str, units: Mapping[str, str]) -> RegionOut:
+    """The winner's scores on new regions.
+
+    Args:
+        workspace: where the units stand.
+        model: kind of model.
+        units: region → folder of the finished unit that left it out.
+    """
+    results = {region: load_results(workspace.unit(model, name) / RESULT_FILE) for region, name in units.items()}
+    return RegionOut({region: result for region, (result,) in results.items()})
 
 
 def load_scores(workspace: Workspace, model: str) -> dict[str, Any]:
@@ -52,8 +73,9 @@ def why_no_scores(workspace: Workspace, manifest: Manifest, model: str) -> str:
     if not (workspace.evaluation(model) / "scores.json").exists():
         return "not evaluated yet"
     scores = load_scores(workspace, model)
-    if scores.get("model") != folder_hash(workspace.model(model)):
-        return "evaluated on an earlier model"
+    is_old = "no_intervals" not in scores
+    if is_old or scores.get("model") != folder_hash(workspace.model(model)):
+        return "evaluated by an earlier version of cropray" if is_old else "evaluated on an earlier model"
     zone_ids = scores["zone_ids"]
     with local_file(workspace.evaluation(model) / "cube.npy") as file:
         cube = np.load(file, allow_pickle=False)
@@ -75,6 +97,8 @@ def load_model_result(workspace: Workspace, manifest: Manifest, model: str) -> M
     with local_file(workspace.evaluation(model) / "cube.npy") as file:
         cube = np.load(file, allow_pickle=False)
     assert cube.shape[1:] == (manifest.n_classes, manifest.n_classes)
+    saved = summary.get("region_out")  # absent where the search left no region out
+    region_out = None if saved is None else load_region_out(workspace, model, saved["units"])
     return ModelResult(
         name=model,
         label=LABELS[model],
@@ -84,25 +108,59 @@ def load_model_result(workspace: Workspace, manifest: Manifest, model: str) -> M
         cube=cube,
         loss_sum=scores["loss_sum"],
         step_name=STEP_NAMES[model],
-        intervals={key: (low, high) for key, (low, high) in scores["intervals"].items()},
+        warnings=tuple(summary.get("warnings", ())),  # a search of an earlier version has none
+        new_region=None if region_out is None else region_out.scores,
+        new_regions={} if region_out is None else region_out.scores_by_region,
+        intervals={key: (low, high) for key, (low, high) in (scores["intervals"] or {}).items()},
+        no_intervals=scores["no_intervals"],
+        seed=scores["seed"],
     )
 
 
-def record_evaluation(job: JobConfig, manifest: Manifest, model: str) -> tuple[Tracker, Run]:
-    """Write the test of a model and the model itself to the tracker, once."""
+def evaluation_run(job: JobConfig, manifest: Manifest, model: str) -> tuple[Tracker, Run]:
+    """Write the test of a model to the tracker, once, below its search."""
     workspace = job.artefacts
     summary, _ = load_search(workspace, model)
     scores = load_scores(workspace, model)
     tracker = Tracker(workspace, job.name, job.tracking_uri)
-    folder = workspace.model(model)
     record = EvaluationRecord(
-        fingerprint=fingerprint([folder_hash(folder), scores["metrics"], manifest.fingerprint()])[:16],
+        fingerprint=fingerprint([folder_hash(workspace.model(model)), scores["metrics"], manifest.fingerprint()])[:16],
         params={**summary["best"], "refit_steps": summary["refit_steps"], "seed": job.seed},
-        metrics=scores["metrics"],
+        metrics={**scores["metrics"], **_interval_metrics(scores)},
         artifacts=workspace.evaluation(model),
+        search=summary.get("run"),
     )
-    run = tracker.evaluate_run(model, record)
-    trained = load_model(folder)
-    package = ModelPackage(folder, trained.input_shape, trained.output_shape, trained.requirements)
-    tracker.register(f"cropray-{model}", package, run)
-    return tracker, run
+    if record.search is None:  # a search of an earlier version did not note its run
+        tracker.notes.append(
+            f"{model}: the test is not linked to its search; run `cropray search` again, which fits nothing twice"
+        )
+    return tracker, tracker.evaluate_run(model, record)
+
+
+def register_model(job: JobConfig, tracker: Tracker, run: Run) -> None:
+    """Make the model of an evaluation a version of the job's registered model."""
+    workspace, model = job.artefacts, run.model
+    summary, _ = load_search(workspace, model)
+    trained = load_model(workspace.model(model))
+    form = ModelForm(
+        loader=trained.loader,
+        columns=trained.columns,
+        input_shape=trained.input_shape,
+        output_shape=trained.output_shape,
+        classes=tuple(crop.name for crop in trained.classes),
+        layout=_LAYOUT,
+    )
+    objective = summary["objective"]
+    best = next(c for c in summary["configurations"] if c["params"] == summary["best"])
+    merit = Merit(model, summary["dataset"], objective, best[f"{objective}_mean"], objective != "val_loss")
+    tracker.register(job.name, ModelPackage(workspace.model(model), form, merit), run)
+
+
+def _interval_metrics(scores: Mapping[str, Any]) -> dict[str, float]:
+    """Tracker keys `test_…_low` and `test_…_high`; none where there are no intervals."""
+    intervals = scores["intervals"] or {}
+    return {
+        f"{key}_{end}": value
+        for key, ends in intervals.items()
+        for end, value in zip(("low", "high"), ends, strict=True)
+    }

@@ -2,31 +2,48 @@
 
 import itertools
 import math
+import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import Any, Final
 
 from cropray.config import JobConfig
 from cropray.datasets.loading import load_pixels, load_tiles
 from cropray.datasets.manifest import Manifest, load_manifest
+from cropray.datasets.regions import require_regions
 from cropray.errors import ConfigError
+from cropray.metrics import check_cube
 from cropray.progress import Progress
+from cropray.search.doubts import fold_doubts, search_warnings
 from cropray.search.fit import SearchData, fit_unit
-from cropray.search.placement import Placement, UnitNeed, live_nodes, place_when_ready
-from cropray.search.results import ConfigurationResult, FoldResult, group_by_configuration, winner
-from cropray.search.run import UnitJob, run_units
+from cropray.search.placement import Placement, UnitNeed, live_nodes, place_when_ready, share_cpus
+from cropray.search.results import ConfigurationResult, FoldResult, RegionOut, group_by_configuration, winner
+from cropray.search.run import NOTES_FILE, UnitJob, run_units
 from cropray.search.space import ModelName, Unit, search_units
 from cropray.search.store import store_line
 from cropray.settings import fingerprint
 from cropray.stages.cluster import ray_disk, ray_session
+from cropray.stages.results import load_region_out
 from cropray.stages.search_log import SearchLog, title
 from cropray.storage import Location, local_folder, whole_folder, write_json
+from cropray.tracking import outcome
 from cropray.training.checkpoint import CARD_FILE
-from cropray.training.memory import bins_on_disk
-from cropray.training.settings import CNN_NO_RESULT, NO_RESULT, CnnPoint, CnnSettings, XgboostPoint, XgboostSettings
+from cropray.training.memory import bins_on_disk, require_gpu_memory
+from cropray.training.settings import (
+    CNN_NO_RESULT,
+    XGBOOST_NO_RESULT,
+    CnnPoint,
+    CnnSettings,
+    XgboostPoint,
+    XgboostSettings,
+)
 from cropray.workspace import Workspace, code_hash
+
+_NOT_IN_NAMES: Final = re.compile(r"[^\w.=-]", re.ASCII)  # regions are called as people like
+_LONGEST_NAME: Final = 100  # characters of a folder's name before its key
 
 
 def run(job: JobConfig, progress: Progress) -> None:
@@ -40,15 +57,39 @@ def run(job: JobConfig, progress: Progress) -> None:
     manifest = load_manifest(job.artefacts.manifest)
     if "cnn" in job.search.models and manifest.source == "points":
         raise ConfigError("a dataset of points has no tiles for the CNN: set search.models to [xgboost]")
-    empty = [fold for fold in range(manifest.n_folds) if not manifest.fold_zones(fold)[1]]
-    if empty:
-        raise ConfigError(f"folds {empty} have no zone; run `cropray dataset` with fewer dataset.n_folds")
+    _check_folds(manifest)
+    if job.search.leave_region_out:
+        require_regions(manifest)
     with ray_session(job.cluster, needs_dashboard=job.uses_worker_groups):
         searches = [_ModelSearch(job, manifest, model) for model in job.search.models]
         # Models whose units take the same share of the cluster run side by side: their start-up is paid once.
         loaded: set[ModelName] = set()
-        for placement, group in itertools.groupby(searches, key=lambda search: search.placement):
-            _run_group(list(group), placement, loaded, progress)
+        alike = itertools.groupby(searches, key=lambda search: (search.placement, search.takes_share))
+        try:
+            for (placement, _), group in alike:
+                _run_group(list(group), placement, loaded, progress)
+        finally:  # also of a search that failed: its finished units are tracked, or wait to be
+            for line in outcome(*(search.log.tracker for search in searches)):
+                progress.note(line)
+    for doubt in fold_doubts(manifest):
+        progress.note(doubt)
+    if not job.search.leave_region_out:
+        progress.note("scores are of new zones in known regions; search.leave_region_out: true scores new regions, too")
+
+
+def _check_folds(manifest: Manifest) -> None:
+    """Raises: ConfigError: a fold cannot be scored."""
+    empty = [fold for fold in range(manifest.n_folds) if not manifest.fold_zones(fold)[1]]
+    if empty:
+        raise ConfigError(f"folds {empty} have no zone; run `cropray dataset` with fewer dataset.n_folds")
+    for fold in range(manifest.n_folds):
+        train, scored = manifest.fold_zones(fold)
+        n_pixels = sum(manifest.labelled(scored).values())
+        if n_pixels == sum(manifest.untrained(train, scored).values()):
+            raise ConfigError(
+                f"the zones {list(scored)} of fold {fold} hold {n_pixels:,} labelled pixels, none of them of a class that "
+                f"other folds hold: nothing can be validated. Run `cropray dataset` with fewer dataset.n_folds, or add zones"
+            )
 
 
 def _run_group(
@@ -72,12 +113,17 @@ def _run_group(
     _run_units(searches, jobs, placement, progress)
     winners = [search.choose(progress) for search in searches]
     refits = [search.refit(best) for search, (_, best) in zip(searches, winners, strict=True)]
-    if not all(unit.is_finished for unit in refits):
-        progress.note(f"refit of the winners on all {len(searches[0].manifest.of_split('train'))} training zones")
-    _run_units(searches, refits, placement, progress)
-    for search, unit, (configurations, best) in zip(searches, refits, winners, strict=True):
-        search.publish(unit, configurations, best)
-        search.log.finish(best, search.workspace)
+    regions = [search.regions(best) for search, (_, best) in zip(searches, winners, strict=True)]
+    last = [*refits, *(unit for of_model in regions for unit in of_model.values())]
+    if not all(unit.is_finished for unit in last):
+        without = f", and without each of {len(regions[0])} regions" if regions[0] else ""
+        progress.note(
+            f"refit of the winners on all {len(searches[0].manifest.of_split('train'))} training zones{without}"
+        )
+    _run_units(searches, last, placement, progress)
+    for search, unit, of_model, (configurations, best) in zip(searches, refits, regions, winners, strict=True):
+        region_out = search.publish(unit, of_model, configurations, best, progress)
+        search.log.finish(best, search.workspace, region_out)
 
 
 def _run_units(
@@ -88,17 +134,35 @@ def _run_units(
         return
     assert placement is not None
     pending = {unit.unit.model for unit in jobs if not unit.is_finished}
-    data = {search.model: search.data() for search in searches if search.model in pending}
+    placement = _shared(searches, placement, len(jobs), progress)
+    cpus = placement.cpus_per_worker
+    data = {search.model: search.data(cpus) for search in searches if search.model in pending}
     logs = {search.model: search.log for search in searches}
     progress.restart()
     done = itertools.count(1)
 
     def on_finished(unit: UnitJob) -> None:
-        logs[unit.unit.model].write(unit.results())
+        for said in unit.notes():
+            progress.note(f"{unit.unit.model} {unit.unit.title}: {said}")
+        if unit.unit.fold is not None:
+            logs[unit.unit.model].write(unit.results())
         progress.step(next(done), n_pending, f"{unit.unit.model} {unit.unit.title}", "units")
 
     storage = searches[0].workspace.root / "search" / ".tune"
-    run_units(jobs, partial(_fit, data=data), placement, storage, on_finished, searches[0].job.search.max_failures)
+    n_times = searches[0].job.search.max_failures
+    run_units(jobs, partial(_fit, data=data), placement, storage, on_finished, n_times, on_trouble=progress.note)
+
+
+def _shared(searches: "Sequence[_ModelSearch]", placement: Placement, n_units: int, progress: Progress) -> Placement:
+    """The placement with all CPUs given away. It counts finished units too: a search that goes on computes as before."""
+    if not searches[0].takes_share:
+        return placement
+    nodes = live_nodes()
+    shares = [share_cpus(nodes, UnitNeed.of(search.settings), placement, n_units) for search in searches]
+    least = min(shares, key=lambda share: share.cpus_per_worker)
+    if least != placement:
+        progress.note(f"so few units share the CPUs: {least}")
+    return least
 
 
 def _fit(unit: Unit, folder: Path, progress: Location, data: Mapping[ModelName, SearchData]) -> Sequence[FoldResult]:
@@ -114,12 +178,15 @@ class _ModelSearch:
         self.model: ModelName = model
         self.workspace: Workspace = job.artefacts
         self.settings: CnnSettings | XgboostSettings = job.cnn if model == "cnn" else job.xgboost
+        self.takes_share = self.settings.cpus_per_worker is None
         # What a fit depends on besides its own point and fold.
         self.context = fingerprint(
             [
                 manifest.fingerprint(),
                 fingerprint(
-                    self.settings.model_dump(mode="json", exclude=CNN_NO_RESULT if model == "cnn" else NO_RESULT)
+                    self.settings.model_dump(
+                        mode="json", exclude=CNN_NO_RESULT if model == "cnn" else XGBOOST_NO_RESULT
+                    )
                 ),
                 job.seed,
                 code_hash("models", "training"),
@@ -139,7 +206,7 @@ class _ModelSearch:
         if not all(unit.is_finished for unit in self.units):
             return False
         _, best = self._configurations()
-        return self.refit(best).is_finished
+        return all(unit.is_finished for unit in (self.refit(best), *self.regions(best).values()))
 
     def _place(self) -> None:
         """Find room for the units.
@@ -153,20 +220,19 @@ class _ModelSearch:
         # Rows of the refit, and of each fold's two parts.
         n_rows = sum(zone.n_labelled for zone in self.manifest.of_split("train"))
         self.memory_bytes = memory if math.isfinite(memory) else None
-        self.is_on_disk = isinstance(self.settings, XgboostSettings) and bins_on_disk(
-            self.settings,
-            n_rows,
-            self.manifest.n_classes,
-            self.memory_bytes,
-        )
+        if isinstance(self.settings, XgboostSettings):
+            n_classes = self.manifest.n_classes
+            self.is_on_disk = bins_on_disk(self.settings, n_rows, n_classes, self.memory_bytes)
+            require_gpu_memory(self.settings, n_rows, n_classes)
 
-    def data(self) -> SearchData:
-        """Training zones in the object store, read once."""
+    def data(self, cpus: float) -> SearchData:
+        """Training zones in the object store, read once; and the settings of fits on so many CPUs."""
         if self._data is None:
             zone_ids = [zone.zone_id for zone in self.manifest.of_split("train")]
             blocks = (load_tiles if self.model == "cnn" else load_pixels)(self.workspace, zone_ids)
             self._data = SearchData(self.manifest, self.settings, blocks, self.job.seed, self.memory_bytes)
-        return self._data
+        settings = self.settings.model_copy(update={"cpus_per_worker": cpus if self.model == "cnn" else int(cpus)})
+        return replace(self._data, settings=settings)
 
     def choose(self, progress: Progress) -> tuple[tuple[ConfigurationResult, ...], ConfigurationResult]:
         """(all configurations, the winner), which are listed as well."""
@@ -191,27 +257,72 @@ class _ModelSearch:
         trees = XgboostPoint(float(best.params["learning_rate"]), (int(best.params["n_estimators"]),))
         return self._job(Unit("xgboost", trees, None))
 
-    def publish(self, refit: UnitJob, configurations: Iterable[ConfigurationResult], best: ConfigurationResult) -> None:
-        """Write the model that later stages read, then the summary of the search."""
+    def regions(self, best: ConfigurationResult) -> dict[str, UnitJob]:
+        """Region → the refit that leaves it out; none where leave-region-out is not wanted. Nothing is chosen here."""
+        if not self.job.search.leave_region_out:
+            return {}
+        refit = self.refit(best).unit
+        return {region: self._job(replace(refit, region=region)) for region in self.manifest.train_regions}
+
+    def publish(
+        self,
+        refit: UnitJob,
+        regions: Mapping[str, UnitJob],
+        configurations: Sequence[ConfigurationResult],
+        best: ConfigurationResult,
+        progress: Progress,
+    ) -> RegionOut | None:
+        """Write the model that later stages read, then the summary of the search, and tell what is to be doubted."""
         with (
             whole_folder(self.workspace.model(self.model), last=CARD_FILE) as folder,
             local_folder(refit.folder) as fitted,
         ):
-            shutil.copytree(fitted, folder, dirs_exist_ok=True)
-        summary = {
+            shutil.copytree(fitted, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(NOTES_FILE))
+        manifest, region_out = self.manifest, self._region_out(regions)
+        most_epochs = self.settings.epochs if isinstance(self.settings, CnnSettings) else None
+        warnings = search_warnings(self.model, configurations, best, most_epochs)
+        if region_out is not None:
+            scores = region_out.scores
+            progress.note(
+                f"{self.model:<8} new regions ({len(regions)}): accuracy {scores.accuracy:.4f}  macro F1 "
+                f"{scores.macro_f1:.4f}"
+            )
+        for warning in warnings:
+            progress.note(f"{self.model:<8} warning: {warning}")
+        summary: dict[str, Any] = {
             "model": self.model,
-            "dataset": self.manifest.fingerprint(),
+            "dataset": manifest.fingerprint(),
             "objective": self.job.search.objective,
+            "run": self.log.search.key,
             "best": dict(best.params),
             "refit_steps": best.refit_steps,
             "units": [unit.folder.name for unit in self.units],
             "configurations": [{"params": dict(c.params), **c.metrics} for c in configurations],
+            "untrained": [manifest.untrained(*manifest.fold_zones(fold)) for fold in range(manifest.n_folds)],
+            "warnings": warnings,
         }
+        if region_out is not None:
+            summary["region_out"] = {
+                "units": {region: unit.folder.name for region, unit in regions.items()},
+                "metrics": region_out.metrics,
+                "regions": {r: s.as_metrics("region_out") for r, s in region_out.scores_by_region.items()},
+            }
         write_json(self.workspace.search_result(self.model), summary)
+        return region_out
+
+    def _region_out(self, regions: Mapping[str, UnitJob]) -> RegionOut | None:
+        """Raises: AccountingError: the pixels of a region were not counted exactly once."""
+        if not regions:
+            return None
+        region_out = load_region_out(self.workspace, self.model, {r: unit.folder.name for r, unit in regions.items()})
+        zones = {region: self.manifest.region_zones(region)[1] for region in regions}
+        n_labelled = {region: sum(self.manifest.labelled(zones[region]).values()) for region in regions}
+        check_cube(region_out.cube, list(regions), n_labelled)
+        return region_out
 
     def _job(self, unit: Unit) -> UnitJob:
         point = unit.point.model_dump() if isinstance(unit.point, CnnPoint) else asdict(unit.point)
-        key = fingerprint([self.context, point, unit.fold, unit.n_epochs])[:10]
-        name = unit.title.replace(" ", "_").replace("/", "-")
+        key = fingerprint([self.context, point, unit.fold, unit.n_epochs, unit.region])[:10]
+        name = _NOT_IN_NAMES.sub("-", unit.title.replace(" ", "_"))[:_LONGEST_NAME]
         folder = self.workspace.unit(self.model, f"{name}-{key}")
         return UnitJob(unit, folder, self.workspace.unit_progress(self.model, f"{folder.name}.safetensors"))

@@ -7,7 +7,7 @@ from pathlib import Path
 from cropray import __version__
 from cropray.config import JobConfig
 from cropray.datasets.manifest import Manifest
-from cropray.search.results import ConfigurationResult, FoldResult, Params, group_by_configuration
+from cropray.search.results import ConfigurationResult, FoldResult, Params, RegionOut, group_by_configuration
 from cropray.search.space import ModelName
 from cropray.settings import dump_yaml, fingerprint
 from cropray.storage import copy_file
@@ -48,8 +48,11 @@ class SearchLog:
             metrics = {**result.scores.as_metrics("val"), "seconds": result.seconds}
             self.tracker.fold_run(run, FoldRecord(result.fold, metrics, result.history))
 
-    def finish(self, best: ConfigurationResult, workspace: Workspace) -> None:
-        """Close the configurations with their means, and the search with the winner's; wait a little for a store that is away."""
+    def finish(self, best: ConfigurationResult, workspace: Workspace, region_out: RegionOut | None) -> None:
+        """Close the configurations with their means, and the search with the winner's and its scores on new regions.
+
+        It waits a little for a store that is away.
+        """
         for run, folds in self.configurations.values():
             (configuration,) = group_by_configuration(folds)
             self.tracker.finish(run, configuration.metrics)
@@ -57,10 +60,11 @@ class SearchLog:
             Path(folder, "config.yaml").write_text(dump_yaml(self.job), encoding="utf-8")
             for file in (workspace.folds, workspace.search_result(self.model)):
                 copy_file(file, Path(folder, file.name))
-            self.tracker.finish(self.search, best.metrics, Path(folder))
+            metrics = best.metrics if region_out is None else {**best.metrics, **region_out.metrics}
+            self.tracker.finish(self.search, metrics, Path(folder))
         self.tracker.close()
 
 
 def title(params: Params) -> str:
     """Name of a configuration: `learning_rate=0.001 kernel_size=3`."""
-    return " ".join(f"{name}={value:g}" for name, value in params.items())
+    return " ".join(f"{name}={value:.12g}" for name, value in params.items())

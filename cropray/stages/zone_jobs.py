@@ -1,17 +1,27 @@
 """One function per zone on Ray: bounded in flight, failures collected, progress shown, what is current skipped."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 import ray
 
 from cropray.errors import CroprayError, StageFailedError
 from cropray.progress import Progress
+from cropray.search.placement import WORKERS_SHARE, live_nodes
+from cropray.stages.cluster import require_cpus
 from cropray.storage import Location
 from cropray.workspace import Workspace
 
+ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
+_N_THREADS: Final = 16
+
+LOOK_AHEAD: Final = 128
+"""Tasks that Ray knows of at least, however few CPUs it has: an autoscaler adds nodes for tasks that wait, and for no others."""
+_LOOK_S: Final = 10.0  # longest time after which nodes that came, or went, are noticed
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +33,8 @@ class ZoneTask(Generic[ResultT]):
     inputs: str
     """Fingerprint of everything the result depends on."""
     outputs: tuple[Location, ...]
+    gpus: int = 0
+    """That `run` uses; the task asks Ray for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +47,12 @@ class ZoneOutcome(Generic[ResultT]):
     error: str | None = None
 
 
+def task_bytes() -> float:
+    """Memory that each zone's task may take where a task runs on every CPU: of the node with the smallest share."""
+    nodes = [node for node in live_nodes() if node.cpus and node.memory_bytes]
+    return min((WORKERS_SHARE * node.memory_bytes / node.cpus for node in nodes), default=math.inf)
+
+
 def run_zone_tasks(
     stage: str,
     tasks: Sequence[ZoneTask[ResultT]],
@@ -42,19 +60,29 @@ def run_zone_tasks(
     progress: Progress,
     *,
     overwrite: bool = False,
+    wait_s: float = 0.0,
 ) -> dict[str, ResultT]:
     """Run what is not up to date; every zone is tried even when others fail.
+
+    Args:
+        stage: whose tasks they are.
+        tasks: one per zone.
+        workspace: where they are marked as finished.
+        progress: where to tell.
+        overwrite: run also what is up to date.
+        wait_s: how long a cluster without any CPU is waited for, s (`cluster.wait_s`).
 
     Returns:
         zone → result, for the zones that were run.
 
     Raises:
+        ConfigError: there is no CPU that could run a task.
         StageFailedError: some zones failed; it lists them.
     """
     todo = current_aside(stage, tasks, workspace, progress, overwrite=overwrite)
     results: dict[str, ResultT] = {}
     failures: dict[str, str] = {}
-    for done, outcome in enumerate(_on_ray(todo, stage, workspace), start=1):
+    for done, outcome in enumerate(_on_ray(todo, stage, workspace, wait_s), start=1):
         if outcome.error is not None:
             failures[outcome.zone_id] = outcome.error
         else:
@@ -69,31 +97,45 @@ def current_aside(
     stage: str, tasks: Sequence[ZoneTask[ResultT]], workspace: Workspace, progress: Progress, *, overwrite: bool
 ) -> list[ZoneTask[ResultT]]:
     """The tasks that are not up to date, or all; their stamps are removed before anything changes."""
-    todo = [t for t in tasks if overwrite or not workspace.is_current(stage, t.zone_id, t.inputs, t.outputs)]
+    current = in_threads(lambda t: not overwrite and workspace.is_current(stage, t.zone_id, t.inputs, t.outputs), tasks)
+    todo = [task for task, is_current in zip(tasks, current, strict=True) if not is_current]
     if len(todo) < len(tasks):
         progress.note(f"{len(tasks) - len(todo)} of {len(tasks)} zones are up to date and skipped")
-    for task in todo:
-        workspace.mark_stale(stage, task.zone_id)
+    in_threads(lambda task: workspace.mark_stale(stage, task.zone_id), todo)
     return todo
 
 
-def _on_ray(tasks: Sequence[ZoneTask[ResultT]], stage: str, workspace: Workspace) -> Iterable[ZoneOutcome[ResultT]]:
-    """Outcomes as they come; twice as many tasks in flight as CPUs, so that no worker waits for the driver."""
+def in_threads(function: Callable[[ItemT], ResultT], items: Iterable[ItemT]) -> list[ResultT]:
+    """The results of many small things that wait for a disk or a store, in the order of the items."""
+    with ThreadPoolExecutor(_N_THREADS) as pool:
+        return list(pool.map(function, items))
+
+
+def in_flight(n_cpus: float) -> int:
+    """Tasks that Ray is given at a time: twice as many as CPUs, so that no worker waits for the driver, and some ahead."""
+    return max(LOOK_AHEAD, 2 * int(n_cpus))
+
+
+def _on_ray(
+    tasks: Sequence[ZoneTask[ResultT]], stage: str, workspace: Workspace, wait_s: float
+) -> Iterable[ZoneOutcome[ResultT]]:
+    """Outcomes as they come, with as many tasks in flight as the cluster takes at that moment."""
     if not tasks:
         return  # a stage with nothing to do need not start Ray
-    limit = max(2, 2 * int(ray.cluster_resources().get("CPU", 1)))
+    require_cpus(min(len(tasks), LOOK_AHEAD), wait_s)
     waiting = list(reversed(tasks))
     running: dict[ray.ObjectRef, str] = {}
     while waiting or running:
+        limit = in_flight(ray.cluster_resources().get("CPU", 0))
         while waiting and len(running) < limit:
             task = waiting.pop()
-            running[_remote_attempt.remote(task, stage, workspace)] = task.zone_id
-        (ready,), _ = ray.wait(list(running), num_returns=1)
-        zone_id = running.pop(ready)
-        try:
-            yield ray.get(ready)
-        except ray.exceptions.RayError as error:  # the worker itself died
-            yield ZoneOutcome(zone_id, None, f"{type(error).__name__}: {error}")
+            running[_remote_attempt.options(num_gpus=task.gpus).remote(task, stage, workspace)] = task.zone_id
+        for ready in ray.wait(list(running), num_returns=1, timeout=_LOOK_S)[0]:
+            zone_id = running.pop(ready)
+            try:
+                yield ray.get(ready)
+            except ray.exceptions.RayError as error:  # the worker itself died
+                yield ZoneOutcome(zone_id, None, f"{type(error).__name__}: {error}")
 
 
 @ray.remote(num_cpus=1, max_retries=2)  # type: ignore[untyped-decorator]  # ray is untyped

@@ -9,22 +9,25 @@ import os
 # MLflow decides about telemetry while it is imported, so this cannot wait for a function.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
+from cropray.redaction import redact
 from cropray.tracking.operations import flatten
-from cropray.tracking.records import EvaluationRecord, FoldRecord, ModelPackage, Run
-from cropray.tracking.redaction import redact
-from cropray.tracking.store import CHAMPION
-from cropray.tracking.tracker import UI_PORT, Tracker, local_uri, ui_command
+from cropray.tracking.records import EvaluationRecord, FoldRecord, Merit, ModelForm, ModelPackage, Run
+from cropray.tracking.registry import CHAMPION
+from cropray.tracking.tracker import UI_PORT, Tracker, local_uri, outcome, ui_command
 
 __all__ = [
     "CHAMPION",
     "UI_PORT",
     "EvaluationRecord",
     "FoldRecord",
+    "Merit",
+    "ModelForm",
     "ModelPackage",
     "Run",
     "Tracker",
     "flatten",
     "local_uri",
+    "outcome",
     "redact",
     "ui_command",
 ]

@@ -10,19 +10,25 @@ from typing import Annotated, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from cropray.redaction import redact
 from cropray.settings import fingerprint
-from cropray.tracking.redaction import redact
+from cropray.tracking.records import Merit, ModelForm
 
 CURVE_PREFIX: Final = "curve/"  # keeps a curve's last point from hiding the score of the same name
 LONGEST_PARAM: Final = 6000  # characters, MLflow REST API
+_CUT: Final = " … (cut)"  # ends a text that was longer
 _STEP: Final = "step"  # key of a history record that holds its step
 
 Point: TypeAlias = tuple[str, int, float]
 """(metric, step, value)."""
 
 
+class RefusedError(Exception):
+    """The store answers, and will never take this write."""
+
+
 class _Operation(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
     key: str
     """Path of the run in its tree."""
@@ -44,6 +50,8 @@ class OpenRun(_Operation):
     name: str
     params: dict[str, str]
     tags: dict[str, str]
+    search: str | None = None
+    """Key of the search whose winner an evaluation tests; the two are linked where it is there."""
 
     def __str__(self) -> str:
         """What is done, for messages."""
@@ -93,7 +101,7 @@ class AddFiles(_Operation):
 
 
 class RegisterModel(_Operation):
-    """Register a model and call it the champion."""
+    """Register a model, and move the aliases to it if it is better."""
 
     kind: Literal["register"] = "register"
     name: str
@@ -101,9 +109,8 @@ class RegisterModel(_Operation):
     """Within the workspace, or an address of its own."""
     content: str
     """Hash of the folder's files; other files are another model."""
-    input_shape: tuple[int, ...]
-    output_shape: tuple[int, ...]
-    requirements: list[str]
+    form: ModelForm
+    merit: Merit
 
     def __str__(self) -> str:
         """What is done, for messages."""
@@ -124,7 +131,11 @@ def flatten(params: Mapping[str, object], prefix: str = "") -> dict[str, object]
 
 def as_texts(params: Mapping[str, object]) -> dict[str, str]:
     """Params or tags as a store takes them: flat, without passwords, not too long."""
-    return {key: redact(str(value))[:LONGEST_PARAM] for key, value in flatten(params).items()}
+    return {key: _shortened(redact(str(value))) for key, value in flatten(params).items()}
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST_PARAM else f"{text[: LONGEST_PARAM - len(_CUT)]}{_CUT}"
 
 
 def points_of(metrics: Mapping[str, float]) -> list[Point]:

@@ -1,7 +1,8 @@
 """What callers hand to the tracker, and the handle that they get."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from cropray.storage import Location
 
@@ -43,6 +44,41 @@ class EvaluationRecord:
     """`test_loss`, `test_accuracy` …, `test_pixels`."""
     artifacts: Location
     """Folder whose files are stored with the run."""
+    search: str | None = None
+    """Key of the search whose winner this is; None: not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelForm:
+    """How a trained model is loaded and asked."""
+
+    loader: str
+    """Module with MLflow's `_load_pyfunc`; the registered model carries it and what it imports."""
+    columns: tuple[str, ...]
+    """Of a table of pixels; empty: the model takes tiles."""
+    input_shape: tuple[int, ...]
+    """Axes of the uint16 input, -1 where any length is accepted."""
+    output_shape: tuple[int, ...]
+    """Axes of the float32 probabilities."""
+    classes: tuple[str, ...]
+    """Name of each output, in order."""
+    layout: dict[str, Any] = field(default_factory=dict)
+    """JSON-able: what the input's axes hold; becomes metadata of the model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Merit:
+    """What makes one model better than another on the same dataset."""
+
+    family: str
+    """`cnn` or `xgboost`; also an alias of its best version."""
+    dataset: str
+    """Fingerprint of the dataset."""
+    objective: str
+    """What the search chose by, `val_loss` …"""
+    value: float
+    """Mean of the objective over the folds."""
+    greater_is_better: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +87,5 @@ class ModelPackage:
 
     folder: Location
     """Weights and `card.json`."""
-    input_shape: tuple[int, ...]
-    """Axes of the uint16 input, -1 where any length is accepted."""
-    output_shape: tuple[int, ...]
-    """Axes of the float32 probabilities."""
-    requirements: tuple[str, ...]
-    """Distributions that are needed to load it: `torch`, `xgboost`."""
+    form: ModelForm
+    merit: Merit

@@ -4,6 +4,7 @@ One JSON file per write, `00000012-<digest>.json`, whole, in the order of their 
 been applied, so a process that dies in between leaves a write that is applied twice: writes must allow that.
 """
 
+import contextlib
 import shutil
 from pathlib import Path
 from typing import Final
@@ -20,10 +21,12 @@ from cropray.storage import (
     whole_folder,
     write_text,
 )
-from cropray.tracking.operations import OPERATION, AddFiles, FinishRun, Operation, RegisterModel
+from cropray.tracking.operations import OPERATION, AddFiles, FinishRun, Operation, RefusedError, RegisterModel
 
 FOLDER: Final = "spool"
 _FILES: Final = "files"  # copies of files from outside of the workspace: temporary folders
+_REFUSED: Final = "refused"  # writes that can never be made
+_STORE: Final = "store.txt"  # says in words which store the writes wait for
 
 
 class Spool:
@@ -37,6 +40,7 @@ class Spool:
             store: identity of store and experiment; another store does not get what this one missed.
         """
         self._root = root.absolute() if isinstance(root, Path) else root
+        self._store = store
         self.folder = self._root / FOLDER / fingerprint(store)[:16]
 
     def address(self, folder: Location) -> str:
@@ -46,8 +50,24 @@ class Spool:
         return relative(place, self._root) if is_inside else str(place)
 
     def locate(self, address: str) -> Location:
-        """The folder that an operation names."""
+        """The folder that an operation of this process names."""
         return as_location(address) if address.startswith("/") or "://" in address else self._root / address
+
+    def kept(self, address: str) -> Location:
+        """The folder that an operation out of a file names: whoever can write the workspace may have written it.
+
+        Raises:
+            RefusedError: it, or something in it, lies outside of the workspace.
+        """
+        if address.startswith("/") or "://" in address or not {*address.split("/")}.isdisjoint({"..", ".", ""}):
+            raise RefusedError(f"'{address}' is no folder of the workspace")
+        folder = self._root / address
+        if isinstance(folder, Path) and isinstance(self._root, Path):
+            inside = self._root.resolve()
+            for path in (folder, *folder.rglob("*")):
+                if not path.resolve().is_relative_to(inside):
+                    raise RefusedError(f"'{path}' leads out of the workspace, to '{path.resolve()}'")
+        return folder
 
     def waiting(self) -> list[Location]:
         """Files of the writes, oldest first."""
@@ -64,6 +84,8 @@ class Spool:
         ending = f"-{kept.digest()}.json"
         if any(name.endswith(ending) for name in names):
             return  # a stage that runs again while the store is away writes the same things again
+        if not names:
+            write_text(self.folder / _STORE, f"{self._store}\n")
         number = int(names[-1].partition("-")[0]) + 1 if names else 1
         write_text(self.folder / f"{number:08d}{ending}", kept.model_dump_json() + "\n")
 
@@ -81,6 +103,25 @@ class Spool:
         remove(file)
         if not self.waiting():
             remove(self.folder / _FILES)
+            remove(self.folder / _STORE)
+
+    def refuse(self, file: Location) -> None:
+        """Set a write aside that can never be made; a person may want to look at it."""
+        with contextlib.suppress(FileNotFoundError):  # another process has done it meanwhile
+            write_text(self.folder / _REFUSED / file.name, file.read_text(encoding="utf-8", errors="replace"))
+        self.remove(file)
+
+    def others(self) -> dict[str, int]:
+        """Store or experiment → writes that wait for it in this workspace, those of this one apart."""
+        counts: dict[str, int] = {}
+        for file in files_below(self.folder.parent):
+            if file.parent.parent == self.folder.parent and file.parent != self.folder and file.name[0].isdigit():
+                counts[self._name_of(file.parent)] = counts.get(self._name_of(file.parent), 0) + 1
+        return counts
+
+    def _name_of(self, folder: Location) -> str:
+        name = folder / _STORE
+        return name.read_text(encoding="utf-8").strip() if name.exists() else folder.name
 
     def _with_kept_files(self, operation: Operation) -> Operation:
         """The operation with a folder that will still be there later."""

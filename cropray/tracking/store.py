@@ -10,41 +10,43 @@ import contextlib
 import logging
 import os
 import socket
-import tempfile
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-import mlflow.pyfunc
-import numpy as np
-from mlflow.entities import Experiment, LoggedModel, LoggedModelStatus, Metric, Param, ViewType
+from mlflow.entities import Experiment, Metric, Param, ViewType
 from mlflow.entities import Run as StoredRun
 from mlflow.exceptions import MlflowException
-from mlflow.models import Model, ModelSignature
 from mlflow.tracking import MlflowClient
-from mlflow.types import Schema, TensorSpec
 from mlflow.utils.credentials import get_default_host_creds
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 from mlflow.utils.rest_utils import http_request
-from sqlalchemy.exc import SQLAlchemyError
 
-from cropray import __version__
 from cropray.settings import fingerprint
-from cropray.storage import Location, files_below, folder_hash, local_folder
-from cropray.tracking.operations import AddFiles, FinishRun, OpenRun, Operation, Point, RegisterModel, WriteFold
+from cropray.storage import Location, files_below, local_folder
+from cropray.tracking.operations import (
+    AddFiles,
+    FinishRun,
+    OpenRun,
+    Operation,
+    Point,
+    RefusedError,
+    RegisterModel,
+    WriteFold,
+)
+from cropray.tracking.outages import OUTAGES
+from cropray.tracking.registry import Registry
 
 logger = logging.getLogger(__name__)
 
 KEY_TAG: Final = "cropray.key"
 KIND_TAG: Final = "cropray.kind"
 MODEL_TAG: Final = "cropray.model"
-MODEL_HASH_TAG: Final = "cropray.model_hash"
+SEARCH_TAG: Final = "cropray.search"  # of an evaluation: key of its search
+EVALUATION_TAG: Final = "cropray.evaluation"  # of a search: id of the run that tested its winner last
 CONTENT_TAG: Final = "cropray.content"  # of a fold: what an unfinished run must have been begun with to be continued
-MODEL_LOADER: Final = "cropray.maps.serving"  # module with MLflow's `_load_pyfunc`
-CHAMPION: Final = "champion"
 
 _BATCH: Final = 1000  # most metrics in one request, MLflow REST API
 _PARAM_BATCH: Final = 100  # most params in one request, MLflow REST API
@@ -57,13 +59,8 @@ _CLIENT_SETTINGS: Final = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 _CLIENT_DEFAULTS: Final = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",  # s; MLflow's own: 120
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_UV_AUTO_DETECT": "false",  # a model would take the project files of the current folder with it
 }
-
-OUTAGES: Final = (MlflowException, SQLAlchemyError, OSError)  # requests' errors are OSErrors
-
-
-class RefusedError(Exception):
-    """The store answers, and will never take this write."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +79,7 @@ class Store:
 
     Attributes:
         experiment_id: MLflow's id; empty before the store has answered.
+        notes: what the user should hear of.
     """
 
     def __init__(self, uri: str, experiment: str, artifacts: str | None) -> None:
@@ -97,6 +95,7 @@ class Store:
             os.environ.setdefault(name, value)
         _send_logs_to_root()
         self.experiment_id = ""
+        self.notes: list[str] = []
         self._uri = uri
         self._experiment = experiment
         self._artifacts = artifacts
@@ -173,6 +172,7 @@ class Store:
             return str(client.create_experiment(self._experiment, self._artifacts))
         if experiment.lifecycle_stage == "deleted":
             client.restore_experiment(experiment.experiment_id)
+            self.notes.append(f"experiment '{self._experiment}' had been deleted in MLflow and is restored")
         return str(experiment.experiment_id)
 
     def _open_run(self, operation: OpenRun) -> Answer:
@@ -181,7 +181,10 @@ class Store:
         if stored is None:
             stored = self._create(operation, {})
         self._write_params(stored, operation.params)
-        return Answer(str(stored.info.run_id), was_finished)
+        run_id = str(stored.info.run_id)
+        if operation.search is not None:
+            self._link(run_id, operation.search)
+        return Answer(run_id, was_finished)
 
     def _write_fold(self, operation: WriteFold) -> Answer:
         content = fingerprint([operation.params, operation.points])[:16]
@@ -215,11 +218,26 @@ class Store:
         return Answer(run_id)
 
     def _register(self, operation: RegisterModel, folder: Location | None) -> Answer:
-        client = self.open()
-        version = self._version(operation) or self._make_version(operation, folder)
-        client.set_model_version_tag(operation.name, version, MODEL_HASH_TAG, operation.content)
-        client.set_registered_model_alias(operation.name, CHAMPION, version)
+        registry = Registry(self.open(), self.experiment_id)
+        version, notes = registry.register(operation, self._run_id(operation.key), lambda: _files_of(folder))
+        self.notes += notes
         return Answer(version=version)
+
+    def _link(self, run_id: str, search: str) -> None:
+        """Put an evaluation below its search; each names the other."""
+        client, found = self.open(), self._find(search)
+        if found is None:
+            self.notes.append(f"run '{search}' is not in the store: the evaluation of its winner is not linked to it")
+            return
+        search_id = str(found.info.run_id)
+        tags = {
+            MLFLOW_PARENT_RUN_ID: search_id,
+            SEARCH_TAG: search,
+            MLFLOW_RUN_NOTE: f"Test of the winner of search run {search_id} ({search}).",
+        }
+        for tag, value in tags.items():
+            client.set_tag(run_id, tag, value)
+        client.set_tag(search_id, EVALUATION_TAG, run_id)
 
     def _find(self, key: str) -> StoredRun | None:
         """The run of a key. Of several, which lost answers can leave, the fullest is kept and the others are deleted."""
@@ -267,56 +285,6 @@ class Store:
         for start in range(0, len(new), _BATCH):
             client.log_batch(run_id, metrics=new[start : start + _BATCH])
 
-    def _version(self, operation: RegisterModel) -> str | None:
-        """The version of a registered model that was made from the same files."""
-        versions = self.open().search_model_versions(f"name = '{operation.name}'")
-        same = (str(v.version) for v in versions if v.tags.get(MODEL_HASH_TAG) == operation.content)
-        return next(same, None)
-
-    def _make_version(self, operation: RegisterModel, folder: Location | None) -> str:
-        """Store a model with the run's experiment and make it a version of the registered model."""
-        client = self.open()
-        run_id = self._run_id(operation.key)
-        with _files_of(folder) as files:
-            if folder_hash(files) != operation.content:
-                raise RefusedError(f"the files in '{folder}' are of another model by now")
-            logged = self._logged_model(operation, run_id)
-            if logged.status != LoggedModelStatus.READY:
-                self._upload(operation, logged, files)
-        if not client.search_registered_models(f"name = '{operation.name}'"):
-            client.create_registered_model(operation.name)
-        # Not `models:/<id>`: MLflow would look that up in the process-wide store instead of this client's.
-        source, tags = logged.artifact_location, {MODEL_HASH_TAG: operation.content}
-        made = client.create_model_version(operation.name, source, run_id, tags, model_id=logged.model_id)
-        return str(made.version)
-
-    def _logged_model(self, operation: RegisterModel, run_id: str) -> LoggedModel:
-        """The model of the same files, begun or complete, or a new one."""
-        client = self.open()
-        query = f"name = '{operation.name}' AND tags.`{MODEL_HASH_TAG}` = '{operation.content}'"
-        found = client.search_logged_models([self.experiment_id], query, max_results=1)
-        if found:
-            return found[0]
-        tags = {MODEL_HASH_TAG: operation.content}
-        return client.create_logged_model(self.experiment_id, operation.name, run_id, tags)
-
-    def _upload(self, operation: RegisterModel, logged: LoggedModel, files: Path) -> None:
-        client = self.open()
-        with tempfile.TemporaryDirectory() as target, warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*input example")  # the signature is given in full
-            mlflow.pyfunc.save_model(
-                path=f"{target}/model",
-                mlflow_model=Model(
-                    logged.artifact_location, logged.source_run_id, model_uuid=logged.model_id, model_id=logged.model_id
-                ),
-                loader_module=MODEL_LOADER,
-                data_path=str(files),
-                signature=_signature(operation),
-                pip_requirements=[f"cropray=={__version__}", *operation.requirements],
-            )
-            client.log_model_artifacts(logged.model_id, f"{target}/model")
-        client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
-
 
 def _database_address(uri: str) -> tuple[str, int] | None:
     """(host, port); None: a file, or an address that only the database's driver understands."""
@@ -344,13 +312,6 @@ def _files_of(folder: Location | None) -> Iterator[Path]:
 
 def _fullness(run: StoredRun) -> tuple[bool, int]:
     return run.info.status == _FINISHED, len(run.data.params) + len(run.data.metrics)
-
-
-def _signature(operation: RegisterModel) -> ModelSignature:
-    return ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype(np.uint16), operation.input_shape)]),
-        outputs=Schema([TensorSpec(np.dtype(np.float32), operation.output_shape)]),
-    )
 
 
 def _send_logs_to_root() -> None:

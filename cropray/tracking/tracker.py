@@ -7,13 +7,17 @@ write of this or a later process.
 """
 
 import logging
+import math
 import os
 import sys
 import time
-from collections.abc import Mapping
-from importlib import metadata
+from collections.abc import Callable, Mapping
 from typing import Final
 
+from sqlalchemy.engine import make_url
+
+from cropray.errors import ConfigError
+from cropray.redaction import redact
 from cropray.storage import Location, folder_hash
 from cropray.tracking.breaker import Breaker
 from cropray.tracking.operations import (
@@ -21,16 +25,17 @@ from cropray.tracking.operations import (
     FinishRun,
     OpenRun,
     Operation,
+    RefusedError,
     RegisterModel,
     WriteFold,
     as_texts,
     curve_of,
     points_of,
 )
+from cropray.tracking.outages import OUTAGES, first_line, needs_a_person, remedy
 from cropray.tracking.records import EvaluationRecord, FoldRecord, ModelPackage, Run
-from cropray.tracking.redaction import redact
 from cropray.tracking.spool import Spool
-from cropray.tracking.store import KIND_TAG, OUTAGES, Answer, RefusedError, Store
+from cropray.tracking.store import KIND_TAG, Answer, Store
 from cropray.workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -65,6 +70,8 @@ class Tracker:
         self._store = Store(uri, experiment, artifacts)
         self._spool = Spool(workspace.root, f"{self.uri if tracking_uri else ''} {experiment}")
         self._breaker = Breaker()
+        self._reason = ""  # why the store did not take the last write that it did not take
+        self._n_lost = 0  # writes that the workspace could not keep either
         self._began = time.monotonic()  # the request that is under way
         self._last_ms = 0
         if not self._is_caught_up() and self._breaker.n_failures:
@@ -91,7 +98,7 @@ class Tracker:
     def configuration_run(self, search: Run, name: str, params: Mapping[str, object]) -> Run:
         """Open or find the run of one configuration of a search."""
         tags = {KIND_TAG: "configuration"}
-        return self._parent(f"{search.key}/{name}", search.model, name, params, tags, search.key)
+        return self._parent(f"{search.key}/{name}", search.model, name, params, tags, parent=search.key)
 
     def fold_run(self, configuration: Run, record: FoldRecord) -> Run:
         """Write one finished (configuration, fold), once."""
@@ -105,18 +112,21 @@ class Tracker:
             tags=as_texts({KIND_TAG: "fold", **(record.tags or {})}),
             points=curve_of(record.history) + points_of(record.metrics),
         )
+        self._tell_left_out(operation.key, record.metrics)
         answer = self._write(operation)
         return Run(operation.key, configuration.model, answer.run_id, answer.was_finished)
 
     def finish(self, run: Run, metrics: Mapping[str, float], artifacts: Location | None = None) -> None:
         """Write the closing metrics and files of a search or configuration, and close it."""
+        self._tell_left_out(run.key, metrics)
         folder = None if artifacts is None else self._spool.address(artifacts)
         self._write(FinishRun(key=run.key, time_ms=self._now_ms(), points=points_of(metrics), folder=folder))
 
     def evaluate_run(self, model: str, record: EvaluationRecord) -> Run:
-        """Write the test of a model, once."""
+        """Write the test of a model, once, and link it to its search."""
         key = f"evaluate/{model}/{record.fingerprint}"
-        run = self._parent(key, model, f"{model} evaluate", record.params, {KIND_TAG: "evaluate"})
+        tags = {KIND_TAG: "evaluate"}
+        run = self._parent(key, model, f"{model} evaluate", record.params, tags, search=record.search)
         if not run.is_finished:
             self.finish(run, record.metrics, record.artifacts)
         return run
@@ -127,11 +137,11 @@ class Tracker:
         self._write(AddFiles(key=run.key, time_ms=self._now_ms(), folder=address, subfolder=subfolder))
 
     def register(self, name: str, package: ModelPackage, run: Run) -> str | None:
-        """Register a model as pyfunc and call it the champion; the same files are registered once.
+        """Register a model as pyfunc, and move the aliases to it if it is better; the same files are registered once.
 
         Args:
-            name: name of the registered model, `cropray-cnn`.
-            package: the model's files and the shapes it takes and gives.
+            name: name of the registered model: the dataset's.
+            package: the model's files, how it is asked, and how good it is.
             run: the evaluation that the model belongs to.
 
         Returns:
@@ -143,9 +153,8 @@ class Tracker:
             name=name,
             folder=self._spool.address(package.folder),
             content=folder_hash(package.folder),
-            input_shape=package.input_shape,
-            output_shape=package.output_shape,
-            requirements=[f"{name}=={metadata.version(name)}" for name in package.requirements],
+            form=package.form,
+            merit=package.merit,
         )
         return self._write(operation).version
 
@@ -158,17 +167,44 @@ class Tracker:
         Returns:
             How many writes still wait; a later process makes them.
         """
-        deadline = time.monotonic() + (_wait_s() if wait_s is None else wait_s)
+        deadline = time.monotonic() + (self._wait_s() if wait_s is None else wait_s)
         self._breaker.be_patient_anew()
         while not self._is_caught_up(deadline - time.monotonic()) and time.monotonic() < deadline:
+            if needs_a_person(self._reason):
+                break
             time.sleep(_PAUSE_S)
         n_waiting = len(self._spool.waiting())
         if n_waiting:
-            logger.warning(
-                "MLflow store '%s' does not answer; %d writes wait in '%s', and the next stage that reaches it makes them",
-                *(self.uri, n_waiting, self._spool.folder),
-            )
+            logger.warning(self.trouble())
         return n_waiting
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should hear of what was written and what was given up."""
+        return self._store.notes
+
+    def trouble(self) -> str:
+        """How many writes wait, why, and what to do; empty: none wait and the store answers."""
+        n_waiting = len(self._spool.waiting())
+        if not (n_waiting or self._n_lost or self._reason):
+            return ""
+        what = f"{n_waiting} writes wait in '{self._spool.folder}'" if n_waiting else "no write waits"
+        lost = f", {self._n_lost} could not be kept: run the stage again to write them" if self._n_lost else ""
+        late = "it was away" if self._n_lost else "they are more than the time at the end of a stage allows"
+        why = self._reason or late
+        todo = remedy(self._reason, self.uri) if self._reason else "run `cropray doctor CONFIG.yaml`"
+        return (
+            f"MLflow store '{self.uri}' is behind ({why}): {what}{lost}. Results in the workspace are complete. To do: "
+            f"{todo}; then the next `cropray search`, `evaluate`, `map`, `doctor` or `ui` writes what waits"
+        )
+
+    def waits_elsewhere(self) -> list[str]:
+        """Writes in this workspace that another store or experiment has missed."""
+        return [
+            f"{n} writes for another store or experiment ({name}) wait in the workspace: run `cropray doctor` with that "
+            f"tracking_uri and name to write them, or delete '{self._spool.folder.parent}' to give them up"
+            for name, n in self._spool.others().items()
+        ]
 
     def _parent(
         self,
@@ -177,17 +213,18 @@ class Tracker:
         name: str,
         params: Mapping[str, object],
         tags: Mapping[str, str],
-        parent: str | None = None,
+        **links: str | None,
     ) -> Run:
-        """Find a run that has runs or files below it, or open it."""
+        """Find a run that has runs or files below it, or open it; `links`: keys of its `parent` or `search`."""
         operation = OpenRun(
             key=key,
             time_ms=self._now_ms(),
             model=model,
-            parent=parent,
+            parent=links.get("parent"),
             name=name,
             params=as_texts(params),
             tags=as_texts(tags),
+            search=links.get("search"),
         )
         answer = self._write(operation)
         return Run(key, model, answer.run_id, answer.was_finished)
@@ -196,7 +233,7 @@ class Tracker:
         """Write now, or keep the write for later where the store is away or others wait."""
         if self._is_caught_up():
             try:
-                return self._apply(operation)
+                return self._apply(operation, self._spool.locate)
             except RefusedError as error:
                 self._drop(operation, error)
                 return Answer()
@@ -206,6 +243,7 @@ class Tracker:
         try:
             self._spool.append(operation)
         except OSError as error:
+            self._n_lost += 1
             logger.warning(
                 "Neither MLflow store '%s' nor workspace did %s (%s); work goes on, and running the stage again writes it",
                 *(self.uri, operation, redact(str(error))),
@@ -227,6 +265,8 @@ class Tracker:
                 if time.monotonic() > deadline:
                     return False
                 self._replay(file)
+            if waiting:
+                self.notes.append(f"{len(waiting)} writes that waited for MLflow store '{self.uri}' are made")
             self._store.settle_doubts()
         except OUTAGES as error:
             self._note_outage("answer", error)
@@ -234,6 +274,7 @@ class Tracker:
         if self._breaker.n_failures:
             logger.info("MLflow store '%s' answers again; %d writes made up for", self.uri, len(waiting))
             self._breaker.succeeded()
+        self._reason = ""
         return True
 
     def _replay(self, file: Location) -> None:
@@ -242,40 +283,55 @@ class Tracker:
             operation = self._spool.read(file)
         except FileNotFoundError:
             return
-        except ValueError as error:
-            self._drop(file, error)
+        except ValueError as error:  # damaged, or of another version of cropray
+            self._drop(f"read '{file}'", error)
+            self._spool.refuse(file)
+            return
+        try:
+            self._apply(operation, self._spool.kept)
+        except RefusedError as error:
+            self._drop(operation, error)
+            self._spool.refuse(file)
         else:
-            try:
-                self._apply(operation)
-            except RefusedError as error:
-                self._drop(operation, error)
-        self._spool.remove(file)
+            self._spool.remove(file)
 
-    def _apply(self, operation: Operation) -> Answer:
+    def _apply(self, operation: Operation, locate: Callable[[str], Location]) -> Answer:
         self._began = time.monotonic()
         address = getattr(operation, "folder", None)
-        return self._store.apply(operation, None if address is None else self._spool.locate(address))
+        return self._store.apply(operation, None if address is None else locate(address))
+
+    def _tell_left_out(self, key: str, metrics: Mapping[str, float]) -> None:
+        if names := [name for name, value in metrics.items() if not math.isfinite(value)]:
+            self.notes.append(f"run '{key}': {', '.join(names)} are no finite numbers and are left out")
 
     def _drop(self, what: object, error: Exception) -> None:
         """Give up a write that can never be made; it must not hold up those behind it."""
         self.n_missed += 1
-        logger.warning(
-            "MLflow store '%s' will never %s (%s); it is left out",
-            self.uri,
-            what,
-            redact(str(error).partition("\n")[0]),
-        )
+        note = f"MLflow store '{self.uri}' will never {what} ({first_line(error)}); it is left out"
+        logger.warning(note)
+        self.notes.append(note)
 
     def _note_outage(self, action: str, error: Exception) -> None:
         """Say it once, and leave the store alone for a while."""
+        self._reason = first_line(error)
         level = logging.DEBUG if self._breaker.n_failures else logging.WARNING
         logger.log(
             level,
             "MLflow store '%s' did not %s (%s); work goes on, what it misses waits in '%s' and is written when it answers",
-            *(self.uri, action, redact(str(error).partition("\n")[0]), self._spool.folder),
+            *(self.uri, action, self._reason, self._spool.folder),
         )
         self._breaker.failed(time.monotonic() - self._began)
         self._store.forget()
+
+    def _wait_s(self) -> float:
+        text = os.environ.get(WAIT_VARIABLE, "")
+        try:
+            return float(text) if text else WAIT_S
+        except ValueError:
+            self.notes.append(
+                f"{WAIT_VARIABLE}='{text}' is no number of seconds; up to {WAIT_S:g} s are waited for MLflow"
+            )
+            return WAIT_S
 
     def _now_ms(self) -> int:
         """Milliseconds since 1970, never the same twice: of two values at one step the later one counts."""
@@ -284,20 +340,35 @@ class Tracker:
 
 
 def local_uri(workspace: Workspace) -> str:
-    """Tracking URI of the workspace's own store."""
-    return f"sqlite:///{workspace.mlflow_database.resolve()}"
+    """Tracking URI of the workspace's own store.
+
+    Raises:
+        ConfigError: SQLAlchemy cannot name its path.
+    """
+    path = str(workspace.mlflow_database.resolve())
+    quoted = path.replace("%", "%25").replace("?", "%3F")
+    # Named with its driver where it is quoted: MLflow would make a folder of the quoted name for a plain `sqlite:`.
+    for uri in (f"sqlite:///{path}", f"sqlite+pysqlite:///{quoted}"):
+        if make_url(uri).database == path:
+            return uri
+    raise ConfigError(
+        f"'{path}' cannot be the path of a database; set 'workspace' to a folder without special characters"
+    )
+
+
+def outcome(*trackers: Tracker) -> list[str]:
+    """What the user should hear at the end of a stage, each line once.
+
+    Args:
+        trackers: of one job, which share what waits.
+    """
+    lines = [note for tracker in trackers for note in tracker.notes]
+    for tracker in trackers[-1:]:
+        lines += [*tracker.waits_elsewhere(), *filter(None, [tracker.trouble()])]
+    return list(dict.fromkeys(lines))
 
 
 def ui_command(workspace: Workspace, tracking_uri: str | None = None, port: int = UI_PORT) -> list[str]:
     """The command that serves the MLflow UI on http://127.0.0.1:`port` (answers after about 10 s)."""
     store = tracking_uri or local_uri(workspace)
     return [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store, "--port", str(port)]
-
-
-def _wait_s() -> float:
-    text = os.environ.get(WAIT_VARIABLE, "")
-    try:
-        return float(text) if text else WAIT_S
-    except ValueError:
-        logger.warning("%s='%s' is no number of seconds; %g s are waited", WAIT_VARIABLE, text, WAIT_S)
-        return WAIT_S

@@ -1,32 +1,28 @@
-"""CNN checkpoints: a folder with `weights.safetensors` and `card.json`, no pickle.
+"""CNN checkpoints: what training leaves as `weights.safetensors` and `card.json`, no pickle.
 
-The card holds all that is needed to use the weights (layers, normalisation, classes) and where they come from.
+Reading and predicting without the rest of cropray: `cropray.training.network_file`.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 import cropray
 from cropray.bands import FEATURE_COLUMNS
-from cropray.errors import MissingArtefactError, SchemaError
 from cropray.legend import CropClass
-from cropray.models.crop_net import CropNet, CropNetConfig
+from cropray.models.crop_net import CropNet
 from cropray.storage import whole_file, write_json
+from cropray.training.device import predict_tiles
+from cropray.training.network_file import CARD_FILE, CARD_VERSION, WEIGHTS_FILE, read_network
 from cropray.training.tiles import ChannelStats
 
-CARD_VERSION: Final = 1
-WEIGHTS_FILE: Final = "weights.safetensors"
-CARD_FILE: Final = "card.json"
+__all__ = ["CARD_FILE", "WEIGHTS_FILE", "CnnCheckpoint", "load_checkpoint", "save_checkpoint"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,20 +38,9 @@ class CnnCheckpoint:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """JSON-able: settings, point, seed, training zones, history …"""
 
-    @torch.no_grad()
     def predict_proba(self, x: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
-        """Class probabilities of each pixel.
-
-        Args:
-            x: [N, T, C, H, W] digital numbers, 0 = no data; any height and width.
-
-        Returns:
-            [N, K, H, W] float32, sums to 1 over K.
-        """
-        device = next(self.model.parameters()).device
-        normalised = self.stats.normalise(torch.from_numpy(np.ascontiguousarray(x)).to(device))
-        probabilities: npt.NDArray[np.float32] = self.model(normalised).softmax(dim=1).cpu().numpy()
-        return probabilities
+        """Class probabilities of each pixel, see `predict_tiles`."""
+        return predict_tiles(self.model, self.stats, x)
 
 
 def save_checkpoint(folder: Path, checkpoint: CnnCheckpoint) -> None:
@@ -86,23 +71,10 @@ def load_checkpoint(folder: Path, device: str = "cpu") -> CnnCheckpoint:
         MissingArtefactError: there is none.
         SchemaError: it is of another kind or version, or damaged.
     """
-    try:
-        card = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
-        weights = load_file(folder / WEIGHTS_FILE, device=device)
-    except FileNotFoundError as error:
-        raise MissingArtefactError(f"'{error.filename or folder}' does not exist; run `cropray search` first") from None
-    except (json.JSONDecodeError, SafetensorError) as error:
-        raise SchemaError(f"checkpoint '{folder}' is damaged ({error}); remove it and run `cropray search`") from None
-    found = (card.get("kind"), card.get("card_version"))
-    if found != ("cnn", CARD_VERSION):
-        raise SchemaError(
-            f"checkpoint '{folder}' is of kind and version {found}; needed: {('cnn', CARD_VERSION)}. Train it again"
-        )
-    model = CropNet(CropNetConfig.from_dict(card["config"])).to(device)
-    model.load_state_dict(weights)
+    model, stats, card = read_network(folder, device)
     return CnnCheckpoint(
-        model=model.eval(),
-        stats=ChannelStats(tuple(card["stats"]["mean"]), tuple(card["stats"]["std"])),
+        model=model,
+        stats=stats,
         classes=tuple(CropClass(**record) for record in card["classes"]),
         legend_hash=card["legend_hash"],
         provenance=card["provenance"],

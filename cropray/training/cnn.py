@@ -22,6 +22,7 @@ from cropray.settings import fingerprint
 from cropray.storage import Location
 from cropray.training.checkpoint import CnnCheckpoint, save_checkpoint
 from cropray.training.cnn_progress import CnnProgress
+from cropray.training.device import reproducible, torch_device
 from cropray.training.loop import (
     Evaluation,
     FitPlan,
@@ -76,6 +77,7 @@ def train_cnn(  # noqa: PLR0913 - what to fit, on what, and whom to tell
     folder: Path,
     on_epoch: Callable[[Record], None] | None = None,
     *,
+    n_epochs: int | None = None,
     progress: Location | None = None,
 ) -> CnnFit:
     """Fit one configuration and write its checkpoint.
@@ -87,6 +89,8 @@ def train_cnn(  # noqa: PLR0913 - what to fit, on what, and whom to tell
         seed: of weights, order, augmentation and dropout; the result does not depend on `num_workers`.
         folder: takes `weights.safetensors` and `card.json`.
         on_epoch: called with each epoch's record: at once in-process, after the fit with a worker group.
+        n_epochs: stop after so many epochs, whose weights are kept; the schedule falls over `settings.epochs` all the
+            same, so that an epoch has the learning rate that it was validated with. None: validation stops.
         progress: file that keeps the fit's state every `checkpoint_every` epochs; the fit goes on from it, if it is
             there, and the caller removes it when the result is safe. All workers' machines reach it. None: no file;
             a fit that loses a worker starts again.
@@ -96,11 +100,11 @@ def train_cnn(  # noqa: PLR0913 - what to fit, on what, and whom to tell
         FloatingPointError: the loss is no number any more.
         ray.train.TrainingFailedError: a worker was lost more than `max_failures` times.
     """
-    job = _Job(settings, point, data, seed)
+    job = _Job(settings, point, data, seed, n_epochs)
     if progress is not None:
         job = replace(job, progress=ProgressFile(progress, job.fingerprint(), settings.checkpoint_every))
     if settings.num_workers == 0:
-        result = job.run(_local_device(settings), on_epoch)
+        result = job.run(torch_device("cuda" if settings.use_gpu else "cpu", "cnn.use_gpu"), on_epoch)
     else:
         result = _fit_on_workers(job)
         if on_epoch is not None:
@@ -112,6 +116,7 @@ def train_cnn(  # noqa: PLR0913 - what to fit, on what, and whom to tell
         "settings": settings.model_dump(mode="json"),
         "point": point.model_dump(mode="json"),
         "seed": seed,
+        "n_epochs": n_epochs,
         "training_zones": sorted(data.train),
         "best_epoch": result.best_epoch,
         "history": list(result.history),
@@ -128,6 +133,7 @@ class _Job:
     point: CnnPoint
     data: CnnData
     seed: int
+    n_epochs: int | None = None
     progress: ProgressFile | None = None
 
     def fingerprint(self) -> str:
@@ -139,6 +145,7 @@ class _Job:
                 self.settings.model_dump(mode="json", exclude=CNN_NO_RESULT),
                 self.point.model_dump(mode="json"),
                 self.seed,
+                self.n_epochs,
                 sorted(data.train),
                 None if data.val is None else sorted(data.val),
                 asdict(data.stats),
@@ -174,12 +181,13 @@ class _Job:
             n_classes=len(self.data.classes),
             learning_rate=self.point.learning_rate,
             seed=self.seed,
+            n_epochs=self.n_epochs,
             **{name: getattr(self.settings, name) for name in shared},
         )
 
     def run(self, device: torch.device, on_epoch: Callable[[Record], None] | None) -> FitResult:
         """The fit, in one worker."""
-        with TileFile() as file, _threads(self.settings.threads):
+        with TileFile() as file, _threads(self.settings.threads), reproducible(device):
             train = self._tiles(self.data.train, file)
             val = None if self.data.val is None else self._tiles(self.data.val, file)
             model = _initialised(self.network(), self.seed).to(device)
@@ -199,9 +207,7 @@ def _fit_on_workers(job: _Job) -> FitResult:
     scaling = ray.train.ScalingConfig(
         num_workers=job.settings.num_workers,
         use_gpu=job.settings.use_gpu,
-        resources_per_worker=worker_resources(
-            job.settings.cpus_per_worker, int(job.settings.use_gpu), job.settings.memory_gb
-        ),
+        resources_per_worker=worker_resources(job.settings.cpus, int(job.settings.use_gpu), job.settings.memory_gb),
     )
     # Train's own state is this node's: its controller runs here, and workers hand it no checkpoint.
     with tempfile.TemporaryDirectory(prefix="cropray-") as state:
@@ -215,24 +221,20 @@ def _fit_on_workers(job: _Job) -> FitResult:
                 failure_config=ray.train.FailureConfig(max_failures=job.settings.max_failures),
             ),
         )
-        result: FitResult | FloatingPointError = trainer.fit().return_value
-    if isinstance(result, FloatingPointError):
+        result: FitResult | FloatingPointError | ConfigError = trainer.fit().return_value
+    if isinstance(result, Exception):
         raise result
     return result
 
 
-def _worker(config: dict[str, Any]) -> FitResult | FloatingPointError:
+def _worker(config: dict[str, Any]) -> FitResult | FloatingPointError | ConfigError:
     job: _Job = ray.get(config["job"])
     try:
+        if job.settings.use_gpu:
+            torch_device("cuda", "cnn.use_gpu")  # torch's own error would start the group again and again
         return job.run(ray.train.torch.get_device(), None)
-    except FloatingPointError as error:
-        return error  # the same on all workers: a fit that diverged, not a worker to start again
-
-
-def _local_device(settings: CnnSettings) -> torch.device:
-    if settings.use_gpu and not torch.cuda.is_available():
-        raise ConfigError("cnn.use_gpu is true, but torch sees no GPU here; set cnn.use_gpu to false")
-    return torch.device("cuda" if settings.use_gpu else "cpu")
+    except (FloatingPointError, ConfigError) as error:
+        return error  # a fit that diverged, or lacks what it needs: not a worker to start again
 
 
 def _initialised(config: CropNetConfig, seed: int) -> CropNet:

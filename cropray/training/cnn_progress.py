@@ -40,7 +40,12 @@ class CnnProgress:
         tensors = {name: torch.from_numpy(array.copy()) for name, array in saved.arrays.items() if name != CONFUSION}
         validation = None
         if CONFUSION in saved.arrays:
-            validation = Evaluation(saved.state["loss_sum"], saved.arrays[CONFUSION])
+            validation = Evaluation(
+                saved.state["loss_sum"],
+                saved.arrays[CONFUSION],
+                tuple(saved.state["untrained"]),
+                saved.state["untrained_loss_sum"],
+            )
         return FitState(
             weights=_below(WEIGHTS, tensors),
             optimizer=_below(OPTIMIZER, tensors),
@@ -62,6 +67,8 @@ class CnnProgress:
         if best.validation is not None:
             arrays[CONFUSION] = best.validation.confusion
             record["loss_sum"] = best.validation.loss_sum
+            record["untrained"] = best.validation.untrained
+            record["untrained_loss_sum"] = best.validation.untrained_loss_sum
         self.file.save(arrays, record)
 
 

@@ -21,13 +21,13 @@ import torch.nn.functional as F  # noqa: N812 - torch's own idiom
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from cropray.metrics import Counts, score
+from cropray.metrics import PROBABILITY_FLOOR, Counts, score
 from cropray.models.norm import world_size
 from cropray.training.choices import ClassWeighting, Monitor, Schedule
 from cropray.training.tiles import IGNORE, N_SYMMETRIES, TileSet
 
 Record = dict[str, float]
-"""One epoch: epoch (from 1), train_loss and, with validation, val_loss, val_accuracy, val_macro_…"""
+"""One epoch: epoch (from 1), train_loss and, with validation, val_loss, val_accuracy, val_macro_…, val_untrained_pixels"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +38,10 @@ class FitPlan:
     learning_rate: float
     seed: int
     epochs: int = 50
+    """Most epochs, and those over which the schedule falls."""
+    n_epochs: int | None = None
+    """Stop after so many epochs of the schedule, whatever validation says: how a recipe that was validated is repeated
+    on other zones. None: validation stops, at the latest after `epochs`."""
     batch_size: int = 64
     """Tiles of a global batch, over all workers."""
     patience: int = 3
@@ -57,9 +61,13 @@ class Evaluation:
     """Exact sums over labelled pixels, of all workers."""
 
     loss_sum: float
-    """Negative log-likelihood, nats."""
+    """Negative log-likelihood of the pixels of trained classes, nats; see `cropray.metrics`."""
     confusion: Counts
-    """[K, K] true × predicted."""
+    """[K, K] true × predicted, of all labelled pixels."""
+    untrained: tuple[int, ...] = ()
+    """Indices of the classes that the training zones lack."""
+    untrained_loss_sum: float = 0.0
+    """Negative log-likelihood of the pixels of these classes, nats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +80,7 @@ class FitResult:
     best_epoch: int
     """From 1."""
     validation: Evaluation | None
-    """Of the best epoch; None without validation tiles."""
+    """Of the best epoch; None without validation tiles. With `FitPlan.n_epochs` the last epoch alone is validated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +120,8 @@ def fit(
     Args:
         model: `CropNet`, on its device and initialised alike on all workers.
         train: the training tiles, the same on all workers.
-        val: validation tiles, the same on all workers; None: run all epochs and keep the last.
+        val: validation tiles, the same on all workers; None: run all epochs and keep the last. The loss that stops
+            the fit leaves out classes without a training pixel.
         plan: how to fit.
         on_epoch: called after each epoch with its record; at once for epochs that `progress` brought back.
         progress: where the fit goes on from, and what each epoch is handed to. An epoch depends on the state before
@@ -122,7 +131,9 @@ def fit(
         FloatingPointError: the loss is no number any more.
         ValueError: fewer training tiles or a smaller batch than workers, or a label out of range.
     """
-    weights_K = class_weights(train.class_counts(plan.n_classes), plan.class_weighting).to(_device(model))
+    counts_K = train.class_counts(plan.n_classes)
+    weights_K = class_weights(counts_K, plan.class_weighting).to(_device(model))
+    untrained = tuple(np.flatnonzero(counts_K == 0).tolist())
     # Adam with decoupled decay; with weight_decay 0 it is the study's Adam.
     optimizer = torch.optim.AdamW(model.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay, fused=True)
     state = None if progress is None else progress.load()
@@ -135,11 +146,14 @@ def fit(
             for record in history:
                 on_epoch(record)
     parallel = _parallel(model)
-    for epoch in range(len(history) + 1, plan.epochs + 1):
+    last = plan.n_epochs or plan.epochs
+    for epoch in range(len(history) + 1, last + 1):
         for group in optimizer.param_groups:
             group["lr"] = scheduled_rate(plan, epoch)
         train_loss = train_epoch(parallel, optimizer, train, weights_K, plan, epoch)
-        validation = None if val is None else evaluate(model, val, plan.n_classes, plan.batch_size)
+        # What is not validated to stop the fit is validated once, at its end.
+        scored = val if plan.n_epochs is None or epoch == last else None
+        validation = None if scored is None else evaluate(model, scored, plan.n_classes, plan.batch_size, untrained)
         history.append({"epoch": epoch, "train_loss": train_loss, **_scores(validation)})
         if on_epoch is not None:
             on_epoch(history[-1])
@@ -177,7 +191,7 @@ def train_epoch(
     for share in epoch_shares(len(tiles), plan, epoch):
         batch = tiles.batch(share.tiles, device, share.turns)
         logits_BKHW = model(batch.x, torch.from_numpy(share.seeds).to(device))
-        loss_sum = F.cross_entropy(logits_BKHW, batch.labels, weight=weights_K, ignore_index=IGNORE, reduction="sum")
+        loss_sum = summed_loss(logits_BKHW, batch.labels, weights_K)
         n_global = sum_over_workers(batch.labelled().sum())
         # The gradient of (global sum ÷ global count): DDP averages over workers, hence the factor.
         (loss_sum * world_size() / n_global.clamp_min(1)).backward()  # type: ignore[no-untyped-call]
@@ -194,28 +208,64 @@ def train_epoch(
     return mean
 
 
+def summed_loss(logits_BKHW: Tensor, labels_BHW: Tensor, weights_K: Tensor | None = None) -> Tensor:
+    """Cross-entropy summed over the labelled pixels, in the same order every time.
+
+    On a GPU torch's own sum adds with atomics, in an order that changes: there the losses of the pixels are summed apart.
+    """
+    is_on_gpu = logits_BKHW.is_cuda
+    how = "none" if is_on_gpu else "sum"
+    loss = F.cross_entropy(logits_BKHW, labels_BHW, weight=weights_K, ignore_index=IGNORE, reduction=how)
+    return loss.sum() if is_on_gpu else loss
+
+
 @torch.no_grad()
-def evaluate(model: nn.Module, tiles: TileSet, n_classes: int, batch_size: int = 64) -> Evaluation:
+def evaluate(
+    model: nn.Module, tiles: TileSet, n_classes: int, batch_size: int = 64, untrained: tuple[int, ...] = ()
+) -> Evaluation:
     """Loss and confusion over all labelled pixels, each counted once.
 
-    Workers score their own tiles and add sums. The loss is unweighted, whatever training weighs.
+    Workers score their own tiles and add sums. The loss is unweighted, whatever training weighs, and is that of
+    `metrics.log_loss_sum`: bounded by the same floor, from the same float32 probabilities.
+
+    Args:
+        model: `CropNet`, on its device and alike on all workers.
+        tiles: the same on all workers.
+        n_classes: K.
+        batch_size: tiles at once.
+        untrained: indices of classes whose pixels' loss is summed apart.
+
+    Raises:
+        FloatingPointError: the loss is no number.
     """
     model.eval()
     device = _device(model)
-    loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+    is_untrained_K = torch.zeros(n_classes, dtype=torch.bool, device=device)
+    is_untrained_K[list(untrained)] = True
+    loss_sums = torch.zeros(2, dtype=torch.float64, device=device)  # of trained and of other classes
     counts = torch.zeros(n_classes * n_classes, dtype=torch.int64, device=device)
     own = np.arange(_rank(), len(tiles), world_size())
     for start in range(0, len(own), batch_size):
         batch = tiles.batch(own[start : start + batch_size], device)
-        logits_BKHW = model(batch.x)
-        loss_sum += F.cross_entropy(logits_BKHW, batch.labels, ignore_index=IGNORE, reduction="sum").double()
+        logits_NK = model(batch.x).movedim(1, -1)[batch.labelled()]
         true = batch.labels[batch.labelled()]
-        predicted = logits_BKHW.argmax(dim=1)[batch.labelled()]
-        counts += torch.bincount(true * n_classes + predicted, minlength=n_classes * n_classes)
-    loss = float(sum_over_workers(loss_sum))
-    if not math.isfinite(loss):
-        raise FloatingPointError(f"validation loss is {loss}; lower the learning rate or look for broken inputs")
-    return Evaluation(loss, sum_over_workers(counts).reshape(n_classes, n_classes).cpu().numpy())
+        losses = _log_losses(logits_NK, true)
+        is_apart = is_untrained_K[true]
+        loss_sums += torch.stack([losses[~is_apart].sum(), losses[is_apart].sum()])
+        counts += torch.bincount(true * n_classes + logits_NK.argmax(dim=1), minlength=n_classes * n_classes)
+    loss, loss_apart = sum_over_workers(loss_sums).tolist()
+    if not math.isfinite(loss + loss_apart):
+        raise FloatingPointError(
+            f"validation loss is {loss + loss_apart}; lower the learning rate or look for broken inputs"
+        )
+    confusion = sum_over_workers(counts).reshape(n_classes, n_classes).cpu().numpy()
+    return Evaluation(loss, confusion, untrained, loss_apart)
+
+
+def _log_losses(logits_NK: Tensor, true: Tensor) -> Tensor:
+    """[N] float64 loss of each pixel, nats: the definition of `metrics.log_loss_sum` where the logits are."""
+    of_truth = logits_NK.float().softmax(dim=1).gather(1, true[:, None]).squeeze(1)
+    return -of_truth.double().clamp_min(PROBABILITY_FLOOR).log()
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,12 +352,12 @@ def _restore(model: nn.Module, optimizer: torch.optim.Optimizer, state: FitState
 def _scores(validation: Evaluation | None) -> Record:
     if validation is None:
         return {}
-    return score(validation.confusion, validation.loss_sum).as_metrics("val")
+    return score(validation.confusion, validation.loss_sum, validation.untrained).as_metrics("val")
 
 
 def _badness(record: Record, plan: FitPlan) -> float:
-    """What must fall; without validation the latest epoch is the best."""
-    if "val_loss" not in record:
+    """What must fall; where validation does not choose, the latest epoch is the best."""
+    if plan.n_epochs is not None or "val_loss" not in record:
         return -record["epoch"]
     return record["val_loss"] if plan.monitor == "val_loss" else -record["val_macro_f1"]
 

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from typing import Final
 
+from cropray.bands import N_FEATURES
 from cropray.errors import ConfigError
 from cropray.training.resources import GB
 from cropray.training.settings import XgboostSettings
@@ -20,6 +21,10 @@ BIN_BYTES: Final = 200  # of a row; where values are missing XGBoost keeps 4 byt
 WIDE_BIN_BYTES: Final = 60  # more for more than 256 bins
 FRAME_BYTES: Final = 1_800  # more in an actor of xgboost-ray: its pandas frames and the matrix made of them
 DISK_BYTES: Final = 260  # of a row whose bins are on disk
+# On a GPU, by XGBoost's way of keeping rows there, not measured (`python -m tests.gpu` measures it): gradient pair and
+# prediction of each class; CUDA's own context and the histograms.
+GPU_ROW_CLASS_BYTES: Final = 12
+GPU_PROCESS_BYTES: Final = 1e9
 
 
 def resident_bytes(n_classes: int) -> float:
@@ -68,6 +73,42 @@ def bins_on_disk(settings: XgboostSettings, n_rows: float, n_classes: int, memor
         f"{max(settings.num_workers, 1)} worker(s){where} and each may take {memory_bytes / GB:.3g} GB: {more}"
         f"raise xgboost.memory_gb (where it is not set: lower search.max_concurrent) to have {need:.3g} GB, or take "
         f"fewer zones"
+    )
+
+
+def gpu_row_bytes(settings: XgboostSettings, n_classes: int) -> float:
+    """Bytes of a row on a GPU: bins are packed, each takes as many bits as number all bins of all features."""
+    bits = math.ceil(math.log2(N_FEATURES * settings.max_bin + 1))
+    return N_FEATURES * bits / 8 + GPU_ROW_CLASS_BYTES * n_classes
+
+
+def require_gpu_memory(
+    settings: XgboostSettings, n_rows: float, n_classes: int, gpu_bytes: float | None = None
+) -> None:
+    """See that the rows of a fit fit into the memory of its workers' GPUs; without GPUs there is nothing to see.
+
+    Args:
+        settings: device and number of workers.
+        n_rows: training and validation rows of the fit, over all workers.
+        n_classes: classes of the dataset.
+        gpu_bytes: free on each GPU; None: `gpu_memory_gb`, and where that is not set, no limit.
+
+    Raises:
+        ConfigError: they do not fit; it says how many workers would do.
+    """
+    if gpu_bytes is None and settings.gpu_memory_gb is not None:
+        gpu_bytes = settings.gpu_memory_gb * GB
+    if settings.device == "cpu" or gpu_bytes is None:
+        return
+    row = gpu_row_bytes(settings, n_classes)
+    need, room = GPU_PROCESS_BYTES + worker_share(settings, n_rows) * row, gpu_bytes - GPU_PROCESS_BYTES
+    if need <= gpu_bytes:
+        return
+    more = f"set xgboost.num_workers to {math.ceil(n_rows * row / room)}, each with a GPU, " if room > 0 else ""
+    raise ConfigError(
+        f"trees on {n_rows:,.0f} rows of {n_classes} classes take {need / GB:.3g} GB of GPU memory in each of "
+        f"{max(settings.num_workers, 1)} worker(s), of {gpu_bytes / GB:.3g} GB (xgboost.gpu_memory_gb, or what is free "
+        f"there): {more}take GPUs with more memory, lower xgboost.max_bin, take fewer zones, or set xgboost.device to cpu"
     )
 
 

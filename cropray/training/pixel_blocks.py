@@ -1,6 +1,6 @@
 """Pixel tables as tree training sees them: blocks of Arrow rows, divided among workers and streamed into a matrix.
 
-Needs numpy, pyarrow and xgboost only.
+Needs numpy and xgboost only: the rows are Arrow tables, made elsewhere.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -10,18 +10,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import xgboost as xgb
 
 from cropray.bands import FEATURE_COLUMNS, NODATA
 from cropray.errors import AccountingError, SchemaError
-from cropray.legend import IGNORE, CropClass
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from ray import ObjectRef
+
+    from cropray.legend import CropClass
 
 BATCH_ROWS: Final = 1 << 16  # rows per step of the matrix build; 48 uint16 features: 6 MiB
 LABEL: Final = "label"
+IGNORE: Final = 255  # class index of what is no class of the dataset, see cropray.legend
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ class TreeData:
 
     blocks: Mapping[str, PixelBlock]
     """Zone id → rows. The order is the order of the rows in the matrix."""
-    classes: tuple[CropClass, ...]
+    classes: "tuple[CropClass, ...]"
     """Classes of the dataset; their position is the index that models predict."""
     legend_hash: str
     """Hash of the legend that the class ids belong to."""
@@ -87,7 +89,7 @@ def worker_rows(data: TreeData, rank: int, n_workers: int) -> tuple[RowRange, ..
     return tuple(ranges)
 
 
-def checked_rows(zone_id: str, block: PixelBlock, rows: pa.Table) -> pa.Table:
+def checked_rows(zone_id: str, block: PixelBlock, rows: "pa.Table") -> "pa.Table":
     """The rows of a block, proved to be as many as the manifest counts.
 
     Raises:
@@ -101,7 +103,7 @@ def checked_rows(zone_id: str, block: PixelBlock, rows: pa.Table) -> pa.Table:
     return rows
 
 
-def features(rows: pa.Table, table: npt.NDArray[np.uint16] | None = None) -> npt.NDArray[np.uint16]:
+def features(rows: "pa.Table", table: npt.NDArray[np.uint16] | None = None) -> npt.NDArray[np.uint16]:
     """Features of some rows.
 
     Args:
@@ -117,7 +119,7 @@ def features(rows: pa.Table, table: npt.NDArray[np.uint16] | None = None) -> npt
     return np.stack([numbers[column] for numbers, column in zip(table, columns, strict=True)], axis=1)
 
 
-def class_indices(rows: pa.Table, lookup: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def class_indices(rows: "pa.Table", lookup: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """[N] uint8 class index of each row.
 
     Raises:
@@ -134,6 +136,11 @@ def class_indices(rows: pa.Table, lookup: npt.NDArray[np.uint8]) -> npt.NDArray[
     return indices
 
 
+def weights(labels: npt.NDArray[np.uint8], unweighed: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    """[N] float32: 0 for rows of the class indices `unweighed`, else 1."""
+    return np.isin(labels, unweighed, invert=True).astype(np.float32)
+
+
 class BlockBatches(xgb.DataIter):  # type: ignore[misc]  # xgboost has no types
     """Feeds rows of blocks to XGBoost's quantile matrix, batch by batch, as uint16: no float copy is ever made.
 
@@ -142,10 +149,11 @@ class BlockBatches(xgb.DataIter):  # type: ignore[misc]  # xgboost has no types
 
     def __init__(
         self,
-        tables: Callable[[], Iterable[pa.Table]],
+        tables: "Callable[[], Iterable[pa.Table]]",
         lookup: npt.NDArray[np.uint8],
         table: npt.NDArray[np.uint16],
         cache: Path | None = None,
+        unweighed: tuple[int, ...] = (),
     ) -> None:
         """Prepare the first pass.
 
@@ -154,10 +162,12 @@ class BlockBatches(xgb.DataIter):  # type: ignore[misc]  # xgboost has no types
             lookup: the dataset's class lookup.
             table: the fit's `bin_table`.
             cache: what the names of a matrix on disk begin with; None: in memory.
+            unweighed: class indices whose rows count nothing.
         """
         self._tables = tables
         self._lookup = lookup
         self._table = table
+        self._unweighed = unweighed
         self._batches = in_batches(tables())
         super().__init__(cache_prefix=None if cache is None else str(cache))
 
@@ -170,11 +180,13 @@ class BlockBatches(xgb.DataIter):  # type: ignore[misc]  # xgboost has no types
         rows = next(self._batches, None)
         if rows is None:
             return False
-        input_data(data=features(rows, self._table), label=class_indices(rows, self._lookup))
+        labels = class_indices(rows, self._lookup)
+        weight = {"weight": weights(labels, self._unweighed)} if self._unweighed else {}
+        input_data(data=features(rows, self._table), label=labels, **weight)
         return True
 
 
-def in_batches(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+def in_batches(tables: "Iterable[pa.Table]") -> "Iterator[pa.Table]":
     """Slices of at most `BATCH_ROWS` rows; no table is held while the next one is fetched."""
     for table in tables:
         for start in range(0, table.num_rows, BATCH_ROWS):

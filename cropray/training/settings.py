@@ -1,5 +1,6 @@
 """What a job file may say about training; apart from the training, so that it is read without loading torch and Ray."""
 
+import sys
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Self
 
@@ -7,12 +8,14 @@ from pydantic import Field, model_validator
 
 from cropray.models.choices import Pool
 from cropray.settings import Settings
-from cropray.training.choices import ClassWeighting, Monitor, Schedule
+from cropray.training.choices import TREES, ClassWeighting, Monitor, Schedule
 
-NO_RESULT: Final = {"checkpoint_every", "max_failures", "memory_gb"}
-"""Settings that no result depends on."""
-CNN_NO_RESULT: Final = NO_RESULT | {"cpus_per_worker"}
-"""Settings of the CNN that no result depends on: `threads` says how many CPUs compute."""
+NO_RESULT: Final = {"checkpoint_every", "max_failures", "memory_gb", "cpus_per_worker"}
+"""Settings that no result depends on but for rounding: other numbers of CPUs repeat nothing."""
+CNN_NO_RESULT: Final = NO_RESULT | {"num_workers", "use_gpu"}
+"""The same of the CNN: workers and GPUs compute what one process computes."""
+XGBOOST_NO_RESULT: Final = NO_RESULT | {"device", "gpu_memory_gb"}
+"""The same of the trees. Their workers count: with `subsample` below 1 each draws of its own rows."""
 
 
 class CnnSettings(Settings):
@@ -26,7 +29,8 @@ class CnnSettings(Settings):
     """How months become one embedding: `max` (the study's), `mean`, or `flatten`, which keeps their order."""
     dropout: float = Field(default=0.3, ge=0, lt=1)
     epochs: int = Field(default=50, ge=1)
-    """Most epochs of a fit; the number of epochs of a fit without validation."""
+    """Most epochs of a fit, and those over which `schedule` falls. The refit takes the folds' mean best epoch, at the
+    learning rates that the folds had."""
     batch_size: int = Field(default=64, ge=1)
     """Tiles of a step, over all workers."""
     patience: int = Field(default=3, ge=1)
@@ -42,17 +46,45 @@ class CnnSettings(Settings):
     """Turn and mirror training tiles."""
     num_workers: int = Field(default=0, ge=0)
     """Workers of one fit; 0: in the calling process, without a worker group's start-up of 15–40 s."""
-    cpus_per_worker: float = Field(default=1, gt=0)
+    cpus_per_worker: float | None = Field(default=None, gt=0)
+    """CPUs of each worker, or of the calling process, that compute; None: its share of the node, which a search counts
+    (1 elsewhere). Fits that run at once share the CPUs, a refit that runs alone has all of a node. On as many CPUs a fit
+    has the same bits; on more or fewer its losses differ by rounding."""
     memory_gb: float | None = Field(default=None, gt=0)
     """Memory of each worker, or of the calling process, GB, also asked of Ray; None: its share of the node."""
     use_gpu: bool = False
-    """One GPU per worker."""
-    threads: int = Field(default=1, ge=1)
-    """CPU threads of one worker."""
+    """One GPU per worker. Convolutions round their inputs to TF32 while training, as torch has it; kernels are the
+    deterministic ones, so that a fit that goes on after a loss should end with the same bits on the same kind of GPU
+    (`python -m tests.gpu` tells whether it does). A search that was begun without GPUs repeats nothing."""
     checkpoint_every: int = Field(default=1, ge=1)
     """Epochs after which a fit's state is kept: what a lost process costs at most."""
     max_failures: int = Field(default=3, ge=0)
     """Times that a fit goes on from its last kept state after a worker group lost a worker."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _threads_are_cpus(cls, raw: Any) -> Any:
+        """Job files once gave the threads of a worker beside the CPUs that it asked for."""
+        if not isinstance(raw, dict) or "threads" not in raw:
+            return raw
+        rest = {name: value for name, value in raw.items() if name != "threads"}
+        read = {"cpus_per_worker": raw["threads"], **rest}
+        print(
+            f"cnn.threads is now cnn.cpus_per_worker: it is read as {read['cpus_per_worker']}, and as many CPUs compute; "
+            f"remove cnn.threads from the job file",
+            file=sys.stderr,
+        )
+        return read
+
+    @property
+    def cpus(self) -> float:
+        """CPUs that each worker asks for."""
+        return self.cpus_per_worker or 1.0
+
+    @property
+    def threads(self) -> int:
+        """CPU threads of each worker."""
+        return max(int(self.cpus), 1)
 
 
 class CnnPoint(Settings):
@@ -70,14 +102,18 @@ class XgboostSettings(Settings):
     4.6 GiB for 1.6 million pixels on two workers) and no unmaintained package; `xgboost_ray` starts 10 s sooner."""
     num_workers: int = Field(default=0, ge=0)
     """Workers of one fit; 0 trains in the calling process, which is best on one machine."""
-    cpus_per_worker: int = Field(default=1, ge=1)
-    """Threads of each worker, or of the calling process."""
+    cpus_per_worker: int | None = Field(default=None, ge=1)
+    """CPUs of each worker, or of the calling process, that compute; None: its share of the node, which a search counts
+    (1 elsewhere). Fits that run at once share the CPUs, a refit that runs alone has all of a node."""
     memory_gb: float | None = Field(default=None, gt=0)
     """Memory of each worker, or of the calling process, GB; None: its share of the node. It is also asked of Ray, but
     for the actors of `xgboost_ray`, which cannot ask. Where the bins of a worker's rows would not fit, `ray_train` keeps
     them on its disk, which is slow; the trees are the same."""
     device: Literal["cpu", "cuda"] = "cpu"
-    """`cuda` takes one GPU per worker."""
+    """`cuda` takes one GPU per worker. The trees are those of `cpu` but for rounding."""
+    gpu_memory_gb: float | None = Field(default=None, gt=0)
+    """Memory of each worker's GPU, GB, by which a search refuses rows that do not fit; None: what CUDA says is free when
+    the fit begins."""
     max_depth: int = Field(default=6, ge=1)
     min_child_weight: float = Field(default=1.0, ge=0)
     reg_lambda: float = Field(default=1.0, ge=0)
@@ -103,18 +139,20 @@ class XgboostSettings(Settings):
         """GPUs that each worker takes."""
         return int(self.device == "cuda")
 
+    @property
+    def threads(self) -> int:
+        """CPUs that each worker asks for, and its threads."""
+        return self.cpus_per_worker or 1
+
     def parameters(self, n_classes: int, learning_rate: float, seed: int) -> dict[str, Any]:
         """Parameters of `xgb.train`."""
         own = {"max_depth", "min_child_weight", "reg_lambda", "subsample", "colsample_bytree", "max_bin", "device"}
         return {
-            "objective": "multi:softprob",
+            **TREES,
             "num_class": n_classes,
-            "eval_metric": "mlogloss",
-            "tree_method": "hist",
             "learning_rate": learning_rate,
-            "nthread": self.cpus_per_worker,
+            "nthread": self.threads,
             "seed": seed,
-            "seed_per_iteration": True,  # a round's draws must not depend on the process that began the fit
             **self.model_dump(include=own),
         }
 

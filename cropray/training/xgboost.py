@@ -8,7 +8,8 @@ workers give the same trees for the same rows. All class ids are the dataset's: 
 import contextlib
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,23 +27,22 @@ from cropray.bands import FEATURE_COLUMNS, NODATA
 from cropray.errors import ConfigError, InputError
 from cropray.settings import fingerprint
 from cropray.storage import Location
-from cropray.training.binning import Counts, bin_table, count_values, no_counts
-from cropray.training.memory import bins_on_disk, require_scratch
+from cropray.training.binning import bin_table
+from cropray.training.device import free_gpu_bytes, torch_device
+from cropray.training.memory import bins_on_disk, require_gpu_memory, require_scratch
 from cropray.training.pixel_blocks import (
     BlockBatches,
     PixelBlock,
     TreeData,
-    checked_rows,
     class_indices,
     features,
-    in_batches,
     quantile_matrix,
-    worker_rows,
+    weights,
 )
 from cropray.training.progress_file import ProgressFile
 from cropray.training.resources import worker_resources
 from cropray.training.scratch import scratch_folder
-from cropray.training.settings import NO_RESULT, XgboostPoint, XgboostSettings
+from cropray.training.settings import XGBOOST_NO_RESULT, XgboostPoint, XgboostSettings
 from cropray.training.xgboost_model import (
     TreeScore,
     add_scores,
@@ -53,7 +53,8 @@ from cropray.training.xgboost_model import (
     score_rows,
 )
 from cropray.training.xgboost_progress import TreeProgress, take_history
-from cropray.training.xgboost_ray_adapter import LABEL, ActorPool, train_on_actors
+from cropray.training.xgboost_ray_adapter import LABEL, WEIGHT, ActorPool, train_on_actors
+from cropray.training.xgboost_rows import count_values_and_classes, worker_tables, zone_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,7 +81,11 @@ class XgbFit:
     scores: tuple[TreeScore, ...]
     """One per number of boosting rounds; empty without validation data."""
     history: History
-    """Per boosting round `step` (from 1), `train_loss` and, with validation data, `val_loss`: mean nats per pixel."""
+    """Per boosting round `step` (from 1), `train_loss` and, with validation data, `val_loss`: mean nats per pixel. The
+    loss of `cropray.metrics`, classes without a training pixel left out; XGBoost adds up in single precision, so that
+    it equals the scores' to five digits."""
+    untrained: tuple[int, ...]
+    """Indices of the classes that the training zones lack."""
 
 
 def train_xgboost(  # noqa: PLR0913 - what to fit, on what, and two places to write to
@@ -111,26 +116,32 @@ def train_xgboost(  # noqa: PLR0913 - what to fit, on what, and two places to wr
         memory_bytes: what each worker may take; None: as much as it needs.
 
     Raises:
-        ConfigError: the rows do not fit into the workers' memory.
+        ConfigError: the rows do not fit into the workers' memory, or a GPU is asked for and there is none.
         ValueError: fewer than two classes, or fewer rows than workers.
         ray.train.TrainingFailedError: a worker was lost more than `max_failures` times.
     """
+    started = time.monotonic()
     _check_sizes(settings, train, val)
     n_rows = train.n_rows + (0 if val is None else val.n_rows)
     is_on_disk = bins_on_disk(settings, n_rows, train.n_classes, memory_bytes)
+    require_gpu_memory(settings, n_rows, train.n_classes)
     parameters = settings.parameters(train.n_classes, point.learning_rate, seed)
     if settings.num_workers:
         train, val = _stored(train), None if val is None else _stored(val)
-    table = bin_table(_count_values(settings, train), settings.max_bin)
-    job = FitJob(settings, parameters, point.n_estimators[-1], table, train, val, is_on_disk=is_on_disk)
+    values, classes = count_values_and_classes(settings, train)
+    table, untrained = bin_table(values, settings.max_bin), tuple(np.flatnonzero(classes == 0).tolist())
+    job = FitJob(settings, parameters, point.n_estimators[-1], table, train, val, untrained, is_on_disk=is_on_disk)
     if progress is not None:
         job = replace(job, progress=ProgressFile(progress, job.fingerprint(), settings.checkpoint_every))
     fitted = _ENGINES[settings.engine](job) if settings.num_workers else _fit(job)
     booster = fitted.booster()
     provenance = {"settings": settings.model_dump(mode="json"), "point": asdict(point), "seed": seed}
     save_booster(folder, booster, train, provenance)
-    scores = () if val is None else _score(settings, fitted.model, val, point.n_estimators)
-    return XgbFit(scores, fitted.history)
+    if val is None:
+        return XgbFit((), fitted.history, untrained)
+    fit_s = time.monotonic() - started
+    scores = _score(job, fitted.model, val, point.n_estimators)
+    return XgbFit(_with_seconds(scores, fitted.round_seconds, fit_s), fitted.history, untrained)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +155,8 @@ class FitJob:
     """[48, 65536] digital number → lower edge of its bin."""
     train: TreeData
     val: TreeData | None
+    untrained: tuple[int, ...] = ()
+    """Indices of the classes that the training zones lack."""
     progress: ProgressFile | None = None
     is_on_disk: bool = False
     """Whether the bins are kept on the workers' disks; the trees are the same."""
@@ -154,8 +167,8 @@ class FitJob:
         return fingerprint(
             [
                 xgb.__version__,
-                self.settings.model_dump(mode="json", exclude=NO_RESULT),
-                dict(self.parameters),
+                self.settings.model_dump(mode="json", exclude=XGBOOST_NO_RESULT),
+                {name: value for name, value in self.parameters.items() if name not in ("nthread", "device")},
                 self.n_rounds,
                 hashlib.sha256(self.table.tobytes()).hexdigest(),
                 zones,
@@ -173,6 +186,10 @@ class FitJob:
         """Name of each data set in the learning curves → data; training data first."""
         return {"train": self.train} if self.val is None else {"train": self.train, "val": self.val}
 
+    def unweighed(self, name: str) -> tuple[int, ...]:
+        """Class indices whose pixels do not count in the learning curve of a data set; training lacks them anyway."""
+        return self.untrained if name == "val" else ()
+
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
@@ -181,6 +198,8 @@ class Fitted:
     model: bytes
     """UBJSON."""
     history: History
+    round_seconds: tuple[float, ...]
+    """What each boosting round took."""
 
     def booster(self) -> xgb.Booster:
         """The trees."""
@@ -200,20 +219,26 @@ def _check_sizes(settings: XgboostSettings, train: TreeData, val: TreeData | Non
 
 def _fit(job: FitJob, rank: int = 0, n_workers: int = 1) -> Fitted:
     """Fit one worker's share; XGBoost adds up the histograms of all workers."""
+    n_rows = sum(data.n_rows for data in job.matrices().values())
+    if job.settings.device == "cuda":
+        torch_device("cuda", "xgboost.device")  # XGBoost itself would go on on the CPU
+        if job.settings.gpu_memory_gb is None:
+            require_gpu_memory(job.settings, n_rows, job.train.n_classes, free_gpu_bytes())
     with contextlib.ExitStack() as stack:
         cache = None
         if job.is_on_disk:
-            require_scratch(sum(data.n_rows for data in job.matrices().values()) / n_workers)
+            require_scratch(n_rows / n_workers)
             cache = stack.enter_context(scratch_folder())
         return _grow(job, rank, n_workers, cache)  # the matrices are gone before their folder is
 
 
 def _grow(job: FitJob, rank: int, n_workers: int, cache: Path | None) -> Fitted:
-    max_bin, n_threads = job.settings.max_bin, job.settings.cpus_per_worker
+    max_bin, n_threads = job.settings.max_bin, job.settings.threads
     matrices: dict[str, xgb.DMatrix] = {}
     for name, data in job.matrices().items():
-        tables = partial(_worker_tables, data, rank, n_workers)
-        batches = BlockBatches(tables, data.lookup(), job.table, None if cache is None else cache / name)
+        tables = partial(worker_tables, data, rank, n_workers)
+        on_disk = None if cache is None else cache / name
+        batches = BlockBatches(tables, data.lookup(), job.table, on_disk, job.unweighed(name))
         matrices[name] = quantile_matrix(
             batches, max_bin, n_threads, ref=matrices.get("train"), is_on_disk=cache is not None
         )
@@ -232,9 +257,9 @@ def _grow(job: FitJob, rank: int, n_workers: int, cache: Path | None) -> Fitted:
 
 
 def _fitted(booster: xgb.Booster) -> Fitted:
-    history = take_history(booster)
+    history, round_seconds = take_history(booster)
     booster.feature_names = list(FEATURE_COLUMNS)
-    return Fitted(bytes(booster.save_raw("ubj")), history)
+    return Fitted(bytes(booster.save_raw("ubj")), history, round_seconds)
 
 
 def _fit_ray_train(job: FitJob) -> Fitted:
@@ -248,7 +273,7 @@ def _fit_ray_train(job: FitJob) -> Fitted:
                 num_workers=job.settings.num_workers,
                 use_gpu=job.settings.device == "cuda",
                 resources_per_worker=worker_resources(
-                    job.settings.cpus_per_worker, job.settings.gpus_per_worker, job.settings.memory_gb
+                    job.settings.threads, job.settings.gpus_per_worker, job.settings.memory_gb
                 ),
             ),
             run_config=ray.train.RunConfig(
@@ -258,13 +283,18 @@ def _fit_ray_train(job: FitJob) -> Fitted:
             ),
         )
         fitted = trainer.fit().return_value
+    if isinstance(fitted, ConfigError):
+        raise fitted
     assert isinstance(fitted, Fitted)
     return fitted
 
 
-def _train_worker(config: dict[str, FitJob]) -> Fitted:
+def _train_worker(config: dict[str, FitJob]) -> Fitted | ConfigError:
     context = ray.train.get_context()
-    return _fit(config["job"], context.get_world_rank(), context.get_world_size())
+    try:
+        return _fit(config["job"], context.get_world_rank(), context.get_world_size())
+    except ConfigError as error:
+        return error  # a worker that has not what was asked for, not one to start again
 
 
 def _fit_xgboost_ray(job: FitJob) -> Fitted:
@@ -277,32 +307,37 @@ def _fit_xgboost_ray(job: FitJob) -> Fitted:
 
 def _drive_xgboost_ray(job: FitJob) -> Fitted:
     settings = job.settings
-    frames = {name: _frames(job, data) for name, data in job.matrices().items()}
+    frames = {name: _frames(job, data, job.unweighed(name)) for name, data in job.matrices().items()}
+    weighted = [name for name in frames if job.unweighed(name)]
     pool = ActorPool(
         settings.num_workers,
-        settings.cpus_per_worker,
+        settings.threads,
         settings.gpus_per_worker,
         settings.max_failures,
         settings.checkpoint_every,
     )
-    return _fitted(train_on_actors(job.parameters, job.n_rounds, frames, pool, job.callback()))
+    return _fitted(train_on_actors(job.parameters, job.n_rounds, frames, weighted, pool, job.callback()))
 
 
-def _frames(job: FitJob, data: TreeData) -> list["ray.ObjectRef[pd.DataFrame]"]:
+def _frames(job: FitJob, data: TreeData, unweighed: tuple[int, ...]) -> list["ray.ObjectRef[pd.DataFrame]"]:
     """One frame in the object store for each worker, with the rows that `ray_train` would give it."""
     n_workers = job.settings.num_workers
     make = ray.remote(_frame).options(num_cpus=1, scheduling_strategy="DEFAULT")
-    return [make.remote(data, job.table, rank, n_workers) for rank in range(n_workers)]
+    return [make.remote(data, job.table, rank, n_workers, unweighed) for rank in range(n_workers)]
 
 
-def _frame(data: TreeData, table: npt.NDArray[np.uint16], rank: int, n_workers: int) -> "pd.DataFrame":
+def _frame(
+    data: TreeData, table: npt.NDArray[np.uint16], rank: int, n_workers: int, unweighed: tuple[int, ...]
+) -> "pd.DataFrame":
     import pandas as pd  # noqa: PLC0415 - this engine's own form of data
 
-    rows = pa.concat_tables(list(_worker_tables(data, rank, n_workers)))
+    rows = pa.concat_tables(list(worker_tables(data, rank, n_workers)))
     values = features(rows, table).astype(np.float32)
     values[values == NODATA] = np.nan
     frame = pd.DataFrame(values, columns=list(FEATURE_COLUMNS))
-    return frame.assign(**{LABEL: class_indices(rows, data.lookup())})
+    labels = class_indices(rows, data.lookup())
+    frame[LABEL] = labels
+    return frame.assign(**{WEIGHT: weights(labels, unweighed)}) if unweighed else frame
 
 
 _ENGINES: Final[Mapping[str, Callable[[FitJob], Fitted]]] = {
@@ -320,55 +355,36 @@ def _stored(data: TreeData) -> TreeData:
     return replace(data, blocks=blocks)
 
 
-def _count_values(settings: XgboostSettings, data: TreeData) -> Counts:
-    """[48, 65536] rows per feature and digital number, counted here or in Ray tasks and added."""
-    n = max(settings.num_workers, 1)
-    if settings.num_workers == 0:
-        return _count_share(data, 0, n)
-    task = ray.remote(_count_share).options(num_cpus=1, scheduling_strategy="DEFAULT")
-    counts = no_counts()
-    for part in ray.get([task.remote(data, rank, n) for rank in range(n)]):
-        counts += part
-    return counts
-
-
-def _count_share(data: TreeData, rank: int, n_workers: int) -> Counts:
-    counts = no_counts()
-    # By `map`, since a loop over the batches would hold the last one of a zone while the next zone is fetched.
-    for part in map(_count_batch, in_batches(_worker_tables(data, rank, n_workers))):
-        counts += part
-    return counts
-
-
-def _count_batch(rows: pa.Table) -> Counts:
-    return count_values(features(rows))
-
-
-def _worker_tables(data: TreeData, rank: int, n_workers: int) -> Iterator[pa.Table]:
-    """One zone after the other: none is held while the next one is fetched."""
-    for part in worker_rows(data, rank, n_workers):
-        yield _rows(data, part.zone_id).slice(part.start, part.stop - part.start)
-
-
-def _rows(data: TreeData, zone_id: str) -> pa.Table:
-    block = data.blocks[zone_id]
-    rows = block.rows if isinstance(block.rows, pa.Table) else ray.get(block.rows)
-    return checked_rows(zone_id, block, rows)
-
-
-def _score(
-    settings: XgboostSettings, model: bytes, data: TreeData, n_estimators: tuple[int, ...]
-) -> tuple[TreeScore, ...]:
+def _score(job: FitJob, model: bytes, data: TreeData, n_estimators: tuple[int, ...]) -> tuple[TreeScore, ...]:
     """Score zone by zone, in this process or in Ray tasks."""
-    if settings.num_workers == 0:
-        return add_scores(_score_zone(settings, model, data, zone_id, n_estimators) for zone_id in data.blocks)
-    task = ray.remote(_score_zone).options(num_cpus=settings.cpus_per_worker, scheduling_strategy="DEFAULT")
+    n_threads, rest = job.settings.threads, (n_estimators, job.untrained)
+    if job.settings.num_workers == 0:
+        return add_scores(_score_zone(n_threads, model, data, zone_id, *rest) for zone_id in data.blocks)
+    task = ray.remote(_score_zone).options(num_cpus=n_threads, scheduling_strategy="DEFAULT")
     shared = ray.put(model)
-    return add_scores(ray.get([task.remote(settings, shared, data, zone_id, n_estimators) for zone_id in data.blocks]))
+    return add_scores(ray.get([task.remote(n_threads, shared, data, zone_id, *rest) for zone_id in data.blocks]))
 
 
 def _score_zone(
-    settings: XgboostSettings, model: bytes, data: TreeData, zone_id: str, n_estimators: tuple[int, ...]
+    n_threads: int,
+    model: bytes,
+    data: TreeData,
+    zone_id: str,
+    n_estimators: tuple[int, ...],
+    untrained: tuple[int, ...],
 ) -> tuple[TreeScore, ...]:
-    booster = booster_from_bytes(model, settings.cpus_per_worker)
-    return score_rows(booster, _rows(data, zone_id), data.lookup(), n_estimators)
+    booster = booster_from_bytes(model, n_threads)
+    return score_rows(booster, zone_rows(data, zone_id), data.lookup(), n_estimators, untrained)
+
+
+def _with_seconds(
+    scores: tuple[TreeScore, ...], round_seconds: tuple[float, ...], fit_s: float
+) -> tuple[TreeScore, ...]:
+    """Scores with what a fit of so many rounds would have taken: this one without its later rounds, and its own scoring."""
+    later = (sum(round_seconds[score.n_estimators :]) for score in scores)
+    own = (sum(round_seconds[: score.n_estimators]) for score in scores)
+    # A fit that went on grew some of its rounds in a process that was lost: they are not in its own time.
+    return tuple(
+        replace(score, seconds=score.seconds + max(fit_s - after, until))
+        for score, after, until in zip(scores, later, own, strict=True)
+    )

@@ -5,10 +5,11 @@ that a running fit adds up. Row and feature sampling need more. XGBoost counts r
 tree updater draws from a generator that it seeds in the first round of the process. Here the true number of the round
 is counted, and the updater is made anew for every round: draws are a function of (seed, round).
 
-Losses are kept in the booster's attributes, so that they go wherever the trees go.
+Losses and times are kept in the booster's attributes, so that they go wherever the trees go.
 """
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -21,6 +22,7 @@ from cropray.training.progress_file import ProgressFile
 
 BOOSTER: Final = "booster"
 LOSSES: Final = "losses_of_round_"
+SECONDS: Final = "seconds_of_round_"
 TREE_METHOD: Final = "hist"
 OTHER_TREE_METHOD: Final = "approx"  # never trained with: choosing it discards the updater
 
@@ -66,6 +68,7 @@ class TreeProgress(xgb.callback.TrainingCallback):  # type: ignore[misc]
         super().__init__()
         self._file = file
         self._booster = SampledBooster if is_sampled else RoundBooster
+        self._began = 0.0
 
     def begun(self) -> Begun:
         """What the file holds, read by this process."""
@@ -86,27 +89,34 @@ class TreeProgress(xgb.callback.TrainingCallback):  # type: ignore[misc]
         model.__class__ = self._booster
         return model
 
+    def before_iteration(self, model: xgb.Booster, epoch: int, evals_log: Mapping[str, Any]) -> bool:  # noqa: ARG002
+        """Look at the clock."""
+        self._began = time.monotonic()
+        return False
+
     def after_iteration(
         self,
         model: xgb.Booster,
         epoch: int,  # noqa: ARG002 - counts from 0 in every call
         evals_log: Mapping[str, Mapping[str, Any]],
     ) -> bool:
-        """Note the round's losses; keep the trees if it is their turn."""
+        """Note the round's losses and time; keep the trees if it is their turn."""
+        seconds = time.monotonic() - self._began
         n_rounds = model.num_boosted_rounds()
         losses = {f"{name}_loss": float(metrics["mlogloss"][-1]) for name, metrics in evals_log.items()}
-        model.set_attr(**{f"{LOSSES}{n_rounds}": json.dumps(losses)})
+        model.set_attr(**{f"{LOSSES}{n_rounds}": json.dumps(losses), f"{SECONDS}{n_rounds}": str(seconds)})
         if self._file is not None and n_rounds % self._file.every == 0 and collective.get_rank() == 0:
             trees = np.frombuffer(model.save_raw("ubj"), np.uint8)
             self._file.save({BOOSTER: trees}, {"n_rounds": n_rounds})
         return False
 
 
-def take_history(booster: xgb.Booster) -> tuple[Mapping[str, float], ...]:
-    """Losses of every round, taken out of the trees' attributes."""
-    history = []
+def take_history(booster: xgb.Booster) -> tuple[tuple[Mapping[str, float], ...], tuple[float, ...]]:
+    """(losses, seconds) of every round, taken out of the trees' attributes."""
+    history, seconds = [], []
     for step in range(1, booster.num_boosted_rounds() + 1):
         losses: dict[str, float] = json.loads(booster.attr(f"{LOSSES}{step}"))
         history.append({"step": step, **losses})
-        booster.set_attr(**{f"{LOSSES}{step}": None})
-    return tuple(history)
+        seconds.append(float(booster.attr(f"{SECONDS}{step}")))
+        booster.set_attr(**{f"{LOSSES}{step}": None, f"{SECONDS}{step}": None})
+    return tuple(history), tuple(seconds)

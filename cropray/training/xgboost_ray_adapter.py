@@ -12,7 +12,7 @@ Three things stand between them, and each is met here, only when a fit asks for 
 
 import contextlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ray import ObjectRef
 
 LABEL: Final = "label"
+WEIGHT: Final = "weight"
 STOP_TIMEOUT_S: Final = 5  # after the last round the tracker ends by itself within milliseconds
 
 
@@ -47,6 +48,7 @@ def train_on_actors(
     parameters: Mapping[str, Any],
     n_rounds: int,
     frames: "Mapping[str, Sequence[ObjectRef[pd.DataFrame]]]",
+    weighted: Collection[str],
     pool: ActorPool,
     progress: TreeProgress,
 ) -> xgb.Booster:
@@ -57,6 +59,7 @@ def train_on_actors(
         n_rounds: boosting rounds.
         frames: name of a data set → one frame per actor, float32 features with NaN where missing and `label`; the
             data set `train` is trained on.
+        weighted: data sets whose frames have a column `weight` as well.
         pool: actors.
         progress: where the fit goes on from, and what its rounds are told to.
 
@@ -66,7 +69,10 @@ def train_on_actors(
     import xgboost_ray  # noqa: PLC0415 - an optional engine: 1 s of import that other fits need not pay
 
     _replace_tracker()
-    matrices = {name: xgboost_ray.RayDMatrix(FramePartitions(refs), LABEL) for name, refs in frames.items()}
+    matrices = {
+        name: xgboost_ray.RayDMatrix(FramePartitions(refs), LABEL, WEIGHT if name in weighted else None)
+        for name, refs in frames.items()
+    }
     begun = progress.begun()
     booster: xgb.Booster = xgboost_ray.train(
         dict(parameters),

@@ -23,9 +23,11 @@ from cropray.errors import InputError
 from cropray.grid import Grid
 from cropray.imagery.raster_files import open_raster
 from cropray.imagery.retry import RetryPolicy
-from cropray.imagery.stac_read import signed, with_network
+from cropray.imagery.stac_doors import driver_of, require_door
+from cropray.imagery.stac_read import plain, signed, with_network
 from cropray.imagery.stac_search import Item, search_items
 from cropray.raw_files import in_words, is_there
+from cropray.redaction import redact
 from cropray.storage import Location
 from cropray.zone_selection.settings import LandCover, LandCoverEarthEngine, LandCoverFiles, LandCoverStac
 
@@ -108,7 +110,7 @@ class StacMap:
         bbox = Transformer.from_crs(grid.epsg, 4326, always_xy=True).transform_bounds(*grid.bounds)
         year = self.settings.year
         span = dt.datetime(year, 1, 1, tzinfo=dt.UTC), dt.datetime(year, 12, 31, 23, 59, 59, tzinfo=dt.UTC)
-        items = search_items((self.settings.url, self.settings.collection), bbox, span, _POLICY, _TIMEOUT_S)
+        items = search_items((self.settings.url, self.settings.collection), bbox, span, _POLICY, _TIMEOUT_S).items
         classes = np.full(grid.shape, UNKNOWN, np.uint8)
         for item in sorted(items, key=lambda item: str(item["id"])):
             self._fill_from(classes, item, grid)
@@ -121,7 +123,8 @@ class StacMap:
                 f"STAC item '{item['id']}' has no asset '{self.settings.asset}', only {sorted(item['assets'])}; "
                 f"set zone_selection.worldcover.asset"
             )
-        href = item["assets"][self.settings.asset]["href"]
+        href = str(item["assets"][self.settings.asset]["href"])
+        require_door(href, self.settings.url)
 
         def read() -> None:
             _fill(classes, signed(href, self.settings.sign), grid)
@@ -129,9 +132,9 @@ class StacMap:
         try:
             with_network(href, read, _POLICY, _TIMEOUT_S)
         except (rasterio.errors.RasterioError, OSError, ValueError) as error:
-            words = re.sub(r"\?\S*", "", str(error))  # a signature stands behind the question mark
+            words = re.sub(r"\?\S*", "", redact(str(error)))  # a signature stands behind the question mark
             raise InputError(
-                f"land cover '{href}' of STAC item '{item['id']}' cannot be used: {words}; run `cropray zones` again "
+                f"land cover '{plain(href)}' of STAC item '{item['id']}' cannot be used: {words}; run `cropray zones` again "
                 f"later, or read the map from files"
             ) from None
 
@@ -177,7 +180,7 @@ def _fill(classes: npt.NDArray[np.uint8], path: Location | str, grid: Grid) -> N
 
 def _open(path: Location | str, **options: Any) -> contextlib.AbstractContextManager[Any]:
     if isinstance(path, str):
-        dataset: contextlib.AbstractContextManager[Any] = rasterio.open(path, **options)
+        dataset: contextlib.AbstractContextManager[Any] = rasterio.open(path, driver=driver_of(path), **options)
         return dataset
     return open_raster(path, _SETTING, **options)
 

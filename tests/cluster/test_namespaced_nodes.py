@@ -20,7 +20,7 @@ PATIENCE_S = 400
 # The job file comes by standard input: the nodes do not see this test's folders.
 _SEARCH = 'cat > job.yaml; exec "$0" -m cropray.cli search job.yaml'
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.nightly]
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from tests.cluster.preemption import announce
 
 STORE = 80 * 2**20
 N_UNITS, N_STEPS, STEP_S, NOTICE_S, PATIENCE_S = 6, 16, 0.25, 1.5, 120
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.own_ray]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.own_ray, pytest.mark.nightly]
 
 
 @pytest.fixture

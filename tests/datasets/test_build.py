@@ -57,10 +57,53 @@ def test_what_a_zone_becomes(workspace):
     assert (entry.zone_id, entry.region, entry.split, entry.fold) == ("z-1", "north", "train", 0)
     assert entry.counts == {NAMES[i]: int((arrays.labels == i).sum()) for i in np.unique(arrays.labels) if i != IGNORE}
     assert entry.n_labelled == (arrays.labels != IGNORE).sum() == len(read_pixels(workspace, "z-1"))
-    assert entry.sums == band_sums(arrays)
+    assert entry.sums == band_sums(arrays.composite)
     assert (entry.n_tiles, entry.n_trimmed) == (9, 0)  # ⌈40 / 16⌉² tiles
     assert set(entry.files) == {"pixels/zone_id=z-1/part-0.parquet", "tiles/zone_id=z-1/shard-0000.parquet"}
     assert all(file_hash(workspace.dataset / name) == digest for name, digest in entry.files.items())
+
+
+def test_what_a_zone_gives_away_leaves_its_statistics(workspace):
+    # Level 900 everywhere but in the western columns and in two parcels, which the zone gives away, labelled or not.
+    arrays = zone_arrays((SIZE, SIZE), seed=3)
+    west, parcels = np.zeros((SIZE, SIZE), bool), (arrays.parcels == 21) | (arrays.parcels == 33)
+    west[:, :6] = True
+    arrays.composite[:] = np.where(west, 8000, np.where(parcels, 4000, 900))
+    arrays.composite[4, :, 30:35] = 0
+    small, _ = draw(workspace, arrays=arrays, parcel_ids=[f"p{i}" for i in range(34)])
+    x_min, y_min, _, y_max = small.grid.bounds
+    trim = Trim({"p21", "p33"}, [(x_min - 500, y_min - 500, x_min + 60, y_max + 500)])
+    mean, deviation = statistics(build(workspace, small, trim).sums)
+    np.testing.assert_array_equal(mean, 900)
+    np.testing.assert_array_equal(deviation, 1)  # none
+    kept = ~(west | parcels)
+    n_seen = 12 * kept.sum() - kept[30:35].sum()
+    assert build(workspace, small, trim).sums.count == (n_seen,) * N_BANDS
+    assert statistics(build(workspace, small).sums)[0][0] > 1500
+
+
+def test_labelled_pixels_without_any_value_are_counted(workspace):
+    arrays = zone_arrays((SIZE, SIZE), seed=4)
+    arrays.composite[:, :, 10:14, 3:30] = 0
+    arrays.composite[5, 2, 11, 4:20] = 77  # one value of one band is one
+    is_empty = np.zeros((SIZE, SIZE), bool)
+    is_empty[10:14, 3:30] = True
+    is_empty[11, 4:20] = False
+    small, _ = draw(workspace, arrays=arrays)
+    assert build(workspace, small).n_empty == (is_empty & (arrays.labels != IGNORE)).sum()
+    x_min, _, _, y_max = small.grid.bounds
+    trim = Trim(keep_away=[(x_min, y_max - 120, x_min + 400, y_max)])  # the first 12 rows
+    is_empty[:12] = False
+    assert build(workspace, small, trim).n_empty == (is_empty & (arrays.labels != IGNORE)).sum() > 0
+
+
+def test_a_zone_without_labels_is_told_apart_from_one_that_gave_them_up(workspace):
+    arrays = zone_arrays((SIZE, SIZE))
+    arrays.labels[:] = IGNORE
+    small, _ = draw(workspace, arrays=arrays)
+    assert count_zone(small, workspace) == ({}, ())
+    with pytest.raises(InputError, match="has no labelled pixel: no parcel of a class that the legend knows"):
+        build(workspace, small)
 
 
 def test_building_again_gives_the_same_bytes(workspace):
@@ -139,7 +182,7 @@ def test_band_sums_equal_plain_numpy():
     arrays.composite[:, :, :2] = 0  # no data
     arrays.composite[3, 1] = 0
     arrays.composite[:, 2, 5, 5] = 65_535
-    sums = band_sums(arrays)
+    sums = band_sums(arrays.composite)
     for band in range(N_BANDS):
         values = [int(v) for v in arrays.composite[:, band].ravel() if v != 0]
         assert sums.count[band] == len(values)

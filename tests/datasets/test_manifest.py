@@ -134,3 +134,13 @@ def test_the_fingerprint_sees_whatever_training_sees():
         manifest(entry("a", 0), entry("b", 1), tile_size=16),
     ]
     assert len({base.fingerprint(), *(other.fingerprint() for other in others)}) == 5
+
+
+def test_classes_that_cannot_be_learnt_are_counted_where_they_are_scored():
+    zones = manifest(
+        entry("a", 0, {"wheat": 5, "hops": 2}), entry("b", 1, {"wheat": 1, "flax": 3, "maize": 0}),
+        entry("c", 1, {"flax": 4, "maize": 9}), names=("wheat", "maize", "hops", "flax"),
+    )  # fmt: skip
+    assert zones.untrained(["a"], ["b", "c"]) == {"maize": 9, "flax": 7}
+    assert zones.untrained(["b"], ["a"]) == {"hops": 2}
+    assert zones.untrained(["a", "b", "c"], ["a"]) == {}

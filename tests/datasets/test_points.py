@@ -8,7 +8,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from cropray.bands import FEATURE_COLUMNS
-from cropray.datasets.points import points_entries, points_legend, read_points, write_points
+from cropray.datasets.points import (
+    points_doubts,
+    points_entries,
+    points_folds,
+    points_legend,
+    read_points,
+    write_points,
+)
 from cropray.datasets.schema import pixel_schema
 from cropray.errors import InputError, LeakageError
 from cropray.workspace import Workspace
@@ -62,12 +69,13 @@ def test_entries_count_every_point_once(tmp_path: Path) -> None:
     table = read_points(_write(tmp_path / "points.parquet"))
     legend, workspace = points_legend(table), Workspace(tmp_path / "work")
     write_points(table, workspace, legend)
-    entries = points_entries(table, workspace, legend, n_folds=3)
+    entries = points_entries(table, workspace, points_folds(table, 3), {"a-1": 7})
 
     assert [entry.zone_id for entry in entries] == list(ZONES)
     assert [entry.split for entry in entries] == [split for _, split in ZONES.values()]
     assert sorted(entry.fold for entry in entries if entry.fold is not None) == [0, 1, 2]
     assert sum(entry.n_labelled for entry in entries) == table.num_rows
+    assert [entry.n_trimmed for entry in entries] == [7, 0, 0, 0]
     b02 = np.stack([table[f"B02_{month:02d}"].to_numpy() for month in range(1, 13)]).astype(float)
     assert sum(entry.sums.total[0] for entry in entries) == pytest.approx(b02.sum())
     assert sum(entry.sums.count[0] for entry in entries) == b02.size
@@ -87,6 +95,12 @@ REFUSED = {
     "reflectance as fractions": ({"B02_01": np.full(N, 0.2)}, "'B02_01' is double"),
     "negative digital numbers": ({"B02_01": np.full(N, -1)}, "'B02_01' must hold whole digital numbers 0–65535"),
     "empty values": ({"label": [None, *["wheat"] * (N - 1)]}, "'label' has 1 empty values"),
+    "a label of no letters": ({"label": ["", *["wheat"] * (N - 1)]}, "'label' has 1 empty values, written as ''"),
+    "blank labels": ({"label": ["\u3000 ", "\t", *["wheat"] * (N - 2)]}, "'label' has 2 empty values"),
+    "no number as label": ({"label": [np.nan, np.nan, *[1.0] * (N - 2)]}, "2 empty values, written as 'nan'"),
+    "a missing value as text": ({"label": ["<NA>", *["wheat"] * (N - 1)]}, "written as '<NA>'"),
+    "a region without name": ({"region": [" "] * N}, "'region' has 20 empty values"),
+    "a zone without name": ({"zone_id": ["None", *["a"] * (N - 1)]}, "'zone_id' has 1 empty values"),
     "a text as longitude": ({"lon": ["west"] * N}, "'lon' is string"),
     "metres as longitude": ({"lon": np.full(N, 652_000.0)}, "lon is 652000.0, not within ±180°"),
     "no number as latitude": ({"lat": np.full(N, np.nan)}, "lat is nan"),
@@ -110,11 +124,41 @@ def test_a_zone_in_two_splits_is_a_leak(tmp_path: Path) -> None:
         read_points(_write(tmp_path / "points.parquet", split=split))
 
 
-def test_a_place_in_two_splits_is_a_leak(tmp_path: Path) -> None:
-    lon, lat = np.linspace(2, 3, N), np.linspace(48, 49, N)
-    lon[3], lat[3] = lon[0], lat[0]  # row 3 is in the test zone, row 0 in a training zone
-    with pytest.raises(LeakageError, match="1 places occur in training and in test zones"):
-        read_points(_write(tmp_path / "points.parquet", lon=lon, lat=lat))
+def _doubts(path: Path, **changes: object) -> list[str]:
+    return points_doubts(read_points(_write(path, **changes)), path)
+
+
+def test_a_table_without_oddities_raises_no_doubts(tmp_path: Path) -> None:
+    assert _doubts(tmp_path / "points.parquet") == []
+
+
+def test_columns_without_use_are_named(tmp_path: Path) -> None:
+    more = {"weight": np.ones(N), "B11_03": np.ones(N, np.uint16), "surveyor": ["x"] * N}
+    (doubt,) = _doubts(tmp_path / "points.parquet", **more)
+    assert doubt == "columns of the points table that are not used (3): B11_03, surveyor, weight"
+
+
+def test_many_columns_without_use_are_counted(tmp_path: Path) -> None:
+    (doubt,) = _doubts(tmp_path / "points.parquet", **{f"x{i:02d}": np.ones(N) for i in range(25)})
+    assert doubt.startswith("columns of the points table that are not used (25): x00, x01, ")
+    assert doubt.endswith("x19 and 5 more")
+
+
+def test_points_without_any_value_are_counted(tmp_path: Path) -> None:
+    table = _table()
+    is_empty = np.isin(np.arange(N), [2, 3, 6])  # zones b-1, b-2, b-1
+    features = {name: np.where(is_empty, 0, table[name].to_numpy()).astype(np.uint16) for name in FEATURE_COLUMNS}
+    features["B04_07"][6] = 1  # one value of one band is one
+    table = read_points(_write(tmp_path / "points.parquet", **features))
+    workspace = Workspace(tmp_path / "work")
+    write_points(table, workspace, points_legend(table))
+    entries = points_entries(table, workspace, points_folds(table, 3), {})
+    assert {entry.zone_id: entry.n_empty for entry in entries} == {"a-1": 0, "a-2": 0, "b-1": 1, "b-2": 1}
+
+
+def test_labels_that_look_alike_are_named(tmp_path: Path) -> None:
+    (doubt,) = _doubts(tmp_path / "points.parquet", label=["wheat", "Wheat ", "maize", "rice"] * 5)
+    assert doubt == "labels that differ in blanks or capitals only are different classes: 'Wheat ' = 'wheat'"
 
 
 def test_missing_corrupt_and_empty_files_are_refused(tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+from pyproj import Transformer
 
-from cropray.datasets.separation import Trim, separate, trim_labels
+from cropray.datasets.separation import Trim, given_away, separate
 from cropray.errors import LeakageError
 from cropray.grid import Grid
-from cropray.legend import IGNORE
+from cropray.zones import Zone
+from tests.oracles import crossings
 from tests.synthetic import grid, zone
 
 FAR = 50_000.0  # m
@@ -64,8 +66,13 @@ def test_test_zones_may_be_neighbours():
 def test_a_shared_parcel_is_refused_however_far():
     zones = (at("train-1", 0), at("test-1", FAR, "test"))
     parcels = {"train-1": ["p1", "p2", "p3"], "test-1": ["p3", "p2", "p9"]}
-    with pytest.raises(LeakageError, match=r"'train-1' .* 'test-1' .* share 2 parcels \(p2, p3\)"):
+    with pytest.raises(LeakageError, match=r"'train-1' .* 'test-1' .* share 2 parcels \(p2, p3\)") as error:
         refuse(zones, {"train-1": 0}, parcels)
+    assert "not near each other" in str(error.value)  # the ids of another register, perhaps
+    assert "parcels.id_column" in str(error.value)
+    with pytest.raises(LeakageError) as error:
+        refuse(TRAIN_AND_TEST, {"train-1": 0}, parcels, buffer_m=150)
+    assert "parcels.id_column" not in str(error.value)
 
 
 def test_many_shared_parcels_are_abbreviated():
@@ -114,37 +121,82 @@ def test_what_is_trimmed_passes_the_check_that_refused_it():
     assert refuse(zones, {"a": 0, "b": 1}, left) == {}
 
 
-def test_labels_of_a_shared_parcel_are_dropped():
-    labels = np.array([[1, 1, 2], [1, IGNORE, 2]], np.uint8)
+def test_pixels_of_a_shared_parcel_are_given_away():
     parcels = np.array([[0, 0, 1], [0, -1, 1]], np.int32)
-    before = labels.copy()
-    trimmed = trim_labels(labels, parcels, ["p", "q"], Grid(32631, 0, 20, 2, 3), Trim(parcels={"q", "elsewhere"}))
-    np.testing.assert_array_equal(trimmed, [[1, 1, IGNORE], [1, IGNORE, IGNORE]])
-    assert trimmed.dtype == np.uint8
-    np.testing.assert_array_equal(labels, before)
+    away = given_away(parcels, ["p", "q"], Grid(32631, 0, 20, 2, 3), Trim(parcels={"q", "elsewhere"}))
+    np.testing.assert_array_equal(away, [[False, False, True], [False, False, True]])
 
 
 def test_pixels_outside_any_parcel_stay():
     # Index −1 must not be read as the last parcel.
-    labels, parcels = np.ones((1, 2), np.uint8), np.array([[-1, 0]], np.int32)
-    trimmed = trim_labels(labels, parcels, ["p"], Grid(32631, 0, 10, 1, 2), Trim(parcels={"p"}))
-    np.testing.assert_array_equal(trimmed, [[1, IGNORE]])
+    away = given_away(np.array([[-1, 0]], np.int32), ["p"], Grid(32631, 0, 10, 1, 2), Trim(parcels={"p"}))
+    np.testing.assert_array_equal(away, [[False, True]])
 
 
-def test_pixels_within_the_buffer_are_dropped():
+def test_pixels_within_the_buffer_are_given_away():
     giver, keeper = at("train-1", 0), at("test-1", 640 + 60, "test")
     trims = trim((giver, keeper), {"train-1": 0})
-    labels, parcels = np.ones((64, 64), np.uint8), np.zeros((64, 64), np.int32)
-    trimmed = trim_labels(labels, parcels, ["p"], giver.grid, trims["train-1"])
+    away = given_away(np.zeros((64, 64), np.int32), ["p"], giver.grid, trims["train-1"])
     # 100 m of buffer, 60 m of which lie between the zones: the eastern 40 m, 4 columns, go.
-    np.testing.assert_array_equal(trimmed != IGNORE, np.broadcast_to(np.arange(64) < 60, (64, 64)))
+    np.testing.assert_array_equal(away, np.broadcast_to(np.arange(64) >= 60, (64, 64)))
 
 
-def test_a_corner_is_dropped_where_rows_and_columns_are_near():
+def test_a_corner_is_given_away_where_rows_and_columns_are_near():
     corner = grid(size=4)  # 40 m
     x_min, _, _, y_max = corner.bounds
-    trimmed = trim_labels(
-        *(np.ones((4, 4), np.uint8), np.full((4, 4), -1, np.int32), [], corner),
-        Trim(keep_away=[(x_min - 500, y_max - 10, x_min + 20, y_max + 500)]),  # north-west: 1 row and 2 columns
-    )
-    np.testing.assert_array_equal(np.argwhere(trimmed == IGNORE), [[0, 0], [0, 1]])
+    trim = Trim(keep_away=[(x_min - 500, y_max - 10, x_min + 20, y_max + 500)])  # north-west: 1 row and 2 columns
+    away = given_away(np.full((4, 4), -1, np.int32), [], corner, trim)
+    np.testing.assert_array_equal(np.argwhere(away), [[0, 0], [0, 1]])
+
+
+def drawn(seed, n=60):
+    """Zones on both sides of the border of three UTM systems, some of them near each other, with parcels of a few zones."""
+    rng = np.random.default_rng(seed)
+    to_metres = {epsg: Transformer.from_crs(4326, epsg, always_xy=True) for epsg in (32630, 32631, 32632)}
+    zones, parcels = [], {}
+    for i in range(n):
+        epsg = int(rng.choice([*to_metres]))
+        lon, lat = rng.uniform(-0.2, 0.2) + (0 if epsg < 32632 else 6), rng.uniform(45, 45.3)
+        if epsg == 32631 and rng.random() < 0.5:
+            lon += 6
+        x, y = to_metres[epsg].transform(lon, lat)
+        size = int(rng.integers(50, 400))
+        split = "test" if rng.random() < 0.2 else "train"
+        zones.append(Zone(f"z{i}", "r", split, Grid(epsg, round(x, -1), round(y, -1), size, int(size * 1.3))))
+        parcels[f"z{i}"] = [f"p{k}" for k in rng.integers(0, 4_000, 30)] + [""] * int(rng.integers(3))
+    folds = {z.zone_id: int(rng.integers(3)) for z in zones if z.split == "train"}
+    return zones, folds, parcels
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("buffer_m", [0, 750])
+def test_trims_are_those_of_comparing_all_pairs(seed, buffer_m):
+    zones, folds, parcels = drawn(seed)
+    expected = {}
+    for giver, _, shared, away in crossings(zones, folds, parcels, buffer_m):
+        one = expected.setdefault(giver, Trim())
+        one.parcels |= shared
+        one.keep_away += [away] if away else []
+    assert sum(len(one.keep_away) for one in expected.values()) > 10
+    assert sum(len(one.parcels) for one in expected.values()) > 10
+    assert trim(zones, folds, parcels, buffer_m) == expected
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("n", [12, 60])
+def test_the_first_pair_of_all_is_the_one_that_is_refused(seed, n):
+    zones, folds, parcels = drawn(seed, n)
+    giver, keeper, shared, _ = next(crossings(zones, folds, parcels, 750))
+    with pytest.raises(LeakageError) as error:
+        refuse(zones, folds, parcels, 750)
+    assert str(error.value).startswith(f"zone '{giver}' (")
+    assert f"zone '{keeper}' (" in str(error.value)
+    assert (f"share {len(shared)} parcels" in str(error.value)) == bool(shared)
+
+
+@pytest.mark.parametrize("missing", ["", " ", "nan", "None", None])
+def test_parcels_without_id_are_shared_with_none(missing):
+    zones = (at("train-1", 0), at("train-2", FAR), at("test-1", 2 * FAR, "test"))
+    parcels = {zone.zone_id: [missing, missing, zone.zone_id] for zone in zones}
+    folds = {"train-1": 0, "train-2": 1}
+    assert refuse(zones, folds, parcels) == trim(zones, folds, parcels) == {}

@@ -77,15 +77,12 @@ def test_the_head_is_on_demand_and_works_for_nobody(cluster):
 
 
 def test_nothing_of_the_cluster_is_public(cluster):
-    """Tokens are asked for, the dashboard is on loopback, and only ssh from one address comes in."""
+    """Tokens are asked for, and the dashboard is on loopback; who comes in is the security group's business."""
     assert "--env RAY_AUTH_MODE=token" in cluster["docker"]["run_options"]
     assert any(path.endswith("/.ray/auth_token") for path in cluster["file_mounts"])
     start = " ".join(cluster["head_start_ray_commands"])
     assert "--dashboard-host=127.0.0.1" in start
     assert "0.0.0.0" not in start
-    (rule,) = cluster["provider"]["security_group"]["IpPermissions"]
-    assert (rule["FromPort"], rule["ToPort"]) == (22, 22)
-    assert all(entry["CidrIp"].endswith("/32") for entry in rule["IpRanges"])
 
 
 def test_every_node_installs_the_requirements_of_jobs(cluster):
@@ -93,7 +90,8 @@ def test_every_node_installs_the_requirements_of_jobs(cluster):
     commands["head"] = cluster["head_setup_commands"]
     (target,) = [remote for remote, local in cluster["file_mounts"].items() if local == "ray_jobs/requirements.txt"]
     for kind, lines in commands.items():
-        assert f"--requirement {target}" in lines[-1], kind
+        assert [f"--requirement {target}" in line for line in lines if "install" in line].count(True) == 1, kind
+        assert f"--requirement {target}" in lines[0 if kind == "gpu" else -1], kind
         for version in re.findall(r"torch==(\S+)", " ".join(lines)):
             assert version == constraints()["torch"].partition("==")[2]
 
@@ -190,6 +188,46 @@ def test_groups_of_the_job_ask_for_what_they_get(job):
         assert gibibytes(shm["emptyDir"]["sizeLimit"]) >= 0.3 * gibibytes(resources["limits"]["memory"]), name
     assert int(found["gpu"][1]["resources"]["limits"]["nvidia.com/gpu"]) == 1
     assert found["head"][0]["rayStartParams"]["num-cpus"] == "0"
+
+
+# CPUs and GiB of the machines that the file names, and the least that a kubelet, the system and daemons keep of them.
+MACHINES = {"head": (4, 16), "cpu": (16, 64), "gpu": (8, 32)}
+
+
+def test_pods_fit_the_machines_that_they_are_meant_for(job):
+    """With the autoscaler's own container beside the head (0.5 CPU, 0.5 GiB)."""
+    for name, (_, container) in groups(job).items():
+        cpus, memory = MACHINES[name]
+        limits = container["resources"]["limits"]
+        assert int(limits["cpu"]) <= cpus - 1, name
+        assert gibibytes(limits["memory"]) <= 0.9 * memory - 0.5 * (name == "head"), name
+
+
+def test_memory_of_pods_is_counted_once(job):
+    """As Ray's own autoscaler reads the groups: workers and object store together are the pod's memory, not 1.3 of it."""
+    from ray.autoscaler._private.kuberay.autoscaling_config import _get_ray_resources_from_group_spec
+
+    for name, (group, container) in groups(job).items():
+        resources = _get_ray_resources_from_group_spec(group, is_head=name == "head")
+        limit = gibibytes(container["resources"]["limits"]["memory"]) * 2**30
+        assert resources["memory"] == pytest.approx(0.7 * limit, rel=1e-6), name
+        assert resources["CPU"] == (0 if name == "head" else int(container["resources"]["limits"]["cpu"]))
+        assert resources.get("GPU", 0) == (name == "gpu")
+
+
+def test_ray_s_autoscaler_reads_the_groups(job):
+    from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
+    from ray.autoscaler._private.util import validate_config
+
+    cluster = {"metadata": {"name": "cropray", "namespace": "default"}, "spec": job["rayClusterSpec"]}
+    config = _derive_autoscaling_config_from_ray_cr(cluster)
+    validate_config(config)
+    kinds = config["available_node_types"]
+    assert {name: (kind["min_workers"], kind["max_workers"]) for name, kind in kinds.items()} == {
+        config["head_node_type"]: (0, 0),
+        "cpu": (1, 8),
+        "gpu": (0, 4),
+    }
 
 
 def test_workers_of_the_job_are_spot_and_the_head_is_not(job):

@@ -15,7 +15,7 @@ from cropray.bands import FEATURE_COLUMNS
 from tests.deployment.bare_cluster import BareCluster, clone, make_environment
 
 # The environment and the first job on it install some gigabytes.
-pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.slow, pytest.mark.nightly, pytest.mark.ray, pytest.mark.timeout(2400)]
 
 SECRET = "planted-secret-1f9a"
 # These belong to the cluster, not to a job; agents have such names where Ray can set the title of a process.
@@ -65,7 +65,7 @@ def points_job(folder, n_estimators):
         "region": [ZONES[zone][0] for zone in zone_id],
         "split": [ZONES[zone][1] for zone in zone_id],
         "label": np.where(label == 1, "wheat", "maize"),
-        "lon": rng.uniform(2, 3, len(zone_id)),
+        "lon": [2 + list(ZONES).index(zone) / 10 for zone in zone_id],  # 7 km apart
         "lat": rng.uniform(48, 49, len(zone_id)),
         **{column: rng.integers(1, 9000, len(zone_id)).astype(np.uint16) for column in FEATURE_COLUMNS},
     }

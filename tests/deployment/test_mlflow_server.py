@@ -30,7 +30,7 @@ CLIENT = """
 import json, sys
 from pathlib import Path
 from mlflow import MlflowClient
-from cropray.tracking import EvaluationRecord, FoldRecord, ModelPackage, Tracker
+from cropray.tracking import EvaluationRecord, FoldRecord, Merit, ModelForm, ModelPackage, Tracker
 from cropray.workspace import Workspace
 
 folder, uri = Path(sys.argv[1]), sys.argv[2]
@@ -43,12 +43,14 @@ search = tracker.search_run("xgboost", "abc", {"seed": 7})
 configuration = tracker.configuration_run(search, "eta=0.1", {"eta": 0.1})
 tracker.fold_run(configuration, FoldRecord(0, {"val_loss": 0.5}, [{"val_loss": 0.8}, {"val_loss": 0.5}]))
 run = tracker.evaluate_run("xgboost", EvaluationRecord("e1", {}, {"test_loss": 0.6}, files))
-version = tracker.register("cropray-xgboost", ModelPackage(model, (-1, 48), (-1, 5), ("xgboost",)), run)
+form = ModelForm("cropray.maps.served_trees", ("B02_01", "B02_02"), (-1, 2), (-1, 2), ("Wheat", "Maize"))
+merit = Merit("xgboost", "d1", "val_loss", 0.5, greater_is_better=False)
+version = tracker.register("landscape", ModelPackage(model, form, merit), run)
 answer = {"missed": tracker.n_missed, "run": run.run_id, "version": version}
 if not tracker.n_missed:
     client = MlflowClient(uri, uri)
     answer["artifact"] = Path(client.download_artifacts(run.run_id, "cube.json", str(folder))).read_text()
-    champion = client.get_model_version_by_alias("cropray-xgboost", "champion")
+    champion = client.get_model_version_by_alias("landscape", "champion")
     answer["source"], answer["metrics"] = champion.source, client.get_run(run.run_id).data.metrics
 print(json.dumps(answer))
 """

@@ -20,8 +20,11 @@ def draw_pixels(shape=GRID.shape, seed=0, scl=None):
     return pixels
 
 
-def write_scene(folder, date, pixels=None, grid=GRID, bands=BANDS, **profile):
-    """Write `S2_here_<date>.tif`; `date` is YYYY-MM-DD or with a time, `pixels` in the order of `bands`."""
+def write_scene(folder, date, pixels=None, grid=GRID, bands=BANDS, *, tags=(1e-4, 0.0), **profile):
+    """Write `S2_here_<date>.tif`; `date` is YYYY-MM-DD or with a time, `pixels` in the order of `bands`.
+
+    `tags` are scale and offset of the bands, of all or of each.
+    """
     pixels = draw_pixels(grid.shape, seed=zlib.crc32(date.encode())) if pixels is None else pixels
     stamp = dt.datetime.fromisoformat(date).strftime("%Y%m%dT%H%M%S")
     path = folder / profile.pop("name", f"S2_here_{stamp}.tif")
@@ -33,4 +36,6 @@ def write_scene(folder, date, pixels=None, grid=GRID, bands=BANDS, **profile):
     with rasterio.open(path, "w", **profile) as dataset:
         dataset.write(pixels)
         dataset.descriptions = bands
+        each = np.broadcast_to(tags, (len(pixels), 2))
+        dataset.scales, dataset.offsets = each[:, 0], each[:, 1]
     return path

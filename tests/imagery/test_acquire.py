@@ -6,7 +6,15 @@ import rasterio
 
 from cropray.errors import InputError
 from cropray.grid import Grid, Window
-from cropray.imagery.acquire import acquire_zone, check_inputs
+from cropray.imagery.acquire import (
+    acquire_zone,
+    check_inputs,
+    describe_empty_months,
+    describe_left_out,
+    gather_left_out,
+    remove_unfinished,
+    survey_zones,
+)
 from cropray.imagery.composites import read_composite, read_n_obs
 from cropray.imagery.files import FileScenes, FilesSettings
 from cropray.workspace import Workspace
@@ -69,6 +77,68 @@ def test_parts_of_one_acquisition_count_once(tmp_path):
     composite = read_composite(tmp_path / "work/composites/here.tif")
     np.testing.assert_array_equal(composite[4, :, :, :10], pixels[:4, :, :10])
     np.testing.assert_array_equal(composite[4, :, :, 10:], pixels[:4, :, 10:] + 1)
+
+
+def test_tiles_named_by_their_own_time_count_once(tmp_path):
+    """14 s lie between the two; the next satellite comes 50 minutes later, the same one 100 minutes."""
+    pixels = draw_pixels(scl=4)
+    names = ("31UES_20230501T105331", "31UFS_20230501T105345", "S2A_31UES_20230501T105345", "31UES_20230501T123400")
+    for name in names:
+        write_scene(tmp_path, "2023-05-01", pixels, name=f"{name}.tif")
+    assert acquire(tmp_path, tmp_path / "work").n_scenes[4] == 3
+    assert (read_n_obs(tmp_path / "work/composites/here.nobs.tif")[4] == 3).all()
+
+
+def test_the_last_processing_counts_and_the_other_is_named(tmp_path):
+    old, new = draw_pixels(seed=1, scl=4), draw_pixels(seed=2, scl=4)
+    old[:4], new[:4] = old[:4] // 20 + 50, new[:4] // 20 + 1050
+    new[:4, 0, 0] = 0
+    write_scene(tmp_path, "2021-05-01", old, name="S2A_MSIL2A_20210501T105031_N0300_R051_T31UES_20210501T140000.tif")
+    name = "S2A_MSIL2A_20210501T105031_N0500_R051_T31UES_20230301T140000.tif"
+    place = rasterio.Affine(10.0000000001, 0, GRID.x_min, 0, -10, GRID.y_max)  # off by rounding
+    write_scene(tmp_path, "2021-05-01", new, name=name, tags=(1.0, 0.0), transform=place)
+    record = acquire(tmp_path, tmp_path / "work", first_month="2021-01")
+    composite = read_composite(tmp_path / "work/composites/here.tif")[4]
+    np.testing.assert_array_equal(composite[:, 0, 0], old[:4, 0, 0])
+    np.testing.assert_array_equal(composite[:, 1:], new[:4, 1:] - 1000)
+    written = json.loads((tmp_path / "work/composites/here.json").read_text())
+    assert written["n_scenes"] == list(record.n_scenes)
+    assert written["months_without_scene"] == [f"2021-{month:02d}" for month in (1, 2, 3, 4, 6, 7, 8, 9, 10, 11, 12)]
+    assert len(written["scenes"]) == 2
+    ((remark, names),) = written["left_out"].items()
+    assert "same tile and instant as a newer one" in remark
+    assert names == ["S2A_MSIL2A_20210501T105031_N0300_R051_T31UES_20210501T140000.tif"]
+
+
+def test_says_what_no_zone_uses(tmp_path):
+    write_scene(tmp_path / "scenes", "2023-05-01")
+    write_scene(tmp_path / "scenes", "2032-05-01")
+    write_scene(tmp_path / "scenes", "2023-05-02", grid=Grid(32631, 300_000.0, 4_800_000.0, 5, 5))
+    (tmp_path / "scenes/b").mkdir()
+    (tmp_path / "scenes/b/S2_20230601T105031.jp2").touch()
+    (tmp_path / "scenes/b/notes.txt").touch()
+    source = FileScenes(FilesSettings(folder=tmp_path / "scenes"))
+    found = survey_zones(source, [ZONE], "2023-01")
+    assert describe_left_out(gather_left_out(found.values(), source.never_used(found["here"].scenes))) == [
+        "files that no zone needs in its season: 2 (S2_here_20230502T000000.tif, S2_here_20320501T000000.tif)",
+        "files left out by the pattern '**/*.tif': 1 (S2_20230601T105031.jp2)",
+    ]
+    assert describe_empty_months({"a": ["2023-02", "2023-03"], "b": [], "c": ["2023-02", "2023-03", "2023-09"]}) == [
+        "no scene in 2023-02, 2023-03, filled from other months: 2 zones (a, c)",
+        "no scene in 2023-09, filled from other months: 1 zones (c)",
+    ]
+
+
+def test_tidies_what_a_killed_run_left_of_these_zones(tmp_path):
+    folder = tmp_path / "composites"
+    folder.mkdir()
+    unique = "0123456789abcdef" * 2
+    left = [f".here.{unique}.tif", f".here.nobs.{unique}.tif", f".here.{unique}.json"]
+    kept = [f".there.{unique}.tif", "here.tif", ".here.tif"]
+    for name in (*left, *kept):
+        (folder / name).touch()
+    assert remove_unfinished(Workspace(tmp_path), {"here"}) == 3
+    assert sorted(path.name for path in folder.iterdir()) == sorted(kept)
 
 
 def test_the_zones_own_season_comes_first(tmp_path):

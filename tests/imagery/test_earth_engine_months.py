@@ -12,6 +12,7 @@ from cropray.imagery.earth_engine_months import (
     MonthPixels,
     MonthUnit,
     assemble_zone,
+    assets_elsewhere,
     drop_months,
     has_month,
     listing_key,
@@ -163,3 +164,25 @@ def test_leftovers_of_a_killed_run_are_removed_and_nothing_else(workspace):
     remove_leftovers(workspace, "here")
     assert not any(path.exists() for path in left)
     assert all(path.exists() for path in (*keep, other))
+
+
+def test_the_last_product_of_a_tile_and_instant_comes_first():
+    old, new = "20230714T105031_20230714T105028_T31UES", "20230714T105031_20240101T000000_T31UES"
+    other = "20230714T105031_20230714T120000_T31UFS"
+    assert [scene.scene_id for scene in find(old, other, new)] == [new, old, other]
+
+
+def test_assets_of_another_system_are_remembered_with_the_listing(workspace):
+    here, west = "20230714T105031_20230714T105028_T31UES", "20230714T105031_20230714T105028_T30UXX"
+    late = "20240714T105031_20230714T105028_T30UXX"
+    elsewhere = assets_elsewhere([here, west, late], C, GRID, SEASON)
+    assert elsewhere == (west,)
+    write_listing(workspace, "here", listing_key(SETTINGS, ZONE, SEASON), find(here, west), elsewhere)
+    assert read_listing(workspace, SETTINGS, ZONE, SEASON) == [here, west]
+    units = month_units(ZONE, SEASON, find(here, west))
+    for unit in units:
+        write_month(workspace, unit, MonthPixels(np.ones((4, 5, 7), np.uint16), np.ones((5, 7), np.uint8)))
+    assemble_zone(workspace, ZONE, SEASON, units)
+    record = json.loads(workspace.acquisition_record("here").read_text())
+    assert record["scenes"] == [here]
+    assert list(record["left_out"].values()) == [[west]]

@@ -77,6 +77,15 @@ def test_another_no_data_value_becomes_0(tmp_path):
     assert (bands[0, 2, 2], scl[2, 2]) == (0, 0)
 
 
+def test_saturated_numbers_are_none(tmp_path):
+    pixels = draw_pixels(scl=4)
+    pixels[3, 2, 2] = 65_535
+    write_scene(tmp_path, "2023-05-01", pixels)
+    (scene,) = find(tmp_path)
+    bands, scl = source(tmp_path).read(scene, GRID)
+    assert (bands[3, 2, 2], scl[2, 2]) == (0, 0)
+
+
 def test_leaves_out_scenes_elsewhere_in_any_utm_zone(tmp_path):
     write_scene(tmp_path, "2023-05-01")
     write_scene(tmp_path, "2023-05-02", grid=Grid(32631, GRID.x_min + 170, GRID.y_max, 12, 17))  # touches
@@ -97,6 +106,32 @@ def test_a_replaced_file_is_looked_at_again(tmp_path):
     write_scene(tmp_path, "2023-05-01", grid=Grid(32631, GRID.x_min + 90_000, GRID.y_max, 12, 17))
     os.utime(path, (0, 0))
     assert not find(tmp_path)
+
+
+def test_finds_every_spelling_of_tif_and_follows_links(tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    write_scene(elsewhere / "archive", "2023-05-01", name="a_20230501T000000.TIF")
+    write_scene(elsewhere, "2023-05-02", name="b_20230502T000000.tiff")
+    folder = tmp_path / "scenes"
+    write_scene(folder / "2023", "2023-05-03", name="c_20230503T000000.Tif")
+    (folder / "linked").symlink_to(elsewhere / "archive")
+    (folder / "2023" / "b_20230502T000000.tiff").symlink_to(elsewhere / "b_20230502T000000.tiff")
+    (folder / "2023" / "again").symlink_to(folder)  # a circle
+    assert [scene.acquired.day for scene in find(folder)] == [1, 2, 3]
+    assert [scene.acquired.day for scene in find(folder, pattern="*/c_*.tif")] == [3]
+
+
+def test_refuses_a_link_that_leads_nowhere(tmp_path):
+    write_scene(tmp_path, "2023-05-01")
+    (tmp_path / "b_20230502T000000.tif").symlink_to(tmp_path / "gone.tif")
+    refuse(tmp_path, "b_20230502T000000.tif", "cannot be read", "restore it")
+
+
+def test_refuses_a_folder_that_cannot_be_listed(tmp_path, monkeypatch):
+    write_scene(tmp_path, "2023-05-01")
+    closed = PermissionError(13, "Permission denied", str(tmp_path / "closed"))
+    monkeypatch.setattr(os, "walk", lambda _, onerror, **__: iter(onerror(closed) or ()))
+    refuse(tmp_path, "closed", "cannot be listed", "Permission denied")
 
 
 def refuse(folder, *said):
@@ -137,12 +172,35 @@ def placed_in(epsg, step):
         ({"bands": ("B2", "B3", "B4", "B8A", "SCL")}, ("['B08']", "B8A")),
         ({"bands": (None,) * 5}, ("'B02'", "'SCL'")),
         ({"pixels": draw_pixels().astype(np.float32)}, ("float32", "uint16")),
+        ({"pixels": draw_pixels().astype(np.int16)}, ("int16", "uint16", "gdal_translate")),
+        ({"pixels": (draw_pixels() % 256).astype(np.uint8)}, ("uint8", "the bands must be uint16")),
     ],
     ids=lambda value: str(value)[:40],
 )
 def test_refuses_a_scene_that_does_not_fit(tmp_path, change, said):
     path = write_scene(tmp_path, "2023-05-01", **change)
     refuse(tmp_path, path.name, *said)
+
+
+@pytest.mark.parametrize("pixel", [10.000000000001, 9.9999999999, 10.0000003])
+def test_pixels_that_are_a_little_off_by_rounding_are_accepted(tmp_path, pixel):
+    pixels = draw_pixels(scl=4)
+    write_scene(tmp_path, "2023-05-01", pixels, transform=rasterio.Affine(pixel, 0, GRID.x_min, 0, -10, GRID.y_max))
+    grid = GRID.crop(Window(3, 5, 9, 12))
+    (scene,) = find(tmp_path, grid)
+    np.testing.assert_array_equal(source(tmp_path).read(scene, grid)[0], pixels[:4, 3:, 5:])
+
+
+def test_refuses_pixels_hidden_by_a_mask(tmp_path):
+    path = write_scene(tmp_path, "2023-05-01", nodata=None)
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as dataset:
+        dataset.write_mask(np.arange(dataset.width)[None] > np.zeros((dataset.height, 1)))
+    refuse(tmp_path, path.name, "mask band", "gdalwarp -dstnodata 0")
+
+
+def test_numbers_of_a_refusal_are_written_in_full(tmp_path):
+    write_scene(tmp_path, "2023-05-01", transform=rasterio.Affine(10.001, 0, 600_000, 0, -10.001, 5_400_000))
+    refuse(tmp_path, "EPSG:32631 at 10.001 m and EPSG:32631 at 10 m", "corner 600000, 5400000")
 
 
 @pytest.mark.parametrize("share_kept", [0.0, 0.01, 0.6, 0.99])

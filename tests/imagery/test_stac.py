@@ -25,6 +25,12 @@ GRID = Grid(32631, 600_000.0, 5_400_000.0, 12, 18)
 NOON = dt.datetime(2023, 5, 1, 10, 50, 31, tzinfo=dt.UTC)
 
 
+@pytest.fixture(autouse=True)
+def _no_answers_of_other_servers():
+    """A port may be given out again, and answers are known by their address."""
+    stac._find.cache_clear()
+
+
 def source(server, **settings):
     return StacScenes(
         StacSettings(**{"source": "stac", "url": server.url, "max_wait_s": 0, "timeout_s": 20, **settings})
@@ -170,9 +176,12 @@ def test_an_offset_that_the_settings_give_is_not_doubted(tmp_path):
         (960, 4, 200, False),  # slightly negative reflectance, as over dark forest
         (400, 6, 200, False),  # water may be below 0
         (400, 4, 99, False),  # too few to tell
+        (400, 5, 201, True),  # bare soil fills the window
+        (400, 5, 200, False),  # half of it may be something else
+        (1400, 5, 400, False),
     ],
 )
-def test_only_dark_vegetation_shows_that_the_offset_is_gone(visible, scl, n_land, gone):
+def test_only_dark_land_shows_that_the_offset_is_gone(visible, scl, n_land, gone):
     bands = np.full((4, 20, 20), visible, np.uint16)
     bands[1:] += 500  # the darkest band counts, blue here
     classes = np.full(400, 8, np.uint8)
@@ -332,11 +341,12 @@ def test_refuses_a_page_that_is_no_stac_api(tmp_path):
     ("values", "grid", "said"),
     [
         (np.ones((12, 18), np.float32), GRID, ("float32", "uint16")),
+        (np.ones((12, 18), np.uint8), GRID, ("uint8", "uint16")),
         (np.ones((12, 18), np.uint16), Grid(32631, GRID.x_min + 5, GRID.y_max, 12, 18), ("do not line up",)),
         (np.ones((12, 18), np.uint16), Grid(32630, GRID.x_min, GRID.y_max, 12, 18), ("EPSG:32630", "EPSG:32631")),
         (np.ones((8, 12), np.uint16), Grid(32631, GRID.x_min, GRID.y_max, 8, 12, 15.0), ("15.0", "10 m × 1, 2, …")),
     ],
-    ids=["type", "half a pixel", "system", "resolution"],
+    ids=["type", "eight bits", "half a pixel", "system", "resolution"],
 )
 def test_refuses_a_file_that_does_not_fit(tmp_path, values, grid, said):
     with StacServer(tmp_path, days(tmp_path, 1)) as server:
@@ -344,6 +354,17 @@ def test_refuses_a_file_that_does_not_fit(tmp_path, values, grid, said):
         (path,) = tmp_path.rglob("nir.tif")
         write_band(path, values, grid)
         refuse(lambda: source(server).read(scene, GRID), scene.href, "nir.tif", *said)
+
+
+def test_pixels_that_are_a_little_off_by_rounding_are_accepted(tmp_path):
+    pixels = draw_land()
+    with StacServer(tmp_path, [write_item(tmp_path, NOON, pixels, GRID, scl_step=2)]) as server:
+        (scene,) = find(server)
+        for name, size in (("nir", 9.999999999998), ("scl", 20.0000000004)):
+            (path,) = tmp_path.rglob(f"{name}.tif")
+            with rasterio.open(path, "r+") as dataset:
+                dataset.transform = rasterio.Affine(size, 0, GRID.x_min, 0, -size, GRID.y_max)
+        np.testing.assert_array_equal(source(server).read(scene, GRID)[0], pixels[:4])
 
 
 def test_files_of_planetary_computer_are_read_with_its_signature(tmp_path, monkeypatch):
@@ -382,6 +403,51 @@ def test_settings_are_read_from_a_job_file(tmp_path):
     assert load_settings(StacSettings, path, ["offset=auto"]).offset == "auto"
     with pytest.raises(ValueError, match="offset"):
         load_settings(StacSettings, path, ["offset=1000"])
+
+
+def test_says_what_was_left_out(tmp_path):
+    """A newer processing, too many clouds, an excluded item, and a tile of the next system."""
+    west = Grid(32630, 1_040_000.0, 5_430_000.0, 12, 18)
+    items = [
+        *days(tmp_path, 1, generated="2023-05-01T20:00:00Z", sequence=0),
+        *days(tmp_path, 1, generated="2024-05-01T20:00:00Z", sequence=1),
+        *days(tmp_path, 6, cloud_cover=61.0),
+        *days(tmp_path, 11),
+        {**write_item(tmp_path, NOON.replace(day=16), draw_land(), west, tile="30UXX"), "bbox": days(tmp_path, 1)[0]["bbox"]},
+    ]  # fmt: skip
+    with StacServer(tmp_path, items) as server:
+        found = source(server, max_cloud_cover=60, exclude=(items[3]["id"],)).survey(GRID, *YEAR)
+        assert found.scenes == find(server, max_cloud_cover=60, exclude=(items[3]["id"],))
+    assert [scene.acquired.day for scene in found.scenes] == [1]
+    said = {remark: [name[11:19] for name in names] for remark, names in found.remarks.items()}
+    assert said == {
+        "items named by 'exclude'": ["0230511_"],
+        "items of another UTM system than the zone's": ["20230516"],
+        "items that are older versions of others": ["20230501"],
+        "items with more clouds than 'max_cloud_cover'": ["20230506"],
+    }
+
+
+@pytest.mark.parametrize("count", [{"numberMatched": 5}, {"context": {"matched": 5}}])
+def test_says_that_the_catalogue_counts_more_than_it_lists(tmp_path, count):
+    with StacServer(tmp_path, days(tmp_path, 1, 6)) as server:
+        answer = server.search
+        server.search = lambda query: answer(query) | count
+        ((remark, names),) = source(server).survey(GRID, *YEAR).remarks.items()
+    assert remark == "searches of which the catalogue lists fewer items than it counts"
+    assert [name[:6] for name in names] == ["2 of 5"]
+
+
+def test_tiles_named_by_their_own_time_are_parts_of_one_pass(tmp_path):
+    """A catalogue that says of no item when its data take began, only when its tile was seen."""
+    items = [*days(tmp_path, 1), *days(tmp_path, 1, tile="31UFS", seen_after_s=371), *days(tmp_path, 6)]
+    for item in items:
+        for key in ("s2:datatake_id", "s2:product_uri"):
+            del item["properties"][key]
+    with StacServer(tmp_path, items) as server:
+        one, two, three = find(server)
+    assert one.acquired == two.acquired
+    assert three.acquired.day == 6
 
 
 def test_local_paths_are_read_as_well(tmp_path):

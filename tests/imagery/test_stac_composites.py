@@ -1,6 +1,7 @@
 """The same scenes as files and through a STAC API: composites and counts must be equal bit for bit."""
 
 import datetime as dt
+import json
 import re
 
 import numpy as np
@@ -92,6 +93,22 @@ def test_overlapping_tiles_of_one_instant(tmp_path):
     with StacServer(tmp_path / "stac", items) as server:
         files = FileScenes(FilesSettings(folder=tmp_path / "files"))
         require_equal(files, stac(server), [zone], "2023-01", tmp_path)
+
+
+def test_a_zones_record_holds_what_was_found_in_its_pixels(tmp_path):
+    """The catalogue says that the offset is in the numbers, and the vegetation is too dark for that."""
+    grid = Grid(32631, 600_000.0, 5_400_000.0, 12, 18)
+    pixels = draw_pixels(grid.shape, scl=4)
+    pixels[:4] = pixels[:4] // 20 + 50
+    acquired = dt.datetime(2023, 5, 1, 10, 50, 31, tzinfo=dt.UTC)
+    item = write_item(tmp_path / "stac", acquired, pixels, grid, baseline="05.09", raw=False, flag=False)
+    workspace = Workspace(tmp_path / "work")
+    with StacServer(tmp_path / "stac", [item]) as server:
+        record = acquire_zone(stac(server), Zone("here", "north", "test", grid), "2023-01", workspace)
+    (warning,) = record.warnings
+    assert item["id"] in warning
+    assert "no offset" in warning
+    assert json.loads(workspace.acquisition_record("here").read_text())["warnings"] == [warning]
 
 
 @pytest.mark.slow

@@ -116,6 +116,53 @@ def test_the_offset_follows_the_baseline_not_the_date(baseline, flag, offset, da
     assert understand(item, None, -7).scene.offset == -7
 
 
+def processed_elsewhere(baseline, flag=None, **asset):
+    """An item of a catalogue's own processing, whose assets hold more."""
+    item = changed(
+        EARTH_SEARCH,
+        **{"s2:processing_baseline": baseline, "earthsearch:boa_offset_applied": flag, "s2:product_uri": None},
+    )
+    item["assets"] = {name: {**content, **asset} for name, content in item["assets"].items()}
+    return item
+
+
+@pytest.mark.parametrize("baseline", ["99.99", "00.00", "00.01", "02.99", "98.05"])
+def test_a_baseline_that_is_none_of_esas_says_nothing_of_the_offset(baseline):
+    with pytest.raises(InputError, match=rf"baseline {baseline}, none of ESA's.*set 'offset' to 0 or -1000") as error:
+        understand(processed_elsewhere(baseline), None, None)
+    assert "'exclude'" in str(error.value)
+    assert understand(processed_elsewhere(baseline), None, -1000).scene.offset == -1000
+    assert understand(processed_elsewhere(baseline, flag=True), None, None).scene.offset == 0
+
+
+@pytest.mark.parametrize(
+    ("asset", "offset"),
+    [
+        ({"raster:bands": [{"scale": 0.0001, "offset": -0.1}]}, -1000),
+        ({"raster:bands": [{"scale": 0.0001, "offset": 0}]}, 0),
+        ({"raster:bands": [{"scale": 0.0001}]}, 0),
+        ({"raster:scale": 0.0001, "raster:offset": -0.1}, -1000),
+        ({"bands": [{"raster:scale": 0.0001, "raster:offset": 0.0}]}, 0),
+    ],
+)
+def test_the_raster_extension_decides_where_no_baseline_does(asset, offset):
+    assert understand(processed_elsewhere("99.99", **asset), None, None).scene.offset == offset
+    ours = changed(EARTH_SEARCH, {"red": {**EARTH_SEARCH["assets"]["red"], **asset}})
+    assert understand(ours, None, None).scene.offset == 0  # as the catalogue's flag has it
+
+
+def test_refuses_assets_of_another_unit():
+    item = processed_elsewhere("05.09", **{"raster:bands": [{"scale": 2.75e-05, "offset": -0.2}]})
+    with pytest.raises(InputError, match=r"asset 'blue' has scale 2.75e-05 and offset -0.2; needed is reflectance"):
+        understand(item, None, 0)
+
+
+def test_a_catalogues_own_processing_is_not_the_newest():
+    theirs = changed(EARTH_SEARCH, **{"s2:processing_baseline": "99.99", "s2:generation_time": "2025-01-01T00:00:00Z"})
+    ours = understand(EARTH_SEARCH, None, None)
+    assert newest_versions([understand(theirs, None, 0), ours]) == [ours]
+
+
 def test_the_baseline_may_stand_in_the_products_name_alone():
     assert understand(changed(EARTH_SEARCH, **{"s2:processing_baseline": None}), None, None).baseline == (5, 9)
 
@@ -126,12 +173,14 @@ def test_the_baseline_may_stand_in_the_products_name_alone():
         (changed(PLANETARY_COMPUTER, **{"s2:processing_baseline": None, "s2:product_uri": None}), "'offset' to 0 or -1000"),
         (changed(EARTH_SEARCH, **{"proj:epsg": None}), "'proj:epsg'"),
         ({**EARTH_SEARCH, "assets": {"red": {"href": "x"}, "scl": {"href": "y"}}}, r"B02 \(B02 or blue .* it has red, scl"),
+        ({**EARTH_SEARCH, "assets": {}}, "it has none: set 'assets'"),
+        ({key: EARTH_SEARCH[key] for key in ("id", "links", "properties")}, "it has none: set 'assets'"),
         (
             {**changed(EARTH_SEARCH, datetime=None, **{"s2:datatake_id": None, "s2:product_uri": None})},
             "when it was sensed",
         ),
     ],
-    ids=["baseline", "system", "assets", "time"],
+    ids=["baseline", "system", "assets", "no assets", "assets missing", "time"],
 )  # fmt: skip
 def test_refuses_an_item_that_does_not_say_enough(item, said):
     offset = None if "offset" in said else 0
@@ -169,6 +218,21 @@ def test_keeps_the_last_processing_of_a_product():
 def test_keeps_both_halves_of_a_tile_at_the_seam_of_two_strips():
     first, second = version("05.09"), version("05.09", strip="S20230701T104621")
     assert sorted(newest_versions([first, second]), key=lambda it: it.data_strip) == [first, second]
+
+
+@pytest.mark.parametrize("prefix", ["eopf", "sentinel2", None])
+def test_both_halves_are_kept_whoever_names_the_strip_or_nobody(prefix):
+    items = []
+    for made, start in (("20230701T200058", "20230701T104159"), ("20230701T195500", "20230701T104621")):
+        strip = f"S2A_OPER_MSI_L2A_DS_2APS_{made}_S{start}_N05.09"
+        named = {f"{prefix}:datastrip_id": strip} if prefix else {}
+        items.append(changed(DATA_SPACE, **named) | {"id": f"S2A_MSIL2A_20230701T103631_N0509_R008_T31UFU_{made}"})
+    found = newest_versions([understand(item, None, None) for item in items])
+    assert [it.scene.scene_id for it in found] == [item["id"] for item in items]  # the newer processing first
+    again = changed(items[0], **{"processing:version": "05.10"}) | {
+        "id": "S2A_MSIL2A_20230701T103631_N0510_R008_T31UFU_2"
+    }
+    assert len(newest_versions([understand(item, None, None) for item in (items[0], again)])) == (1 if prefix else 2)
 
 
 def test_strips_that_were_timed_anew_come_newest_first():

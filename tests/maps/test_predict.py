@@ -9,6 +9,8 @@ from cropray.maps.models import load_model
 from cropray.maps.predict import MAP_NODATA, predict_zone, windows
 from tests.maps.builders import CLASSES, draw_image, save_cnn, save_trees
 
+WHOLE = (512, 512)
+
 
 @given(
     shape=st.tuples(st.integers(1, 70), st.integers(1, 70)),
@@ -18,11 +20,12 @@ from tests.maps.builders import CLASSES, draw_image, save_cnn, save_trees
 )
 def test_kept_parts_cover_the_image_once(shape, stride, n_margin, extra):
     margin = n_margin * stride
-    window_px = 2 * margin + stride + extra
+    window_px = (2 * margin + stride + extra, 2 * margin + stride + 2 * extra)
     covered = np.zeros(shape, int)
     for outer, core in windows(shape, window_px, margin, stride):
         covered[core.slices] += 1
-        assert max(outer.height, outer.width) <= window_px
+        assert outer.height <= window_px[0]
+        assert outer.width <= window_px[1]
         assert outer.row % stride == outer.col % stride == 0
         # Kept pixels are a margin away from every edge that is not the image's own.
         assert core.row - outer.row >= margin or outer.row == 0
@@ -34,15 +37,15 @@ def test_kept_parts_cover_the_image_once(shape, stride, n_margin, extra):
 
 def test_windows_that_are_all_margin_are_refused():
     with pytest.raises(ValueError, match=r"set map\.window_px to 336 or more"):
-        list(windows((1000, 1000), 320, 160, 16))
+        list(windows((1000, 1000), (320, 320), 160, 16))
 
 
 @pytest.mark.parametrize("save", [save_cnn, save_trees])
-@pytest.mark.parametrize("window_px", [34, 45])
+@pytest.mark.parametrize("window_px", [(34, 34), (45, 45), (61, 30), (30, 200)])
 def test_tiled_equals_untiled(tmp_path, save, window_px):
     model = load_model(save(tmp_path))
     composite, n_obs, _ = draw_image()
-    whole = predict_zone(model, composite, n_obs, 512)
+    whole = predict_zone(model, composite, n_obs, WHOLE)
     tiled = predict_zone(model, composite, n_obs, window_px)
     np.testing.assert_array_equal(tiled.class_id, whole.class_id)
     np.testing.assert_array_equal(tiled.second_id, whole.second_id)
@@ -55,7 +58,7 @@ def test_tiled_equals_untiled(tmp_path, save, window_px):
 def test_layers_follow_the_probabilities(tmp_path, save):
     model = load_model(save(tmp_path))
     composite, n_obs, _ = draw_image()
-    zone_map = predict_zone(model, composite, n_obs, 512)
+    zone_map = predict_zone(model, composite, n_obs, WHOLE)
     probabilities = model.predict_tiles(composite[None])[0]
     ids = np.array([crop.id for crop in CLASSES])
     order = probabilities.argsort(0)

@@ -62,7 +62,7 @@ def test_the_map_is_a_valid_cog_in_the_zone_grid(job, model):
         assert tuple(dataset.transform)[:6] == GRID.transform
         assert dataset.tags()["CROPRAY_MODEL"] == "xgboost"
         assert '"WinterWheat"' in dataset.tags()["CROPRAY_CLASSES"]
-    expected = predict_zone(model, composite, n_obs, 512)
+    expected = predict_zone(model, composite, n_obs, (512, 512))
     for name in ("class_id", "confidence", "second_id", "n_clear"):
         np.testing.assert_array_equal(getattr(read_map(path), name), getattr(expected, name))
 
@@ -102,7 +102,7 @@ def test_a_raster_that_is_no_map_is_refused(job):
 
 def preview_data(model, labels):
     composite, n_obs, _ = draw_image()
-    return PreviewData("beauce-1", composite, n_obs, labels, predict_zone(model, composite, n_obs, 512), CLASSES)
+    return PreviewData("beauce-1", composite, n_obs, labels, predict_zone(model, composite, n_obs, (512, 512)), CLASSES)
 
 
 def test_agreement_counts_labelled_and_predicted_pixels(model):

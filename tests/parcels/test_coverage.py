@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -13,7 +14,7 @@ def report(zone_id, year=2022, **codes):
     tallies = tuple(
         CodeTally(code, "", *status.get(code, ("unknown", None)), 2, area_ha, 0) for code, area_ha in codes.items()
     )
-    return LabelReport(zone_id, year, 10_000, 2_500, 2 * len(codes), 1, 3, 0.5, 50, 7, tallies)
+    return LabelReport(zone_id, year, 10_000, 2_500, 2 * len(codes), 1, 3, 0.5, 50, 7, tallies, 4, 5, 6)
 
 
 REPORTS = [
@@ -58,6 +59,27 @@ def test_the_table_can_be_read():
     assert len({len(line) for line in lines[:7]}) == 1
     assert lines[7].endswith("25.0 ha stay unlabelled; it is in use 2023–2024: is parcels.year right?")
     assert lines[8] == "code 'XYZ': 2 parcels, 5.0 ha stay unlabelled"
+    assert [line.split()[0] for line in lines[9:]] == ["150", "21", "18", "9", "12", "15"]  # of three zones
+    assert "smallest of them decides" in lines[9]
+    assert "parcels.inner_buffer_m" in lines[10]
+    assert "no pixel shows them" in lines[11]
+    assert "lines, points or flat" in lines[12]
+    assert "have no id" in lines[13]
+    assert "have the id of another one" in lines[14]
+
+
+def test_nothing_is_said_of_what_did_not_happen():
+    quiet = replace(
+        report("n1", BTH=30.0), n_shared_pixels=0, n_border_pixels=0, n_without_pixel=0, n_without_area=0, n_without_id=0,
+        n_same_id=0,
+    )  # fmt: skip
+    assert len(list(describe(summarize([quiet], {"n1": "north"}, LEGEND)))) == 4
+
+
+def test_a_code_in_small_letters_is_recognized_but_not_taken():
+    coverage = summarize([report("n1", bth=30.0, xyz=1.0)], {"n1": "north"}, LEGEND)
+    assert [code.near for code in coverage.unknown_codes] == ["BTH", None]
+    assert any(line.endswith("stay unlabelled; did the file mean 'BTH'?") for line in describe(coverage))
 
 
 def test_of_many_zones_those_with_much_unmapped_are_listed():

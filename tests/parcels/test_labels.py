@@ -128,6 +128,34 @@ def test_counts_repairs_and_what_cannot_be_repaired(tmp_path):
     assert report.area_ha("mapped") == pytest.approx(0.5)
 
 
+def test_counts_what_is_no_polygon_and_what_no_pixel_shows(tmp_path):
+    x, y = GRID.bounds[0], GRID.bounds[3]
+    field, sliver = square(2, 2, 5, 5), shapely.box(x + 1, y - 4, x + 4, y - 1)
+    line, point = shapely.LineString([(x + 9, y - 9), (x + 90, y - 150)]), shapely.Point(x + 50, y - 50)
+    collection = shapely.GeometryCollection([square(10, 10, 3, 3), line, shapely.MultiPolygon([square(15, 15, 1, 1)])])
+    report, labels = label(
+        tmp_path, 2023, ("a", "BTH", field), ("b", "BTH", line), ("c", "BTH", point), ("d", "MIS", collection),
+        ("e", "BTH", shapely.Polygon()), ("f", "BTH", None), ("g", "MIS", sliver),
+    )  # fmt: skip
+    assert (report.n_parcels, report.n_without_area, report.n_repaired, report.n_without_pixel) == (3, 2, 1, 1)
+    assert ((labels == 0).sum(), (labels == 1).sum()) == (25, 10)
+
+
+def test_parcels_without_an_id_are_told_apart_and_known_again_in_another_zone(tmp_path):
+    parcels = [("", "BTH", square(2, 20, 5, 8)), (None, "MIS", square(9, 2, 2, 2)), ("x", "BTH", square(12, 2, 2, 2))]
+    report, _ = label(tmp_path, 2023, *parcels, ("x", "BTH", square(16, 2, 2, 2)))
+    assert (report.n_without_id, report.n_same_id) == (2, 1)
+    beside = Zone("beside", "north", "train", Grid(32631, GRID.bounds[2], GRID.y_max, *GRID.shape))
+    settings = ParcelSettings(path=tmp_path / "p.parquet")
+    label_zone(settings, beside, 2023, LEGEND, Workspace(tmp_path / "work"))
+    here, there = (
+        set(gpd.read_parquet(tmp_path / f"work/parcels/{zone}.parquet").parcel_id) for zone in ("here", "beside")
+    )
+    assert len(here) == 3
+    assert there < here
+    assert "" not in here
+
+
 def test_inner_buffer_leaves_border_pixels_unlabelled(tmp_path):
     report, labels = label(tmp_path, 2023, ("a", "BTH", square(2, 2, 6, 6)), inner_buffer_m=10)
     assert (labels == 0).sum() == report.n_labelled == 16

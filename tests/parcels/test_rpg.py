@@ -1,7 +1,12 @@
+import json
+import struct
+
 import geopandas as gpd
 import geopandas.testing
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pyogrio
 import pytest
 import shapely
@@ -10,7 +15,7 @@ from pydantic import ValidationError
 from cropray.errors import InputError
 from cropray.grid import Grid
 from cropray.parcels import vector_files
-from cropray.parcels.rpg import ParcelSettings, check_parcels, extract_parcels, has_spatial_index
+from cropray.parcels.rpg import ParcelSettings, check_parcels, cut_extract, extract_parcels, has_spatial_index
 from cropray.parcels.rpg import read_parcels as read_with_counts
 from tests.parcels.polygons import GRID, parcel_frame, square
 
@@ -178,6 +183,10 @@ def test_an_extract_gives_the_same_parcels_as_the_file(tmp_path, monkeypatch, na
         ours, expected = read_with_counts(settings, grid, extract), read_with_counts(settings, grid)
         gpd.testing.assert_geodataframe_equal(ours.frame, expected.frame)
         assert len(expected.frame)
+        part = tmp_path / f"{grid.x_min}.gpkg"
+        cut_extract(extract, grid, part)
+        gpd.testing.assert_geodataframe_equal(read_with_counts(settings, grid, part).frame, expected.frame)
+        assert set(expected.frame.parcel_id) <= set(gpd.read_file(part).parcel_id) < ids
 
 
 def test_an_extract_may_be_empty(tmp_path):
@@ -186,6 +195,8 @@ def test_an_extract_may_be_empty(tmp_path):
     away = Grid(32631, 800_000.0, 5_400_000.0, 9, 9)
     extract_parcels(settings, [away], tmp_path / "extract.gpkg")
     assert read_with_counts(settings, away, tmp_path / "extract.gpkg").frame.empty
+    cut_extract(tmp_path / "extract.gpkg", away, tmp_path / "part.gpkg")
+    assert read_with_counts(settings, away, tmp_path / "part.gpkg").frame.empty
     assert read_parcels(settings, away).empty
 
 
@@ -269,3 +280,113 @@ def test_real_shapefile_without_coordinate_system(real_data):
     assert len(parcels) == 739
     assert parcels.code.nunique() == 34
     assert "" not in parcels.parcel_id.to_list()
+
+
+def surfaces(frame, path, **options):
+    """A GeoPackage whose polygons are MultiSurfaces of one straight polygon, as database exports hold."""
+    wkb = [struct.pack("<BII", 1, 12, 1) + shapely.to_wkb(one, byte_order=1) for one in frame.geometry]
+    table = pa.table({name: frame[name].to_list() for name in ("ID_PARCEL", "CODE_CULTU")} | {"geom": wkb})
+    kind = {"geometry_name": "geom", "geometry_type": "Unknown", "crs": frame.crs.to_wkt()}
+    pyogrio.write_arrow(table, path, layer="p", driver="GPKG", **kind, **options)
+
+
+@pytest.mark.parametrize("is_indexed", [True, False])
+def test_surfaces_of_straight_polygons_are_polygons(tmp_path, is_indexed):
+    far = parcel_frame(("far", "BTH", square(0, 90_000, 3, 3)))
+    frame = pd.concat([PARCELS.fillna({"CODE_CULTU": ""}), far], ignore_index=True)
+    frame.to_file(tmp_path / "plain.gpkg")
+    surfaces(frame, tmp_path / "p.gpkg", layer_options={} if is_indexed else {"SPATIAL_INDEX": "NO"})
+    settings = ParcelSettings(path=tmp_path / "p.gpkg")
+    assert has_spatial_index(settings) == is_indexed
+    check_parcels(settings)
+    expected = read_parcels(ParcelSettings(path=tmp_path / "plain.gpkg"), GRID)
+    found = read_parcels(settings, GRID)
+    assert found.parcel_id.tolist() == expected.parcel_id.tolist()
+    assert shapely.equals(found.geometry, expected.geometry).all()
+    extract_parcels(settings, [GRID], tmp_path / "extract.gpkg")
+    assert shapely.equals(
+        read_with_counts(settings, GRID, tmp_path / "extract.gpkg").frame.geometry, found.geometry
+    ).all()
+
+
+TYPES = {
+    "string_view": lambda column: column.cast(pa.string_view()),
+    "large_string": lambda column: column.cast(pa.large_string()),
+    "dictionary": lambda column: column.cast(pa.string()).dictionary_encode(),
+}
+
+
+@pytest.mark.parametrize("is_indexed", [True, False])
+@pytest.mark.parametrize("name", TYPES)
+def test_text_of_any_arrow_type(tmp_path, name, is_indexed):
+    PARCELS.to_parquet(tmp_path / "plain.parquet", write_covering_bbox=is_indexed)
+    table = pq.read_table(tmp_path / "plain.parquet")
+    columns = {
+        key: TYPES[name](table[key]) if key in {"ID_PARCEL", "CODE_CULTU"} else table[key] for key in table.column_names
+    }
+    columns["geometry"] = columns["geometry"].cast(pa.binary_view())
+    pq.write_table(pa.table(columns).replace_schema_metadata(table.schema.metadata), tmp_path / "p.parquet")
+    settings = ParcelSettings(path=tmp_path / "p.parquet")
+    assert has_spatial_index(settings) == is_indexed
+    check_parcels(settings)
+    geopandas.testing.assert_geodataframe_equal(
+        read_parcels(settings, GRID), read_parcels(ParcelSettings(path=tmp_path / "plain.parquet"), GRID)
+    )
+
+
+@pytest.mark.parametrize("name", ["p.parquet", "p.geojson"])
+def test_refuses_a_column_with_several_values_a_row(tmp_path, name):
+    frame = PARCELS.assign(CODE_CULTU=[[code or "", "second"] for code in PARCELS.CODE_CULTU])
+    frame.to_parquet(tmp_path / name) if name == "p.parquet" else (tmp_path / name).write_text(frame.to_json())
+    settings = ParcelSettings(path=tmp_path / name)
+    with pytest.raises(InputError, match="'CODE_CULTU' holds several values a row"):
+        check_parcels(settings)
+
+
+@pytest.mark.parametrize("is_indexed", [True, False])
+def test_text_in_an_encoding_that_a_shapefile_does_not_declare(tmp_path, is_indexed):
+    frame = PARCELS.assign(CODE_CULTU="Bl\u00e9")
+    frame.to_file(tmp_path / "p.shp", encoding="ISO-8859-1", SPATIAL_INDEX="YES" if is_indexed else "NO")
+    assert set(read_parcels(ParcelSettings(path=tmp_path / "p.shp"), GRID).code) == {"Bl\u00e9"}
+    (tmp_path / "p.cpg").unlink()
+    with pytest.raises(InputError, match=r"p\.shp': the text of column 'CODE_CULTU' .*'p\.cpg'"):
+        read_parcels(ParcelSettings(path=tmp_path / "p.shp"), GRID)
+
+
+def test_an_extract_counts_what_is_nowhere(tmp_path):
+    frame = pd.concat([PARCELS, parcel_frame(("n", "BTH", None), ("e", "BTH", shapely.Polygon()))])
+    frame.to_parquet(tmp_path / "p.parquet")
+    assert extract_parcels(ParcelSettings(path=tmp_path / "p.parquet"), [GRID], tmp_path / "extract.gpkg") == 2
+
+
+def with_geo_metadata(path, change):
+    """The register as GeoParquet that says something else of its geometry."""
+    PARCELS.to_parquet(path)
+    table = pq.read_table(path)
+    geo = change(json.loads(table.schema.metadata[b"geo"]))
+    pq.write_table(table.replace_schema_metadata({b"geo": geo if isinstance(geo, bytes) else json.dumps(geo)}), path)
+    return ParcelSettings(path=path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda _: b"{half", "no GeoParquet"),
+        (lambda geo: {"columns": geo["columns"]}, "no GeoParquet"),
+        (lambda geo: geo | {"primary_column": "other"}, "no GeoParquet"),
+        (lambda geo: geo | {"columns": {"geometry": geo["columns"]["geometry"] | {"crs": "EPSG:0"}}}, "not understood"),
+    ],
+)
+def test_refuses_what_a_geoparquet_cannot_say_of_itself(tmp_path, change, said):
+    with pytest.raises(InputError, match=said) as error:
+        check_parcels(with_geo_metadata(tmp_path / "p.parquet", change))
+    assert "p.parquet" in str(error.value)
+
+
+def test_bounds_with_heights_are_looked_at(tmp_path):
+    bounds = {"bbox": [-5e6, 2e7, 0.0, -4e6, 3e7, 9.0]}
+    settings = with_geo_metadata(
+        tmp_path / "p.parquet", lambda geo: geo | {"columns": {"geometry": geo["columns"]["geometry"] | bounds}}
+    )
+    with pytest.raises(InputError, match="do not lie in"):
+        check_parcels(settings)

@@ -65,7 +65,7 @@ def test_nodes_wait_for_data_that_others_read():
     config = job(plan={"nodes": [1], "cpus": 2, "network_gbit_s": 1e-4})
     slow = foretell(*elsewhere(config, 4)).seconds["search"]
     fast = foretell(*elsewhere(job(plan={"nodes": [1], "cpus": 2}), 4)).seconds["search"]
-    data_bytes = 1800 * 97 + 90 * 32 * 32 * 109
+    data_bytes = 1800 * 97 + 90 * 32 * 32 * 97
     assert slow - fast == pytest.approx(data_bytes * 3 / 4 * 8 * (1 / 1e5 - 1 / 10e9))
 
 
@@ -96,7 +96,7 @@ def test_only_fits_run_on_gpus():
     cnn_s = 3 * (2 + 120 / 1000 + 60 / 3000) + 2 + 180 / 1000
     trees_s = fit_seconds(Fit("xgboost", 0, 10), there, COSTS) * 2 + 11.8
     fixed = 2 * (14 + 11) + 4 * 6 + 0.3 * (2 + 1 + 3 + 1)
-    loading = (1800 * 97 + 90 * 32 * 32 * 109) / (2 * 60e6)
+    loading = (1800 * 97 + 90 * 32 * 32 * 97) / (2 * 60e6)
     assert on_gpu["search"] == pytest.approx(fixed + loading + trees_s + cnn_s)
 
 
@@ -136,6 +136,11 @@ def test_what_is_assumed_is_said():
     assert any("NOT MEASURED" in line and "plan.gpu_tiles_per_s" in line and "25%" in line for line in said)
     assert any("70%" in line for line in said)
     assert any("1,000 more zones" in line for line in said)
+    devices = {"xgboost": {"device": "cuda"}, "map": {"device": "cuda"}}
+    uncounted = assumptions(elsewhere(job(**devices, plan=stated), 1)[0])
+    for setting in ("map.device", "xgboost.device"):
+        assert [setting in line for line in said].count(True) == 0
+        assert [setting in line for line in uncounted].count(True) == 1
     given = assumptions(elsewhere(job(cnn=gpu, plan={**stated, "gpu_tiles_per_s": 500}), 1)[0])
     assert not any("NOT MEASURED" in line for line in given)
     assert any("500" in line for line in given)

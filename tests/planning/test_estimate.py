@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from cropray.config import JobConfig
+from cropray.errors import ConfigError
 from cropray.planning.costs import (
     FILMS_SHOWN,
     FIT_FILES_BYTES,
@@ -87,6 +88,25 @@ def test_fits_of_a_search():
     assert apart.search.groups == ((trees,) * 3, (refits[0],), (cnn,) * 3, (refits[1],))
 
 
+def test_leave_region_out_is_a_fit_per_region_and_model():
+    config = job(search={**job().search.model_dump(), "leave_region_out": True})
+    nodes = (Node(2, object_store_bytes=1e9),)
+    placements = {model: place_units(nodes, UnitNeed.of(getattr(config, model)), None) for model in ("xgboost", "cnn")}
+    search = search_work(config, placements, 3, 4)
+    _, last = search.groups
+    assert [fit.model for fit in last] == ["xgboost", "cnn", *["xgboost"] * 4, *["cnn"] * 4]
+    assert [fit.is_refit for fit in last] == [True] * 2 + [False] * 8
+    there = work(config, search=search)
+    # Three quarters of 1800 rows; of 90 tiles in two epochs, and a quarter scored once.
+    assert fit_seconds(last[2], there, COSTS) == pytest.approx(1.35 + 10 * (0.1 + 0.675))
+    assert fit_seconds(last[-1], there, COSTS) == pytest.approx(2 + 2 * 67.5 * 0.02 + 22.5 * 0.01)
+    tracked = estimate(there, COSTS).disk_bytes["tracking"]
+    assert tracked == estimate(work(), COSTS).disk_bytes["tracking"]  # folds of the search only
+    with pytest.raises(ConfigError, match="at least two regions, there is one"):
+        search_work(config, placements, 3, 1)
+    assert search_work(job(), placements, 3, 4) == search_work(job(), placements, 3)
+
+
 def test_one_fit():
     # Two thirds of 1800 rows: 1.2 s of setup, ten rounds of 0.1 + 0.6 s.
     assert fit_seconds(Fit("xgboost", 0, 10), work(), COSTS) == pytest.approx(1.2 + 10 * 0.7)
@@ -113,11 +133,11 @@ def test_seconds_of_every_stage():
     units = max(3 * UNIT_S + 8.2 + 8.2 + 5, 3 * UNIT_S + 8.2 + 5 + 5)
     refits = UNIT_S + max(11.8, 5.6)
     fixed = FIXED_S["search"] + FIXED_S["refit"] + 2 * REFERENCE_WORKER_START_S
-    # 97 bytes a row, 109 a pixel of a tile, read by two CPUs.
-    loading = (1800 * 97 + 90 * 32 * 32 * 109) / (2 * READ_BYTES_S)
+    # 97 bytes a row, 97 a pixel of a tile, read by two CPUs.
+    loading = (1800 * 97 + 90 * 32 * 32 * 97) / (2 * READ_BYTES_S)
     assert seconds["search"] == pytest.approx(fixed + loading + units + refits)
-    # 700 rows through ten rounds; 30 tiles by the slower of the kernels.
-    evaluated = REFERENCE_WORKER_START_S + 2 * FIXED_S["evaluate"] + 0.7 + 0.3
+    # One zone of 1000 pixels through ten rounds, then by the CNN as its map.
+    evaluated = REFERENCE_WORKER_START_S + 2 * FIXED_S["evaluate"] + 1000 * 0.0001 * 10 + 2
     assert seconds["evaluate"] == pytest.approx(evaluated)
     # One zone of 1000 pixels through ten rounds, after 1 s of reading and drawing; then the CNN.
     assert seconds["map"] == pytest.approx(2 * FIXED_S["map"] + 1 + 1000 * 0.0001 * 10 + 2)
@@ -150,8 +170,8 @@ def test_memory():
     result = estimate(work(), COSTS)
     assert result.worker_bytes == {"zones": 7e8, "trees": 5e8 + 1800 * 300, "cnn": 9e8}
     # While it is read, everything is there twice: 97 bytes a row, 109 a pixel of a tile.
-    assert tile_bytes(32) == 32 * 32 * 109
-    assert result.object_store_bytes == 2 * (1800 * 97 + 90 * 32 * 32 * 109)
+    assert tile_bytes(32) == 32 * 32 * 97
+    assert result.object_store_bytes == 2 * (1800 * 97 + 90 * 32 * 32 * 97)
     assert object_store_bytes(ZONES, ["xgboost"], 32) == 2 * 1800 * 97
 
 

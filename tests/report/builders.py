@@ -6,7 +6,7 @@ import numpy as np
 
 from cropray.datasets.manifest import BandSums, Manifest, ZoneEntry
 from cropray.legend import bundled_legend
-from cropray.metrics import bootstrap_intervals
+from cropray.metrics import bootstrap_intervals, why_no_intervals
 from cropray.report.results import ModelResult, ReportInputs, ZoneQuality
 
 REGIONS = ("picardie", "beauce", "alsace", "bretagne", "landes", "occitanie", "provence", "limagne")
@@ -78,6 +78,7 @@ def draw_result(manifest, name, label, skill, seed=2):
         cube,
         loss_sum=float(cube.sum()) * (1.1 - skill),
         intervals=bootstrap_intervals(cube, seed=0, n_samples=200),
+        no_intervals=why_no_intervals(cube),
         step_name="epoch" if name == "cnn" else "trees",
     )
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cropray.metrics import score
 from cropray.report import page as page_module
 from cropray.report.class_pictures import draw_class_by_region, draw_class_distribution, draw_confusion
 from cropray.report.drawing import compact
@@ -148,6 +149,24 @@ def test_the_same_results_give_the_same_bytes(folder, inputs, tmp_path):
 def test_texts_from_outside_are_escaped(inputs):
     strange = replace(inputs, unknown_codes_ha={"<script>": 1.0}, zone_quality=())
     assert "<script>" not in render_page(strange, Pictures((), (), {}, ()))
+
+
+def test_new_regions_stand_beside_the_headline(inputs):
+    by_region = {
+        region: replace(score(inputs.models[0].cube[i], 40.0), n_untrained=7 * i) for i, region in enumerate("ab")
+    }
+    pooled = score(inputs.models[0].cube[:2].sum(0), 80.0)
+    model = replace(inputs.models[0], new_region=pooled, new_regions=by_region)
+    text = render_page(replace(inputs, models=(model,)), Pictures((), (), {}, ()))
+    Page(text)
+    assert f"in a new region: accuracy {pooled.accuracy:.3f}, macro F1 {pooled.macro_f1:.3f}" in text
+    assert "each scored by a fit that saw none of its region" in text
+    for region, scores in by_region.items():
+        row = re.search(rf"<tr><td>{region}</td>(.*?)</tr>", text, re.DOTALL)[1]
+        cells = re.findall("<td>(.*?)</td>", row)
+        assert cells[-2:] == [f"{scores.n_pixels:,}", f"{scores.n_untrained}"]
+        assert cells[0] == f"{scores.accuracy:.4f}"
+    assert "set search.leave_region_out to true" in render_page(inputs, Pictures((), (), {}, ()))
 
 
 def test_a_bare_report_of_one_model(inputs, tmp_path):

@@ -27,6 +27,7 @@ def fit_here(job, manifest, model, folder):
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.own_ray
+@pytest.mark.nightly
 def test_data_larger_than_the_object_store_gives_the_same_result(tmp_path, monkeypatch):
     from cropray.stages.cluster import ray_session
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cropray.errors import ConfigError
-from cropray.search.placement import Node, UnitNeed, live_nodes, place_units
+from cropray.search.placement import Node, UnitNeed, live_nodes, place_units, share_cpus
 from cropray.training.settings import CnnSettings, XgboostSettings
 from tests.search.ray_scheduler import at_random, clusters, is_safe, pack, run_to_the_end, spread
 
@@ -280,9 +280,49 @@ def test_in_words(nodes, need, text):
 
 def test_nodes_that_are_announced_to_go_are_not_counted(monkeypatch):
     records = [
-        {"NodeID": name, "Alive": name != "dead", "Resources": {"CPU": cpus, "object_store_memory": 1e9, "memory": 3e9}}
+        {
+            "NodeID": name,
+            "Alive": name != "dead",
+            "Resources": {"CPU": cpus, "object_store_memory": 1.2e9, "memory": 2.8e9},
+        }
         for name, cpus in (("stays", 1.0), ("leaves", 2.0), ("dead", 4.0))
     ]
     monkeypatch.setattr(ray, "nodes", lambda: records)
     monkeypatch.setattr(ray._private.state.state, "get_draining_nodes", lambda: {"leaves": 1_700_000_000_000})
-    assert live_nodes() == (Node(1.0, 0.0, 1e9, 3e9),)
+    assert live_nodes() == (Node(1.0, 0.0, 1.2e9, 2.8e9),)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "need", "n_units", "at_once", "cpus"),
+    [
+        ([(2, 0)], (0, 1, 0), 18, 2, 1),  # as many as fit: each keeps what it had
+        ([(2, 0)], (0, 1, 0), 1, 1, 2),  # a refit alone
+        ([(16, 0)], (0, 1, 0), 3, 3, 5),
+        ([(16, 0)], (2, 1, 0), 1, 1, 7),  # two workers of 8 would leave no CPU for reading
+        ([(16, 1)], (0, 1, 1), 9, 1, 16),  # a GPU is what is short: its CPUs do not stand idle
+        ([(4, 0), (16, 0)], (0, 1, 0), 2, 2, 8),
+        ([(0, 0), (8, 0)], (0, 1, 0), 7, 7, 1),
+    ],
+)
+def test_units_that_are_few_share_all_cpus(nodes, need, n_units, at_once, cpus):
+    nodes, need = [Node(*node, memory_bytes=8e9) for node in nodes], UnitNeed("cnn", *need)
+    placement = place_units(nodes, need, None)
+    shared = share_cpus(nodes, need, placement, n_units)
+    assert shared.cpus_per_worker == cpus
+    assert min(shared.max_concurrent, n_units) == at_once
+    assert shared.memory_bytes == placement.memory_bytes
+    run_to_the_end(nodes, shared, READ, n_units, pack)
+
+
+@given(st.lists(shapes, max_size=6), needs, st.integers(1, 9))
+def test_shares_of_mixed_clusters(cluster, need, n_units):
+    nodes = [Node(*node) for node in cluster]
+    try:
+        placement = place_units(nodes, need, None)
+    except ConfigError:
+        return
+    shared = share_cpus(nodes, need, placement, n_units)
+    assert shared.cpus_per_worker >= need.cpus
+    assert min(shared.max_concurrent, n_units) == min(placement.max_concurrent, n_units)
+    for pick in PICKS.values():
+        run_to_the_end(nodes, shared, need.task_cpus, n_units, pick())

@@ -1,5 +1,6 @@
 """Placements on real Ray nodes: all units that are placed at once hold what they need, then they read, then they end."""
 
+import io
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -7,17 +8,20 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from cropray.errors import ConfigError
+from cropray.progress import Progress
 from cropray.search.placement import Node, UnitNeed, live_nodes, place_units, place_when_ready
 from cropray.search.results import FoldResult
 from cropray.search.run import UnitJob, run_units
 from cropray.search.space import Unit
+from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks
 from cropray.training.xgboost import XgboostPoint
+from cropray.workspace import Workspace
 
 PATIENCE_S = 60
 
 
 STORE, MEMORY = 80 * 2**20, 4 * 10**9
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.own_ray]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.own_ray, pytest.mark.nightly]
 
 
 @pytest.fixture(scope="module")
@@ -129,3 +133,12 @@ def test_nodes_on_their_way_are_waited_for(cluster):
             assert waiting.result().max_concurrent == wanted
         finally:
             cluster.remove_node(node)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_the_task_of_a_zone_holds_the_gpu_that_it_asks_for(tmp_path):
+    import ray
+
+    tasks = [ZoneTask(name, ray.get_gpu_ids, "1", (), gpus) for name, gpus in (("a", 1), ("b", 1), ("c", 1), ("d", 0))]
+    held = run_zone_tasks("map-cnn", tasks, Workspace(tmp_path), Progress(io.StringIO()))
+    assert [len(held[name]) for name in "abcd"] == [1, 1, 1, 0]

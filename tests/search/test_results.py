@@ -2,7 +2,7 @@
 
 import pytest
 
-from cropray.search.results import FoldResult, group_by_configuration, load_results, save_results, winner
+from cropray.search.results import FoldResult, RegionOut, group_by_configuration, load_results, save_results, winner
 
 
 def result(rate=0.1, fold=0, *, right=8, loss=0.5, best_step=10):
@@ -79,3 +79,27 @@ def test_the_first_wins_a_tie():
 def test_the_refit_takes_the_mean_of_the_best_steps(steps, refit):
     results = [result(fold=fold, best_step=step) for fold, step in enumerate(steps)]
     assert group_by_configuration(results)[0].refit_steps == refit
+
+
+def test_pixels_of_unknown_classes_count_in_every_score_but_the_loss():
+    fold = FoldResult({}, 0, 4.0, ((6, 2), (0, 0)), (), 1, 0.0)
+    unknown = FoldResult({}, 0, 4.0, ((6, 2), (2, 0)), (), 1, 0.0, untrained=(1,), untrained_loss_sum=70.0)
+    assert fold.scores.loss == unknown.scores.loss == 0.5  # 4 / 8
+    assert unknown.scores.accuracy == 0.6  # 6 / 10
+    assert unknown.scores.as_metrics("val")["val_untrained_pixels"] == 2
+
+
+def test_regions_are_pooled_pixel_by_pixel():
+    large = FoldResult({}, 0, 9.0, ((80, 0), (20, 0)), (), 5, 0.0, untrained=(1,), untrained_loss_sum=41.0)
+    small = FoldResult({}, 1, 2.0, ((0, 4), (0, 6)), (), 5, 0.0)
+    region_out = RegionOut({"alpha": large, "beta": small})
+    assert region_out.cube.shape == (2, 2, 2)
+    metrics = region_out.metrics
+    assert metrics["region_out_pixels"] == 110
+    assert metrics["region_out_accuracy"] == pytest.approx(86 / 110)
+    assert metrics["region_out_macro_recall"] == pytest.approx((80 / 84 + 6 / 26) / 2)
+    assert metrics["region_out_loss"] == pytest.approx(52 / 110)  # of all pixels, as in a test
+    assert metrics["region_out_untrained_pixels"] == 20
+    by_region = region_out.scores_by_region
+    assert (by_region["alpha"].accuracy, by_region["beta"].accuracy) == (0.8, 0.6)
+    assert (by_region["alpha"].loss, by_region["beta"].loss) == (0.5, 0.2)

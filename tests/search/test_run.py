@@ -1,5 +1,6 @@
 """A finished unit is never run again."""
 
+import logging
 import os
 import uuid
 
@@ -41,6 +42,7 @@ def fit_function(log, broken=None, dying=None):
         with progress.open("a") as file:
             file.write("step ")
         (folder / "model.txt").write_text(f"model of fold {unit.fold}")
+        logging.getLogger("cropray.training").warning("the %s is slow", "disk")
         if unit.fold == broken:
             raise RuntimeError(f"fold {unit.fold} is broken")
         if unit.fold == dying:
@@ -58,17 +60,21 @@ def calls(log):
 @pytest.mark.usefixtures("ray_local")
 def test_finished_units_are_a_ledger(three_units, tmp_path):
     jobs, log = three_units
-    told = []
+    told, troubles = [], []
 
     def run(fit):
         told.clear()
-        run_units(jobs, fit, PLACEMENT, tmp_path / "tune", lambda job: told.append(job.unit.fold))
+        run_units(
+            jobs, fit, PLACEMENT, tmp_path / "tune", lambda job: told.append(job.unit.fold), on_trouble=troubles.append
+        )
 
     # A broken unit is tried twice and reported; the others finish.
     with pytest.raises(StageFailedError, match="fold 1 is broken") as error:
         run(fit_function(log, broken=1))
     assert list(error.value.failures) == ["lr=0.1 trees=10 fold=1"]
     assert "1 failed, 2 finished" in str(error.value)
+    assert troubles == ["lr=0.1 trees=10 fold=1 failed and is started again: RuntimeError: fold 1 is broken"]
+    assert [job.notes() for job in (jobs[0], jobs[2])] == [("the disk is slow",), ("the disk is slow",)]
     assert calls(log) == ["0", "1", "1", "2"]
     assert sorted(told) == [0, 2]
     assert [job.is_finished for job in jobs] == [True, False, True]
@@ -110,12 +116,12 @@ def test_what_would_fail_again_is_not_tried_again(three_units, tmp_path):
         if unit.fold == 1:
             raise ConfigError("the disk is too small")
         if unit.fold == 2:
-            raise FloatingPointError("the loss is no number")
+            raise FloatingPointError
         return results
 
     with pytest.raises(StageFailedError) as error:
         run_units(jobs, fit, PLACEMENT, tmp_path / "tune", lambda job: told.append(job.unit.fold), 3)
-    assert list(error.value.failures.values()) == ["the disk is too small", "the loss is no number"]
+    assert list(error.value.failures.values()) == ["the disk is too small", "FloatingPointError()"]
     assert calls(log) == ["0", "1", "2"]
     assert told == [0]
 

@@ -4,6 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from cropray.search.space import CnnSpace, SearchSettings, Unit, XgboostSpace, search_units
+from cropray.stages.search_log import title
 from cropray.training.cnn import CnnPoint
 from cropray.training.xgboost import XgboostPoint
 
@@ -62,3 +63,20 @@ def test_a_long_grid_of_trees_has_a_short_title():
         SearchSettings(xgboost=XgboostSpace(n_estimators=range(10, 1001, 10), learning_rate=(0.1,))), "xgboost", 1
     )
     assert unit.title == "lr=0.1 trees=10-1000 fold=0"
+
+
+def test_values_that_are_given_twice_are_searched_once():
+    settings = SearchSettings(xgboost=XgboostSpace(learning_rate=(0.1, 0.1)), cnn=CnnSpace(kernel_size=(3, 3)))
+    assert len(search_units(settings, "xgboost", 1)) == 1
+    assert len(search_units(settings, "cnn", 1)) == 2  # two rates
+
+
+def test_values_that_are_nearly_alike_have_titles_of_their_own():
+    settings = SearchSettings(xgboost=XgboostSpace(learning_rate=(0.1, 0.10000001)))
+    assert len({unit.title for unit in search_units(settings, "xgboost", 1)}) == 2
+    assert title({"learning_rate": 0.1}) != title({"learning_rate": 0.10000001})
+
+
+def test_a_fit_without_a_region_names_it():
+    unit = Unit("xgboost", XgboostPoint(0.1, (50,)), None, region="Île-de-France, nord")
+    assert unit.title == "lr=0.1 trees=50 without=Île-de-France, nord"

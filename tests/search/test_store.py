@@ -1,13 +1,19 @@
 """Training data against the object store and the disk behind it."""
 
+import pickle
 from typing import NamedTuple
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from cropray.datasets.manifest import BandSums, Manifest, ZoneEntry
+from cropray.datasets.storage import training_tiles, write_tiles
+from cropray.datasets.tiles import cut_tiles
 from cropray.errors import ConfigError
 from cropray.search.placement import Node
-from cropray.search.store import data_bytes, scratch_bytes, store_line
+from cropray.search.store import data_bytes, scratch_bytes, store_line, tile_bytes
+from tests.synthetic import zone, zone_arrays
 
 
 class Usage(NamedTuple):
@@ -41,16 +47,27 @@ def line(monkeypatch, tmp_path):
 
 
 def test_the_training_zones_are_counted():
-    trees, tiles = 3 * 50e6 * 97, 3 * 10_000 * 64 * 64 * 109  # bytes: 14.6 and 13.4 GB; the test zone is not there
+    trees, tiles = 3 * 50e6 * 97, 3 * 10_000 * 64 * 64 * 97  # bytes: 14.6 and 11.9 GB; the test zone is not there
     assert data_bytes("xgboost", 3 * 50e6, 0, 0) == trees
     assert data_bytes("cnn", 0, 3 * 10_000, 64) == tiles
-    assert scratch_bytes(3 * 10_000, 64, 2) == 2 * 3 * 10_000 * 64 * 64 * 97  # without the flags
+    assert scratch_bytes(3 * 10_000, 64, 2) == 2 * 3 * 10_000 * 64 * 64 * 97
+
+
+def test_a_tile_in_the_store_is_what_models_read(tmp_path):
+    drawn = cut_tiles(zone_arrays((48, 64)), 16)
+    write_tiles(drawn, zone(size=64), tmp_path)
+    tiles = training_tiles(pq.read_table(tmp_path, columns=["x", "labels"]))
+    parts = []
+    pickle.dumps(tiles, protocol=5, buffer_callback=parts.append)  # as Ray keeps it
+    assert sum(part.raw().nbytes for part in parts) == len(drawn.row) * tile_bytes(16)
+    np.testing.assert_array_equal(tiles.x, drawn.x)
+    np.testing.assert_array_equal(tiles.labels, drawn.labels)
 
 
 def test_what_the_store_holds(line):
     nodes = [Node(4, object_store_bytes=30e9)] * 2
     assert line(["xgboost"], nodes) == "dataset 15 of 60 GB object store"
-    assert line(["xgboost", "cnn"], nodes) == "dataset 28 of 60 GB object store"
+    assert line(["xgboost", "cnn"], nodes) == "dataset 26 of 60 GB object store"
     # No node can hold all that a unit reads.
     assert line(["xgboost"], [Node(4, 0, 12e9)] * 9).endswith("some of it will go through the disk, which is slower")
     # A head without CPUs trains nothing.

@@ -1,5 +1,6 @@
 """`acquire` from Earth Engine on Ray: months asked for once, whatever fails or is killed."""
 
+import datetime as dt
 import os
 import random
 import signal
@@ -23,6 +24,7 @@ from cropray.imagery.files import FileScenes, FilesSettings
 from cropray.progress import Progress
 from cropray.settings import load_settings
 from cropray.stages import acquire
+from cropray.stages.earth_engine import require_past
 from cropray.stages.earth_engine_pool import _Turns, check_access
 from cropray.workspace import Workspace
 from cropray.zones import Zone, write_zones
@@ -283,3 +285,15 @@ def part_of(unit):
     (x, y, _, _), month = unit
     col, row = (x - 600_000) // (SIDE * 10), (5_400_000 - y) // (SIDE * 10)
     return (600_000 + col * SIDE * 10, 5_400_000 - row * SIDE * 10), month
+
+
+def test_refuses_a_season_that_has_not_ended():
+    grid = Grid(32631, 600_000.0, 5_400_000.0, 5, 7)
+    zones = [Zone("a", "north", "train", grid), Zone("b", "north", "train", grid, season_start="2022-11")]
+    imagery = {"source": "earth_engine", "project": "p"}
+    job = JobConfig.model_validate(
+        {"name": "j", "workspace": "w", "season_start": "2023-02", "imagery": imagery, "parcels": {"path": "p.gpkg"}}
+    )
+    require_past(job, zones, dt.date(2024, 2, 1))
+    with pytest.raises(InputError, match=r"season of 'a' ends after today \(2024-01-31\).*season_start"):
+        require_past(job, zones, dt.date(2024, 1, 31))

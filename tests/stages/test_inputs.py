@@ -6,7 +6,7 @@ import os
 import pytest
 
 from cropray.config import JobConfig
-from cropray.errors import ConfigError
+from cropray.errors import ConfigError, SchemaError
 from cropray.raw_files import source_fingerprint
 from cropray.stages.inputs import (
     artefact_fingerprint,
@@ -74,3 +74,12 @@ def test_artefacts_are_known_by_their_bytes(tmp_path):
     assert artefact_fingerprint([a]) == first  # written again with the same content
     a.write_text("y")
     assert len({missing, first, artefact_fingerprint([a])}) == 3
+
+
+@pytest.mark.parametrize("text", ["{half", "[]", "{}"])
+def test_damaged_reasons_of_a_choice_are_named(tmp_path, text):
+    chosen = job(tmp_path, zone_selection={"worldcover": {"source": "files", "path": str(tmp_path)}})
+    chosen.artefacts.prepare()
+    chosen.artefacts.zone_reasons.write_text(text)
+    with pytest.raises(SchemaError, match=r"zones\.json' is damaged .* run `cropray zones"):
+        job_zones(chosen)

@@ -13,6 +13,7 @@ from cropray.progress import Progress
 from cropray.raw_files import parts_of, source_fingerprint
 from cropray.stages import labels, zone_jobs
 from cropray.stages.inputs import register_year
+from cropray.workspace import Workspace
 from cropray.zones import read_zones
 from tests.jobs import job
 
@@ -90,9 +91,10 @@ def test_a_register_without_spatial_index_is_read_once_and_gives_the_same_labels
     passes = []
 
     def extract_and_hide(settings, grids, path):
-        extract_parcels(settings, grids, path)
+        n_nowhere = extract_parcels(settings, grids, path)
         passes.append(path)
         settings.path.rename(tmp_path / "hidden")
+        return n_nowhere
 
     monkeypatch.setattr(labels, "extract_parcels", extract_and_hide)
     indexed, _ = label(landscape, tmp_path / "indexed", {})
@@ -101,7 +103,7 @@ def test_a_register_without_spatial_index_is_read_once_and_gives_the_same_labels
     assert "read once from end to end, for all zones" in printed
     assert len(passes) == 1
     assert artefacts(plain) == artefacts(indexed)
-    assert not plain.artefacts.parcel_extract.exists()
+    assert not list((tmp_path / "plain" / "parcels").glob(".extract*"))
     label(landscape, tmp_path / "plain", {"path": str(tmp_path / name)})
     assert len(passes) == 1  # up to date: not read again
 
@@ -127,3 +129,14 @@ def test_refuses_a_season_that_no_code_table_covers(landscape):
     config = JobConfig.model_validate(job(landscape, "w", season_start="2025-01"))
     with pytest.raises(ConfigError, match=r"season in 2025.*2015 to 2024.*parcels\.year"):
         register_year(read_zones(landscape.zones)[0], config)
+
+
+def test_each_run_has_an_extract_of_its_own_and_clears_what_was_left(tmp_path):
+    workspace = Workspace(tmp_path)
+    names = {labels._own_extract(workspace) for _ in range(2)}
+    assert len(names) == 2
+    left = names.pop()
+    left.parent.mkdir()
+    left.touch()
+    labels._own_extract(workspace)
+    assert not left.exists()

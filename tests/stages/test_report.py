@@ -71,9 +71,12 @@ def test_scores_of_another_dataset_are_none(tmp_path):
     (workspace.model("cnn") / "weights").write_text("of today")
     of_model = {"model": folder_hash(workspace.model("cnn"))}
     write_json(scores, {"zone_ids": ["north-1", "south-1"], **of_model})
+    assert why_no_scores(workspace, manifest, "cnn") == "evaluated by an earlier version of cropray"
+    of_model["no_intervals"] = "2 test zones"
+    write_json(scores, {"zone_ids": ["north-1", "south-1"], **of_model})
     np.save(scores.parent / "cube.npy", cube)
     assert why_no_scores(workspace, manifest, "cnn") == ""
-    write_json(scores, {"zone_ids": ["north-1", "south-1"], "model": "of yesterday"})
+    write_json(scores, {"zone_ids": ["north-1", "south-1"], **of_model, "model": "of yesterday"})
     assert why_no_scores(workspace, manifest, "cnn") == "evaluated on an earlier model"
     for other in (cube[:1], cube[:, :1, :1], cube + 1):
         write_json(scores, {"zone_ids": ["north-1", "south-1"][: len(other)], **of_model})

@@ -3,14 +3,16 @@
 import io
 import os
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 
-from cropray.errors import InputError, StageFailedError
+from cropray.errors import ConfigError, InputError, StageFailedError
 from cropray.progress import Progress
-from cropray.stages import zone_jobs
-from cropray.stages.zone_jobs import ZoneOutcome, ZoneTask, attempt, attempt_and_mark, run_zone_tasks
+from cropray.stages import cluster, zone_jobs
+from cropray.stages.zone_jobs import ZoneOutcome, ZoneTask, attempt, attempt_and_mark, in_flight, run_zone_tasks
 from cropray.workspace import Workspace
+from tests.stages.autoscaled import Autoscaled
 
 
 def write(path, text):
@@ -36,7 +38,7 @@ def workspace(tmp_path):
 @pytest.fixture
 def in_process(monkeypatch):
     """Runs tasks here, in order, instead of on Ray."""
-    monkeypatch.setattr(zone_jobs, "_on_ray", lambda tasks, *where: (attempt_and_mark(t, *where) for t in tasks))
+    monkeypatch.setattr(zone_jobs, "_on_ray", lambda tasks, *where: (attempt_and_mark(t, *where[:2]) for t in tasks))
 
 
 def run(workspace, *tasks, log=None, **kwargs):
@@ -93,6 +95,85 @@ def test_a_zone_that_failed_halfway_is_not_taken_for_its_old_self(workspace):
     with pytest.raises(StageFailedError):
         run(workspace, task(workspace, "a", halfway, inputs="2"))
     assert run(workspace, task(workspace, "a")) == {"a": "a:1"}
+
+
+@pytest.mark.parametrize(("n_tasks", "cpus"), [(900, 8 * 16 + 4 * 8), (40, 3 * 16), (1, 16)])
+def test_an_autoscaler_adds_nodes_for_the_zones_that_wait(monkeypatch, workspace, n_tasks, cpus):
+    """From no worker at all to as many as the zones fill, or as cluster.yaml allows: GPU nodes where no other may be added."""
+    seen = Autoscaled()
+    monkeypatch.setattr(zone_jobs, "ray", seen)
+    monkeypatch.setattr(zone_jobs, "require_cpus", lambda *_: None)
+    monkeypatch.setattr(
+        zone_jobs, "_remote_attempt", SimpleNamespace(options=lambda **_: SimpleNamespace(remote=seen.submit))
+    )
+    tasks = [ZoneTask(f"z{n}", int, "1", ()) for n in range(n_tasks)]
+    assert run(workspace, *tasks).keys() == {task.zone_id for task in tasks}
+    assert seen.most_cpus == cpus
+
+
+def test_tasks_in_flight_follow_the_cluster():
+    assert in_flight(0) == in_flight(2) == in_flight(64) == 128
+    assert in_flight(1600) == 3200
+
+
+class Clock:
+    """Time that passes by sleeping; after each second there are the nodes that were given for it."""
+
+    def __init__(self, *nodes):
+        self.now, self.asked, self._nodes = 0, [], nodes
+
+    def monotonic(self):
+        return self.now
+
+    def sleep(self, _):
+        self.now += 1
+
+    def nodes(self):
+        return self._nodes[min(self.now, len(self._nodes) - 1)]
+
+    def request(self, **wanted):
+        self.asked.append(wanted)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    def start(*nodes):
+        seen = Clock(*nodes)
+        monkeypatch.setattr(cluster, "time", seen)
+        monkeypatch.setattr(cluster, "open_nodes", seen.nodes)
+        monkeypatch.setattr(cluster, "request_resources", seen.request)
+        return seen
+
+    return start
+
+
+HEAD = {"Resources": {"memory": 1e9}}
+
+
+def node(cpus):
+    return {"Resources": {"CPU": cpus}}
+
+
+def test_the_first_node_is_waited_for_and_asked_for(clock):
+    seen = clock([HEAD], [HEAD], [HEAD, node(16.0)])
+    cluster.require_cpus(3, wait_s=9)
+    assert seen.now == 2
+    assert seen.asked == [{"bundles": [{"CPU": 1}] * 3}, {"num_cpus": 0}]
+
+
+def test_a_cluster_that_is_there_is_asked_for_nothing(clock):
+    seen = clock([node(1.0)])
+    cluster.require_cpus(3, wait_s=0)
+    assert seen.asked == []
+
+
+@pytest.mark.parametrize(("wait_s", "asked"), [(0, []), (5, [{"bundles": [{"CPU": 1}]}, {"num_cpus": 0}])])
+def test_a_cluster_without_cpus_is_refused_with_the_setting(clock, wait_s, asked):
+    seen = clock([HEAD, node(0.5)])
+    with pytest.raises(ConfigError, match=r"cluster\.wait_s"):
+        cluster.require_cpus(1, wait_s)
+    assert seen.now == wait_s
+    assert seen.asked == asked
 
 
 @pytest.mark.ray

@@ -1,10 +1,13 @@
 """Fits by settings: in-process and on Ray Train workers."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from cropray.datasets.tiles import cut_tiles
 from cropray.errors import ConfigError
+from cropray.training import cnn
 from cropray.training.checkpoint import load_checkpoint
 from cropray.training.cnn import CnnData, CnnPoint, CnnSettings, train_cnn
 from cropray.training.loop import evaluate
@@ -26,11 +29,15 @@ def test_the_checkpoint_is_the_best_epoch(tmp_path):
     result = train_cnn(SMALL, POINT, data(), 5, tmp_path / "unit", told.append)
     assert tuple(told) == result.history
     checkpoint = load_checkpoint(tmp_path / "unit")
-    scored = evaluate(checkpoint.model, TileSet([block(2)], LOOKUP, checkpoint.stats), len(CLASSES), 64)
+    tiles, untrained = TileSet([block(2)], LOOKUP, checkpoint.stats), result.validation.untrained
+    scored = evaluate(checkpoint.model, tiles, len(CLASSES), 64, untrained)
+    assert untrained  # the small training zones lack a class
     assert np.array_equal(scored.confusion, result.validation.confusion)
     assert scored.loss_sum == pytest.approx(result.validation.loss_sum)
     best = result.history[result.best_epoch - 1]
-    assert best["val_loss"] == pytest.approx(scored.loss_sum / scored.confusion.sum())
+    n_untrained = scored.confusion[list(untrained)].sum()
+    assert best["val_loss"] == pytest.approx(scored.loss_sum / (scored.confusion.sum() - n_untrained))
+    assert best["val_untrained_pixels"] == n_untrained > 0
     provenance = load_checkpoint(tmp_path / "unit").provenance
     assert (provenance["seed"], provenance["training_zones"]) == (5, ["a", "b"])
 
@@ -62,6 +69,15 @@ def test_a_gpu_that_is_not_there_is_refused(tmp_path, monkeypatch):
         train_cnn(SMALL.model_copy(update={"use_gpu": True}), POINT, data(), 5, tmp_path)
 
 
+def test_a_worker_without_its_gpu_is_refused_and_not_started_again(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("ray.get", lambda job: job)
+    job = cnn._Job(SMALL.model_copy(update={"use_gpu": True, "num_workers": 1}), POINT, data(), 5)
+    outcome = cnn._worker({"job": job})
+    assert isinstance(outcome, ConfigError)
+    assert "cnn.use_gpu" in str(outcome)
+
+
 @pytest.mark.parametrize("wrong", [{"learning_rate": -1, "kernel_size": 3}, {"learning_rate": 1e-3, "kernel_size": 4}])
 def test_impossible_points_are_refused(wrong):
     with pytest.raises(ValueError):
@@ -87,3 +103,43 @@ def test_two_ray_workers_are_one_process(tmp_path):
     assert {path.name for path in (tmp_path / "together").iterdir()} == {"card.json", "weights.safetensors"}
     expected = load_checkpoint(tmp_path / "alone").predict_proba(block(2).x)
     assert np.allclose(load_checkpoint(tmp_path / "together").predict_proba(block(2).x), expected, atol=1e-3)
+
+
+def test_other_numbers_of_cpus_differ_by_rounding(tmp_path):
+    one, two = (
+        train_cnn(SMALL.model_copy(update={"cpus_per_worker": n, "epochs": 2}), POINT, data(), 5, tmp_path / str(n))
+        for n in (1, 2)
+    )
+    for mine, theirs in zip(one.history, two.history, strict=True):
+        assert mine == pytest.approx(theirs, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("given", "cpus", "threads"),
+    [
+        ({}, 1, 1),
+        ({"cpus_per_worker": 4}, 4, 4),
+        ({"cpus_per_worker": 0.5}, 0.5, 1),
+        ({"threads": 3}, 3, 3),
+        ({"threads": 2, "cpus_per_worker": 6}, 6, 6),
+    ],
+)
+def test_all_cpus_of_a_worker_compute_and_old_files_are_read(given, cpus, threads, capsys):
+    settings = CnnSettings.model_validate(given)
+    assert (settings.cpus, settings.threads) == (cpus, threads)
+    assert ("cnn.threads is now cnn.cpus_per_worker" in capsys.readouterr().err) == ("threads" in given)
+    assert CnnSettings.model_validate(settings.model_dump()) == settings
+    used = []
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("torch.set_num_threads", used.append)
+        with cnn._threads(settings.threads):
+            pass
+    assert used[0] == threads
+
+
+def test_resources_are_no_part_of_a_fit():
+    """What was fitted on one machine is not fitted again on another."""
+    job = cnn._Job(SMALL, POINT, data(), 5)
+    for changes in ({"cpus_per_worker": 3}, {"use_gpu": True}, {"num_workers": 2}, {"memory_gb": 1}):
+        assert replace(job, settings=SMALL.model_copy(update=changes)).fingerprint() == job.fingerprint()
+    assert replace(job, settings=SMALL.model_copy(update={"dropout": 0.2})).fingerprint() != job.fingerprint()

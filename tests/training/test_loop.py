@@ -8,6 +8,7 @@ import torch
 import torch.multiprocessing as mp
 
 from cropray.legend import IGNORE
+from cropray.metrics import PROBABILITY_FLOOR, confusion, log_loss_sum
 from cropray.training import loop
 from cropray.training.loop import FitPlan, class_weights, epoch_shares, evaluate, fit, scheduled_rate
 from cropray.training.tiles import TileSet
@@ -16,11 +17,13 @@ from tests.training.small_fits import (
     N_CLASSES,
     STATS,
     Block,
+    Fixed,
     block,
     network,
     one_of_two,
     plain_epoch,
     plan,
+    scored,
     small_fit,
     tile_set,
 )
@@ -128,9 +131,9 @@ def test_best_weights_are_kept_not_the_last(monkeypatch):
     """Validation is best in epoch 2 by decree; the weights returned must be those of epoch 2, and training stops at 5."""
     losses, real, seen = iter([3.0, 1.0, 2.0, 2.0, 2.0, 0.0]), evaluate, []
 
-    def decreed(model, tiles, n_classes, batch_size):
+    def decreed(model, tiles, n_classes, batch_size, untrained):
         seen.append({name: value.clone() for name, value in model.state_dict().items()})
-        result = real(model, tiles, n_classes, batch_size)
+        result = real(model, tiles, n_classes, batch_size, untrained)
         return loop.Evaluation(next(losses) * int(result.confusion.sum()), result.confusion)
 
     monkeypatch.setattr(loop, "evaluate", decreed)
@@ -195,3 +198,78 @@ def test_cosine_schedule_falls_from_the_full_rate_to_nearly_nothing():
     assert [scheduled_rate(plan, epoch) for epoch in range(1, 5)] == pytest.approx(expected)
     constant = FitPlan(n_classes=2, learning_rate=0.1, seed=0, epochs=4)
     assert {scheduled_rate(constant, epoch) for epoch in range(1, 5)} == {0.1}
+
+
+def by_hand(steepness, classes):
+    """(loss of the pixels of some classes by the definition of the metrics, confusion of all pixels)."""
+    tiles = tile_set(0, 3)
+    batch = tiles.batch(np.arange(len(tiles)), torch.device("cpu"))
+    probabilities = Fixed(steepness)(batch.x).detach().softmax(dim=1).movedim(1, -1)[batch.labelled()].numpy()
+    true = batch.labels[batch.labelled()].numpy().astype(np.uint8)
+    own = np.isin(true, classes)
+    return log_loss_sum(probabilities[own], true[own]), confusion(true, probabilities.argmax(1), N_CLASSES)
+
+
+@pytest.mark.parametrize("steepness", [0.5, 40.0, 900.0, 1e5])
+def test_the_loss_is_the_one_of_the_metrics(steepness):
+    result = scored(steepness)
+    loss_sum, matrix = by_hand(steepness, range(N_CLASSES))
+    assert result.loss_sum == pytest.approx(loss_sum, rel=1e-6)
+    assert np.array_equal(result.confusion, matrix)
+    # However sure the network is: a pixel costs at most -ln 1e-16 = 36.84 nats.
+    assert result.loss_sum <= -np.log(PROBABILITY_FLOOR) * matrix.sum()
+
+
+def test_a_pixel_that_is_surely_wrong_costs_the_floor():
+    x = np.full((1, 12, 4, 8, 8), 2000, np.uint16)
+    tiles = TileSet([Block(x, np.zeros((1, 8, 8), np.uint8))], LOOKUP, STATS)
+    # Brightness 4/3 above the mean: logits of 0 and 400 for classes 0 and 3, 120 nats and more without a floor.
+    assert evaluate(Fixed(100.0), tiles, N_CLASSES).loss_sum == pytest.approx(64 * 36.841361, rel=1e-6)
+
+
+def test_classes_without_a_training_pixel_are_summed_apart():
+    result = scored(3.0, untrained=(1, 2))
+    assert result.untrained == (1, 2)
+    for loss, classes in ((result.loss_sum, (0, 3)), (result.untrained_loss_sum, (1, 2))):
+        assert loss == pytest.approx(by_hand(3.0, classes)[0], rel=1e-6)
+    assert np.array_equal(result.confusion, by_hand(3.0, range(N_CLASSES))[1])
+
+
+def test_workers_add_both_losses_and_the_counts(tmp_path):
+    alone = scored(3.0, (1, 2))
+    for result in on_two_workers(tmp_path, "scored", steepness=3.0, untrained=(1, 2)):
+        assert result.loss_sum == pytest.approx(alone.loss_sum, rel=1e-12)
+        assert result.untrained_loss_sum == pytest.approx(alone.untrained_loss_sum, rel=1e-12)
+        assert np.array_equal(result.confusion, alone.confusion)
+
+
+def without(label, *blocks):
+    """The same tiles, with no pixel of a class."""
+    return [Block(b.x, np.where(b.labels == label, IGNORE, b.labels).astype(np.uint8)) for b in blocks]
+
+
+def test_what_training_cannot_know_does_not_stop_a_fit():
+    """The validation pixels of a class that training lacks change the counts and nothing that is chosen."""
+    train = TileSet(without(2, block(0), block(1)), LOOKUP, STATS)
+    fits = [
+        fit(network(), train, TileSet(tiles, LOOKUP, STATS), plan(epochs=4))
+        for tiles in ([block(2)], without(2, block(2)))
+    ]
+    n_unknown = int((block(2).labels == 2).sum())
+    assert n_unknown > 0
+    for with_unknown, without_unknown in zip(*(f.history for f in fits), strict=True):
+        assert with_unknown["val_loss"] == pytest.approx(without_unknown["val_loss"], rel=1e-12)
+        assert with_unknown["val_accuracy"] < without_unknown["val_accuracy"]  # which counts every pixel
+        assert with_unknown["val_untrained_pixels"] - without_unknown["val_untrained_pixels"] == n_unknown
+    assert fits[0].best_epoch == fits[1].best_epoch
+    assert 2 in fits[0].validation.untrained
+
+
+def test_a_fixed_number_of_epochs_is_a_part_of_the_schedule():
+    """What was validated is repeated: the same steps at the same rates, and validation chooses nothing."""
+    whole = small_fit(epochs=5, patience=9, schedule="cosine")
+    part = small_fit(epochs=5, patience=1, schedule="cosine", n_epochs=2)
+    assert [r["train_loss"] for r in part.history] == [r["train_loss"] for r in whole.history[:2]]
+    assert part.best_epoch == 2
+    assert part.history[-1] == whole.history[1]  # the last epoch alone is validated
+    assert "val_loss" not in part.history[0]

@@ -95,3 +95,31 @@ def test_folders_of_lost_processes_are_removed(tmp_path, monkeypatch):
         assert first.exists()
         assert second.exists()
     assert [path.name for path in tmp_path.iterdir()] == [new.name]
+
+
+def test_rows_that_a_gpu_cannot_hold_are_refused():
+    on_gpu = HERE.model_copy(update={"device": "cuda", "gpu_memory_gb": 10.0})
+    # 48 bins of 14 bits each (48 × 256 different ones) are 84 B, and 12 B for each class.
+    assert memory.gpu_row_bytes(on_gpu, 20) == 84 + 240
+    fits = (10 * GB - memory.GPU_PROCESS_BYTES) / 324
+    memory.require_gpu_memory(on_gpu, int(fits), 20)
+    with pytest.raises(
+        ConfigError, match=r"take 17.2 GB of GPU memory in each of 1.*set xgboost\.num_workers to 2"
+    ) as error:
+        memory.require_gpu_memory(on_gpu, 50_000_000, 20)
+    assert "xgboost.gpu_memory_gb" in str(error.value)
+    memory.require_gpu_memory(on_gpu.model_copy(update={"num_workers": 2}), 50_000_000, 20)
+    memory.require_gpu_memory(HERE, 1e12, 20)  # no GPU
+    memory.require_gpu_memory(HERE.model_copy(update={"device": "cuda"}), 1e12, 20)  # known where the fit begins
+    with pytest.raises(ConfigError, match="free"):
+        memory.require_gpu_memory(HERE.model_copy(update={"device": "cuda"}), 1e9, 20, 8 * GB)
+
+
+def test_a_fit_looks_at_its_gpu_before_it_begins(tmp_path, monkeypatch):
+    on_gpu = XgboostSettings(device="cuda")
+    with pytest.raises(ConfigError, match=r"xgboost\.device asks for a GPU.*set xgboost\.device to cpu"):
+        train_xgboost(on_gpu, XgboostPoint(0.3, (3,)), train_zones(), None, 0, tmp_path)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (1e8, 8e10))
+    with pytest.raises(ConfigError, match=r"of 0.1 GB \(xgboost.gpu_memory_gb, or what is free"):
+        train_xgboost(on_gpu, XgboostPoint(0.3, (3,)), train_zones(), None, 0, tmp_path)

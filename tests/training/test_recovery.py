@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -81,7 +82,7 @@ def test_a_cnn_goes_on_from_any_epoch(tmp_path, epochs, every, with_val):
         assert resumed.best_epoch == through.best_epoch
         assert files(folder) == files(tmp_path / "through")
         if with_val:
-            assert resumed.validation.loss_sum == through.validation.loss_sum
+            assert replace(resumed.validation, confusion=None) == replace(through.validation, confusion=None)
             assert np.array_equal(resumed.validation.confusion, through.validation.confusion)
 
 

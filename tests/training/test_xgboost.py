@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 import xgboost as xgb
 
@@ -11,6 +12,7 @@ from cropray.errors import ConfigError, InputError, MissingArtefactError, Schema
 from cropray.legend import legend_from_names
 from cropray.training.pixel_blocks import PixelBlock, TreeData, class_indices, features
 from cropray.training.xgboost import XgbFit, XgboostPoint, XgboostSettings, load_booster, predict_proba, train_xgboost
+from cropray.training.xgboost_progress import RoundBooster
 from tests.training.tree_rows import CLASSES, draw_rows, train_zones, tree_data, val_zones
 
 POINT = XgboostPoint(0.3, (3, 8))
@@ -28,6 +30,7 @@ def same(one: XgbFit, other: XgbFit) -> None:
         assert a.n_estimators == b.n_estimators
         np.testing.assert_array_equal(a.confusion, b.confusion)
         assert a.loss_sum == pytest.approx(b.loss_sum, rel=1e-6)
+        assert a.untrained_loss_sum == pytest.approx(b.untrained_loss_sum, rel=1e-6)
     for a, b in zip(one.history, other.history, strict=True):
         assert a == pytest.approx(b, rel=1e-5)
 
@@ -44,6 +47,11 @@ def test_every_prefix_equals_a_fit_of_its_length(fit: tuple[XgbFit, Path], tmp_p
     np.testing.assert_array_equal(short.scores[0].confusion, fit[0].scores[0].confusion)
     assert short.scores[0].loss_sum == fit[0].scores[0].loss_sum
     assert short.history == fit[0].history[:3]
+
+
+def test_other_numbers_of_cpus_grow_the_same_trees(fit: tuple[XgbFit, Path], tmp_path: Path) -> None:
+    two = SMALL.model_copy(update={"cpus_per_worker": 2})
+    same(train_xgboost(two, POINT, train_zones(), val_zones(), 0, tmp_path), fit[0])
 
 
 def test_scores_follow_from_the_written_model(fit: tuple[XgbFit, Path]) -> None:
@@ -65,6 +73,43 @@ def test_the_learning_curve_ends_at_the_score(fit: tuple[XgbFit, Path]) -> None:
         point = fit[0].history[score.n_estimators - 1]
         assert point["step"] == score.n_estimators
         assert point["val_loss"] == pytest.approx(score.loss_sum / 501, rel=1e-5)
+
+
+FEW = ("maize", "rape", "wheat")
+NO_BEET = tree_data(a=draw_rows(1, 700, FEW), b=draw_rows(2, 500, FEW))
+
+
+@pytest.fixture(scope="module")
+def fit_without_beet(tmp_path_factory: pytest.TempPathFactory) -> XgbFit:
+    return train_xgboost(SMALL, POINT, NO_BEET, val_zones(), 0, tmp_path_factory.mktemp("without"))
+
+
+def test_a_class_that_training_lacks_is_summed_apart(fit_without_beet: XgbFit, tmp_path: Path) -> None:
+    only_known = {z: block.rows.filter(pc.not_equal(block.rows["label"], 0)) for z, block in val_zones().blocks.items()}
+    known = train_xgboost(SMALL, POINT, NO_BEET, tree_data(**only_known), 0, tmp_path)
+    n_beet = 501 - sum(len(rows) for rows in only_known.values())
+    assert fit_without_beet.untrained == known.untrained == (0,)
+    for score, without in zip(fit_without_beet.scores, known.scores, strict=True):
+        assert score.confusion[0].sum() == n_beet > 50
+        assert score.loss_sum == pytest.approx(without.loss_sum, rel=1e-12)
+        assert score.untrained_loss_sum > without.untrained_loss_sum == 0
+        assert fit_without_beet.history[score.n_estimators - 1]["val_loss"] == pytest.approx(
+            score.loss_sum / (501 - n_beet), rel=1e-5
+        )
+
+
+def test_a_prefix_takes_its_own_rounds_and_no_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Rounds of a second each, by decree: the longer prefix takes five more of them."""
+    now, update = [0.0], RoundBooster.update
+
+    def slow(self: RoundBooster, dtrain: xgb.DMatrix, iteration: int, fobj: None = None) -> None:
+        update(self, dtrain, iteration, fobj)
+        now[0] += 1.0
+
+    monkeypatch.setattr(RoundBooster, "update", slow)
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    scores = train_xgboost(SMALL, POINT, train_zones(), val_zones(), 0, tmp_path).scores
+    assert [score.seconds for score in scores] == [3.0, 8.0]
 
 
 def test_trees_hold_for_raw_values(fit: tuple[XgbFit, Path]) -> None:
@@ -158,8 +203,9 @@ def test_unusable_settings_are_refused(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("ray_local")
 @pytest.mark.parametrize("engine", ["ray_train", "xgboost_ray"])
 @pytest.mark.parametrize("n_workers", [1, 2])
-def test_engines_and_workers_agree(fit: tuple[XgbFit, Path], engine: str, n_workers: int, tmp_path: Path) -> None:
+def test_engines_and_workers_agree(fit_without_beet: XgbFit, engine: str, n_workers: int, tmp_path: Path) -> None:
     settings = XgboostSettings(max_depth=4, engine=engine, num_workers=n_workers)
-    other = train_xgboost(settings, POINT, train_zones(), val_zones(), 0, tmp_path)
-    same(fit[0], other)
+    other = train_xgboost(settings, POINT, NO_BEET, val_zones(), 0, tmp_path)
+    same(fit_without_beet, other)
+    assert other.scores[1].seconds > other.scores[0].seconds > 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["card.json", "model.ubj"]

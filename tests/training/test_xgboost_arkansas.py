@@ -8,14 +8,14 @@ import pyarrow as pa
 import pytest
 
 from cropray.datasets.loading import load_pixels
-from cropray.datasets.points import points_entries, points_legend, read_points, write_points
+from cropray.datasets.points import points_entries, points_folds, points_legend, read_points, write_points
 from cropray.metrics import score
 from cropray.training.pixel_blocks import PixelBlock, TreeData
 from cropray.training.xgboost import XgboostPoint, XgboostSettings, train_xgboost
 from cropray.workspace import Workspace
 
 WINNER = XgboostPoint(0.1, (200,))
-pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.usefixtures("ray_local")]
+pytestmark = [pytest.mark.slow, pytest.mark.nightly, pytest.mark.ray, pytest.mark.usefixtures("ray_local")]
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def points(real_data, ray_local, tmp_path_factory):
     table = read_points(real_data / "arkansas_points" / "points.parquet")
     legend, workspace = points_legend(table), Workspace(tmp_path_factory.mktemp("arkansas"))
     write_points(table, workspace, legend)
-    zones = points_entries(table, workspace, legend, 3)
+    zones = points_entries(table, workspace, points_folds(table, 3), {})
     blocks = load_pixels(workspace, [zone.zone_id for zone in zones])
     return {
         split: TreeData(

@@ -1,0 +1,78 @@
+"""`evaluate` without Ray: what it writes, and what it tells."""
+
+import json
+
+import numpy as np
+import pytest
+
+from cropray.datasets.build import ZoneJob, build_zone
+from cropray.datasets.manifest import Manifest
+from cropray.datasets.separation import Trim
+from cropray.errors import AccountingError
+from cropray.metrics import bootstrap_intervals, score
+from cropray.progress import Progress
+from cropray.stages import evaluate
+from cropray.storage import write_json
+from tests import synthetic
+from tests.drawn_dataset import drawn_job
+from tests.maps.builders import CLASSES, LEGEND, draw_image, field_labels, save_trees
+
+REGIONS = ("north", "north", "south", "north", "south")
+
+
+@pytest.fixture
+def counted(tmp_path, monkeypatch):
+    """(job, manifest of five test zones); zones are counted in this process."""
+    job, entries = drawn_job(tmp_path), []
+    workspace = job.artefacts
+    for number, region in enumerate(REGIONS):
+        zone = synthetic.zone(f"z-{number}", "test", region, size=40)
+        composite, n_obs, fields = draw_image(40, 40, seed=number)
+        composite[:, :, 20, 20 : 20 + number] = 0
+        arrays = synthetic.ZoneArrays(composite, n_obs > 0, field_labels(fields), np.zeros((40, 40), np.int32))
+        synthetic.write_artefacts(workspace, zone, arrays, ["p"])
+        entries.append(build_zone(ZoneJob(zone, None, 16, LEGEND.names, Trim(), workspace)))
+    manifest = Manifest("drawn", "parcels", CLASSES, LEGEND.hash(), 16, 2, tuple(entries))
+    save_trees(workspace.model("xgboost"))
+    workspace.folds.write_text("zone_id,region,split,fold\n")
+    write_json(workspace.search_result("xgboost"), {"units": []})
+    monkeypatch.setattr(evaluate, "task_bytes", lambda: 3e9)
+    monkeypatch.setattr(evaluate, "run_zone_tasks", lambda _stage, tasks, *_, **__: [task.run() for task in tasks])
+    return job, manifest
+
+
+def count(job, manifest):
+    return evaluate._count_zones(job, "xgboost", manifest, "inputs", Progress())
+
+
+def test_scores_hold_regions_intervals_and_blank_pixels(counted, tmp_path, capsys):
+    job, manifest = counted
+    counts = count(job, manifest)
+    told = capsys.readouterr().out
+    assert "the model reads up to 40 × 40 pixels at once: 0.7 GB" in told
+    assert "10 labelled test pixels have no data in any month" in told
+    (tmp_path / "scores").mkdir()
+    evaluate._write(tmp_path / "scores", job, "xgboost", manifest, counts)
+    found = json.loads((tmp_path / "scores" / "scores.json").read_text())
+    cube = np.load(tmp_path / "scores" / "cube.npy")
+    assert {key: tuple(ends) for key, ends in found["intervals"].items()} == bootstrap_intervals(cube, job.seed)
+    assert (found["no_intervals"], found["seed"]) == ("", job.seed)
+    assert found["regions"]["south"] == score(cube[[2, 4]].sum(0)).as_metrics("test")
+    assert found["blank_pixels"] == {f"z-{number}": number for number in range(1, 5)}
+
+
+def test_a_test_of_few_zones_says_why_it_has_no_intervals(counted, tmp_path):
+    job, manifest = counted
+    few = Manifest("drawn", "parcels", CLASSES, LEGEND.hash(), 16, 2, manifest.zones[:3])
+    (tmp_path / "scores").mkdir()
+    evaluate._write(tmp_path / "scores", job, "xgboost", few, count(job, few))
+    found = json.loads((tmp_path / "scores" / "scores.json").read_text())
+    assert (found["intervals"], found["no_intervals"]) == (None, "3 test zones, an interval needs 5 or more")
+
+
+def test_a_labelled_pixel_that_is_not_counted_is_an_error(counted, tmp_path):
+    job, manifest = counted
+    counts = count(job, manifest)
+    counts[1][1].matrix[0, 0] -= 1
+    with pytest.raises(AccountingError, match="z-1: counted"):
+        evaluate._write(tmp_path, job, "xgboost", manifest, counts)

@@ -1,0 +1,70 @@
+"""What evaluations leave in the tracker: runs below their searches, versions of the job's own model."""
+
+from types import SimpleNamespace
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+
+from cropray.bands import FEATURE_COLUMNS
+from cropray.stages import evaluate
+from cropray.stages import map as map_stage
+from cropray.stages.results import _interval_metrics, evaluation_run, register_model
+from cropray.storage import write_json
+from cropray.tracking import Tracker, outcome
+from cropray.workspace import Workspace
+from tests.maps.builders import CLASSES, save_trees
+
+BEST = {"n_estimators": 8, "learning_rate": 0.3}
+
+
+@pytest.fixture
+def job(tmp_path):
+    """A job whose search and test are done."""
+    job = SimpleNamespace(name="loire 2023", artefacts=Workspace(tmp_path), tracking_uri=None, seed=3)
+    search = Tracker(job.artefacts, job.name).search_run("xgboost", "abc", {})
+    save_trees(job.artefacts.model("xgboost"))
+    scores = {"metrics": {"test_accuracy": 0.75}, "intervals": None}
+    write_json(job.artefacts.evaluation("xgboost") / "scores.json", scores)
+    configurations = [
+        {"params": {**BEST, "n_estimators": 4}, "val_macro_f1_mean": 0.9},
+        {"params": BEST, "val_macro_f1_mean": 0.5},
+    ]
+    summary = {
+        "model": "xgboost", "dataset": "d7", "objective": "val_macro_f1", "run": search.key,
+        "best": BEST, "refit_steps": 8, "units": [], "configurations": configurations,
+    }  # fmt: skip
+    write_json(job.artefacts.search_result("xgboost"), summary)
+    return job
+
+
+def test_the_model_is_the_job_s_and_worth_its_objective(job):
+    tracker, run = evaluation_run(job, SimpleNamespace(fingerprint=lambda: "d7"), "xgboost")
+    register_model(job, tracker, run)
+    client = MlflowClient(tracker.uri)
+    assert [model.name for model in client.search_registered_models()] == ["loire 2023"]
+    version = client.get_model_version_by_alias("loire 2023", "xgboost")
+    assert version.run_id == run.run_id
+    assert version.tags["cropray.objective"] == "val_macro_f1"
+    assert (version.tags["cropray.objective_value"], version.tags["cropray.dataset"]) == ("0.5", "d7")
+    search = client.get_run(client.get_run(run.run_id).data.tags["mlflow.parentRunId"])
+    assert search.data.tags["cropray.key"] == "search/xgboost/abc"
+    mlflow.set_tracking_uri(tracker.uri)
+    metadata = mlflow.pyfunc.load_model("models:/loire 2023@champion").metadata
+    assert metadata.metadata["classes"] == [crop.name for crop in CLASSES]
+    assert metadata.metadata["bands"] == ["B02", "B03", "B04", "B08"]
+    assert metadata.signature.inputs.input_names() == list(FEATURE_COLUMNS)
+    assert [line for line in outcome(tracker) if "alias" not in line] == ["model 'loire 2023': version 1 (xgboost)"]
+
+
+def test_evaluations_alone_register_models():
+    assert hasattr(evaluate, "register_model")
+    assert not hasattr(map_stage, "register_model")
+
+
+def test_ends_of_intervals_are_metrics_of_their_own():
+    intervals = {"test_accuracy": [0.7, 0.9], "test_macro_f1": [0.3, 0.5]}
+    assert _interval_metrics({"intervals": intervals}) == {
+        "test_accuracy_low": 0.7, "test_accuracy_high": 0.9, "test_macro_f1_low": 0.3, "test_macro_f1_high": 0.5,
+    }  # fmt: skip
+    assert _interval_metrics({"intervals": None, "no_intervals": "2 test zones"}) == {}

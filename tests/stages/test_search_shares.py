@@ -1,0 +1,48 @@
+"""CPUs that units share: what a search asks Ray for, and what its fits compute on."""
+
+import io
+from types import SimpleNamespace
+
+import pytest
+
+from cropray.progress import Progress
+from cropray.search.fit import SearchData
+from cropray.search.placement import Node, UnitNeed, place_units
+from cropray.stages import search
+from cropray.training.settings import CnnSettings, XgboostSettings
+
+
+def shared(monkeypatch, cpus, n_units, *kinds):
+    """(placement of units, what is told) of models that are searched side by side on one node."""
+    monkeypatch.setattr(search, "live_nodes", lambda: [Node(cpus)])
+    searches = [SimpleNamespace(settings=kind, takes_share=kind.cpus_per_worker is None) for kind in kinds]
+    placement = place_units([Node(cpus)], UnitNeed.of(kinds[0]), None)
+    log = io.StringIO()
+    return search._shared(searches, placement, n_units, Progress(log)), log.getvalue()
+
+
+def test_fits_take_one_cpu_each_and_a_refit_all(monkeypatch):
+    both = (XgboostSettings(), CnnSettings())
+    placement, told = shared(monkeypatch, 8, 18, *both)
+    assert (placement.max_concurrent, placement.cpus_per_worker, told) == (8, 1, "")
+    placement, told = shared(monkeypatch, 8, 2, *both)
+    assert (placement.max_concurrent, placement.cpus_per_worker) == (2, 4)
+    assert "2 units at a time, each 4 CPUs" in told
+    placement, _ = shared(monkeypatch, 8, 1, CnnSettings())
+    assert placement.trial_resources == {"CPU": 7.75, "GPU": 0}  # a task that reads has room
+    assert placement.cpus_per_worker == 8
+
+
+def test_cpus_that_are_given_stay(monkeypatch):
+    assert shared(monkeypatch, 8, 1, XgboostSettings(cpus_per_worker=2))[0].cpus_per_worker == 2
+
+
+@pytest.mark.parametrize(("model", "kind"), [("cnn", CnnSettings), ("xgboost", XgboostSettings)])
+def test_fits_compute_on_the_cpus_that_they_hold(model, kind):
+    of_search = search._ModelSearch.__new__(search._ModelSearch)
+    of_search.model, of_search.settings = model, kind()
+    of_search._data = SearchData(None, of_search.settings, {}, 0)
+    settings = of_search.data(6.0).settings
+    assert settings.threads == 6
+    assert isinstance(settings.threads, int)
+    assert of_search._data.settings == kind()

@@ -8,7 +8,7 @@ import difflib
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Final, LiteralString, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Final, LiteralString, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Tag, ValidationError, model_validator
@@ -27,8 +27,6 @@ class Settings(BaseModel):
     """A frozen record of settings; fields are documented by attribute docstrings."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True)
-    resources: ClassVar[frozenset[str]] = frozenset()
-    """Fields that say where and how fast something is made, and change nothing of it: they enter no key."""
 
     @model_validator(mode="before")
     @classmethod
@@ -41,9 +39,13 @@ class Settings(BaseModel):
                 raise PydanticCustomError(_REFUSED, "{reason}", {"where": where, "reason": str(error)}) from None
         return values
 
+    def resources(self) -> frozenset[str]:
+        """Fields that say where and how fast something is made, and change nothing of it: they enter no key."""
+        return frozenset()
+
     def fingerprint(self) -> str:
-        """Hexadecimal SHA-256 of the settings' canonical JSON."""
-        return fingerprint(self.model_dump(mode="json"))
+        """Hexadecimal SHA-256 of the settings' canonical JSON, without resources."""
+        return fingerprint(self.model_dump(mode="json", exclude=set(self.resources())))
 
 
 SettingsT = TypeVar("SettingsT", bound=Settings)

@@ -12,13 +12,11 @@ import json
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import TypeVar
 
 from cropray.errors import ConfigError, MissingArtefactError
-from cropray.settings import fingerprint
-from cropray.storage import Location, file_hash, relative, remove, require_driver, write_json
+from cropray.storage import Location, remove, require_driver, write_json
 
 LocationT = TypeVar("LocationT", bound=Location)
 
@@ -286,19 +284,3 @@ def require(path: LocationT, made_by: str) -> LocationT:
     if not path.exists():
         raise MissingArtefactError(f"'{path}' does not exist; run `cropray {made_by} CONFIG.yaml` first")
     return path
-
-
-def code_hash(*names: str) -> str:
-    """SHA-256 over the sources of some of cropray's modules and subpackages: a stage's code version.
-
-    Raises:
-        ValueError: a name is neither.
-    """
-    root = Path(str(resources.files("cropray")))
-    files: list[Path] = []
-    for name in names:
-        found = [*root.glob(f"{name}.py"), *(root / name).rglob("*.py")]
-        if not found:
-            raise ValueError(f"cropray has no module or package '{name}' whose code could be hashed")
-        files += found
-    return fingerprint([[relative(file, root), file_hash(file)] for file in sorted(files)])

@@ -7,7 +7,7 @@ import pytest
 
 from cropray.errors import ConfigError, MissingArtefactError
 from cropray.storage import file_hash, folder_hash, whole_file, whole_folder, write_json
-from cropray.workspace import Workspace, code_hash, require
+from cropray.workspace import Workspace, require
 
 
 def write_half(path):
@@ -131,16 +131,6 @@ def test_hashes_see_names_and_bytes(tmp_path):
     second = folder_hash(tmp_path)
     (tmp_path / "b").write_text("x")
     assert len({first, second, folder_hash(tmp_path)}) == 3
-
-
-def test_code_hash_tells_packages_apart():
-    assert code_hash("folds") != code_hash("grid")
-    assert code_hash("folds", "grid") == code_hash("grid", "folds") != code_hash("datasets")
-
-
-def test_code_hash_refuses_a_package_that_is_not_there():
-    with pytest.raises(ValueError, match="no module or package 'fold'"):
-        code_hash("folds", "fold")
 
 
 def test_no_two_artefacts_share_a_path(workspace):

@@ -26,10 +26,6 @@ class Key:
         """Hexadecimal SHA-256; equal accounts have equal digests."""
         return fingerprint(self.parts)
 
-    def with_content(self, **content: object) -> "Key":
-        """The same, made from more."""
-        return Key({**self.parts, "content": {**self.parts["content"], **content}})
-
 
 def key_of(code: Code, settings: Mapping[str, Settings], content: Mapping[str, object]) -> Key:
     """Draw up an account.
@@ -55,10 +51,10 @@ def deciding(settings: Settings, names: frozenset[str]) -> Iterator[tuple[str, A
         settings: of one section.
         names: what the code reads (`Code.names`).
     """
-    values = settings.model_dump(mode="json")
+    values, resources = settings.model_dump(mode="json"), settings.resources()
     for name, field in type(settings).model_fields.items():
         value = getattr(settings, name)
-        if name in settings.resources:
+        if name in resources:
             continue
         if isinstance(value, Settings):
             yield from ((f"{name}.{key}", inner) for key, inner in deciding(value, names))

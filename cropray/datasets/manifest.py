@@ -151,6 +151,12 @@ class Manifest:
         record = _to_json(self)
         return fingerprint([record[key] for key in ("classes", "zones", "tile_size", "schema_version")])
 
+    def training_fingerprint(self) -> str:
+        """SHA-256 of everything that a fit can see: classes, tile size, training zones. Test zones may change."""
+        record = _to_json(self)
+        zones = [zone for zone in record["zones"] if zone["split"] == "train"]
+        return fingerprint([zones, *(record[key] for key in ("classes", "tile_size", "schema_version"))])
+
 
 def statistics(sums: BandSums) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Mean and standard deviation per band, digital numbers.

@@ -22,6 +22,7 @@ from typing import Final
 
 import numpy as np
 
+from cropray.core.closure import code_digest
 from cropray.errors import InputError
 from cropray.landscape import files
 from cropray.landscape.fields import Canvas, Cell, draw_cells, lay_out_canvas, mark_unknown_parcel, sow
@@ -32,7 +33,6 @@ from cropray.landscape.sky import acquisition_times
 from cropray.landscape.worldcover import draw_worldcover
 from cropray.settings import fingerprint
 from cropray.storage import whole_folder, write_json
-from cropray.workspace import code_hash
 from cropray.zones import Zone, bundled_zones, write_zones
 
 Progress = Callable[[str, int, int], None]
@@ -86,7 +86,7 @@ def draw_landscape(
     record = {
         "settings": settings.model_dump(mode="json"),
         "zones": fingerprint([asdict(zone) for zone in bundled_zones()]),
-        "code": code_hash("landscape"),
+        "code": code_digest(_draw),
     }
     if _read_record(folder) == record:
         return LandscapeFiles(folder)

@@ -1,13 +1,10 @@
 """Settings of maps."""
 
-from typing import Final, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from cropray.settings import Settings
-
-NO_RESULT: Final = {"device"}
-"""Settings that no map depends on."""
 
 
 class MapSettings(Settings):
@@ -21,3 +18,7 @@ class MapSettings(Settings):
     device: Literal["cpu", "cuda"] = "cpu"
     """Where the CNN predicts, for maps and for scores; `cuda` takes one GPU per zone that is at work. Both are computed in
     full float32, not in TF32: they differ by rounding. Trees predict on CPUs."""
+
+    def resources(self) -> frozenset[str]:
+        """Devices differ by rounding."""
+        return frozenset({"device"})

@@ -54,13 +54,14 @@ def fit_unit(unit: Unit, folder: Path, data: SearchData, progress: Location | No
         One result per configuration that the unit stands for; none for a refit on all zones, which is not scored.
     """
     if isinstance(unit.point, CnnPoint):
-        return _fit_cnn(unit, unit.point, folder, data, progress)
-    return _fit_xgboost(unit, unit.point, folder, data, progress)
+        return fit_cnn(unit, unit.point, folder, data, progress)
+    return fit_trees(unit, unit.point, folder, data, progress)
 
 
-def _fit_cnn(
+def fit_cnn(
     unit: Unit, point: CnnPoint, folder: Path, data: SearchData, progress: Location | None
 ) -> Sequence[FoldResult]:
+    """Fit a unit of the CNN; see `fit_unit`."""
     started = time.monotonic()
     assert isinstance(data.settings, CnnSettings)
     train, val = unit_zones(unit, data.manifest)
@@ -99,9 +100,10 @@ def _fit_cnn(
     )
 
 
-def _fit_xgboost(
+def fit_trees(
     unit: Unit, point: XgboostPoint, folder: Path, data: SearchData, progress: Location | None
 ) -> Sequence[FoldResult]:
+    """Fit a unit of the trees; see `fit_unit`."""
     assert isinstance(data.settings, XgboostSettings)
     train, val = unit_zones(unit, data.manifest)
     result = train_xgboost(

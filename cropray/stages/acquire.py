@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from cropray.config import JobConfig
+from cropray.core.closure import code_digest
 from cropray.errors import ConfigError
 from cropray.imagery.acquire import (
     acquire_zone,
@@ -28,7 +29,6 @@ from cropray.stages.cluster import ray_session
 from cropray.stages.inputs import job_zones, season_of, zone_fingerprint
 from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks
 from cropray.storage import write_json
-from cropray.workspace import code_hash
 from cropray.zones import Zone
 
 
@@ -56,7 +56,7 @@ def _run_scenes(job: JobConfig, settings: SceneSettings, progress: Progress) -> 
     _tell(job, source, zones, found, progress)
     if n_left := remove_unfinished(workspace, {zone.zone_id for zone in zones}):
         progress.note(f"{n_left} unfinished files of an interrupted run are removed")
-    code = code_hash("imagery", "bands", "grid")
+    code = code_digest(acquire_zone, type(source))
     tasks = [
         ZoneTask(
             zone.zone_id,

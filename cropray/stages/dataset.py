@@ -11,6 +11,7 @@ import ray
 import ray.data
 
 from cropray.config import JobConfig
+from cropray.core.closure import code_digest
 from cropray.datasets.build import ZoneJob, build_zone, count_zone
 from cropray.datasets.doubts import parcel_doubts, some
 from cropray.datasets.manifest import (
@@ -51,10 +52,11 @@ from cropray.stages.cluster import ray_session, require_cpus
 from cropray.stages.inputs import artefact_fingerprint, job_zones, zone_fingerprint
 from cropray.stages.zone_jobs import LOOK_AHEAD, ZoneOutcome, ZoneTask, attempt_and_mark, current_aside, in_threads
 from cropray.storage import remove, whole_file
-from cropray.workspace import Workspace, code_hash
+from cropray.workspace import Workspace
 from cropray.zones import Zone
 
 ResultT = TypeVar("ResultT")
+_OF_POINTS: Final = (read_points, points_folds, separate_points, separate_point_regions, write_points, points_entries)
 ZONES: Final = "dataset-zones"  # stamps of zones, apart from the one of the whole dataset
 
 
@@ -83,7 +85,11 @@ def run(job: JobConfig, progress: Progress) -> None:
     _check_splits(zones)
     if job.search.leave_region_out:
         require_two(zone.region for zone in zones if zone.split == "train")
-    common = [job.dataset.fingerprint(), bundled_legend().hash(), code_hash("datasets", "folds")]
+    common = [
+        job.dataset.fingerprint(),
+        bundled_legend().hash(),
+        code_digest(build_zone, make_folds, separate, separate_regions),
+    ]
     made_from = _each(partial(_fingerprint, common, workspace), zones)
     inputs = fingerprint([made_from, job.search.leave_region_out])
     if not job.overwrite and workspace.is_current("dataset", "all", inputs, [workspace.manifest]):
@@ -118,7 +124,7 @@ def _run_points(job: JobConfig, progress: Progress) -> None:
     assert job.points is not None
     settings, path = job.dataset, job.points.path
     progress.stage("dataset", f"labelled points of {path}")
-    source = [job.points.fingerprint(), source_fingerprint([path]), code_hash("datasets", "folds")]
+    source = [job.points.fingerprint(), source_fingerprint([path]), code_digest(*_OF_POINTS)]
     rule, by_region = settings.on_overlap, job.search.leave_region_out
     inputs = fingerprint([source, settings.n_folds, settings.buffer_m, rule, by_region])
     workspace = job.artefacts

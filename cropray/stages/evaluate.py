@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
 from cropray.config import JobConfig
+from cropray.core.closure import code_digest
 from cropray.datasets.manifest import BandSums, Manifest, load_manifest
 from cropray.errors import SchemaError
 from cropray.maps.layout import window_note
@@ -36,7 +38,13 @@ from cropray.stages.results import evaluation_run, load_model_result, load_searc
 from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks, task_bytes
 from cropray.storage import Location, copy_file, folder_hash, whole_folder, write_json
 from cropray.tracking import Tracker, outcome
-from cropray.workspace import Workspace, code_hash, require
+from cropray.workspace import Workspace, require
+
+_DECIDING: Final = (
+    *(load_model, count_points, count_zone_pixels),
+    *(score, score_study_protocol, region_scores, bootstrap_intervals, why_no_intervals),
+)
+"""What decides the content of a test's record."""
 
 
 def run(job: JobConfig, progress: Progress) -> None:
@@ -71,7 +79,7 @@ def _evaluate_model(job: JobConfig, model: ModelName, manifest: Manifest, progre
             folder_hash(workspace.model(model)),
             manifest.fingerprint(),
             job.map.window_px,
-            code_hash("metrics", "models", "training", "stages", "maps"),
+            code_digest(*_DECIDING),
         ]
     )
     target = workspace.evaluation(model)

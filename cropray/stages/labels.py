@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from cropray.config import JobConfig
+from cropray.core.closure import code_digest
 from cropray.errors import ConfigError, InputError
 from cropray.legend import Legend, bundled_legend
 from cropray.parcels.coverage import Coverage, CoverageRow, describe, summarize
@@ -32,7 +33,7 @@ from cropray.stages.cluster import ray_session
 from cropray.stages.inputs import job_zones, register_year, zone_fingerprint
 from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks
 from cropray.storage import Location, files_below, local_file, relative, remove, whole_file, write_json
-from cropray.workspace import Workspace, code_hash
+from cropray.workspace import Workspace
 from cropray.zones import Zone
 
 _UPLOADS: Final = 8  # at a time; each is small, and waits for the store
@@ -86,7 +87,7 @@ def _tasks(
         settings.model_copy(update={"year": None, "max_unmapped_share": 0}).fingerprint(),  # neither changes a zone
         legend.hash(),
         source_fingerprint(parts_of(settings.path), "parcels.path"),
-        code_hash("parcels", "legend", "grid"),
+        code_digest(label_from, extract_parcels, cut_extract),
     ]
     tasks = []
     for zone in zones:

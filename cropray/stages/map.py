@@ -8,12 +8,12 @@ from functools import partial
 from pathlib import Path
 
 from cropray.config import JobConfig
+from cropray.core.closure import code_digest
 from cropray.datasets.manifest import load_manifest
 from cropray.errors import ConfigError
 from cropray.legend import bundled_legend
 from cropray.maps.layout import window_note
 from cropray.maps.models import kept_model, load_model
-from cropray.maps.settings import NO_RESULT
 from cropray.maps.zone import MapJob, MappedZone, map_zone
 from cropray.progress import Progress
 from cropray.search.space import ModelName
@@ -25,7 +25,7 @@ from cropray.stages.results import evaluation_run, why_no_scores
 from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks, task_bytes
 from cropray.storage import Location, copy_file, folder_hash
 from cropray.tracking import outcome
-from cropray.workspace import Workspace, code_hash, require
+from cropray.workspace import Workspace, require
 from cropray.zones import Zone
 
 
@@ -81,8 +81,7 @@ def _tasks(
     workspace = job.artefacts
     map_job = MapJob(model, bundled_legend(), job.map, workspace, share)
     content, device = folder_hash(workspace.model(model)), device_of(job, model)
-    decides = fingerprint(job.map.model_dump(mode="json", exclude=NO_RESULT))
-    common = [content, decides, code_hash("maps", "models", "training")]
+    common = [content, job.map.fingerprint(), code_digest(map_zone, load_model)]
     return [
         ZoneTask(
             zone.zone_id,

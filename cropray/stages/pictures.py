@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from cropray.config import JobConfig
+from cropray.core.closure import code_digest
 from cropray.datasets.manifest import Manifest, ZoneEntry
 from cropray.datasets.storage import read_pixels
 from cropray.errors import ConfigError
@@ -30,7 +31,7 @@ from cropray.stages.cluster import ray_session
 from cropray.stages.inputs import artefact_fingerprint, job_zones, season_of
 from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks
 from cropray.storage import Location, remove, whole_folder
-from cropray.workspace import Workspace, code_hash, require
+from cropray.workspace import Workspace, require
 
 STAGE = "pictures"
 N_OBS_FILE = "n_obs.png"
@@ -168,7 +169,7 @@ def _task(drawing: ZoneDrawing, zone: ZoneEntry) -> ZoneTask[None]:
         zone.files if drawing.counts_profiles else None,
         artefact_fingerprint(read),
         [drawing.film_px, drawing.months] if drawing.has_film else None,
-        code_hash("report/films", "report/summary", "report/observation_pictures", "report/drawing", "bands"),
+        code_digest(draw_zone),
     ]
     drawn = [f"{view.name}.gif" for view in VIEWS] + [N_OBS_FILE] if drawing.has_film else []
     outputs = tuple(folder / name for name in (SUMMARY_FILE, *drawn))
@@ -214,7 +215,9 @@ def _draw_overviews(
     if observed:
         drawings["observations"] = ("Clear observations by zone", partial(draw_observed_months, observed, months))
     pictures = tuple((title, workspace.pictures / f"{name}.png") for name, (title, _) in drawings.items())
-    made_from = fingerprint([zones, manifest.fingerprint(), months, code_hash("report")])
+    made_from = fingerprint(
+        [zones, manifest.fingerprint(), months, code_digest(*(picture.func for _, picture in drawings.values()))]
+    )
     if job.overwrite or not workspace.is_current(STAGE, ALL_ZONES, made_from, [path for _, path in pictures]):
         workspace.mark_stale(STAGE, ALL_ZONES)
         for (_, draw), (_, path) in zip(drawings.values(), pictures, strict=True):

@@ -1,16 +1,19 @@
 """`search`: every configuration on every fold, the winners, their refit on all training zones, and their runs in MLflow."""
 
 import itertools
+import json
 import math
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from cropray.config import JobConfig
+from cropray.core.closure import closure
+from cropray.core.keys import Key, first_difference, key_of
 from cropray.datasets.loading import load_pixels, load_tiles
 from cropray.datasets.manifest import Manifest, load_manifest
 from cropray.datasets.regions import require_regions
@@ -18,7 +21,7 @@ from cropray.errors import ConfigError
 from cropray.metrics import check_cube
 from cropray.progress import Progress
 from cropray.search.doubts import fold_doubts, search_warnings
-from cropray.search.fit import SearchData, fit_unit
+from cropray.search.fit import SearchData, fit_cnn, fit_trees, fit_unit
 from cropray.search.placement import Placement, UnitNeed, live_nodes, place_when_ready, share_cpus
 from cropray.search.results import ConfigurationResult, FoldResult, RegionOut, group_by_configuration, winner
 from cropray.search.run import NOTES_FILE, UnitJob, run_units
@@ -32,16 +35,14 @@ from cropray.storage import Location, local_folder, whole_folder, write_json
 from cropray.tracking import outcome
 from cropray.training.checkpoint import CARD_FILE
 from cropray.training.memory import bins_on_disk, require_gpu_memory
-from cropray.training.settings import (
-    CNN_NO_RESULT,
-    XGBOOST_NO_RESULT,
-    CnnPoint,
-    CnnSettings,
-    XgboostPoint,
-    XgboostSettings,
-)
-from cropray.workspace import Workspace, code_hash
+from cropray.training.settings import CnnPoint, CnnSettings, XgboostPoint, XgboostSettings
+from cropray.workspace import Workspace
 
+_FITS: Final[dict[ModelName, tuple[Callable[..., object], ...]]] = {
+    "cnn": (fit_cnn, load_tiles),
+    "xgboost": (fit_trees, load_pixels),
+}
+"""What decides the result of a unit."""
 _NOT_IN_NAMES: Final = re.compile(r"[^\w.=-]", re.ASCII)  # regions are called as people like
 _LONGEST_NAME: Final = 100  # characters of a folder's name before its key
 
@@ -62,6 +63,8 @@ def run(job: JobConfig, progress: Progress) -> None:
         require_regions(manifest)
     with ray_session(job.cluster, needs_dashboard=job.uses_worker_groups):
         searches = [_ModelSearch(job, manifest, model) for model in job.search.models]
+        for search in searches:
+            search.tell_what_changed(progress)
         # Models whose units take the same share of the cluster run side by side: their start-up is paid once.
         loaded: set[ModelName] = set()
         alike = itertools.groupby(searches, key=lambda search: (search.placement, search.takes_share))
@@ -90,6 +93,12 @@ def _check_folds(manifest: Manifest) -> None:
                 f"the zones {list(scored)} of fold {fold} hold {n_pixels:,} labelled pixels, none of them of a class that "
                 f"other folds hold: nothing can be validated. Run `cropray dataset` with fewer dataset.n_folds, or add zones"
             )
+
+
+def fit_key(model: ModelName, settings: CnnSettings | XgboostSettings, manifest: Manifest, seed: int) -> Key:
+    """What every fit of a model is made from, besides its own point and zones."""
+    content = {"training zones": manifest.training_fingerprint(), "seed": seed}
+    return key_of(closure(*_FITS[model]), {model: settings}, content)
 
 
 def _run_group(
@@ -180,18 +189,8 @@ class _ModelSearch:
         self.settings: CnnSettings | XgboostSettings = job.cnn if model == "cnn" else job.xgboost
         self.takes_share = self.settings.cpus_per_worker is None
         # What a fit depends on besides its own point and fold.
-        self.context = fingerprint(
-            [
-                manifest.fingerprint(),
-                fingerprint(
-                    self.settings.model_dump(
-                        mode="json", exclude=CNN_NO_RESULT if model == "cnn" else XGBOOST_NO_RESULT
-                    )
-                ),
-                job.seed,
-                code_hash("models", "training"),
-            ]
-        )
+        self.key = fit_key(model, self.settings, manifest, job.seed)
+        self.context = self.key.digest
         self.units = [self._job(unit) for unit in search_units(job.search, model, manifest.n_folds)]
         # A finished search asks for no nodes: it may be published by a machine that could not have made it.
         self.placement: Placement | None = None
@@ -201,6 +200,16 @@ class _ModelSearch:
             self._place()
         self.log = SearchLog(job, manifest, model, self.context)
         self._data: SearchData | None = None
+
+    def tell_what_changed(self, progress: Progress) -> None:
+        """Say why units of an earlier search do not count any more."""
+        path = self.workspace.search_result(self.model)
+        if not path.exists():
+            return
+        before = json.loads(path.read_text(encoding="utf-8")).get("key")
+        why = "it was made by an earlier version" if before is None else first_difference(before, self.key.parts)
+        if why is not None:
+            progress.note(f"{self.model:<8} the units of the search that stands are not of this one: {why}")
 
     def _is_finished(self) -> bool:
         if not all(unit.is_finished for unit in self.units):
@@ -291,6 +300,7 @@ class _ModelSearch:
             progress.note(f"{self.model:<8} warning: {warning}")
         summary: dict[str, Any] = {
             "model": self.model,
+            "key": self.key.parts,
             "dataset": manifest.fingerprint(),
             "objective": self.job.search.objective,
             "run": self.log.search.key,

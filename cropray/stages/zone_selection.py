@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from cropray.config import JobConfig
+from cropray.core.closure import code_digest
 from cropray.grid import Grid
 from cropray.progress import Progress
 from cropray.raw_files import source_fingerprint
 from cropray.settings import fingerprint
 from cropray.storage import Location, content_id, whole_file, write_json
-from cropray.workspace import code_hash
 from cropray.zone_selection.land_cover import LandCoverMap, input_files, land_cover_map
 from cropray.zone_selection.picture import draw_zones, read_outline
 from cropray.zone_selection.regions import Region, bundled_regions, read_regions
@@ -56,7 +56,7 @@ def _inputs(settings: ZoneSelectionSettings, regions: Sequence[Region]) -> str:
             [asdict(region) for region in regions],
             None if outline is None else content_id(outline),
             source_fingerprint(input_files(settings.worldcover), "zone_selection.worldcover.path"),
-            code_hash("zone_selection", "stages/zone_selection", "imagery/earth_engine_worldcover", "zones", "grid"),
+            code_digest(read_outline, search_areas, land_cover_map, choose_zones, draw_zones),
         ]
     )
 

@@ -32,7 +32,7 @@ from cropray.training.loop import (
 )
 from cropray.training.progress_file import ProgressFile
 from cropray.training.resources import worker_resources
-from cropray.training.settings import CNN_NO_RESULT, CnnPoint, CnnSettings
+from cropray.training.settings import CnnPoint, CnnSettings
 from cropray.training.tile_file import FileBlock, TileFile
 from cropray.training.tiles import ChannelStats, TileBlock, TileSet
 
@@ -142,7 +142,7 @@ class _Job:
         return fingerprint(
             [
                 torch.__version__,
-                self.settings.model_dump(mode="json", exclude=CNN_NO_RESULT),
+                self.settings.fingerprint(),
                 self.point.model_dump(mode="json"),
                 self.seed,
                 self.n_epochs,

@@ -10,12 +10,8 @@ from cropray.models.choices import Pool
 from cropray.settings import Settings
 from cropray.training.choices import TREES, ClassWeighting, Monitor, Schedule
 
-NO_RESULT: Final = {"checkpoint_every", "max_failures", "memory_gb", "cpus_per_worker"}
-"""Settings that no result depends on but for rounding: other numbers of CPUs repeat nothing."""
-CNN_NO_RESULT: Final = NO_RESULT | {"num_workers", "use_gpu"}
-"""The same of the CNN: workers and GPUs compute what one process computes."""
-XGBOOST_NO_RESULT: Final = NO_RESULT | {"device", "gpu_memory_gb"}
-"""The same of the trees. Their workers count: with `subsample` below 1 each draws of its own rows."""
+_RESOURCES: Final = frozenset({"checkpoint_every", "max_failures", "memory_gb", "cpus_per_worker"})
+# Other numbers of CPUs change a result by rounding at most, and repeat nothing.
 
 
 class CnnSettings(Settings):
@@ -86,6 +82,10 @@ class CnnSettings(Settings):
         """CPU threads of each worker."""
         return max(int(self.cpus), 1)
 
+    def resources(self) -> frozenset[str]:
+        """Workers and GPUs compute what one process computes."""
+        return _RESOURCES | {"num_workers", "use_gpu"}
+
 
 class CnnPoint(Settings):
     """One configuration of the search."""
@@ -127,6 +127,11 @@ class XgboostSettings(Settings):
     """Boosting rounds after which the trees so far are kept: what a lost process costs at most."""
     max_failures: int = Field(default=3, ge=0)
     """Times that a fit goes on from the last kept trees after it lost a worker."""
+
+    def resources(self) -> frozenset[str]:
+        """Workers count only where each draws of its own rows."""
+        workers = {"num_workers"} if self.subsample == 1 else set()
+        return _RESOURCES | {"device", "gpu_memory_gb", "engine"} | workers
 
     @model_validator(mode="after")
     def _engine_has_workers(self) -> Self:

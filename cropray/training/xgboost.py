@@ -42,7 +42,7 @@ from cropray.training.pixel_blocks import (
 from cropray.training.progress_file import ProgressFile
 from cropray.training.resources import worker_resources
 from cropray.training.scratch import scratch_folder
-from cropray.training.settings import XGBOOST_NO_RESULT, XgboostPoint, XgboostSettings
+from cropray.training.settings import XgboostPoint, XgboostSettings
 from cropray.training.xgboost_model import (
     TreeScore,
     add_scores,
@@ -167,7 +167,7 @@ class FitJob:
         return fingerprint(
             [
                 xgb.__version__,
-                self.settings.model_dump(mode="json", exclude=XGBOOST_NO_RESULT),
+                self.settings.fingerprint(),
                 {name: value for name, value in self.parameters.items() if name not in ("nthread", "device")},
                 self.n_rounds,
                 hashlib.sha256(self.table.tobytes()).hexdigest(),

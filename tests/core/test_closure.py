@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from cropray.core import closure as closure_module
+from cropray.core import symbols
 from cropray.core.closure import closure
 
 PACKAGE = {
@@ -42,6 +43,14 @@ class Table:
     def fold(self, i: int) -> tuple[str, ...]:
         """The zones of a fold."""
         return self.zones[i::3]
+
+    def last(self) -> str:
+        return self.zones[-1]
+
+
+class Net(np.ndarray):
+    def forward(self, x):
+        return x
 
 
 def load() -> Table:
@@ -103,7 +112,7 @@ def read(tmp_path, monkeypatch):
         for name in [name for name in sys.modules if name.partition(".")[0] == "tiny"]:
             del sys.modules[name]
         importlib.invalidate_caches()
-        for function in (closure_module._module, closure_module._exists):
+        for function in (symbols.read_module, symbols._exists):
             function.cache_clear()
 
     def read(root="fit", module="fits", **changes):
@@ -123,7 +132,8 @@ def read(tmp_path, monkeypatch):
 def test_what_is_reached(read):
     code = read()
     assert {s for s in code.symbols if not s.startswith("tiny.rules:Settings")} == {
-        "tiny.fits:fit", "tiny.rules:mean", "tiny.rules:FitSettings", "tiny.rules:Table", "tiny.rules:HALF",
+        "tiny.fits:fit", "tiny.rules:mean", "tiny.rules:FitSettings", "tiny.rules:FitSettings.slow", "tiny.rules:Table",
+        "tiny.rules:Table.fold", "tiny.rules:HALF",
     }  # fmt: skip
     assert list(code.libraries) == ["numpy"]
     assert {"rate", "slow", "fold"} <= code.names
@@ -143,8 +153,23 @@ def test_what_is_reached(read):
         {"late": [("x * 2", "x * 3")]},
         {"__init__": [('"1"', '"2"')]},
         {"fits": [("KINDS[function.__name__]", "KINDS[function.__qualname__]")]},
+        {"rules": [("self.zones[-1]", "self.zones[-2]")]},
+        {"rules": [("    def last", "    def first(self) -> str:\n        return self.zones[0]\n\n    def last")]},
     ],
-    ids=["comment", "docstring", "local", "signature", "setting", "other", "network", "lazy", "release", "registry"],
+    ids=[
+        "comment",
+        "docstring",
+        "local",
+        "signature",
+        "setting",
+        "other",
+        "network",
+        "lazy",
+        "release",
+        "registry",
+        "method",
+        "new-method",
+    ],
 )
 def test_what_does_not_count(read, change):
     assert read(**change) == read()
@@ -154,9 +179,9 @@ def test_what_does_not_count(read, change):
     ("change", "symbol"),
     [
         ({"rules": [("total / len(x)", "total / (len(x) - 1)")]}, "tiny.rules:mean"),
-        ({"rules": [("[i::3]", "[i::2]")]}, "tiny.rules:Table"),
+        ({"rules": [("[i::3]", "[i::2]")]}, "tiny.rules:Table.fold"),
         ({"rules": [("HALF = 0.5", "HALF = 0.25")]}, "tiny.rules:HALF"),
-        ({"rules": [("self.rate * HALF", "self.rate / 2 * HALF")]}, "tiny.rules:FitSettings"),
+        ({"rules": [("self.rate * HALF", "self.rate / 2 * HALF")]}, "tiny.rules:FitSettings.slow"),
         ({"rules": [("zones: tuple[str, ...] = ()", 'zones: tuple[str, ...] = ("a",)')]}, "tiny.rules:Table"),
     ],
     ids=["function", "method", "constant", "property", "default"],
@@ -171,6 +196,12 @@ def test_modules_late_imports_and_registrations_are_followed(read):
     assert "tiny.late:rule" in read("late").symbols
     changed = {"fits": [("KINDS[function.__name__]", "KINDS[function.__qualname__]")]}
     assert read("net", "nets", **changed) != read("net", "nets")
+
+
+def test_methods_that_a_library_calls_count(read):
+    assert read("Net", "rules") != read(
+        "Net", "rules", rules=[("def forward(self, x):\n        return x", "def forward(self, x):\n        return -x")]
+    )
 
 
 def test_a_library_counts_by_its_release(read, monkeypatch):

@@ -22,7 +22,7 @@ def anything_is_there(monkeypatch):
     """Tasks are made without their inputs."""
     for module in (map_stage, evaluate):
         monkeypatch.setattr(module, "folder_hash", lambda _: "hash")
-        monkeypatch.setattr(module, "code_hash", lambda *_: "hash")
+        monkeypatch.setattr(module, "code_digest", lambda *_: "hash")
     monkeypatch.setattr(map_stage, "artefact_fingerprint", lambda _: "hash")
     monkeypatch.setattr(map_stage, "_inputs", lambda *_: [])
 

@@ -1,0 +1,132 @@
+"""What repeats the fits of a search and what does not: changes planted in a copy of the package's sources."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import cropray
+from cropray.core import closure as closure_module
+from cropray.core import symbols
+from cropray.core.keys import first_difference
+from cropray.stages.search import fit_key
+from cropray.training.settings import CnnSettings, XgboostSettings
+from tests.synthetic import entry, manifest
+
+DATASET = manifest(entry("a", 0), entry("b", 1), entry("t", None))
+SETTINGS = {"cnn": CnnSettings(), "xgboost": XgboostSettings()}
+SOURCES = Path(cropray.__file__).parent
+
+
+def keys(dataset=DATASET, seed=0, **settings):
+    return {model: fit_key(model, settings.get(model, SETTINGS[model]), dataset, seed) for model in SETTINGS}
+
+
+@pytest.fixture(scope="module")
+def before():
+    return keys()
+
+
+@pytest.fixture
+def plant(tmp_path, monkeypatch):
+    """Replace a text in a copy of a module, whose source counts from then on."""
+    copies = tmp_path / "cropray"
+
+    def plant(path, old, new):
+        text = (SOURCES / path).read_text()
+        assert text.count(old) >= 1
+        (copies / path).parent.mkdir(parents=True, exist_ok=True)
+        (copies / path).write_text(text.replace(old, new, 1))
+        symbols.read_module.cache_clear()
+
+    def source(module):
+        path = Path(*module.split(".")[1:])
+        candidates = (path.with_suffix(".py"), path / "__init__.py")
+        return next(root / c for root in (copies, SOURCES) for c in candidates if (root / c).exists())
+
+    monkeypatch.setattr(symbols, "_source", source)
+    yield plant
+    symbols.read_module.cache_clear()
+
+
+def repeated(before, after):
+    return [model for model in before if before[model].digest != after[model].digest]
+
+
+@pytest.mark.parametrize(
+    ("path", "old", "new"),
+    [
+        ("training/xgboost.py", "def train_xgboost", "# what follows trains\ndef train_xgboost"),
+        ("training/loop.py", '"""Train until validation stops improving', '"""Fit until validation stops improving'),
+        ("training/loop.py", "    best = None\n", "    best: FitResult | None = None\n"),
+        ("training/settings.py", "    dropout: float", "    momentum: float = 0.0\n    dropout: float"),
+        (
+            "workspace.py",
+            "    @property\n    def report",
+            "    @property\n    def more(self):\n        return 1\n\n    @property\n    def report",
+        ),
+        ("report/page.py", "def render_page", "def other():\n    return 1\n\n\ndef render_page"),
+        ("__init__.py", '__version__ = "', '__version__ = "9.'),
+    ],
+    ids=["comment", "docstring", "annotation", "field", "path", "report", "release"],
+)
+def test_what_repeats_nothing(before, plant, path, old, new):
+    plant(path, old, new)
+    assert repeated(before, keys()) == []
+
+
+@pytest.mark.parametrize(
+    ("planted", "models", "place"),
+    [
+        (("datasets/manifest.py", "if zone.fold != fold", "if zone.fold > fold"), ["cnn", "xgboost"], "Manifest.fold_zones"),
+        (("training/tiles.py", "def normalise(self, x: Tensor) -> Tensor:", "def normalise(self, x, y=0):"), ["cnn"], "ChannelStats.normalise"),
+        (("training/loop.py", 'how = "none"', 'how = "mean"'), ["cnn"], "loop:summed_loss"),
+        (("models/unet.py", "import torch", "import torch\n\ntorch.manual_seed(1)"), ["cnn"], "models.unet"),
+        (("metrics.py", "macro_f1=float(f1", "macro_f1=float(2 * f1"), ["cnn", "xgboost"], "metrics:score"),
+        (("training/pixel_blocks.py", "for name in FEATURE_COLUMNS)", "for name in FEATURE_COLUMNS[::-1])"), ["xgboost"], "pixel_blocks:features"),
+    ],
+    ids=["folds", "normalisation", "loss", "network", "metric", "features"],
+)  # fmt: skip
+def test_what_repeats_the_fits_that_depend_on_it(before, plant, planted, models, place):
+    plant(*planted)
+    after = keys()
+    assert repeated(before, after) == models
+    for model in models:
+        told = first_difference(before[model].parts, after[model].parts)
+        assert told.startswith("code: ")
+        assert place in told
+
+
+def test_the_library_that_computes(before, monkeypatch):
+    releases = {"xgboost": "9.9"}
+    version = closure_module.importlib.metadata.version
+    monkeypatch.setattr(closure_module.importlib.metadata, "version", lambda name: releases.get(name) or version(name))
+    after = keys()
+    assert repeated(before, after) == ["xgboost"]
+    assert "libraries: 'xgboost' was" in first_difference(before["xgboost"].parts, after["xgboost"].parts)
+
+
+def test_resources_and_test_zones_repeat_nothing(before):
+    cnn = CnnSettings(num_workers=4, use_gpu=True, cpus_per_worker=2, memory_gb=3, checkpoint_every=7, max_failures=0)
+    trees = XgboostSettings(engine="xgboost_ray", num_workers=3, device="cuda", memory_gb=2, cpus_per_worker=8)
+    relabelled = replace(DATASET, zones=(*DATASET.zones[:2], entry("t", None, {"wheat": 1}, files={"x": "1"})))
+    assert repeated(before, keys(relabelled, cnn=cnn, xgboost=trees)) == []
+
+
+def test_workers_that_draw_rows_of_their_own_repeat_trees():
+    alone, three = (keys(xgboost=XgboostSettings(subsample=0.5, num_workers=n)) for n in (0, 3))
+    assert repeated(alone, three) == ["xgboost"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        (keys(seed=1), "content: 'seed' is another"),
+        (keys(replace(DATASET, zones=(entry("a", 1), *DATASET.zones[1:]))), "content: 'training zones' is another"),
+        (keys(cnn=CnnSettings(dropout=0.1), xgboost=XgboostSettings(max_depth=3)), "settings: "),
+    ],
+    ids=["seed", "zone", "settings"],
+)
+def test_content_and_settings_that_decide(before, changed, told):
+    assert repeated(before, changed) == ["cnn", "xgboost"]
+    assert first_difference(before["cnn"].parts, changed["cnn"].parts).startswith(told)

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 from collections.abc import Sequence
 
 from cropray.errors import InputError
@@ -14,23 +15,37 @@ def read_rows(path: str | Location, columns: Sequence[str], name: str, setting: 
 
     Args:
         path: the file.
-        columns: those that it must have; others may stand beside them.
+        columns: those that it must have; others may stand beside them. Blanks around names and cells do not count.
         name: what the table is called in messages.
         setting: where a job names it.
 
     Raises:
-        InputError: the file or a column is missing, it cannot be read, a row is cut off, or there are no rows.
+        InputError: the file or a column is missing, or a column stands twice, it cannot be read, a row is cut off or has
+            more cells than columns, or there are no rows.
     """
     try:
         text = read_bytes(as_input(path), name).decode("utf-8-sig")  # spreadsheets begin with a byte order mark
-        rows = list(csv.DictReader(io.StringIO(text, newline=""), restval=""))
+        header, *lines = [row for row in csv.reader(io.StringIO(text, newline="")) if row] or [[]]
     except FileNotFoundError:
         raise InputError(f"{name} '{path}' does not exist; set {setting} to a CSV file") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{name} '{path}' cannot be read: {error}; it must be a CSV file in UTF-8") from None
-    if not rows:
+    if not lines:
         raise InputError(f"{name} '{path}' has no rows")
-    missing = [column for column in columns if column not in rows[0]]
+    names = [cell.strip() for cell in header]
+    missing = [column for column in columns if column not in names]
     if missing:
-        raise InputError(f"{name} '{path}' lacks the columns {missing}; it needs {list(columns)}")
-    return rows
+        raise InputError(f"{name} '{path}' lacks the columns {missing}; it has {names} and needs {list(columns)}")
+    twice = sorted({column for column in names if names.count(column) > 1})
+    if twice:
+        raise InputError(f"{name} '{path}' has the columns {twice} more than once; remove all but one of each")
+    return [_row(names, cells, f"{name} '{path}', line {line}") for line, cells in enumerate(lines, start=2)]
+
+
+def _row(names: Sequence[str], cells: Sequence[str], where: str) -> dict[str, str]:
+    if len(cells) > len(names):
+        raise InputError(
+            f"{where} has {len(cells)} cells for {len(names)} columns; quote a text that holds a comma, and write "
+            f"decimals with a point"
+        )
+    return {column: cell.strip() for column, cell in itertools.zip_longest(names, cells, fillvalue="")}

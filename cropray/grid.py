@@ -91,6 +91,14 @@ class Grid:
             raise ValueError(f"transform ({', '.join(in_full(x) for x in (a, b, c, d, e, f))})")
         return cls(epsg, c, f, *shape, a)
 
+    def is_of(self, epsg: int | None, transform: tuple[float, ...], shape: tuple[int, int]) -> bool:
+        """Whether a raster has exactly these pixels, but for rounding."""
+        try:
+            there = Grid.of_transform(epsg or 0, transform, shape)
+            return there.shape == self.shape and there.window_of(self) == Window(0, 0, *self.shape)
+        except ValueError:
+            return False
+
     def crop(self, window: Window) -> "Grid":
         """The grid of a window of this grid."""
         return Grid(

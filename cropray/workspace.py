@@ -13,9 +13,10 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from cropray.errors import ConfigError, MissingArtefactError
+from cropray.errors import ConfigError, InputError, MissingArtefactError
+from cropray.grid import Grid
 from cropray.storage import Location, remove, require_driver, write_json
 
 LocationT = TypeVar("LocationT", bound=Location)
@@ -284,3 +285,25 @@ def require(path: LocationT, made_by: str) -> LocationT:
     if not path.exists():
         raise MissingArtefactError(f"'{path}' does not exist; run `cropray {made_by} CONFIG.yaml` first")
     return path
+
+
+def require_place(path: Location, dataset: Any, grid: Grid | None, made_by: str) -> None:
+    """Refuse a raster of a zone that has moved since, or was another one.
+
+    Args:
+        path: the raster.
+        dataset: rasterio's, open.
+        grid: the zone's; None: any will do.
+        made_by: the stage that writes it.
+
+    Raises:
+        InputError: the raster has other pixels than the grid.
+    """
+    epsg = dataset.crs.to_epsg() if dataset.crs else 0
+    if grid is not None and not grid.is_of(epsg, dataset.transform, dataset.shape):
+        raise InputError(
+            f"'{path}' has {dataset.shape} pixels within {tuple(dataset.bounds)} of EPSG:{epsg}, its zone {grid.shape} "
+            f"within {grid.bounds} of EPSG:{grid.epsg}: the zone table has changed; run `cropray {made_by} CONFIG.yaml` "
+            f"again, or put the zone back"
+        )
+

@@ -5,6 +5,7 @@ The zone is the unit of split and of work. A zone table is a CSV file with the c
 """
 
 import csv
+import difflib
 import math
 import re
 from collections import Counter
@@ -22,6 +23,7 @@ from cropray.storage import Location
 Split = Literal["train", "test"]
 SPLITS: Final[tuple[str, ...]] = get_args(Split)
 COLUMNS: Final = ("zone_id", "region", "split", "epsg", "x_min", "y_max", "height", "width")
+_SEASON: Final = "season_start"
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _MONTH = re.compile(r"\d{4}-(0[1-9]|1[0-2])")
 
@@ -69,18 +71,49 @@ def read_zones(path: str | Location) -> tuple[Zone, ...]:
         InputError: the file or a column is missing or unreadable, a value is refused, or an id occurs twice.
     """
     rows = read_rows(path, COLUMNS, "zone table", "zone_table")
+    _require_season_column(rows[0], path)
     zones = tuple(_zone(row, path, line) for line, row in enumerate(rows, start=2))
     twice = [zone_id for zone_id, n in Counter(zone.zone_id for zone in zones).items() if n > 1]
     if twice:
         raise InputError(f"zone table '{path}' names {twice} more than once; every zone_id must be unique")
+    for epsg in sorted({zone.grid.epsg for zone in zones}):
+        _require_metres(epsg, path)
     return zones
+
+
+def _require_season_column(names: Iterable[str], path: str | Location) -> None:
+    """Other columns are the user's own; one that was meant as the season would go unheard."""
+    own = {name.casefold(): name for name in names if name not in COLUMNS}
+    near = difflib.get_close_matches(_SEASON, own, n=1)
+    if near and _SEASON not in own.values():
+        raise InputError(
+            f"zone table '{path}' has a column '{own[near[0]]}', which is not read; name it '{_SEASON}' if it is the first "
+            f"month of each zone's season, otherwise give it another name"
+        )
+
+
+def _require_metres(epsg: int, path: str | Location) -> None:
+    from pyproj import CRS  # noqa: PLC0415  few runs read a table, all load this module
+    from pyproj.exceptions import CRSError  # noqa: PLC0415
+
+    try:
+        system = CRS.from_epsg(epsg)
+    except CRSError:
+        raise InputError(
+            f"zone table '{path}' names EPSG:{epsg}, which does not exist; write a UTM zone's (326xx)"
+        ) from None
+    if not system.is_projected or {axis.unit_conversion_factor for axis in system.axis_info} != {1.0}:
+        raise InputError(
+            f"zone table '{path}' names EPSG:{epsg} ({system.name}), which is not in metres; lay the zones in their UTM "
+            f"zone (326xx)"
+        )
 
 
 def write_zones(zones: Sequence[Zone], path: str | Path) -> None:
     """Write a zone table that `read_zones` reads back."""
     with Path(path).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*COLUMNS, "season_start"])
+        writer.writerow([*COLUMNS, _SEASON])
         for zone in zones:
             grid = zone.grid
             writer.writerow(
@@ -109,6 +142,6 @@ def select_zones(zones: Sequence[Zone], wanted: Iterable[str] | None) -> tuple[Z
 def _zone(row: dict[str, str], path: str | Location, line: int) -> Zone:
     try:
         grid = Grid(int(row["epsg"]), float(row["x_min"]), float(row["y_max"]), int(row["height"]), int(row["width"]))
-        return Zone(row["zone_id"], row["region"], cast("Split", row["split"]), grid, row.get("season_start") or None)
+        return Zone(row["zone_id"], row["region"], cast("Split", row["split"]), grid, row.get(_SEASON) or None)
     except (TypeError, ValueError) as error:
         raise InputError(f"zone table '{path}', line {line}: {error}") from None

@@ -94,6 +94,16 @@ HEADER = "zone_id,region,split,epsg,x_min,y_max,height,width\n"
         (HEADER + "a,r,train,32631,0,0,8,8\nb, ,train,32631,0,0,8,8\n", "line 3.*'b' has no region"),
         (HEADER + "a,r,train,32631,nan,0,8,8\n", "line 2.*must be numbers"),
         (HEADER + "a,r,train,32631,0,-inf,8,8\n", "line 2.*must be numbers"),
+        (
+            HEADER + "a,r,train,32631,0,0,8,8\nb,r,train,32631,0,12,5,8,8\n",
+            "line 3 has 9 cells for 8 columns; .* point",
+        ),
+        (HEADER.replace("\n", ",region\n") + "a,r,train,32631,0,0,8,8,s\n", r"columns \['region'\] more than once"),
+        (HEADER.replace("\n", ",Season_Start\n") + "a,r,train,32631,0,0,8,8,2021-10\n", "name it 'season_start' if"),
+        (HEADER.replace("\n", ",season\n") + "a,r,train,32631,0,0,8,8,2021-10\n", "column 'season', which is not read"),
+        (HEADER + "a,r,train,4326,0,0,8,8\n", r"EPSG:4326 \(WGS 84\), which is not in metres"),
+        (HEADER + "a,r,train,2225,0,0,8,8\n", "EPSG:2225 .* not in metres"),  # feet
+        (HEADER + "a,r,train,32699,0,0,8,8\n", "EPSG:32699, which does not exist"),
     ],
 )
 def test_a_bad_table_is_refused(tmp_path, text, message):
@@ -101,6 +111,17 @@ def test_a_bad_table_is_refused(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(InputError, match=message):
         read_zones(path)
+
+
+def test_blanks_around_cells_do_not_count_and_own_columns_may_stand_beside(tmp_path):
+    own = "owner, season_start ," + ", ".join(HEADER.strip().split(","))
+    rows = "me,2021-10,a, north ,train, 32631,0,0,8,8\n,,b,north, test,32631,900,0,8,8\n"
+    (tmp_path / "zones.csv").write_text(f"{own}\n\n{rows}")
+    zones = read_zones(tmp_path / "zones.csv")
+    assert [(zone.region, zone.split, zone.season_start) for zone in zones] == [
+        ("north", "train", "2021-10"),
+        ("north", "test", None),
+    ]
 
 
 def test_a_missing_table_is_named(tmp_path):

@@ -18,7 +18,7 @@ from cropray.legend import IGNORE
 from cropray.parcels.labels import read_labels, read_parcel_index
 from cropray.parcels.tables import read_parcel_ids
 from cropray.storage import relative, whole_folder
-from cropray.workspace import Workspace, require
+from cropray.workspace import Workspace
 from cropray.zones import Zone
 
 
@@ -40,29 +40,22 @@ def read_zone_arrays(zone: Zone, workspace: Workspace) -> ZoneArrays:
 
     Raises:
         MissingArtefactError: an earlier stage has not written one of them.
-        InputError: their shapes differ from the zone's grid.
+        InputError: one of them lies elsewhere than the zone.
     """
-    zone_id = zone.zone_id
-    arrays = ZoneArrays(
-        composite=read_composite(require(workspace.composite(zone_id), "acquire")),
-        clear=read_n_obs(require(workspace.n_obs(zone_id), "acquire")) > 0,
-        labels=read_labels(require(workspace.labels(zone_id), "labels")),
-        parcels=read_parcel_index(require(workspace.parcel_index(zone_id), "labels")),
+    zone_id, grid = zone.zone_id, zone.grid
+    return ZoneArrays(
+        composite=read_composite(workspace.composite(zone_id), grid),
+        clear=read_n_obs(workspace.n_obs(zone_id), grid) > 0,
+        labels=read_labels(workspace.labels(zone_id), grid),
+        parcels=read_parcel_index(workspace.parcel_index(zone_id), grid),
     )
-    shapes = {arrays.composite.shape[-2:], arrays.clear.shape[-2:], arrays.labels.shape, arrays.parcels.shape}
-    if shapes != {zone.grid.shape}:
-        raise InputError(
-            f"zone '{zone_id}' is {zone.grid.shape} pixels, its artefacts are {sorted(shapes)}; "
-            f"the zone table has changed: run `cropray acquire` and `cropray labels` again"
-        )
-    return arrays
 
 
 def count_zone(zone: Zone, workspace: Workspace) -> tuple[dict[int, int], tuple[str, ...]]:
     """(class id → labelled pixels, ids of labelled parcels) of a zone, before any trimming."""
-    labels = read_labels(require(workspace.labels(zone.zone_id), "labels"))
-    index = read_parcel_index(require(workspace.parcel_index(zone.zone_id), "labels"))
-    ids = read_parcel_ids(require(workspace.parcels(zone.zone_id), "labels"))
+    labels = read_labels(workspace.labels(zone.zone_id), zone.grid)
+    index = read_parcel_index(workspace.parcel_index(zone.zone_id), zone.grid)
+    ids = read_parcel_ids(workspace.parcels(zone.zone_id))
     labelled = labels != IGNORE
     counts = np.bincount(labels[labelled])
     rows = np.flatnonzero(np.bincount(index[labelled & (index >= 0)]))

@@ -11,7 +11,7 @@ from cropray.bands import BAND_IDS, FEATURE_COLUMNS, N_BANDS, N_MONTHS, NODATA
 from cropray.errors import SchemaError
 from cropray.grid import Grid
 from cropray.storage import Location, local_file, whole_file
-from cropray.workspace import require
+from cropray.workspace import require, require_place
 
 N_OBS_BANDS: Final = tuple(f"n_obs_{month:02d}" for month in range(1, N_MONTHS + 1))
 # Deflate level 1: twice as fast as 6 and, with differences between neighbours (predictor 2), as small.
@@ -36,25 +36,35 @@ def write_n_obs(path: Location, n_obs: npt.NDArray[np.uint8], grid: Grid) -> Non
     _write_cog(path, n_obs, grid, N_OBS_BANDS, nodata=None)
 
 
-def read_composite(path: Location) -> npt.NDArray[np.uint16]:
+def read_composite(path: Location, grid: Grid | None = None) -> npt.NDArray[np.uint16]:
     """Monthly medians [T, C, H, W] uint16, gap-filled; 0 is no data.
+
+    Args:
+        path: the file.
+        grid: where it must lie; None: anywhere.
 
     Raises:
         MissingArtefactError: no such file.
+        InputError: it lies elsewhere.
         SchemaError: the file is damaged, or its bands are not the 48 features in order.
     """
-    band_major = _read(path, "uint16", FEATURE_COLUMNS)
+    band_major = _read(path, "uint16", FEATURE_COLUMNS, grid)
     return np.ascontiguousarray(band_major.reshape(len(BAND_IDS), N_MONTHS, *band_major.shape[1:]).swapaxes(0, 1))
 
 
-def read_n_obs(path: Location) -> npt.NDArray[np.uint8]:
+def read_n_obs(path: Location, grid: Grid | None = None) -> npt.NDArray[np.uint8]:
     """Clear observations per month before gap filling, [T, H, W] uint8.
+
+    Args:
+        path: the file.
+        grid: where it must lie; None: anywhere.
 
     Raises:
         MissingArtefactError: no such file.
+        InputError: it lies elsewhere.
         SchemaError: the file is damaged or has other bands.
     """
-    counts: npt.NDArray[np.uint8] = _read(path, "uint8", N_OBS_BANDS)
+    counts: npt.NDArray[np.uint8] = _read(path, "uint8", N_OBS_BANDS, grid)
     return counts
 
 
@@ -68,7 +78,7 @@ def _write_cog(path: Location, bands: npt.NDArray[Any], grid: Grid, names: tuple
         dataset.descriptions = names
 
 
-def _read(path: Location, dtype: str, names: tuple[str, ...]) -> npt.NDArray[Any]:
+def _read(path: Location, dtype: str, names: tuple[str, ...], grid: Grid | None) -> npt.NDArray[Any]:
     try:
         with local_file(require(path, "acquire")) as file, rasterio.open(file) as dataset:
             if dataset.descriptions != names or set(dataset.dtypes) != {dtype}:
@@ -76,6 +86,7 @@ def _read(path: Location, dtype: str, names: tuple[str, ...]) -> npt.NDArray[Any
                     f"'{path}' has {dataset.count} {dataset.dtypes[0]} bands {dataset.descriptions[:2]}…; it needs "
                     f"{len(names)} {dtype} bands {names[:2]}…: run `cropray acquire CONFIG.yaml` again"
                 )
+            require_place(path, dataset, grid, "acquire")
             bands: npt.NDArray[Any] = dataset.read()
             return bands
     except rasterio.errors.RasterioError as error:

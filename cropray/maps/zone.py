@@ -65,12 +65,13 @@ def map_zone(model: TilePredictor, zone: Zone, job: MapJob) -> MappedZone:
     Raises:
         MissingArtefactError: the zone has no composite.
         SchemaError: an artefact is damaged.
+        InputError: one lies elsewhere than the zone.
     """
     workspace, zone_id, name = job.workspace, zone.zone_id, job.model_name
-    composite, n_obs = read_composite(workspace.composite(zone_id)), read_n_obs(workspace.n_obs(zone_id))
+    composite, n_obs = read_composite(workspace.composite(zone_id), zone.grid), read_n_obs(workspace.n_obs(zone_id))
     window = zone_window(job.settings, zone.grid.shape, model, job.task_bytes)
     zone_map = predict_zone(model, composite, n_obs, window)
-    labels = read_labels(workspace.labels(zone_id)) if workspace.labels(zone_id).exists() else None
+    labels = read_labels(workspace.labels(zone_id), zone.grid) if workspace.labels(zone_id).exists() else None
     title = f"{zone_id} · {name} · {zone.split} zone"
     draw_preview(
         PreviewData(title, composite, n_obs, labels, zone_map, job.legend.classes), workspace.map_preview(name, zone_id)

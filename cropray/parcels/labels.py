@@ -15,7 +15,7 @@ from cropray.parcels.rasterize import NO_PARCEL, rasterize_parcels
 from cropray.parcels.report import LabelReport, tally_labels
 from cropray.parcels.rpg import ParcelSettings, describe_extent, read_parcels
 from cropray.storage import Location, local_file, whole_file, write_json
-from cropray.workspace import Workspace, require
+from cropray.workspace import Workspace, require, require_place
 from cropray.zones import Zone
 
 
@@ -61,25 +61,35 @@ def label_zone(
     return report
 
 
-def read_labels(path: Location) -> npt.NDArray[np.uint8]:
+def read_labels(path: Location, grid: Grid | None = None) -> npt.NDArray[np.uint8]:
     """Class ids [H, W] uint8, 255 = unlabelled.
+
+    Args:
+        path: the file.
+        grid: where it must lie; None: anywhere.
 
     Raises:
         MissingArtefactError: no such file.
+        InputError: it lies elsewhere.
         SchemaError: the file is damaged or no label raster.
     """
-    labels: npt.NDArray[np.uint8] = _read_raster(path, "uint8")
+    labels: npt.NDArray[np.uint8] = _read_raster(path, "uint8", grid)
     return labels
 
 
-def read_parcel_index(path: Location) -> npt.NDArray[np.int32]:
+def read_parcel_index(path: Location, grid: Grid | None = None) -> npt.NDArray[np.int32]:
     """Rows of the zone's parcel table [H, W] int32, -1 = no parcel.
+
+    Args:
+        path: the file.
+        grid: where it must lie; None: anywhere.
 
     Raises:
         MissingArtefactError: no such file.
+        InputError: it lies elsewhere.
         SchemaError: the file is damaged or no parcel index.
     """
-    index: npt.NDArray[np.int32] = _read_raster(path, "int32")
+    index: npt.NDArray[np.int32] = _read_raster(path, "int32", grid)
     return index
 
 
@@ -109,7 +119,7 @@ def _write_raster(path: Location, values: npt.NDArray[Any], grid: Grid, nodata: 
         dataset.set_band_description(1, name)
 
 
-def _read_raster(path: Location, dtype: str) -> npt.NDArray[Any]:
+def _read_raster(path: Location, dtype: str, grid: Grid | None) -> npt.NDArray[Any]:
     try:
         with local_file(require(path, "labels")) as file, rasterio.open(file) as dataset:
             if dataset.count != 1 or dataset.dtypes[0] != dtype:
@@ -117,6 +127,7 @@ def _read_raster(path: Location, dtype: str) -> npt.NDArray[Any]:
                     f"'{path}' has {dataset.count} {dataset.dtypes[0]} bands; it needs one {dtype} band: "
                     f"run `cropray labels CONFIG.yaml` again"
                 )
+            require_place(path, dataset, grid, "labels")
             values: npt.NDArray[Any] = dataset.read(1)
             return values
     except rasterio.errors.RasterioError as error:

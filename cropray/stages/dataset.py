@@ -49,7 +49,13 @@ from cropray.progress import Progress
 from cropray.raw_files import source_fingerprint
 from cropray.settings import fingerprint
 from cropray.stages.cluster import ray_session, require_cpus
-from cropray.stages.inputs import artefact_fingerprint, job_zones, zone_fingerprint
+from cropray.stages.inputs import (
+    artefact_fingerprint,
+    job_zones,
+    require_season_of_composites,
+    require_year_of_labels,
+    zone_fingerprint,
+)
 from cropray.stages.zone_jobs import LOOK_AHEAD, ZoneOutcome, ZoneTask, attempt_and_mark, current_aside, in_threads
 from cropray.storage import remove, whole_file
 from cropray.workspace import Workspace
@@ -72,6 +78,7 @@ def run(job: JobConfig, progress: Progress) -> None:
     """Write pixel tables, tile shards, fold table and manifest.
 
     Raises:
+        InputError: composites or labels are of another season or place.
         LeakageError: zones or parcels cross a border of splits, or of regions where `search.leave_region_out` is set, and
             `dataset.on_overlap` is `refuse`.
         MissingArtefactError: composites or labels are missing.
@@ -83,6 +90,8 @@ def run(job: JobConfig, progress: Progress) -> None:
     zones, workspace = job_zones(job), job.artefacts
     progress.stage("dataset", f"{len(zones)} zones, tiles of {job.dataset.tile_size} px")
     _check_splits(zones)
+    require_season_of_composites(zones, job)
+    require_year_of_labels(zones, job)
     if job.search.leave_region_out:
         require_two(zone.region for zone in zones if zone.split == "train")
     common = [

@@ -1,11 +1,11 @@
 """What every stage settles first: the zone table, and fingerprints of what came in."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from cropray.bands import N_MONTHS
 from cropray.config import JobConfig
-from cropray.errors import ConfigError, SchemaError
+from cropray.errors import ConfigError, InputError, SchemaError
 from cropray.imagery.scenes import Season
 from cropray.legend import FIRST_YEAR, LAST_YEAR
 from cropray.settings import fingerprint
@@ -74,6 +74,50 @@ def zone_fingerprint(zone: Zone) -> str:
     """SHA-256 of a zone's record."""
     grid = zone.grid
     return fingerprint([zone.zone_id, zone.region, zone.split, zone.season_start, grid.epsg, grid.bounds, grid.shape])
+
+
+def require_season_of_composites(zones: Sequence[Zone], job: JobConfig) -> None:
+    """Refuse composites that were made for another season than the job's; one without a record passes.
+
+    Raises:
+        InputError: there are such; one is named.
+    """
+    said = [_said(job.artefacts.acquisition_record(zone.zone_id), "season_start") for zone in zones]
+    _require_same(
+        "composites", said, {zone.zone_id: season_of(zone, job) for zone in zones}, ("acquire", "season_start")
+    )
+
+
+def require_year_of_labels(zones: Sequence[Zone], job: JobConfig) -> None:
+    """Refuse labels that were made from another year's codes than the job's; those without a report pass.
+
+    Raises:
+        InputError: there are such; one is named.
+    """
+    said = [_said(job.artefacts.label_report(zone.zone_id), "year") for zone in zones]
+    wanted = {zone.zone_id: register_year(zone, job) for zone in zones}
+    _require_same("labels", said, wanted, ("labels", "season_start or parcels.year"))
+
+
+def _require_same(what: str, said: Sequence[object], wanted: Mapping[str, object], mend: tuple[str, str]) -> None:
+    """`mend`: the stage that makes it, and the settings that say so."""
+    pairs = zip(wanted.items(), said, strict=True)
+    others = [(zone_id, there, here) for (zone_id, here), there in pairs if there not in {None, here}]
+    if others:
+        zone_id, there, here = others[0]
+        raise InputError(
+            f"{len(others)} of {len(wanted)} zones have {what} of another season: zone '{zone_id}' of {there} instead of "
+            f"{here}; run `cropray {mend[0]} CONFIG.yaml` again, or put {mend[1]} back"
+        )
+
+
+def _said(path: Location, key: str) -> object:
+    """What a record beside an artefact says; None: there is no record, or it is silent."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return record.get(key) if isinstance(record, dict) else None
 
 
 def artefact_fingerprint(files: Sequence[Location]) -> str:

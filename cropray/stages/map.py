@@ -20,7 +20,7 @@ from cropray.search.space import ModelName
 from cropray.settings import fingerprint
 from cropray.stages.cluster import ray_session
 from cropray.stages.devices import Device, device_of, gpus_per_task, memory_of, require_devices
-from cropray.stages.inputs import artefact_fingerprint, job_zones, zone_fingerprint
+from cropray.stages.inputs import artefact_fingerprint, job_zones, require_season_of_composites, zone_fingerprint
 from cropray.stages.results import evaluation_run, why_no_scores
 from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks, task_bytes
 from cropray.storage import Location, copy_file, folder_hash
@@ -35,6 +35,7 @@ def run(job: JobConfig, progress: Progress) -> None:
     Raises:
         ConfigError: the job reads points, which have no images, or the cluster has no GPU and `map.device` asks for one.
         MissingArtefactError: a model or a composite is missing.
+        InputError: a composite is of another season.
         StageFailedError: some zones failed.
     """
     if job.points is not None:
@@ -43,6 +44,7 @@ def run(job: JobConfig, progress: Progress) -> None:
     zones = [zone for zone in job_zones(job) if job.map.splits == "all" or zone.split == "test"]
     if not zones:
         raise ConfigError("none of the chosen zones is in the test split; set map.splits to 'all'")
+    require_season_of_composites(zones, job)
     for model in job.search.models:
         require(workspace.model(model), "search")
     with ray_session(job.cluster):

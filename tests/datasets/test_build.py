@@ -170,11 +170,14 @@ def test_a_missing_artefact_names_its_stage(workspace):
         build(workspace, small)
 
 
-def test_artefacts_of_another_shape_are_refused(workspace):
+@pytest.mark.parametrize("change", [{"size": SIZE + 8}, {"x_min": 600_010.0}, {"y_max": 5_420_000.0}, {"epsg": 32632}])
+def test_artefacts_of_another_place_are_refused(workspace, change):
     draw(workspace)
-    larger = zone("z-1", size=SIZE + 8)
-    with pytest.raises(InputError, match=r"zone 'z-1' is \(48, 48\) pixels, its artefacts are \[\(40, 40\)\]"):
-        read_zone_arrays(larger, workspace)
+    moved = zone("z-1", **{"size": SIZE, **change})
+    with pytest.raises(InputError, match=r"z-1\.tif' has \(40, 40\) pixels within .* run `cropray acquire CONFIG"):
+        read_zone_arrays(moved, workspace)
+    with pytest.raises(InputError, match="the zone table has changed; run `cropray labels CONFIG"):
+        count_zone(moved, workspace)
 
 
 def test_band_sums_equal_plain_numpy():

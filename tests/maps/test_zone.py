@@ -6,7 +6,7 @@ import pytest
 import rasterio
 from PIL import Image
 
-from cropray.errors import MissingArtefactError, SchemaError
+from cropray.errors import InputError, MissingArtefactError, SchemaError
 from cropray.grid import Grid
 from cropray.legend import IGNORE
 from cropray.maps.cog import BANDS, read_map
@@ -88,6 +88,14 @@ def test_parcels_get_their_predicted_crop(job, model):
 def test_a_zone_without_composite_is_refused(job, model):
     with pytest.raises(MissingArtefactError, match="run `cropray acquire"):
         map_zone(model, ZONE, job)
+
+
+def test_images_of_where_the_zone_was_are_not_mapped_where_it_is(job, model):
+    composite, n_obs, _ = draw_image()
+    write_zone(job.workspace, ZONE, composite, n_obs)
+    moved = Zone("beauce-1", "beauce", "test", Grid(32631, 500_640.0, 5_400_000.0, 50, 61))
+    with pytest.raises(InputError, match=r"within \(500040\.0, .* the zone table has changed; run `cropray acquire"):
+        map_zone(model, moved, job)
 
 
 def test_a_raster_that_is_no_map_is_refused(job):

@@ -8,10 +8,12 @@ import pytest
 
 from cropray.config import JobConfig
 from cropray.datasets.manifest import load_entry, load_manifest, statistics
-from cropray.errors import LeakageError
+from cropray.errors import InputError, LeakageError
 from cropray.legend import IGNORE
 from cropray.progress import Progress
 from cropray.stages import dataset
+from cropray.storage import write_json
+from cropray.workspace import Workspace
 from cropray.zones import write_zones
 from tests.synthetic import write_artefacts, zone, zone_arrays
 
@@ -77,3 +79,19 @@ def test_training_knows_nothing_of_the_ground_that_it_gave_up(run):
         note.startswith("parcels given up to zones farther away") and note.endswith(": c 1") for note in manifest.notes
     )
     assert all(f"note: {note}" in said for note in manifest.notes)
+
+
+def test_composites_of_another_season_and_labels_of_another_year_are_refused(run, tmp_path):
+    run(on_overlap="trim")
+    workspace = Workspace(tmp_path / "work")
+    write_json(workspace.acquisition_record("b"), {"season_start": "2021-10"})
+    with pytest.raises(
+        InputError, match=r"1 of 4 zones have composites .* 'b' of 2021-10 instead of 2023-01; run `cropray acq"
+    ):
+        run(on_overlap="trim")
+    write_json(workspace.acquisition_record("b"), {"season_start": "2023-01"})
+    write_json(workspace.label_report("t"), {"year": 2019})
+    with pytest.raises(
+        InputError, match=r"labels of another season: zone 't' of 2019 instead of 2023; run `cropray labels"
+    ):
+        run(on_overlap="trim")

@@ -6,8 +6,8 @@ from pydantic import Field
 
 from cropray.settings import Settings
 
-NO_RESULT: Final = {"device"}
-"""Settings that no map depends on."""
+NO_RESULT: Final = {"device", "splits"}
+"""Settings that the map of a zone does not depend on."""
 
 
 class MapSettings(Settings):

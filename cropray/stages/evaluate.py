@@ -71,12 +71,14 @@ def _evaluate_model(job: JobConfig, model: ModelName, manifest: Manifest, progre
             folder_hash(workspace.model(model)),
             manifest.fingerprint(),
             job.map.window_px,
-            code_hash("metrics", "models", "training", "stages", "maps"),
+            code_hash("maps", "metrics", "models", "training"),
         ]
     )
     target = workspace.evaluation(model)
     region_out = load_search(workspace, model).get("region_out")  # told beside the test; None: not scored
-    of_all = fingerprint([inputs, region_out])
+    of_all = fingerprint(
+        [inputs, region_out, code_hash("report", "search/results", "stages/evaluate", "stages/results")]
+    )
     if not job.overwrite and workspace.is_current("evaluate", model, of_all, [target / "scores.json"]):
         progress.note("scores are up to date")
     else:

@@ -189,7 +189,7 @@ class _ModelSearch:
                     )
                 ),
                 job.seed,
-                code_hash("models", "training"),
+                code_hash("models", "training", "metrics", "search/fit", "datasets/manifest"),
             ]
         )
         self.units = [self._job(unit) for unit in search_units(job.search, model, manifest.n_folds)]

@@ -77,3 +77,9 @@ def test_training_knows_nothing_of_the_ground_that_it_gave_up(run):
         note.startswith("parcels given up to zones farther away") and note.endswith(": c 1") for note in manifest.notes
     )
     assert all(f"note: {note}" in said for note in manifest.notes)
+
+
+def test_only_what_decides_the_dataset_makes_it_again(run):
+    run(on_overlap="trim")
+    assert "dataset is up to date" in run(on_overlap="trim", max_unknown_share=0.3)[1]  # `labels` asks for that
+    assert "dataset is up to date" not in run(on_overlap="trim", buffer_m=70)[1]

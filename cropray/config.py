@@ -13,7 +13,7 @@ from cropray.maps.settings import MapSettings
 from cropray.parcels.rpg import ParcelSettings
 from cropray.raw_files import InputSetting
 from cropray.report.settings import ReportSettings
-from cropray.search.space import SearchSettings
+from cropray.search.space import ModelName, SearchSettings
 from cropray.settings import Settings
 from cropray.storage import LocationSetting
 from cropray.training.settings import CnnSettings, XgboostSettings
@@ -142,6 +142,14 @@ class JobConfig(Settings):
     def artefacts(self) -> Workspace:
         """The workspace."""
         return Workspace(self.workspace)
+
+    def settings_of(self, model: ModelName) -> CnnSettings | XgboostSettings:
+        """How a kind of model is trained."""
+        return self.cnn if model == "cnn" else self.xgboost
+
+    def takes_share(self, model: ModelName) -> bool:
+        """Whether the fits of a kind of model share the CPUs, instead of having as many as is said."""
+        return self.settings_of(model).cpus_per_worker is None
 
     @property
     def uses_worker_groups(self) -> bool:

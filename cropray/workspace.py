@@ -306,4 +306,3 @@ def require_place(path: Location, dataset: Any, grid: Grid | None, made_by: str)
             f"within {grid.bounds} of EPSG:{grid.epsg}: the zone table has changed; run `cropray {made_by} CONFIG.yaml` "
             f"again, or put the zone back"
         )
-

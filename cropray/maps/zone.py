@@ -4,10 +4,9 @@ import math
 from dataclasses import dataclass
 
 import geopandas as gpd
-import numpy as np
 
 from cropray.imagery.composites import read_composite, read_n_obs
-from cropray.legend import IGNORE, Legend
+from cropray.legend import Legend
 from cropray.maps.cog import write_map
 from cropray.maps.layout import choose_window
 from cropray.maps.models import TilePredictor
@@ -35,21 +34,6 @@ class MapJob:
     """Memory that a task may take; inf: enough."""
 
 
-@dataclass(frozen=True, slots=True)
-class MappedZone:
-    """What one map holds."""
-
-    zone_id: str
-    area_ha: dict[str, float]
-    """Class name → mapped area."""
-    share_nodata: float
-    """Share of pixels that were never seen clear."""
-    n_parcels: int
-    """Parcels with a predicted crop; 0 where the zone has no parcels."""
-    window: tuple[int, int]
-    """Most rows and columns that the model read at once."""
-
-
 def zone_window(
     settings: MapSettings, shape: tuple[int, int], model: TilePredictor, task_bytes: float
 ) -> tuple[int, int]:
@@ -59,8 +43,11 @@ def zone_window(
     return choose_window(shape, model, task_bytes)
 
 
-def map_zone(model: TilePredictor, zone: Zone, job: MapJob) -> MappedZone:
+def map_zone(model: TilePredictor, zone: Zone, job: MapJob) -> tuple[int, int]:
     """Write map and preview of a zone and, where it has parcels, their predicted crop.
+
+    Returns:
+        Most rows and columns that the model read at once.
 
     Raises:
         MissingArtefactError: the zone has no composite.
@@ -76,16 +63,15 @@ def map_zone(model: TilePredictor, zone: Zone, job: MapJob) -> MappedZone:
     draw_preview(
         PreviewData(title, composite, n_obs, labels, zone_map, job.legend.classes), workspace.map_preview(name, zone_id)
     )
-    n_parcels = _map_parcels(zone_id, zone_map.class_id, job) if workspace.parcels(zone_id).exists() else 0
+    if workspace.parcels(zone_id).exists():
+        _map_parcels(zone_id, zone_map.class_id, job)
     tags = {"CROPRAY_MODEL": name, "CROPRAY_ZONE": zone_id}
     write_map(workspace.map(name, zone_id), zone_map, zone.grid, model.classes, tags)
-    n_pixels = np.bincount(zone_map.class_id.ravel(), minlength=IGNORE + 1)
-    areas = {crop.name: float(n_pixels[crop.id] * zone.grid.pixel_area_ha) for crop in model.classes}
-    return MappedZone(zone_id, areas, float(n_pixels[IGNORE] / zone_map.class_id.size), n_parcels, window)
+    return window
 
 
-def _map_parcels(zone_id: str, class_id: Bytes, job: MapJob) -> int:
-    """Write the zone's parcels with their predicted crop; the number that have one."""
+def _map_parcels(zone_id: str, class_id: Bytes, job: MapJob) -> None:
+    """Write the zone's parcels with their predicted crop."""
     workspace = job.workspace
     with local_file(workspace.parcels(zone_id)) as path:
         parcels = gpd.read_parquet(path)
@@ -93,4 +79,3 @@ def _map_parcels(zone_id: str, class_id: Bytes, job: MapJob) -> int:
     mapped = vote(parcels, index, class_id, job.legend.classes)
     with whole_file(workspace.mapped_parcels(job.model_name, zone_id)) as temporary:
         mapped.to_parquet(temporary, index=False)
-    return int((mapped["n_pixels"] > 0).sum())

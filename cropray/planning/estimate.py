@@ -78,7 +78,7 @@ def search_work(
             "set search.leave_region_out to false"
         )
     groups: list[tuple[Fit, ...]] = []
-    for _, group in itertools.groupby(job.search.models, key=lambda model: placements[model]):
+    for _, group in itertools.groupby(job.search.models, key=lambda m: (placements[m], job.takes_share(m))):
         models = list(group)
         groups.append(tuple(fit for model in models for fit in _fits(job, model, n_folds)))
         refits = [_refit(job, model) for model in models]

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from cropray.errors import SchemaError
 from cropray.metrics import Counts, Scores, score
 from cropray.search.space import Objective
 from cropray.storage import Location, write_json
@@ -136,16 +137,24 @@ def save_results(path: Location, results: Sequence[FoldResult]) -> None:
 
 
 def load_results(path: Location) -> tuple[FoldResult, ...]:
-    """Read what `save_results` wrote."""
-    records: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-    return tuple(
-        FoldResult(
-            **{
-                **r,
-                "confusion": tuple(map(tuple, r["confusion"])),
-                "history": tuple(r["history"]),
-                "untrained": tuple(r["untrained"]),
-            }
-        )
-        for r in records
-    )
+    """Read what `save_results` wrote.
+
+    Raises:
+        SchemaError: it is damaged, or of a version that counted losses otherwise.
+    """
+    try:
+        return tuple(_result(record) for record in json.loads(path.read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+        raise SchemaError(
+            f"'{path}' is missing, damaged or of another version of cropray ({type(error).__name__}: {error}); remove "
+            f"'{path.parent}' and run `cropray search CONFIG.yaml` again"
+        ) from None
+
+
+def _result(record: dict[str, Any]) -> FoldResult:
+    sequences = {
+        "confusion": tuple(map(tuple, record["confusion"])),
+        "history": tuple(record["history"]),
+        "untrained": tuple(record["untrained"]),
+    }
+    return FoldResult(**{**record, **sequences})

@@ -95,12 +95,12 @@ def run(job: JobConfig, progress: Progress) -> None:
     if job.search.leave_region_out:
         require_two(zone.region for zone in zones if zone.split == "train")
     common = [
-        job.dataset.fingerprint(),
+        job.dataset.tile_size,
         bundled_legend().hash(),
         code_digest(build_zone, make_folds, separate, separate_regions),
     ]
     made_from = _each(partial(_fingerprint, common, workspace), zones)
-    inputs = fingerprint([made_from, job.search.leave_region_out])
+    inputs = fingerprint([made_from, *_rules(job)])
     if not job.overwrite and workspace.is_current("dataset", "all", inputs, [workspace.manifest]):
         progress.note("dataset is up to date")
         return
@@ -135,7 +135,7 @@ def _run_points(job: JobConfig, progress: Progress) -> None:
     progress.stage("dataset", f"labelled points of {path}")
     source = [job.points.fingerprint(), source_fingerprint([path]), code_digest(*_OF_POINTS)]
     rule, by_region = settings.on_overlap, job.search.leave_region_out
-    inputs = fingerprint([source, settings.n_folds, settings.buffer_m, rule, by_region])
+    inputs = fingerprint([source, *_rules(job)])
     workspace = job.artefacts
     if not job.overwrite and workspace.is_current("dataset", "all", inputs, [workspace.manifest]):
         progress.note("dataset is up to date")
@@ -162,6 +162,12 @@ def _run_points(job: JobConfig, progress: Progress) -> None:
     lost = set(points_legend(whole).names) - set(legend.names)
     _finish(job, progress, "points", legend, entries, _Told([*_lost_classes(lost), *doubts], conflict))
     workspace.mark_current("dataset", "all", inputs)
+
+
+def _rules(job: JobConfig) -> tuple[int, float, str, bool]:
+    """What decides how zones are divided, and what gives way."""
+    settings = job.dataset
+    return settings.n_folds, settings.buffer_m, settings.on_overlap, job.search.leave_region_out
 
 
 def _forget(workspace: Workspace) -> None:
@@ -312,7 +318,7 @@ def _each(function: Callable[[Zone], ResultT], zones: Sequence[Zone]) -> dict[st
     return dict(zip((zone.zone_id for zone in zones), in_threads(function, zones), strict=True))
 
 
-def _fingerprint(common: Sequence[str], workspace: Workspace, zone: Zone) -> str:
+def _fingerprint(common: Sequence[object], workspace: Workspace, zone: Zone) -> str:
     """Of what one zone's part of the dataset depends on, fold and trimmed borders aside: all zones decide on those."""
     artefacts = [
         workspace.composite(zone.zone_id),

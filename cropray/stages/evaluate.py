@@ -83,8 +83,10 @@ def _evaluate_model(job: JobConfig, model: ModelName, manifest: Manifest, progre
         ]
     )
     target = workspace.evaluation(model)
-    region_out = load_search(workspace, model)[0].get("region_out")  # told beside the test; None: not scored
-    of_all = fingerprint([inputs, region_out])
+    region_out = load_search(workspace, model).get("region_out")  # told beside the test; None: not scored
+    of_all = fingerprint(
+        [inputs, region_out, code_hash("report", "search/results", "stages/evaluate", "stages/results")]
+    )
     if not job.overwrite and workspace.is_current("evaluate", model, of_all, [target / "scores.json"]):
         progress.note("scores are up to date")
     else:
@@ -103,7 +105,7 @@ def _evaluate_model(job: JobConfig, model: ModelName, manifest: Manifest, progre
 def _require_model_of(manifest: Manifest, workspace: Workspace, model: ModelName) -> None:
     """A model of another dataset may have learnt from today's test zones, and may count classes otherwise."""
     require(workspace.model(model), "search")
-    if load_search(workspace, model)[0]["dataset"] != manifest.fingerprint():
+    if load_search(workspace, model)["dataset"] != manifest.fingerprint():
         raise SchemaError(
             f"'{workspace.model(model)}' was searched on another version of the dataset than '{workspace.manifest}'; "
             f"run `cropray search CONFIG.yaml` again"
@@ -173,7 +175,7 @@ def _write(
             "intervals": bootstrap_intervals(cube, job.seed) or None,
             "no_intervals": why_no_intervals(cube),
             "study_protocol": score_study_protocol(cube.sum(0)).as_metrics("test"),
-            "region_out": load_search(job.artefacts, model)[0].get("region_out"),
+            "region_out": load_search(job.artefacts, model).get("region_out"),
             "regions": {name: found.as_metrics("test") for name, found in region_scores(cube, regions).items()},
             "blank_pixels": {zone_id: zone.n_blank for zone_id, zone in counts if zone.n_blank},
             "zones": {z: score(zone.matrix, zone.loss_sum).as_metrics("test") for z, zone in counts},

@@ -14,7 +14,7 @@ from cropray.errors import ConfigError
 from cropray.legend import bundled_legend
 from cropray.maps.layout import window_note
 from cropray.maps.models import kept_model, load_model
-from cropray.maps.zone import MapJob, MappedZone, map_zone
+from cropray.maps.zone import MapJob, map_zone
 from cropray.progress import Progress
 from cropray.search.space import ModelName
 from cropray.settings import fingerprint
@@ -58,10 +58,9 @@ def _map_model(job: JobConfig, model: ModelName, zones: list[Zone], progress: Pr
     progress.stage("map", f"{model} on {len(zones)} zones")
     share, wait_s = task_bytes(), job.cluster.wait_s
     tasks = _tasks(job, model, zones, share)
-    mapped = run_zone_tasks(f"map-{model}", tasks, workspace, progress, overwrite=job.overwrite, wait_s=wait_s)
-    if mapped:
-        windows = {zone.window for zone in mapped.values()}
-        progress.note(window_note(windows, load_model(workspace.model(model)), share))
+    windows = run_zone_tasks(f"map-{model}", tasks, workspace, progress, overwrite=job.overwrite, wait_s=wait_s)
+    if windows:
+        progress.note(window_note(windows.values(), load_model(workspace.model(model)), share))
     _record(job, model, zones, progress)
 
 
@@ -78,12 +77,12 @@ def current_previews(job: JobConfig, model: ModelName, zones: Sequence[Zone]) ->
 
 def _tasks(
     job: JobConfig, model: ModelName, zones: Sequence[Zone], share: float = math.inf
-) -> list[ZoneTask[MappedZone]]:
+) -> list[ZoneTask[tuple[int, int]]]:
     """One per zone; what a task may take of the memory is no part of what a map depends on."""
     workspace = job.artefacts
     map_job = MapJob(model, bundled_legend(), job.map, workspace, share)
     content, device = folder_hash(workspace.model(model)), device_of(job, model)
-    common = [content, job.map.fingerprint(), code_digest(map_zone, load_model)]
+    common = [content, job.map.window_px, code_digest(map_zone, load_model)]
     return [
         ZoneTask(
             zone.zone_id,
@@ -117,7 +116,7 @@ def _record(job: JobConfig, model: ModelName, zones: list[Zone], progress: Progr
         progress.note(line)
 
 
-def _map_zone(zone: Zone, job: MapJob, content: str, device: Device) -> MappedZone:
+def _map_zone(zone: Zone, job: MapJob, content: str, device: Device) -> tuple[int, int]:
     model = kept_model(job.workspace.model(job.model_name), content, device)
     return map_zone(model, zone, replace(job, task_bytes=memory_of(job.task_bytes, device)))
 

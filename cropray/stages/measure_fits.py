@@ -31,8 +31,8 @@ from cropray.training.memory import resident_bytes, row_bytes
 from cropray.training.pixel_blocks import PixelBlock, TreeData, features
 from cropray.training.settings import CnnPoint, XgboostPoint
 from cropray.training.tiles import ChannelStats
-from cropray.training.xgboost import load_booster, predict_proba, train_xgboost
-from cropray.training.xgboost_model import CARD_FILE, MODEL_FILE
+from cropray.training.tree_file import CARD_FILE, MODEL_FILE, load_booster, predict_proba
+from cropray.training.xgboost import train_xgboost
 from cropray.workspace import Workspace
 from cropray.zones import Zone
 

@@ -71,9 +71,7 @@ def place(job: JobConfig, cluster: Cluster) -> dict[ModelName, Placement]:
         ConfigError: not even one unit fits.
     """
     return {
-        model: place_units(
-            cluster.nodes, UnitNeed.of(job.cnn if model == "cnn" else job.xgboost), job.search.max_concurrent
-        )
+        model: place_units(cluster.nodes, UnitNeed.of(job.settings_of(model)), job.search.max_concurrent)
         for model in job.search.models
     }
 

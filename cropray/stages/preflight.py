@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from ray._private.accelerators import get_accelerator_manager_for_resource
 
 from cropray.config import JobConfig
+from cropray.datasets.doubts import some
 from cropray.errors import ConfigError, CroprayError, InputError, MissingArtefactError
 from cropray.imagery.acquire import check_inputs
 from cropray.imagery.files import FileScenes, FilesSettings
@@ -101,7 +102,7 @@ def _check_place(job: JobConfig, zones: Sequence[Zone]) -> None:
     except InputError:
         return  # it is in the list for its own sake
     if any(outside):
-        names = _some([zone.zone_id for zone, is_out in zip(zones, outside, strict=True) if is_out])
+        names = some([zone.zone_id for zone, is_out in zip(zones, outside, strict=True) if is_out], _FEW)
         raise InputError(
             f"{sum(outside)} of {len(zones)} zones lie outside of all parcels of '{job.parcels.path}': {names}; use the "
             f"parcels of these zones, mend 'crs' or the zones, or leave them out (--set zones=[…])"
@@ -189,11 +190,6 @@ def _require_of_zones(artefact: _Artefact, workspace: Workspace, zones: Sequence
     ]
     if missing:
         raise MissingArtefactError(
-            f"{len(missing)} of {len(zones)} zones have no {artefact.what}: {_some(missing)}; "
+            f"{len(missing)} of {len(zones)} zones have no {artefact.what}: {some(missing, _FEW)}; "
             f"run `cropray {artefact.made_by} CONFIG.yaml` first"
         )
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _FEW} more" if len(names) > _FEW else ""
-    return f"{', '.join(names[:_FEW])}{more}"

@@ -29,16 +29,27 @@ _LAYOUT: Final = {
 STEP_NAMES: Final = {"cnn": "epoch", "xgboost": "boosting round"}
 
 
-def load_search(workspace: Workspace, model: str) -> tuple[dict[str, Any], tuple[ConfigurationResult, ...]]:
-    """(summary, every configuration) of a finished search.
+def load_search(workspace: Workspace, model: str) -> dict[str, Any]:
+    """Summary of a finished search.
 
     Raises:
         MissingArtefactError: the search has not finished.
     """
     path = require(workspace.search_result(model), "search")
     summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return summary
+
+
+def load_configurations(
+    workspace: Workspace, model: str, summary: Mapping[str, Any]
+) -> tuple[ConfigurationResult, ...]:
+    """Every configuration of a finished search.
+
+    Raises:
+        SchemaError: results of a unit are damaged or of another version.
+    """
     folders = [workspace.unit(model, name) for name in summary["units"]]
-    return summary, group_by_configuration(r for folder in folders for r in load_results(folder / RESULT_FILE))
+    return group_by_configuration(r for folder in folders for r in load_results(folder / RESULT_FILE))
 
 
 def load_region_out(workspace: Workspace, model: str, units: Mapping[str, str]) -> RegionOut:
@@ -68,7 +79,7 @@ def why_no_scores(workspace: Workspace, manifest: Manifest, model: str) -> str:
     """Why a model has no scores that belong to it and to this dataset; empty when it has."""
     if not workspace.search_result(model).exists():
         return "not searched yet"
-    if load_search(workspace, model)[0]["dataset"] != manifest.fingerprint():
+    if load_search(workspace, model)["dataset"] != manifest.fingerprint():
         return "searched on an earlier version of the dataset"
     if not (workspace.evaluation(model) / "scores.json").exists():
         return "not evaluated yet"
@@ -92,8 +103,7 @@ def load_model_result(workspace: Workspace, manifest: Manifest, model: str) -> M
     Raises:
         MissingArtefactError: the model has not been searched or evaluated.
     """
-    summary, configurations = load_search(workspace, model)
-    scores = load_scores(workspace, model)
+    summary, scores = load_search(workspace, model), load_scores(workspace, model)
     with local_file(workspace.evaluation(model) / "cube.npy") as file:
         cube = np.load(file, allow_pickle=False)
     assert cube.shape[1:] == (manifest.n_classes, manifest.n_classes)
@@ -102,7 +112,7 @@ def load_model_result(workspace: Workspace, manifest: Manifest, model: str) -> M
     return ModelResult(
         name=model,
         label=LABELS[model],
-        configurations=configurations,
+        configurations=load_configurations(workspace, model, summary),
         best=summary["best"],
         zone_ids=tuple(scores["zone_ids"]),
         cube=cube,
@@ -120,8 +130,7 @@ def load_model_result(workspace: Workspace, manifest: Manifest, model: str) -> M
 def evaluation_run(job: JobConfig, manifest: Manifest, model: str) -> tuple[Tracker, Run]:
     """Write the test of a model to the tracker, once, below its search."""
     workspace = job.artefacts
-    summary, _ = load_search(workspace, model)
-    scores = load_scores(workspace, model)
+    summary, scores = load_search(workspace, model), load_scores(workspace, model)
     tracker = Tracker(workspace, job.name, job.tracking_uri)
     record = EvaluationRecord(
         fingerprint=fingerprint([folder_hash(workspace.model(model)), scores["metrics"], manifest.fingerprint()])[:16],
@@ -140,7 +149,7 @@ def evaluation_run(job: JobConfig, manifest: Manifest, model: str) -> tuple[Trac
 def register_model(job: JobConfig, tracker: Tracker, run: Run) -> None:
     """Make the model of an evaluation a version of the job's registered model."""
     workspace, model = job.artefacts, run.model
-    summary, _ = load_search(workspace, model)
+    summary = load_search(workspace, model)
     trained = load_model(workspace.model(model))
     form = ModelForm(
         loader=trained.loader,

@@ -33,8 +33,8 @@ from cropray.stages.results import load_region_out
 from cropray.stages.search_log import SearchLog, title
 from cropray.storage import Location, local_folder, whole_folder, write_json
 from cropray.tracking import outcome
-from cropray.training.checkpoint import CARD_FILE
 from cropray.training.memory import bins_on_disk, require_gpu_memory
+from cropray.training.network_file import CARD_FILE
 from cropray.training.settings import CnnPoint, CnnSettings, XgboostPoint, XgboostSettings
 from cropray.workspace import Workspace
 
@@ -186,8 +186,8 @@ class _ModelSearch:
         self.manifest = manifest
         self.model: ModelName = model
         self.workspace: Workspace = job.artefacts
-        self.settings: CnnSettings | XgboostSettings = job.cnn if model == "cnn" else job.xgboost
-        self.takes_share = self.settings.cpus_per_worker is None
+        self.settings = job.settings_of(model)
+        self.takes_share = job.takes_share(model)
         # What a fit depends on besides its own point and fold.
         self.key = fit_key(model, self.settings, manifest, job.seed)
         self.context = self.key.digest

@@ -27,7 +27,7 @@ class SearchLog:
         params = {
             "seed": self.job.seed,
             "objective": self.job.search.objective,
-            self.model: (self.job.cnn if self.model == "cnn" else self.job.xgboost).model_dump(mode="json"),
+            self.model: self.job.settings_of(self.model).model_dump(mode="json"),
         }
         tags = {"cropray.version": __version__, "cropray.dataset": self.manifest.fingerprint()}
         # Another objective closes with another winner: it is another search, of the same units.

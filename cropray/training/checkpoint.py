@@ -22,8 +22,6 @@ from cropray.training.device import predict_tiles
 from cropray.training.network_file import CARD_FILE, CARD_VERSION, WEIGHTS_FILE, read_network
 from cropray.training.tiles import ChannelStats
 
-__all__ = ["CARD_FILE", "WEIGHTS_FILE", "CnnCheckpoint", "load_checkpoint", "save_checkpoint"]
-
 
 @dataclass(frozen=True, slots=True)
 class CnnCheckpoint:

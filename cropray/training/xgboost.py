@@ -47,8 +47,6 @@ from cropray.training.xgboost_model import (
     TreeScore,
     add_scores,
     booster_from_bytes,
-    load_booster,
-    predict_proba,
     save_booster,
     score_rows,
 )
@@ -58,18 +56,6 @@ from cropray.training.xgboost_rows import count_values_and_classes, worker_table
 
 if TYPE_CHECKING:
     import pandas as pd
-
-__all__ = [
-    "PixelBlock",
-    "TreeData",
-    "TreeScore",
-    "XgbFit",
-    "XgboostPoint",
-    "XgboostSettings",
-    "load_booster",
-    "predict_proba",
-    "train_xgboost",
-]
 
 History = tuple[Mapping[str, float], ...]
 

@@ -17,19 +17,7 @@ from cropray.bands import FEATURE_COLUMNS
 from cropray.metrics import Counts, confusion, log_loss_sum
 from cropray.storage import whole_file, write_json
 from cropray.training.pixel_blocks import TreeData, class_indices, features
-from cropray.training.tree_file import CARD_FILE, CARD_VERSION, MODEL_FILE, load_booster, predict_proba
-
-__all__ = [
-    "CARD_FILE",
-    "MODEL_FILE",
-    "TreeScore",
-    "add_scores",
-    "booster_from_bytes",
-    "load_booster",
-    "predict_proba",
-    "save_booster",
-    "score_rows",
-]
+from cropray.training.tree_file import CARD_FILE, CARD_VERSION, MODEL_FILE, predict_proba
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,6 +86,8 @@ def test_fits_of_a_search():
     # Units that take different shares of the cluster do not run side by side.
     apart = work(job(cnn={"epochs": 2, "cpus_per_worker": 2}))
     assert apart.search.groups == ((trees,) * 3, (refits[0],), (cnn,) * 3, (refits[1],))
+    # Nor do units with CPUs of their own beside those that share what is free.
+    assert work(job(cnn={"epochs": 2, "cpus_per_worker": 1})).search.groups == apart.search.groups
 
 
 def test_leave_region_out_is_a_fit_per_region_and_model():

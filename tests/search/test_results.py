@@ -1,7 +1,10 @@
 """From results of folds to the winner and its refit."""
 
+import json
+
 import pytest
 
+from cropray.errors import SchemaError
 from cropray.search.results import FoldResult, RegionOut, group_by_configuration, load_results, save_results, winner
 
 
@@ -24,6 +27,17 @@ def test_results_read_back_as_they_were_written(tmp_path):
     assert load_results(tmp_path / "result.json") == results
     save_results(tmp_path / "result.json", ())  # a refit has none
     assert load_results(tmp_path / "result.json") == ()
+
+
+def test_results_of_another_version_are_refused_with_what_to_do(tmp_path):
+    path = tmp_path / "lr=0.1_fold=0" / "result.json"
+    save_results(path, (result(),))
+    (record,) = json.loads(path.read_text())
+    del record["untrained"], record["untrained_loss_sum"]
+    for content in ([record], [{**record, "untrained": [], "later": 1}], {"results": []}):
+        path.write_text(json.dumps(content))
+        with pytest.raises(SchemaError, match=r"lr=0\.1_fold=0.*another version.*remove '.*run `cropray search"):
+            load_results(path)
 
 
 def test_configurations_gather_their_folds_in_order():

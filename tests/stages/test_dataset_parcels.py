@@ -95,3 +95,9 @@ def test_composites_of_another_season_and_labels_of_another_year_are_refused(run
         InputError, match=r"labels of another season: zone 't' of 2019 instead of 2023; run `cropray labels"
     ):
         run(on_overlap="trim")
+
+
+def test_only_what_decides_the_dataset_makes_it_again(run):
+    run(on_overlap="trim")
+    assert "dataset is up to date" in run(on_overlap="trim", max_unknown_share=0.3)[1]  # `labels` asks for that
+    assert "dataset is up to date" not in run(on_overlap="trim", buffer_m=70)[1]

@@ -61,10 +61,11 @@ def test_zones_of_the_cnn_ask_for_a_gpu_and_load_the_model_there(device, model, 
 
 
 @pytest.mark.usefixtures("anything_is_there")
-def test_another_device_makes_no_map_again():
-    (on_cpu,), (on_gpu,) = (map_tasks(job(map={"device": device}), "cnn") for device in ("cpu", "cuda"))
-    assert on_cpu.inputs == on_gpu.inputs
-    assert on_cpu.inputs != map_tasks(job(map={"splits": "all"}), "cnn")[0].inputs
+def test_another_device_or_more_zones_make_no_map_again():
+    (before,) = map_tasks(job(), "cnn")
+    for change in ({"device": "cuda"}, {"splits": "all"}):
+        assert map_tasks(job(map=change), "cnn")[0].inputs == before.inputs
+    assert map_tasks(job(map={"window_px": 64}), "cnn")[0].inputs != before.inputs
 
 
 def test_ray_is_asked_for_the_gpus_of_a_task(monkeypatch):

@@ -60,7 +60,9 @@ def test_a_film_of_an_unknown_zone_is_refused():
 def test_scores_of_another_dataset_are_none(tmp_path):
     workspace, manifest = Workspace(tmp_path), small_manifest()
     assert why_no_scores(workspace, manifest, "cnn") == "not searched yet"
-    write_json(workspace.search_result("cnn"), {"dataset": "of yesterday", "units": []})
+    write_json(workspace.search_result("cnn"), {"dataset": "of yesterday", "units": ["fold=0"]})
+    old = {"params": {}, "fold": 0, "loss_sum": 1.0, "confusion": [[1]], "history": [], "best_step": 1, "seconds": 1.0}
+    write_json(workspace.unit("cnn", "fold=0") / "result.json", [old])  # losses were counted otherwise
     assert why_no_scores(workspace, manifest, "cnn") == "searched on an earlier version of the dataset"
     write_json(workspace.search_result("cnn"), {"dataset": manifest.fingerprint(), "units": []})
     assert why_no_scores(workspace, manifest, "cnn") == "not evaluated yet"

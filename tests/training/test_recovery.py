@@ -175,7 +175,7 @@ def test_kept_trees_of_other_pixels_are_not_taken(tmp_path, rounds, caplog):
 
 def test_a_model_holds_no_trace_of_its_progress(tmp_path):
     train_xgboost(TREES, XgboostPoint(0.3, (4,)), train_zones(), None, 0, tmp_path, progress=tmp_path / "progress")
-    from cropray.training.xgboost import load_booster
+    from cropray.training.tree_file import load_booster
 
     assert load_booster(tmp_path).attributes() == {}
     assert "progress" not in json.dumps(json.loads((tmp_path / "card.json").read_text()))

@@ -11,7 +11,8 @@ import xgboost as xgb
 from cropray.errors import ConfigError, InputError, MissingArtefactError, SchemaError
 from cropray.legend import legend_from_names
 from cropray.training.pixel_blocks import PixelBlock, TreeData, class_indices, features
-from cropray.training.xgboost import XgbFit, XgboostPoint, XgboostSettings, load_booster, predict_proba, train_xgboost
+from cropray.training.tree_file import load_booster, predict_proba
+from cropray.training.xgboost import XgbFit, XgboostPoint, XgboostSettings, train_xgboost
 from cropray.training.xgboost_progress import RoundBooster
 from tests.training.tree_rows import CLASSES, draw_rows, train_zones, tree_data, val_zones
 

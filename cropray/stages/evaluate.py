@@ -40,11 +40,11 @@ from cropray.storage import Location, copy_file, folder_hash, whole_folder, writ
 from cropray.tracking import Tracker, outcome
 from cropray.workspace import Workspace, require
 
-_DECIDING: Final = (
-    *(load_model, count_points, count_zone_pixels),
+_COUNTING: Final = (load_model, count_points, count_zone_pixels)  # what decides the counts of a zone
+_SCORING: Final = (
     *(score, score_study_protocol, region_scores, bootstrap_intervals, why_no_intervals),
-)
-"""What decides the content of a test's record."""
+    *(draw_confusion, draw_curves),
+)  # and what is made of them
 
 
 def run(job: JobConfig, progress: Progress) -> None:
@@ -79,14 +79,12 @@ def _evaluate_model(job: JobConfig, model: ModelName, manifest: Manifest, progre
             folder_hash(workspace.model(model)),
             manifest.fingerprint(),
             job.map.window_px,
-            code_digest(*_DECIDING),
+            code_digest(*_COUNTING),
         ]
     )
     target = workspace.evaluation(model)
     region_out = load_search(workspace, model).get("region_out")  # told beside the test; None: not scored
-    of_all = fingerprint(
-        [inputs, region_out, code_hash("report", "search/results", "stages/evaluate", "stages/results")]
-    )
+    of_all = fingerprint([inputs, region_out, code_digest(*_SCORING)])
     if not job.overwrite and workspace.is_current("evaluate", model, of_all, [target / "scores.json"]):
         progress.note("scores are up to date")
     else:

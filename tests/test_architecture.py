@@ -21,6 +21,7 @@ VALUES = {
     "grid",
     "zones",
     "legend",
+    "missing",
     "folds",
     "workspace",
     "workspace_lock",

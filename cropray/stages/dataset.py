@@ -92,7 +92,7 @@ def run(job: JobConfig, progress: Progress) -> None:
     require_year_of_labels(zones, job)
     if job.search.leave_region_out:
         require_two(zone.region for zone in zones if zone.split == "train")
-    common = [job.dataset.fingerprint(), bundled_legend().hash(), code_hash("datasets", "folds")]
+    common = [job.dataset.fingerprint(), bundled_legend().hash(), code_hash("datasets", "folds", "missing")]
     made_from = _each(partial(_fingerprint, common, workspace), zones)
     inputs = fingerprint([made_from, job.search.leave_region_out])
     if not job.overwrite and workspace.is_current("dataset", "all", inputs, [workspace.manifest]):
@@ -127,7 +127,7 @@ def _run_points(job: JobConfig, progress: Progress) -> None:
     assert job.points is not None
     settings, path = job.dataset, job.points.path
     progress.stage("dataset", f"labelled points of {path}")
-    source = [job.points.fingerprint(), source_fingerprint([path]), code_hash("datasets", "folds")]
+    source = [job.points.fingerprint(), source_fingerprint([path]), code_hash("datasets", "folds", "missing")]
     rule, by_region = settings.on_overlap, job.search.leave_region_out
     inputs = fingerprint([source, settings.n_folds, settings.buffer_m, rule, by_region])
     workspace = job.artefacts

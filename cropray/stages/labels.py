@@ -86,7 +86,7 @@ def _tasks(
         settings.model_copy(update={"year": None, "max_unmapped_share": 0}).fingerprint(),  # neither changes a zone
         legend.hash(),
         source_fingerprint(parts_of(settings.path), "parcels.path"),
-        code_hash("parcels", "legend", "grid"),
+        code_hash("parcels", "legend", "grid", "missing"),
     ]
     tasks = []
     for zone in zones:

@@ -22,6 +22,7 @@ VALUES = {
     "grid",
     "zones",
     "legend",
+    "missing",
     "folds",
     "workspace",
     "workspace_lock",

@@ -364,7 +364,7 @@ def test_composites_and_labels_of_a_busy_store_are_those_of_the_disk(landscape, 
     there = make_zones(job(landscape, tmp_path / "there", **inputs))
     assert server.n_faults_left() == 0
     assert there == make_zones(here)
-    assert len(there) == 2 * 6
+    assert len(there) == 2 * 7
 
 
 def test_a_dataset_of_points_of_a_store_is_that_of_the_disk(tmp_path, bucket):

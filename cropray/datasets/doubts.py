@@ -4,14 +4,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-# What exports write for a missing text: CSV and R the first ones, pandas the others.
-_NO_VALUE: Final = frozenset({"", "na", "n/a", "nan", "<na>", "null", "none"})
+from cropray.missing import is_missing
+
 _MOST_NAMED: Final = 20
-
-
-def is_missing(text: str | None) -> bool:
-    """Whether a text stands for a missing value."""
-    return text is None or text.strip().casefold() in _NO_VALUE
 
 
 def some(items: Sequence[str], most: int = _MOST_NAMED) -> str:

@@ -1,5 +1,6 @@
 """Labelled points: a user's own Parquet table becomes a dataset of pixel tables, without images and tiles."""
 
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
@@ -9,14 +10,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cropray.bands import FEATURE_COLUMNS, N_BANDS, N_MONTHS, NODATA
-from cropray.datasets.doubts import is_missing, some
+from cropray.bands import FEATURE_COLUMNS, N_BANDS, N_MONTHS, NODATA, REFLECTANCE_SCALE, SATURATED
+from cropray.datasets.doubts import some
 from cropray.datasets.manifest import BandSums, ZoneEntry
 from cropray.datasets.schema import POINT_PARCEL, pixel_schema
 from cropray.datasets.storage import PIXEL_FILE, shard_hashes
 from cropray.errors import InputError, LeakageError
 from cropray.folds import make_folds
 from cropray.legend import MAX_CLASSES, Legend, legend_from_names
+from cropray.missing import is_missing
 from cropray.raw_files import InputSetting, in_words, is_there
 from cropray.settings import Settings
 from cropray.storage import Location, arrow_path, local_folder, relative, whole_folder
@@ -26,6 +28,7 @@ from cropray.zones import SPLITS, is_zone_id
 TEXT_COLUMNS: Final = ("zone_id", "region", "split", "label")
 COORDINATES: Final = {"lon": 180.0, "lat": 90.0}  # largest absolute value, degrees (WGS 84)
 _SETTING: Final = "points.path"  # in messages
+_LARGEST_OF_8_BITS: Final = 255
 COLUMNS: Final = (*TEXT_COLUMNS, *COORDINATES, *FEATURE_COLUMNS)
 
 
@@ -55,27 +58,47 @@ def read_points(path: Location) -> pa.Table:
         raise InputError(f"points '{path}' has no rows")
     _check_values(table, path)
     _check_zones(table, path)
+    largest = max(pc.max(table[name]).as_py() for name in FEATURE_COLUMNS)
+    if largest <= _LARGEST_OF_8_BITS:
+        raise InputError(
+            f"points '{path}': no feature is larger than {largest}, a reflectance of {largest * REFLECTANCE_SCALE:.2%}: these "
+            f"are no digital numbers (reflectance × 10 000) but 8-bit or other units; convert them"
+        )
     return table
 
 
 def points_doubts(table: pa.Table, path: Location) -> list[str]:
-    """What a reader of the scores must know of a checked table: columns without use and labels that look alike.
+    """What a reader of the scores must know of a checked table: columns without use, names that look alike, saturation.
 
     Args:
         table: what `read_points` read.
         path: from where.
     """
     doubts = []
-    unused = sorted(_column_names(path) - set(COLUMNS))
+    unused = sorted(set(_column_names(path)) - set(COLUMNS))
     if unused:
         doubts.append(f"columns of the points table that are not used ({len(unused)}): {some(unused)}")
-    alike: dict[str, list[str]] = {}
-    for name in sorted(pc.unique(table["label"]).to_pylist()):
-        alike.setdefault(" ".join(name.split()).casefold(), []).append(name)
-    several = [" = ".join(repr(name) for name in names) for names in alike.values() if len(names) > 1]
-    if several:
-        doubts.append(f"labels that differ in blanks or capitals only are different classes: {some(several)}")
+    for column, names, what in (
+        ("label", "labels", "classes"), ("region", "regions", "regions"), ("zone_id", "zone ids", "zones"),
+    ):  # fmt: skip
+        if several := _alike(pc.unique(table[column]).to_pylist()):
+            doubts.append(f"{names} that differ in blanks or capitals only are different {what}: {some(several)}")
+    n_saturated = sum(pc.sum(pc.equal(table[name], SATURATED)).as_py() for name in FEATURE_COLUMNS)
+    if n_saturated:
+        doubts.append(
+            f"{n_saturated:,} features are {SATURATED}, which stands for saturated or no value in many products and is "
+            f"taken as a number here; if it is none, write 0"
+        )
     return doubts
+
+
+def _alike(names: Sequence[str]) -> list[str]:
+    """Names that a reader would take for one."""
+    groups: dict[str, list[str]] = {}
+    for name in sorted(names):
+        plain = "".join(sign for sign in unicodedata.normalize("NFKC", name) if unicodedata.category(sign) != "Cf")
+        groups.setdefault(" ".join(plain.split()).casefold(), []).append(name)
+    return [" = ".join(map(ascii, group)) for group in groups.values() if len(group) > 1]
 
 
 def points_legend(table: pa.Table) -> Legend:
@@ -145,6 +168,9 @@ def _read(path: Location) -> pa.Table:
     try:
         names = _column_names(path)
         missing = [name for name in COLUMNS if name not in names]
+        twice = sorted({name for name in names if names.count(name) > 1} & set(COLUMNS))
+        if twice:
+            raise InputError(f"points '{path}' has the columns {twice} more than once; remove all but one of each")
         if missing:
             raise InputError(
                 f"points '{path}' lacks the columns {missing}; it has {sorted(names)}. Needed are "
@@ -157,10 +183,10 @@ def _read(path: Location) -> pa.Table:
         raise InputError(f"points '{path}' is not a readable Parquet file ({error}); export it again") from None
 
 
-def _column_names(path: Location) -> set[str]:
+def _column_names(path: Location) -> list[str]:
     with in_words(path, _SETTING):
         filesystem, file = arrow_path(path)
-        return set(pq.read_schema(file, filesystem=filesystem).names)
+        return list(pq.read_schema(file, filesystem=filesystem).names)
 
 
 def _typed(table: pa.Table, path: Location) -> pa.Table:

@@ -18,9 +18,9 @@ import shapely
 from pyproj import Transformer
 from shapely import STRtree
 
-from cropray.datasets.doubts import is_missing
 from cropray.errors import LeakageError
 from cropray.grid import Grid
+from cropray.missing import is_missing
 from cropray.zones import Zone
 
 Bounds = tuple[float, float, float, float]

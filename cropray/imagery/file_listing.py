@@ -17,7 +17,13 @@ from cropray.storage import Location
 SETTING: Final = "imagery.folder"
 
 _TIFF: Final = re.compile(r"\.tiff?$", re.IGNORECASE)
-_RASTERS: Final = frozenset({".tif", ".jp2", ".j2k", ".vrt", ".img", ".nc", ".zarr", ".zip", ".safe", ".dat", ".hdf"})
+# Rasters, what they are packed in, and downloads that did not end.
+_RASTERS: Final = frozenset(
+    {
+        ".tif", ".gtiff", ".geotiff", ".jp2", ".j2k", ".vrt", ".img", ".nc", ".h5", ".he5", ".hdf", ".zarr", ".dat",
+        ".bil", ".bip", ".bsq", ".zip", ".safe", ".tar", ".tgz", ".gz", ".7z", ".part", ".crdownload", ".tmp",
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +33,7 @@ class Listing:
     scenes: tuple[tuple[Location, FileState | None], ...]
     """What the pattern matches; the state is None where it was not asked yet."""
     unmatched: tuple[Location, ...]
-    """Other rasters: the pattern leaves them out."""
+    """Other rasters, packed ones and parts of ones: the pattern leaves them out."""
 
 
 def list_scenes(folder: Location, pattern: str) -> Listing:

@@ -16,6 +16,7 @@ from cropray.imagery.offsets import (
 )
 from cropray.storage import Location, relative
 
+_SENSED: Final = re.compile(r"_V(\d{8}T\d{6})")  # in ESA's names until 2016 the time of processing stands before it
 _INSTANT: Final = re.compile(r"\d{8}T\d{6}")
 _TILE: Final = re.compile(r"(?:^|_)T?(\d{2}[C-X][A-Z]{2})(?=[_.-]|$)")
 
@@ -26,7 +27,7 @@ class FileName:
 
     path: Location
     acquired: dt.datetime
-    """Start of sensing, UTC: the first instant in the name."""
+    """Start of sensing, UTC: what ESA's old names mark by `V`, else the first instant in the name."""
     last_instant: str
     """`YYYYMMDDTHHMMSS`; in ESA's names the time of processing."""
     baseline: Baseline | None
@@ -47,9 +48,9 @@ def understand_name(path: Location, folder: Location) -> FileName:
     Raises:
         InputError: it holds no instant.
     """
-    instants = _INSTANT.findall(path.name)
+    instants, sensed = _INSTANT.findall(path.name), _SENSED.findall(path.name)
     try:
-        acquired = dt.datetime.strptime(instants[0] if instants else "", "%Y%m%dT%H%M%S").replace(tzinfo=dt.UTC)
+        acquired = dt.datetime.strptime(next(iter([*sensed, *instants]), ""), "%Y%m%dT%H%M%S").replace(tzinfo=dt.UTC)
     except ValueError:
         raise InputError(
             f"file '{path}' has no date in its name; a scene is named like 'S2_area_20230714T105031.tif': "
@@ -59,6 +60,11 @@ def understand_name(path: Location, folder: Location) -> FileName:
     baseline = next((found for name in reversed(names) if (found := baseline_in_name(name))), None)
     tile = _TILE.search(path.stem)
     return FileName(path, acquired, max(instants), baseline, tile[1] if tile else "")
+
+
+def says_nothing_of_offset(name: FileName, tagged: int | None) -> bool:
+    """Whether neither the name nor the tags of a scene file say if ESA's offset is in it."""
+    return name.baseline is None and tagged is None
 
 
 def offset_of_file(name: FileName, tagged: int | None) -> int:

@@ -31,8 +31,8 @@ from cropray.bands import BANDS, N_BANDS, NODATA, SATURATED, SCL_NODATA
 from cropray.errors import InputError
 from cropray.grid import Grid, Window, in_full
 from cropray.imagery.file_listing import SETTING, Listing, list_scenes
-from cropray.imagery.file_names import FileName, offset_of_file, understand_name
-from cropray.imagery.offsets import LEAST_OFFSET, offset_is_gone, offset_of_scale, shift
+from cropray.imagery.file_names import FileName, offset_of_file, says_nothing_of_offset, understand_name
+from cropray.imagery.offsets import FIRST_DAY_WITH_OFFSET, LEAST_OFFSET, offset_is_gone, offset_of_scale, shift
 from cropray.imagery.raster_files import open_raster, read_window
 from cropray.imagery.scenes import Found, Remarks, Scene, one_instant_per_pass
 from cropray.raw_files import FileState, InputSetting, as_input, state_of, states_below
@@ -94,7 +94,7 @@ class FileScenes:
         here.sort(key=lambda file: file[0].mgrs_tile)
         scenes = one_instant_per_pass([self._scene(name, header) for name, header in here])
         places = {str(name.path): (header.grid.epsg, *map(round, header.grid.bounds)) for name, header in here}
-        return Found(scenes, _doubles(scenes, places))
+        return Found(scenes, {**_doubles(scenes, places), **self._taken_as_plain(here)})
 
     def never_used(self, scenes: Sequence[Scene]) -> Remarks:
         """Files that no zone uses.
@@ -163,6 +163,13 @@ class FileScenes:
         with ThreadPoolExecutor(self._n_readers, thread_name_prefix="header") as pool, warnings.catch_warnings():
             warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)  # refused in our words
             return list(pool.map(lambda file: _header(file[0].path, file[1] or _state(file[0].path)), files))
+
+    def _taken_as_plain(self, files: Sequence[tuple[FileName, "_Header"]]) -> Remarks:
+        """Files of before ESA's offset: processed again, they hold it, and nothing in them might say so."""
+        is_guessed = self.settings.offset == "auto"
+        names = [name.path.name for name, header in files if is_guessed and says_nothing_of_offset(name, header.offset)]
+        remark = f"files of before {FIRST_DAY_WITH_OFFSET} that say nothing of ESA's offset, taken to be without it"
+        return {remark: tuple(names)} if names else {}
 
     def _scene(self, name: FileName, header: "_Header") -> Scene:
         offset = self.settings.offset
@@ -238,7 +245,8 @@ def _epsg_of(wkt: str) -> int | None:
 
 
 def _indexes_of(path: Location, dataset: Any) -> tuple[int, ...]:
-    found = {str(name).upper(): index for index, name in enumerate(dataset.descriptions, start=1)}
+    described = [str(name).upper() for name in dataset.descriptions]
+    found = {name: index for index, name in enumerate(described, start=1)}
     wanted = [(band.id, band.earth_engine_id) for band in BANDS] + [(_SCL, _SCL)]
     indexes = [next((found[name] for name in names if name in found), None) for names in wanted]
     missing = [names[0] for names, index in zip(wanted, indexes, strict=True) if index is None]
@@ -246,6 +254,12 @@ def _indexes_of(path: Location, dataset: Any) -> tuple[int, ...]:
         raise InputError(
             f"scene '{path}' lacks {missing}: its bands are described as {list(dataset.descriptions)}; "
             f"describe them as B02 B03 B04 B08 SCL (rasterio: `dataset.descriptions = (…)`)"
+        )
+    several = [names[0] for names in wanted if sum(described.count(name) for name in set(names)) > 1]
+    if several:
+        raise InputError(
+            f"scene '{path}' has {several} more than once: its bands are described as {list(dataset.descriptions)}; write "
+            f"each date into a file of its own, and describe other bands otherwise"
         )
     return tuple(index for index in indexes if index is not None)
 

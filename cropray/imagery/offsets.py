@@ -24,6 +24,7 @@ FIRST_DAY_WITH_OFFSET: Final = dt.date(2022, 1, 25)  # ESA: baseline 04.00 was p
 
 _BASELINE: Final = re.compile(r"(?:^|[_.-])N(\d{2})\.?(\d{2})(?=[_.-]|$)")
 _MAX_MAJOR: Final = 19  # ESA's are at 5; what else stands there, 99.99 or 00.00, is a catalogue's own processing
+_MAX_MAJOR_IN_NAME: Final = 9  # from N1000 on it is rather a latitude
 _MAX_MINOR: Final = 89
 _VEGETATION: Final = 4  # SCL
 _SOIL: Final = 5  # SCL
@@ -46,7 +47,7 @@ def offset_of_baseline(baseline: Baseline) -> int:
 def baseline_in_name(name: str) -> Baseline | None:
     """ESA's baseline in a product's name (`N0400`); None where there is none, or one that is not ESA's (`N9999`)."""
     found = [(int(match[1]), int(match[2])) for match in _BASELINE.finditer(name)]
-    return next((baseline for baseline in found if is_esas(baseline)), None)
+    return next((baseline for baseline in found if is_esas(baseline) and baseline[0] <= _MAX_MAJOR_IN_NAME), None)
 
 
 def offset_of_scale(scale: float, offset: float) -> int | None:

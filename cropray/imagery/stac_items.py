@@ -69,8 +69,18 @@ def understand(item: dict[str, Any], asset_names: dict[str, str] | None, offset:
         offset: digital numbers to add; None: by processing baseline.
 
     Raises:
-        InputError: it lacks an asset, its coordinate system, its time, or its baseline while that is needed.
+        InputError: it lacks an asset, its coordinate system, its time, or its baseline while that is needed, or is none.
     """
+    try:
+        return _understand(item, asset_names, offset)
+    except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
+        raise InputError(
+            f"item '{item.get('id')}' is not as STAC describes items ({type(error).__name__}: {redact(str(error))}); put "
+            f"its id into 'exclude', or use another collection"
+        ) from None
+
+
+def _understand(item: dict[str, Any], asset_names: dict[str, str] | None, offset: int | None) -> ItemScene:
     properties = item["properties"]
     item_id = str(item["id"])
     product = str(properties.get("s2:product_uri") or item_id).removesuffix(".SAFE")
@@ -79,7 +89,8 @@ def understand(item: dict[str, Any], asset_names: dict[str, str] | None, offset:
     stated = _stated_offset(item, [key for key, band in assets if band != SCL])
     if offset is None:
         offset = _expected_offset(item_id, properties, baseline, stated)
-    first = {**properties, **item["assets"][assets[0][0]]}
+    of_asset = item["assets"][assets[0][0]]
+    first = {**properties, **{key: value for key, value in of_asset.items() if value is not None}}
     epsg = _epsg(item_id, first)
     hrefs = tuple((band, _href(item, key)) for (key, band) in assets)
     acquired = _acquired(item_id, properties, product)
@@ -127,12 +138,13 @@ def _acquired(item_id: str, properties: dict[str, Any], product: str) -> dt.date
     if start:
         return dt.datetime.strptime(start, "%Y%m%dT%H%M%S").replace(tzinfo=dt.UTC)
     try:
-        return dt.datetime.fromisoformat(properties.get("datetime") or properties["start_datetime"]).astimezone(dt.UTC)
-    except (KeyError, ValueError):
+        instant = dt.datetime.fromisoformat(properties.get("datetime") or properties["start_datetime"])
+    except (KeyError, ValueError, TypeError):
         raise InputError(
             f"item '{item_id}' says by no 's2:datatake_id' or 'datetime' when it was sensed; "
             f"put its id into 'exclude', or use another collection"
         ) from None
+    return instant.astimezone(dt.UTC) if instant.tzinfo else instant.replace(tzinfo=dt.UTC)  # STAC's times are UTC
 
 
 def _baseline(properties: dict[str, Any], product: str) -> Baseline | None:
@@ -145,7 +157,7 @@ def _baseline(properties: dict[str, Any], product: str) -> Baseline | None:
 
 def _expected_offset(item_id: str, properties: dict[str, Any], baseline: Baseline | None, stated: int | None) -> int:
     """Earth Search states scale and offset of every item alike: they count only where no baseline of ESA's does."""
-    if any(flag is True for flag in _named(properties, "boa_offset_applied")):
+    if any(str(flag).lower() == "true" for flag in _named(properties, "boa_offset_applied")):
         return 0
     if baseline is not None and is_esas(baseline):
         return offset_of_baseline(baseline)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 
 import geopandas as gpd
 import numpy as np
@@ -16,13 +16,14 @@ import pandas as pd
 import pyarrow as pa
 import pyogrio
 import shapely
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pyproj import CRS, Transformer
 from pyproj.exceptions import CRSError
 
 from cropray.errors import InputError
 from cropray.grid import Grid
 from cropray.legend import FIRST_YEAR, LAST_YEAR
+from cropray.missing import is_missing
 from cropray.parcels.vector_files import (
     SETTING,
     WKB_COLUMN,
@@ -68,6 +69,15 @@ class ParcelSettings(Settings):
     """Leave pixels unlabelled whose centre is nearer than this to the outline of their parcel, m: they may be mixed.
     Scores leave them out as well, in test zones too."""
 
+    @model_validator(mode="after")
+    def _two_columns(self) -> Self:
+        if self.id_column.lower() == self.code_column.lower():
+            raise ValueError(
+                f"'id_column' and 'code_column' are both '{self.id_column}': all parcels of one crop would be one; name the "
+                f"column of the parcel ids, or have one made (a running number will do)"
+            )
+        return self
+
     @field_validator("crs")
     @classmethod
     def _require_known_crs(cls, value: str | None) -> str | None:
@@ -89,7 +99,7 @@ class ZoneParcels:
     n_without_area: int
     """Features left out because nothing with an area remained of them: lines, points, flat polygons."""
     n_without_id: int
-    """Parcels to which the file gives no id."""
+    """Parcels to which the file gives no id, or a text like `nan` or `NULL`."""
 
 
 def read_parcels(settings: ParcelSettings, grid: Grid, extract: Path | None = None) -> ZoneParcels:
@@ -112,7 +122,7 @@ def read_parcels(settings: ParcelSettings, grid: Grid, extract: Path | None = No
     is_inside = _reach_into(polygons, grid)
     is_lost = (shapely.area(polygons) == 0) & shapely.intersects(flat, shapely.box(*grid.bounds))
     ids = _as_text(raw[columns[0]])
-    has_no_id = (ids == "").to_numpy()
+    has_no_id = ids.map(is_missing).to_numpy(bool)
     ids[has_no_id] = _outline_ids(raw.geometry.to_numpy()[has_no_id])
     parcels = gpd.GeoDataFrame(
         {
@@ -322,10 +332,16 @@ def _rounded(bounds: Bounds) -> tuple[int, ...]:
 
 
 def _as_text(values: "pd.Series[Any]") -> "pd.Series[str]":
-    """Ids and codes as text: `7.0` is `7`, what is missing is empty."""
-    if pd.api.types.is_float_dtype(values) and bool((values.dropna() % 1 == 0).all()):
-        values = values.astype("Int64")
+    """Ids and codes as text: `7.0` is `7`, whatever else the zone holds; what is missing is empty."""
+    if pd.api.types.is_float_dtype(values):
+        return values.map(_number).astype(str)
     return values.astype("string").fillna("").str.strip().astype(str)
+
+
+def _number(value: float) -> str:
+    if pd.isna(value):
+        return ""
+    return str(int(value)) if value % 1 == 0 else repr(float(value))
 
 
 def _outline_ids(geometries: npt.NDArray[Any]) -> npt.NDArray[Any]:

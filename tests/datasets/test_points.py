@@ -1,5 +1,6 @@
 """A user's table of labelled points: what is accepted, what is written, what is refused."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -159,6 +160,46 @@ def test_points_without_any_value_are_counted(tmp_path: Path) -> None:
 def test_labels_that_look_alike_are_named(tmp_path: Path) -> None:
     (doubt,) = _doubts(tmp_path / "points.parquet", label=["wheat", "Wheat ", "maize", "rice"] * 5)
     assert doubt == "labels that differ in blanks or capitals only are different classes: 'Wheat ' = 'wheat'"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"label": ["bl\u00e9", "ble\u0301", "orge", "orge\u200b"] * 5},
+            r"'ble\u0301' = 'bl\xe9', 'orge' = 'orge\u200b'",
+        ),
+        (
+            {"region": ["a", "a", "B ", "B "] * 5, "zone_id": ["a-1", "a-2", "b-1", "B-1"] * 5},
+            "zone ids .* 'B-1' = 'b-1'",
+        ),
+        (
+            {"region": ["North", "north\u00a0", "b", "b"] * 5},
+            "regions .* are different regions: 'North' = 'north",
+        ),
+        ({"B03_05": np.array([65_535, 65_535, *[700] * 18], np.uint16)}, "2 features are 65535, .* write 0"),
+    ],
+)
+def test_other_names_that_look_alike_and_saturated_features_are_told(tmp_path: Path, changes, said) -> None:
+    (doubt,) = _doubts(tmp_path / "points.parquet", **changes)
+    assert re.search(said if ".*" in said else re.escape(said), doubt)
+
+
+def test_a_column_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    table = _table()
+    pq.write_table(table.append_column("lat", table["lon"]), tmp_path / "points.parquet")
+    with pytest.raises(InputError, match=r"has the columns \['lat'\] more than once"):
+        read_points(tmp_path / "points.parquet")
+
+
+@pytest.mark.parametrize("largest", [1, 180, 255])
+def test_features_of_8_bits_are_refused(tmp_path: Path, largest: int) -> None:
+    features = {name: (np.arange(N) % (largest + 1)).astype(np.uint8) for name in FEATURE_COLUMNS}
+    features["B08_07"] = np.full(N, largest)
+    with pytest.raises(InputError, match=f"no feature is larger than {largest}, a reflectance of .* 8-bit"):
+        read_points(_write(tmp_path / "points.parquet", **features))
+    dark = np.zeros(N, np.uint8)  # a month without data may well be stored in bytes
+    assert read_points(_write(tmp_path / "points.parquet", B02_01=dark)).num_rows == N
 
 
 def test_missing_corrupt_and_empty_files_are_refused(tmp_path: Path) -> None:

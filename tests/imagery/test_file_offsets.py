@@ -64,6 +64,7 @@ def test_tags_or_the_name_say_that_the_offset_is_there(tmp_path, name, tags, has
         "S2A_MSIL2A_20180421T100029_N9999_R122_T33TWM_20230101T000000.tif",
         "S2A_20230714T105031_N0000.tif",
         "grid_N4500_E0500_20230714T105031.tif",  # 45° north
+        "grid_N1230_W0145_20230714T105031.tif",  # Burkina Faso
     ],
 )
 def test_a_scene_that_may_hold_it_and_does_not_say_is_refused(tmp_path, name):
@@ -114,6 +115,17 @@ def test_contradictions_and_other_units_are_refused(tmp_path, name, tags, said):
     with pytest.raises(InputError, match=said) as error:
         read(tmp_path)
     assert name in str(error.value)
+
+
+def test_that_an_old_scene_is_taken_to_be_without_the_offset_is_told(tmp_path):
+    write(tmp_path, "mine_20210714T105031.tif", land())
+    write(tmp_path, "S2A_20210717T105031_N0301.tif", land())
+    write(tmp_path, "tagged_20210719T105031.tif", land(), tags=(1e-4, 0.0))
+    remarks = FileScenes(FilesSettings(folder=tmp_path)).survey(GRID, *YEARS).remarks
+    (remark,) = remarks
+    assert "say nothing of ESA's offset" in remark
+    assert remarks[remark] == ("mine_20210714T105031.tif",)
+    assert not FileScenes(FilesSettings(folder=tmp_path, offset=0)).survey(GRID, *YEARS).remarks
 
 
 def test_tags_of_scene_classes_say_nothing(tmp_path):

@@ -224,6 +224,36 @@ def test_refuses_pixels_that_cannot_be_decoded(tmp_path):
         source(tmp_path).read(scene, Grid(32631, GRID.x_min, GRID.y_max, 200, 200))
 
 
+@pytest.mark.parametrize(
+    "bands", [("B02", "b02", "B03", "B04", "B08", "SCL"), ("B8", "B02", "B03", "B04", "SCL", "B08")]
+)
+def test_refuses_a_band_that_stands_twice(tmp_path, bands):
+    pixels = np.concatenate([draw_pixels(), draw_pixels(seed=9)[:1]])
+    path = write_scene(tmp_path, "2023-05-01", pixels, bands=bands)
+    with pytest.raises(InputError, match=rf"{path.name}' has \['B0[28]'\] more than once: its bands are described as"):
+        FileScenes(FilesSettings(folder=tmp_path)).find(GRID, *YEAR)
+
+
+def test_the_old_names_of_esa_begin_with_the_time_of_processing(tmp_path):
+    name = "S2A_USER_PRD_MSIL2A_PDMC_20160504T211318_R051_V20160501T105031_20160501T105031.tif"
+    write_scene(tmp_path, "2016-05-01", name=name)
+    (scene,) = FileScenes(FilesSettings(folder=tmp_path)).find(GRID, dt.date(2016, 5, 1), dt.date(2016, 5, 2))
+    assert scene.acquired == dt.datetime(2016, 5, 1, 10, 50, 31, tzinfo=dt.UTC)
+
+
+def test_packed_and_unfinished_files_are_named_among_those_left_out(tmp_path):
+    write_scene(tmp_path, "2023-05-01")
+    others = {"S2_20230506T105031.tif.part", "S2_20230511T105031.tar.gz", "S2_20230516T105031.h5"}
+    for name in (*others, "S2_20230501T105031.json"):
+        (tmp_path / name).write_bytes(b"x")
+    (names,) = (
+        FileScenes(FilesSettings(folder=tmp_path))
+        .never_used(FileScenes(FilesSettings(folder=tmp_path)).find(GRID, *YEAR))
+        .values()
+    )
+    assert set(names) == others
+
+
 def test_says_that_a_file_went_away(tmp_path):
     path = write_scene(tmp_path, "2023-05-01")
     (scene,) = find(tmp_path)

@@ -1,5 +1,6 @@
 import copy
 import datetime as dt
+import time
 
 import pytest
 
@@ -187,6 +188,34 @@ def test_refuses_an_item_that_does_not_say_enough(item, said):
     with pytest.raises(InputError, match=said) as error:
         understand(item, None, offset)
     assert item["id"] in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"properties": None},
+        {"properties": {**DATA_SPACE["properties"], "eo:cloud_cover": "cloudy"}},
+        {"assets": {name: {**asset, "proj:transform": [10, 0], "proj:shape": [3, 4]} for name, asset in DATA_SPACE["assets"].items()}},
+        {"assets": dict.fromkeys(DATA_SPACE["assets"], "https://somewhere.example/B02.jp2")},
+    ],
+)  # fmt: skip
+def test_an_item_that_is_none_is_refused_by_its_id(broken):
+    with pytest.raises(InputError, match=f"item '{DATA_SPACE['id']}' is not as STAC describes items .* into 'exclude'"):
+        understand({**DATA_SPACE, **broken}, None, None)
+
+
+def test_nulls_of_an_asset_hide_nothing_and_times_without_zone_are_utc(monkeypatch):
+    monkeypatch.setenv("TZ", "Pacific/Auckland")
+    time.tzset()
+    item = copy.deepcopy(DATA_SPACE)
+    item |= {"id": "mine"}
+    item["properties"] |= {"datetime": "2023-06-30T22:36:31"}
+    for asset in item["assets"].values():
+        asset |= {"proj:code": None, "proj:transform": None}
+    found = understand(item, None, None)
+    monkeypatch.undo()
+    time.tzset()
+    assert (found.epsg, found.scene.acquired) == (32631, dt.datetime(2023, 6, 30, 22, 36, 31, tzinfo=dt.UTC))
 
 
 def test_an_unknown_catalogue_is_read_by_the_items_own_time():

@@ -67,6 +67,25 @@ def test_ids_and_codes_that_are_numbers(tmp_path):
     assert parcels.code.tolist() == ["1", "2", "3", "4"]
 
 
+def test_an_id_is_the_same_text_whatever_else_is_read_with_it(tmp_path):
+    PARCELS.assign(ID_PARCEL=[1.0, np.nan, 3e15, 4.25, 5.5, 6.0]).to_file(tmp_path / "p.gpkg")
+    found = read_with_counts(ParcelSettings(path=tmp_path / "p.gpkg"), GRID)
+    assert found.frame.parcel_id.tolist()[:3] == ["1", "3000000000000000", "4.25"]
+    assert found.n_without_id == 1
+
+
+def test_texts_that_stand_for_no_id_are_none(tmp_path):
+    PARCELS.assign(ID_PARCEL=["NULL", "nan", "None", " n/a", "5", "6"]).to_file(tmp_path / "p.gpkg")
+    found = read_with_counts(ParcelSettings(path=tmp_path / "p.gpkg"), GRID)
+    assert found.n_without_id == found.frame.parcel_id.str.startswith("outline-").sum() == 4
+    assert found.frame.parcel_id.is_unique
+
+
+def test_one_column_is_not_both_id_and_code(tmp_path):
+    with pytest.raises(ValidationError, match="both 'code_cultu': all parcels of one crop would be one"):
+        ParcelSettings(path=tmp_path / "p.gpkg", id_column="code_cultu")
+
+
 def test_repairs_polygons(tmp_path):
     x, y = GRID.bounds[0], GRID.bounds[3]
     bow_tie = shapely.Polygon([(x, y), (x + 100, y - 100), (x + 100, y), (x, y - 100)])

@@ -130,7 +130,7 @@ def test_the_pictures_lie_beside_the_dataset(untrained):
         for film in folder.glob("*.gif"):
             with Image.open(film) as image:
                 assert len(list(ImageSequence.Iterator(image))) == 12
-    assert not [path for path in workspace.root.rglob(".*") if path.name != ".tune"]
+    assert not [path for path in workspace.root.rglob(".*") if path.name not in {".tune", ".lock"}]
     text = (workspace.report / "index.html").read_text()
     assert "No scores yet" in text
     assert f"cropray search {workspace.config('report')}" in text

@@ -10,6 +10,7 @@ from mlflow import MlflowClient
 
 from cropray.errors import ConfigError, CroprayError
 from cropray.stages import doctor
+from cropray.storage import write_json
 from cropray.tracking import EvaluationRecord, FoldRecord, Tracker, local_uri, outcome
 from cropray.workspace import Workspace
 from tests.tracking_history import EXPERIMENT, prepare
@@ -165,6 +166,29 @@ def test_nothing_outside_of_the_workspace_is_uploaded(tmp_path, template, addres
     assert "will never store 'stolen'" in outcome(tracker)[0]
     assert tracker.close(0) == 0
     assert len([*(tracker._spool.folder / "refused").iterdir()]) == 1
+
+
+def test_a_write_of_another_version_is_named_set_aside_and_not_counted_as_made(tmp_path):
+    workspace = prepare(tmp_path)
+    folder = Tracker(workspace, EXPERIMENT)._spool.folder
+    run = {
+        "kind": "open",
+        "key": "k",
+        "time_ms": 1,
+        "model": "cnn",
+        "parent": None,
+        "name": "n",
+        "params": {},
+        "tags": {},
+    }
+    write_json(folder / "00000001-a.json", run)
+    write_json(
+        folder / "00000002-b.json", {"kind": "register", "key": "k", "time_ms": 2, "name": "m", "input_shape": [48]}
+    )
+    left_out, made = outcome(Tracker(workspace, EXPERIMENT))
+    assert "00000002-b.json', which is damaged or of another version of cropray" in left_out
+    assert made.startswith("1 writes that waited")
+    assert [file.name for file in (folder / "refused").iterdir()] == ["00000002-b.json"]
 
 
 def test_a_file_out_of_the_workspace_is_uploaded_after_an_outage(tmp_path, template, monkeypatch):

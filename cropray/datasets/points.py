@@ -11,8 +11,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cropray.bands import FEATURE_COLUMNS, N_BANDS, N_MONTHS, NODATA, REFLECTANCE_SCALE, SATURATED
+from cropray.datasets.build import band_sums
 from cropray.datasets.doubts import some
-from cropray.datasets.manifest import BandSums, ZoneEntry
+from cropray.datasets.manifest import ZoneEntry
 from cropray.datasets.schema import POINT_PARCEL, pixel_schema
 from cropray.datasets.storage import PIXEL_FILE, shard_hashes
 from cropray.errors import InputError, LeakageError
@@ -154,7 +155,7 @@ def points_entries(
             counts=_class_counts(rows),
             n_trimmed=n_trimmed.get(zone_id, 0),
             n_tiles=0,
-            sums=_band_sums(rows),
+            sums=band_sums(_features(rows).transpose(2, 1, 0)[..., None]),
             files=_hashes(workspace, zone_id),
             n_empty=int((_features(rows) == NODATA).all(axis=(1, 2)).sum()),
         )
@@ -300,16 +301,6 @@ def _features(rows: pa.Table) -> npt.NDArray[np.uint16]:
     """[N, C, T] digital numbers."""
     columns = np.stack([rows[name].to_numpy() for name in FEATURE_COLUMNS], axis=1)
     return columns.reshape(-1, N_BANDS, N_MONTHS)
-
-
-def _band_sums(rows: pa.Table) -> BandSums:
-    bands = _features(rows).transpose(1, 0, 2)
-    seen: Sequence[npt.NDArray[np.float64]] = [band[band != NODATA].astype(np.float64) for band in bands]
-    return BandSums(
-        tuple(len(values) for values in seen),
-        tuple(float(values.sum()) for values in seen),
-        tuple(float(np.square(values).sum()) for values in seen),
-    )
 
 
 def _class_counts(rows: pa.Table) -> dict[str, int]:

@@ -256,7 +256,7 @@ class Tracker:
             return False
         waiting = self._spool.waiting()
         self._began = time.monotonic()
-        deadline = self._began + patience_s
+        deadline, n_made = self._began + patience_s, 0
         try:
             if self._breaker.n_failures:
                 self._store.probe()
@@ -264,36 +264,38 @@ class Tracker:
             for file in waiting:
                 if time.monotonic() > deadline:
                     return False
-                self._replay(file)
-            if waiting:
-                self.notes.append(f"{len(waiting)} writes that waited for MLflow store '{self.uri}' are made")
+                n_made += self._replay(file)
+            if n_made:
+                self.notes.append(f"{n_made} writes that waited for MLflow store '{self.uri}' are made")
             self._store.settle_doubts()
         except OUTAGES as error:
             self._note_outage("answer", error)
             return False
         if self._breaker.n_failures:
-            logger.info("MLflow store '%s' answers again; %d writes made up for", self.uri, len(waiting))
+            logger.info("MLflow store '%s' answers again; %d writes made up for", self.uri, n_made)
             self._breaker.succeeded()
         self._reason = ""
         return True
 
-    def _replay(self, file: Location) -> None:
-        """Make a write that waits, and forget it."""
+    def _replay(self, file: Location) -> bool:
+        """Make a write that waits, and forget it; whether it was made."""
         try:
             operation = self._spool.read(file)
         except FileNotFoundError:
-            return
-        except ValueError as error:  # damaged, or of another version of cropray
-            self._drop(f"read '{file}'", error)
+            return False
+        except ValueError as error:
+            what = f"make the write in '{file}', which is damaged or of another version of cropray"
+            self._drop(f"{what} and which its stage makes anew", error)
             self._spool.refuse(file)
-            return
+            return False
         try:
             self._apply(operation, self._spool.kept)
         except RefusedError as error:
             self._drop(operation, error)
             self._spool.refuse(file)
-        else:
-            self._spool.remove(file)
+            return False
+        self._spool.remove(file)
+        return True
 
     def _apply(self, operation: Operation, locate: Callable[[str], Location]) -> Answer:
         self._began = time.monotonic()

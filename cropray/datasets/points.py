@@ -1,6 +1,5 @@
 """Labelled points: a user's own Parquet table becomes a dataset of pixel tables, without images and tiles."""
 
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
@@ -11,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cropray.bands import FEATURE_COLUMNS, N_BANDS, N_MONTHS, NODATA, REFLECTANCE_SCALE, SATURATED
-from cropray.datasets.doubts import some
+from cropray.datasets.doubts import alike_doubts, some
 from cropray.datasets.manifest import BandSums, ZoneEntry
 from cropray.datasets.schema import POINT_PARCEL, pixel_schema
 from cropray.datasets.storage import PIXEL_FILE, shard_hashes
@@ -78,11 +77,8 @@ def points_doubts(table: pa.Table, path: Location) -> list[str]:
     unused = sorted(set(_column_names(path)) - set(COLUMNS))
     if unused:
         doubts.append(f"columns of the points table that are not used ({len(unused)}): {some(unused)}")
-    for column, names, what in (
-        ("label", "labels", "classes"), ("region", "regions", "regions"), ("zone_id", "zone ids", "zones"),
-    ):  # fmt: skip
-        if several := _alike(pc.unique(table[column]).to_pylist()):
-            doubts.append(f"{names} that differ in blanks or capitals only are different {what}: {some(several)}")
+    for column, names in (("label", "labels"), ("region", "regions"), ("zone_id", "zone ids")):
+        doubts += alike_doubts(names, pc.unique(table[column]).to_pylist())
     n_saturated = sum(pc.sum(pc.equal(table[name], SATURATED)).as_py() for name in FEATURE_COLUMNS)
     if n_saturated:
         doubts.append(
@@ -90,15 +86,6 @@ def points_doubts(table: pa.Table, path: Location) -> list[str]:
             f"taken as a number here; if it is none, write 0"
         )
     return doubts
-
-
-def _alike(names: Sequence[str]) -> list[str]:
-    """Names that a reader would take for one."""
-    groups: dict[str, list[str]] = {}
-    for name in sorted(names):
-        plain = "".join(sign for sign in unicodedata.normalize("NFKC", name) if unicodedata.category(sign) != "Cf")
-        groups.setdefault(" ".join(plain.split()).casefold(), []).append(name)
-    return [" = ".join(map(ascii, group)) for group in groups.values() if len(group) > 1]
 
 
 def points_legend(table: pa.Table) -> Legend:

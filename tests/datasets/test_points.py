@@ -159,7 +159,7 @@ def test_points_without_any_value_are_counted(tmp_path: Path) -> None:
 
 def test_labels_that_look_alike_are_named(tmp_path: Path) -> None:
     (doubt,) = _doubts(tmp_path / "points.parquet", label=["wheat", "Wheat ", "maize", "rice"] * 5)
-    assert doubt == "labels that differ in blanks or capitals only are different classes: 'Wheat ' = 'wheat'"
+    assert doubt == "labels that differ in blanks or capitals only are different ones: 'Wheat ' = 'wheat'"
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_labels_that_look_alike_are_named(tmp_path: Path) -> None:
         ),
         (
             {"region": ["North", "north\u00a0", "b", "b"] * 5},
-            "regions .* are different regions: 'North' = 'north",
+            "regions .* are different ones: 'North' = 'north",
         ),
         ({"B03_05": np.array([65_535, 65_535, *[700] * 18], np.uint16)}, "2 features are 65535, .* write 0"),
     ],

@@ -95,3 +95,12 @@ def test_composites_of_another_season_and_labels_of_another_year_are_refused(run
         InputError, match=r"labels of another season: zone 't' of 2019 instead of 2023; run `cropray labels"
     ):
         run(on_overlap="trim")
+
+
+def test_regions_that_look_alike_are_told(run, tmp_path):
+    table = tmp_path / "zones.csv"
+    table.write_text(table.read_text().replace("b,north", "b,North"))
+    manifest, said = run(on_overlap="trim")
+    note = "regions that differ in blanks or capitals only are different ones: 'North' = 'north'"
+    assert note in manifest.notes
+    assert note in said

@@ -52,17 +52,17 @@ def read_points(path: Location) -> pa.Table:
         InputError: the file, a column, a type or a value cannot be used; the message names it.
         LeakageError: a zone belongs to both splits.
     """
-    table = _typed(_read(path), path)
+    raw = _read(path)
+    if {raw[name].type for name in FEATURE_COLUMNS} <= {pa.uint8(), pa.int8()}:
+        raise InputError(
+            f"points '{path}': all features are of 8 bits, which cannot hold digital numbers (reflectance × 10 000); "
+            f"convert them"
+        )
+    table = _typed(raw, path)
     if table.num_rows == 0:
         raise InputError(f"points '{path}' has no rows")
     _check_values(table, path)
     _check_zones(table, path)
-    largest = max(pc.max(table[name]).as_py() for name in FEATURE_COLUMNS)
-    if largest <= _LARGEST_OF_8_BITS:
-        raise InputError(
-            f"points '{path}': no feature is larger than {largest}, a reflectance of {largest * REFLECTANCE_SCALE:.2%}: these "
-            f"are no digital numbers (reflectance × 10 000) but 8-bit or other units; convert them"
-        )
     return table
 
 
@@ -79,6 +79,12 @@ def points_doubts(table: pa.Table, path: Location) -> list[str]:
         doubts.append(f"columns of the points table that are not used ({len(unused)}): {some(unused)}")
     for column, names in (("label", "labels"), ("region", "regions"), ("zone_id", "zone ids")):
         doubts += alike_doubts(names, pc.unique(table[column]).to_pylist())
+    largest = max(pc.max(table[name]).as_py() for name in FEATURE_COLUMNS)
+    if largest <= _LARGEST_OF_8_BITS:
+        doubts.append(
+            f"no feature is larger than {largest}, a reflectance of {largest * REFLECTANCE_SCALE:.2%}: land is brighter; "
+            f"are these digital numbers (reflectance × 10 000)?"
+        )
     n_saturated = sum(pc.sum(pc.equal(table[name], SATURATED)).as_py() for name in FEATURE_COLUMNS)
     if n_saturated:
         doubts.append(

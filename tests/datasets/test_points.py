@@ -193,11 +193,15 @@ def test_a_column_that_stands_twice_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("largest", [1, 180, 255])
-def test_features_of_8_bits_are_refused(tmp_path: Path, largest: int) -> None:
+def test_features_of_8_bits_are_refused_by_type_and_told_by_value(tmp_path: Path, largest: int) -> None:
     features = {name: (np.arange(N) % (largest + 1)).astype(np.uint8) for name in FEATURE_COLUMNS}
-    features["B08_07"] = np.full(N, largest)
-    with pytest.raises(InputError, match=f"no feature is larger than {largest}, a reflectance of .* 8-bit"):
+    features["B08_07"] = np.full(N, largest, np.uint8)
+    with pytest.raises(InputError, match="all features are of 8 bits"):
         read_points(_write(tmp_path / "points.parquet", **features))
+    (doubt,) = _doubts(tmp_path / "points.parquet", **{**features, "B08_07": np.full(N, largest)})
+    assert doubt.startswith(
+        f"no feature is larger than {largest}, a reflectance of {largest / 100:.2f}%: land is brighter"
+    )
     dark = np.zeros(N, np.uint8)  # a month without data may well be stored in bytes
     assert read_points(_write(tmp_path / "points.parquet", B02_01=dark)).num_rows == N
 

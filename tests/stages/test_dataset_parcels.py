@@ -86,7 +86,7 @@ def test_composites_of_another_season_and_labels_of_another_year_are_refused(run
     workspace = Workspace(tmp_path / "work")
     write_json(workspace.acquisition_record("b"), {"season_start": "2021-10"})
     with pytest.raises(
-        InputError, match=r"1 of 4 zones have composites .* 'b' of 2021-10 instead of 2023-01; run `cropray acq"
+        InputError, match=r"1 of 1 zones have composites .* 'b' of 2021-10 instead of 2023-01; run `cropray acq"
     ):
         run(on_overlap="trim")
     write_json(workspace.acquisition_record("b"), {"season_start": "2023-01"})

@@ -4,6 +4,7 @@ One YAML file per job is read into one frozen pydantic model; `--set a.b=c` chan
 values before validation. Unknown keys are refused and the nearest known key is named.
 """
 
+import datetime as dt
 import difflib
 import hashlib
 import json
@@ -183,12 +184,14 @@ def _explain(error: ValidationError, model: type[BaseModel]) -> str:
         elif item["type"] == _REFUSED:
             lines.append(f"'{'.'.join(filter(None, (where, item['ctx']['where'])))}': {message}")
         else:
-            seen = _seen(item["input"])
+            seen = _seen(item["input"], is_text_wanted=item["type"] == "string_type")
             lines.append(f"'{where}': {message}{seen}" if where else message)
     return "; ".join(lines)
 
 
-def _seen(value: object) -> str:
+def _seen(value: object, *, is_text_wanted: bool) -> str:
+    if is_text_wanted and isinstance(value, (int, float, dt.date)):  # YAML made it of what was meant as a text
+        return f" (got {value}); put it in quotes"
     is_short = isinstance(value, (str, int, float, bool)) or value is None
     return f" (got {value!r})" if is_short else ""
 

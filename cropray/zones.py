@@ -128,11 +128,13 @@ def select_zones(zones: Sequence[Zone], wanted: Iterable[str] | None) -> tuple[Z
     """The zones named in `wanted`, in table order; all of them when `wanted` is None.
 
     Raises:
-        ConfigError: a name is not in the table.
+        ConfigError: a name is not in the table, or there is none.
     """
     if wanted is None:
         return tuple(zones)
     names = set(wanted)
+    if not names:
+        raise ConfigError("'zones' names no zone; name some, or leave it out to run on all")
     unknown = names - {zone.zone_id for zone in zones}
     if unknown:
         raise ConfigError(f"zones {sorted(unknown)} are not in the zone table; it has {[z.zone_id for z in zones]}")

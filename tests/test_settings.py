@@ -80,6 +80,8 @@ def test_the_last_set_wins(tmp_path):
         ("name: a\noptimizer: {learning_rate: -1}", [], r"'optimizer.learning_rate': .*greater than 0 \(got -1\)"),
         ("name: a\noptimizer: {kind: lion}", [], r"'adam' or 'sgd' \(got 'lion'\)"),
         ("name: a\nzone: 1\noptimizer: {kind: lion}", [], "'optimizer.kind'.*; unknown key 'zone'"),
+        ("name: 2023-07-01", [], r"'name': .* valid string \(got 2023-07-01\); put it in quotes"),
+        ("name: a", ["zones=[12, b]"], r"'zones\.0': .* \(got 12\); put it in quotes"),
         ("name: a", ["optimizer"], "is not of the form a.b=value"),
         ("name: a", ["=1"], "is not of the form a.b=value"),
         ("name: a", ["zones=[x"], "not valid YAML"),

@@ -136,6 +136,8 @@ def test_zones_are_selected_in_table_order():
     assert select_zones(zones, None) == zones
     with pytest.raises(ConfigError, match="atlantis-1"):
         select_zones(zones, ["atlantis-1"])
+    with pytest.raises(ConfigError, match="'zones' names no zone"):
+        select_zones(zones, [])
 
 
 def test_a_season_must_be_a_month():

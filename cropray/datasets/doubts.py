@@ -1,7 +1,8 @@
 """What a reader of the scores must be told about identities: missing ones, and those that occur more than once."""
 
+import unicodedata
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from cropray.missing import is_missing
@@ -13,6 +14,21 @@ def some(items: Sequence[str], most: int = _MOST_NAMED) -> str:
     """A listing that a person can read; the manifest has each zone's record."""
     rest = len(items) - most
     return ", ".join(items[:most]) + (f" and {rest:,} more" if rest > 0 else "")
+
+
+def alike_doubts(what: str, names: Iterable[str]) -> list[str]:
+    """Names that a reader would take for one.
+
+    Args:
+        what: what they name: labels, regions.
+        names: each once.
+    """
+    groups: defaultdict[str, list[str]] = defaultdict(list)
+    for name in sorted(names):
+        plain = "".join(sign for sign in unicodedata.normalize("NFKC", name) if unicodedata.category(sign) != "Cf")
+        groups[" ".join(plain.split()).casefold()].append(name)
+    several = [" = ".join(map(ascii, group)) for group in groups.values() if len(group) > 1]
+    return [f"{what} that differ in blanks or capitals only are different ones: {some(several)}"] if several else []
 
 
 def parcel_doubts(parcel_ids: Mapping[str, Sequence[str]], groups: Mapping[str, str | int]) -> list[str]:

@@ -1,7 +1,6 @@
 """Labelled points: a user's own Parquet table becomes a dataset of pixel tables, without images and tiles."""
 
-import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import numpy as np
@@ -12,7 +11,7 @@ import pyarrow.parquet as pq
 
 from cropray.bands import FEATURE_COLUMNS, N_BANDS, N_MONTHS, NODATA, REFLECTANCE_SCALE, SATURATED
 from cropray.datasets.build import band_sums
-from cropray.datasets.doubts import some
+from cropray.datasets.doubts import alike_doubts, some
 from cropray.datasets.manifest import ZoneEntry
 from cropray.datasets.schema import POINT_PARCEL, pixel_schema
 from cropray.datasets.storage import PIXEL_FILE, shard_hashes
@@ -54,17 +53,17 @@ def read_points(path: Location) -> pa.Table:
         InputError: the file, a column, a type or a value cannot be used; the message names it.
         LeakageError: a zone belongs to both splits.
     """
-    table = _typed(_read(path), path)
+    raw = _read(path)
+    if {raw[name].type for name in FEATURE_COLUMNS} <= {pa.uint8(), pa.int8()}:
+        raise InputError(
+            f"points '{path}': all features are of 8 bits, which cannot hold digital numbers (reflectance × 10 000); "
+            f"convert them"
+        )
+    table = _typed(raw, path)
     if table.num_rows == 0:
         raise InputError(f"points '{path}' has no rows")
     _check_values(table, path)
     _check_zones(table, path)
-    largest = max(pc.max(table[name]).as_py() for name in FEATURE_COLUMNS)
-    if largest <= _LARGEST_OF_8_BITS:
-        raise InputError(
-            f"points '{path}': no feature is larger than {largest}, a reflectance of {largest * REFLECTANCE_SCALE:.2%}: these "
-            f"are no digital numbers (reflectance × 10 000) but 8-bit or other units; convert them"
-        )
     return table
 
 
@@ -79,11 +78,14 @@ def points_doubts(table: pa.Table, path: Location) -> list[str]:
     unused = sorted(set(_column_names(path)) - set(COLUMNS))
     if unused:
         doubts.append(f"columns of the points table that are not used ({len(unused)}): {some(unused)}")
-    for column, names, what in (
-        ("label", "labels", "classes"), ("region", "regions", "regions"), ("zone_id", "zone ids", "zones"),
-    ):  # fmt: skip
-        if several := _alike(pc.unique(table[column]).to_pylist()):
-            doubts.append(f"{names} that differ in blanks or capitals only are different {what}: {some(several)}")
+    for column, names in (("label", "labels"), ("region", "regions"), ("zone_id", "zone ids")):
+        doubts += alike_doubts(names, pc.unique(table[column]).to_pylist())
+    largest = max(pc.max(table[name]).as_py() for name in FEATURE_COLUMNS)
+    if largest <= _LARGEST_OF_8_BITS:
+        doubts.append(
+            f"no feature is larger than {largest}, a reflectance of {largest * REFLECTANCE_SCALE:.2%}: land is brighter; "
+            f"are these digital numbers (reflectance × 10 000)?"
+        )
     n_saturated = sum(pc.sum(pc.equal(table[name], SATURATED)).as_py() for name in FEATURE_COLUMNS)
     if n_saturated:
         doubts.append(
@@ -91,15 +93,6 @@ def points_doubts(table: pa.Table, path: Location) -> list[str]:
             f"taken as a number here; if it is none, write 0"
         )
     return doubts
-
-
-def _alike(names: Sequence[str]) -> list[str]:
-    """Names that a reader would take for one."""
-    groups: dict[str, list[str]] = {}
-    for name in sorted(names):
-        plain = "".join(sign for sign in unicodedata.normalize("NFKC", name) if unicodedata.category(sign) != "Cf")
-        groups.setdefault(" ".join(plain.split()).casefold(), []).append(name)
-    return [" = ".join(map(ascii, group)) for group in groups.values() if len(group) > 1]
 
 
 def points_legend(table: pa.Table) -> Legend:

@@ -37,7 +37,7 @@ from cropray.imagery.scenes import LONGEST_PASS, Found, Remarks, Scene, one_inst
 from cropray.imagery.stac_doors import require_door
 from cropray.imagery.stac_items import SCL, ItemScene, newest_versions, understand
 from cropray.imagery.stac_read import read_band, signed
-from cropray.imagery.stac_settings import StacSettings
+from cropray.imagery.stac_settings import EXCLUDED, StacSettings
 from cropray.redaction import redact
 from cropray.settings import fingerprint
 
@@ -154,7 +154,7 @@ def _find(settings: StacSettings, grid: Grid, start: dt.date, end: dt.date, hour
     clear = [item for item in newest if item.cloud_cover <= settings.max_cloud_cover]
     remarks = {
         "searches of which the catalogue lists fewer items than it counts": _searched(found, bbox),
-        "items named by 'exclude'": [str(item["id"]) for item in answer if item["id"] in settings.exclude],
+        EXCLUDED: [str(item["id"]) for item in answer if item["id"] in settings.exclude],
         "items of another UTM system than the zone's": _ids(item for item in items if item.epsg != grid.epsg),
         "items that are older versions of others": _ids(item for item in here if item not in newest),
         "items with more clouds than 'max_cloud_cover'": _ids(item for item in newest if item not in clear),

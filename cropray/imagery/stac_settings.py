@@ -1,11 +1,13 @@
 """Settings of the STAC source; apart from its client, so that a job file is read without loading it."""
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
 from cropray.settings import Settings
 
+EXCLUDED: Final = "items named by 'exclude'"  # a remark
 EARTH_SEARCH: Final = "https://earth-search.aws.element84.com/v1"
 
 
@@ -45,3 +47,12 @@ class StacSettings(Settings):
     """Longest wait between two attempts, s."""
     timeout_s: float = Field(default=60, gt=0)
     """Longest silence of a server, s."""
+
+    def unheard(self, left_out: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+        """Ids of `exclude` that no item has, by their remark: misspelt, they leave nothing out.
+
+        Args:
+            left_out: what was left out of all zones, by remarks.
+        """
+        ids = sorted(set(self.exclude) - set(left_out.get(EXCLUDED, ())))
+        return {"ids of 'exclude' that no item of these zones and seasons has": ids} if ids else {}

@@ -22,6 +22,7 @@ from cropray.imagery.acquire import (
 from cropray.imagery.earth_engine_settings import EarthEngineSettings
 from cropray.imagery.scenes import Found, SceneSource, Season
 from cropray.imagery.sources import SceneSettings, describe, scene_source
+from cropray.imagery.stac_settings import StacSettings
 from cropray.progress import Progress
 from cropray.settings import fingerprint
 from cropray.stages import earth_engine
@@ -88,6 +89,8 @@ def _tell(
     """Say what is not used of what lies there, and which months have nothing."""
     scenes = [scene for each in found.values() for scene in each.scenes]
     left_out = gather_left_out(found.values(), source.never_used(scenes))
+    if isinstance(job.imagery, StacSettings):
+        left_out |= job.imagery.unheard(left_out)
     write_json(job.artefacts.left_out, left_out)
     for line in describe_left_out(left_out):
         progress.note(line)

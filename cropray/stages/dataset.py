@@ -13,7 +13,7 @@ import ray.data
 from cropray.config import JobConfig
 from cropray.core.closure import code_digest
 from cropray.datasets.build import ZoneJob, build_zone, count_zone
-from cropray.datasets.doubts import parcel_doubts, some
+from cropray.datasets.doubts import alike_doubts, parcel_doubts, some
 from cropray.datasets.manifest import (
     Manifest,
     ZoneEntry,
@@ -125,6 +125,7 @@ def run(job: JobConfig, progress: Progress) -> None:
     lost = {names[class_id] for counts, _ in counted.values() for class_id in counts} - _present(entries)
     known = parcel_doubts(parcel_ids, {zone.zone_id: folds.get(zone.zone_id, "test") for zone in zones})
     doubts = [*_lost_classes(lost), *known, *_given_by_id(trims), *_bare_tiles(zones, entries, size)]
+    doubts += alike_doubts("regions", {zone.region for zone in zones})
     _finish(job, progress, "parcels", legend, entries, _Told(doubts, conflict))
     workspace.mark_current("dataset", "all", inputs)
 

@@ -82,10 +82,11 @@ def require_season_of_composites(zones: Sequence[Zone], job: JobConfig) -> None:
     Raises:
         InputError: there are such; one is named.
     """
-    said = [_said(job.artefacts.acquisition_record(zone.zone_id), "season_start") for zone in zones]
-    _require_same(
-        "composites", said, {zone.zone_id: season_of(zone, job) for zone in zones}, ("acquire", "season_start")
-    )
+    pairs = {}
+    for zone in zones:
+        if (said := _said(job.artefacts.acquisition_record(zone.zone_id), "season_start")) is not None:
+            pairs[zone.zone_id] = said, season_of(zone, job)
+    _require_same("composites", pairs, ("acquire", "season_start"))
 
 
 def require_year_of_labels(zones: Sequence[Zone], job: JobConfig) -> None:
@@ -93,20 +94,22 @@ def require_year_of_labels(zones: Sequence[Zone], job: JobConfig) -> None:
 
     Raises:
         InputError: there are such; one is named.
+        ConfigError: the code table does not reach to the job's year.
     """
-    said = [_said(job.artefacts.label_report(zone.zone_id), "year") for zone in zones]
-    wanted = {zone.zone_id: register_year(zone, job) for zone in zones}
-    _require_same("labels", said, wanted, ("labels", "season_start or parcels.year"))
+    pairs = {}
+    for zone in zones:
+        if (said := _said(job.artefacts.label_report(zone.zone_id), "year")) is not None:
+            pairs[zone.zone_id] = said, register_year(zone, job)
+    _require_same("labels", pairs, ("labels", "season_start or parcels.year"))
 
 
-def _require_same(what: str, said: Sequence[object], wanted: Mapping[str, object], mend: tuple[str, str]) -> None:
-    """`mend`: the stage that makes it, and the settings that say so."""
-    pairs = zip(wanted.items(), said, strict=True)
-    others = [(zone_id, there, here) for (zone_id, here), there in pairs if there not in {None, here}]
+def _require_same(what: str, pairs: Mapping[str, tuple[object, object]], mend: tuple[str, str]) -> None:
+    """`pairs`: zone → what its record says and what the job wants; `mend`: the stage that makes it, the settings."""
+    others = [(zone_id, there, here) for zone_id, (there, here) in pairs.items() if there != here]
     if others:
         zone_id, there, here = others[0]
         raise InputError(
-            f"{len(others)} of {len(wanted)} zones have {what} of another season: zone '{zone_id}' of {there} instead of "
+            f"{len(others)} of {len(pairs)} zones have {what} of another season: zone '{zone_id}' of {there} instead of "
             f"{here}; run `cropray {mend[0]} CONFIG.yaml` again, or put {mend[1]} back"
         )
 

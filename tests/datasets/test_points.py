@@ -159,7 +159,7 @@ def test_points_without_any_value_are_counted(tmp_path: Path) -> None:
 
 def test_labels_that_look_alike_are_named(tmp_path: Path) -> None:
     (doubt,) = _doubts(tmp_path / "points.parquet", label=["wheat", "Wheat ", "maize", "rice"] * 5)
-    assert doubt == "labels that differ in blanks or capitals only are different classes: 'Wheat ' = 'wheat'"
+    assert doubt == "labels that differ in blanks or capitals only are different ones: 'Wheat ' = 'wheat'"
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_labels_that_look_alike_are_named(tmp_path: Path) -> None:
         ),
         (
             {"region": ["North", "north\u00a0", "b", "b"] * 5},
-            "regions .* are different regions: 'North' = 'north",
+            "regions .* are different ones: 'North' = 'north",
         ),
         ({"B03_05": np.array([65_535, 65_535, *[700] * 18], np.uint16)}, "2 features are 65535, .* write 0"),
     ],
@@ -193,11 +193,15 @@ def test_a_column_that_stands_twice_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("largest", [1, 180, 255])
-def test_features_of_8_bits_are_refused(tmp_path: Path, largest: int) -> None:
+def test_features_of_8_bits_are_refused_by_type_and_told_by_value(tmp_path: Path, largest: int) -> None:
     features = {name: (np.arange(N) % (largest + 1)).astype(np.uint8) for name in FEATURE_COLUMNS}
-    features["B08_07"] = np.full(N, largest)
-    with pytest.raises(InputError, match=f"no feature is larger than {largest}, a reflectance of .* 8-bit"):
+    features["B08_07"] = np.full(N, largest, np.uint8)
+    with pytest.raises(InputError, match="all features are of 8 bits"):
         read_points(_write(tmp_path / "points.parquet", **features))
+    (doubt,) = _doubts(tmp_path / "points.parquet", **{**features, "B08_07": np.full(N, largest)})
+    assert doubt.startswith(
+        f"no feature is larger than {largest}, a reflectance of {largest / 100:.2f}%: land is brighter"
+    )
     dark = np.zeros(N, np.uint8)  # a month without data may well be stored in bytes
     assert read_points(_write(tmp_path / "points.parquet", B02_01=dark)).num_rows == N
 

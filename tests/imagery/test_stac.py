@@ -419,6 +419,8 @@ def test_says_what_was_left_out(tmp_path):
         found = source(server, max_cloud_cover=60, exclude=(items[3]["id"],)).survey(GRID, *YEAR)
         assert found.scenes == find(server, max_cloud_cover=60, exclude=(items[3]["id"],))
     assert [scene.acquired.day for scene in found.scenes] == [1]
+    settings = StacSettings(source="stac", exclude=(items[3]["id"], "S2B_no_such"))
+    assert list(settings.unheard(found.remarks).values()) == [["S2B_no_such"]]
     said = {remark: [name[11:19] for name in names] for remark, names in found.remarks.items()}
     assert said == {
         "items named by 'exclude'": ["0230511_"],

@@ -86,7 +86,7 @@ def test_composites_of_another_season_and_labels_of_another_year_are_refused(run
     workspace = Workspace(tmp_path / "work")
     write_json(workspace.acquisition_record("b"), {"season_start": "2021-10"})
     with pytest.raises(
-        InputError, match=r"1 of 4 zones have composites .* 'b' of 2021-10 instead of 2023-01; run `cropray acq"
+        InputError, match=r"1 of 1 zones have composites .* 'b' of 2021-10 instead of 2023-01; run `cropray acq"
     ):
         run(on_overlap="trim")
     write_json(workspace.acquisition_record("b"), {"season_start": "2023-01"})
@@ -101,3 +101,12 @@ def test_only_what_decides_the_dataset_makes_it_again(run):
     run(on_overlap="trim")
     assert "dataset is up to date" in run(on_overlap="trim", max_unknown_share=0.3)[1]  # `labels` asks for that
     assert "dataset is up to date" not in run(on_overlap="trim", buffer_m=70)[1]
+
+
+def test_regions_that_look_alike_are_told(run, tmp_path):
+    table = tmp_path / "zones.csv"
+    table.write_text(table.read_text().replace("b,north", "b,North"))
+    manifest, said = run(on_overlap="trim")
+    note = "regions that differ in blanks or capitals only are different ones: 'North' = 'north'"
+    assert note in manifest.notes
+    assert note in said

@@ -11,6 +11,7 @@ from cropray.raw_files import source_fingerprint
 from cropray.stages.inputs import (
     artefact_fingerprint,
     job_zones,
+    require_year_of_labels,
     season_of,
     zone_fingerprint,
 )
@@ -83,3 +84,7 @@ def test_damaged_reasons_of_a_choice_are_named(tmp_path, text):
     chosen.artefacts.zone_reasons.write_text(text)
     with pytest.raises(SchemaError, match=r"zones\.json' is damaged .* run `cropray zones"):
         job_zones(chosen)
+
+
+def test_labels_without_a_report_need_no_year_of_the_code_table(tmp_path):
+    require_year_of_labels([zone()], job(tmp_path, season_start="2031-01"))

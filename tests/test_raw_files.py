@@ -329,7 +329,7 @@ def test_the_doctor_names_inputs_that_are_not_there(tmp_path, bucket):
         "points": {"path": f"{bucket}/p.parquet"},
         "search": {"models": ["xgboost"]},
     }
-    with pytest.raises(CroprayError, match=rf"{bucket}/p.parquet'\] do not exist"):
+    with pytest.raises(CroprayError, match=rf"{bucket}/p.parquet' does not exist; set points.path"):
         _check_inputs(JobConfig.model_validate(content))
     (bucket / "p.parquet").write_text("points")
     assert _check_inputs(JobConfig.model_validate(content)) == f"{bucket}/p.parquet"

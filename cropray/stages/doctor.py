@@ -11,18 +11,19 @@ from cropray.config import ClusterSettings, JobConfig
 from cropray.errors import ConfigError, CroprayError
 from cropray.imagery.earth_engine_settings import EarthEngineSettings
 from cropray.imagery.files import FilesSettings
-from cropray.raw_files import is_there
 from cropray.search.placement import live_nodes
 from cropray.settings import load_settings
 from cropray.stages.cluster import ask_nodes, ray_session, require_cpus
 from cropray.stages.earth_engine_pool import check_access
 from cropray.stages.inputs import job_zones
+from cropray.stages.preflight import check_job
 from cropray.storage import Location, free_bytes
 from cropray.tracking import Tracker
 from cropray.training.gpu import describe_gpu
 from cropray.zone_selection.land_cover import input_files
 
 PACKAGES: Final = ("ray", "torch", "xgboost", "xgboost-ray", "mlflow", "rasterio", "geopandas", "pyarrow", "numpy")
+_OF_DATA: Final = ("zones", "acquire", "labels", "dataset")  # stages that read what a user brings
 _GPU_SHARE: Final = 0.01  # of a GPU, for a look at it: a task that asks for none sees none
 LEAST_FREE_GB: Final = 5  # a zone of 10 km × 10 km takes 0.1 GB as composite and as much again as dataset
 
@@ -96,19 +97,16 @@ def _describe(config: str | Location, job: JobConfig) -> str:
 
 
 def _check_inputs(job: JobConfig) -> str:
-    paths = {"points.path": job.points.path} if job.points else {}
-    paths |= {"imagery.folder": job.imagery.folder} if isinstance(job.imagery, FilesSettings) else {}
-    paths |= {"parcels.path": job.parcels.path} if job.parcels else {}
-    paths |= {} if job.zone_table is None else {"zone_table": job.zone_table}
-    files: tuple[Location, ...] = ()
-    if job.zone_selection is not None:
-        chosen = {name: getattr(job.zone_selection, name) for name in ("region_table", "outline")}
-        paths |= {f"zone_selection.{name}": path for name, path in chosen.items() if path is not None}
-        files = input_files(job.zone_selection.worldcover)
-    missing = [str(path) for name, path in paths.items() if not is_there(path, name)]
-    if missing:
-        raise CroprayError(f"{missing} do not exist; mend the paths (they start at the current folder)")
-    return ", ".join(map(str, [*paths.values(), *files]))
+    check_job(job, _OF_DATA)
+    choice = job.zone_selection
+    paths = [
+        job.points and job.points.path,
+        job.imagery.folder if isinstance(job.imagery, FilesSettings) else None,
+        job.parcels and job.parcels.path,
+        job.zone_table,
+        *((choice.region_table, choice.outline, *input_files(choice.worldcover)) if choice else ()),
+    ]
+    return ", ".join(str(path) for path in paths if path is not None)
 
 
 def _check_workspace(job: JobConfig) -> str:

@@ -6,7 +6,7 @@ import shapely
 
 from cropray.config import JobConfig
 from cropray.errors import ConfigError, CroprayError, InputError, MissingArtefactError
-from cropray.stages import preflight
+from cropray.stages import doctor, preflight
 from cropray.stages.pipeline import PIPELINE
 from cropray.stages.preflight import check_job
 from cropray.zones import read_zones
@@ -153,3 +153,9 @@ def test_a_gpu_that_is_not_here_is_missed_before_the_search(config, monkeypatch)
     check_job(config(cnn=CNN, cluster={"address": "head:6379"}), PIPELINE)  # it may have some
     Manager.n = 1
     check_job(config(cnn=CNN), PIPELINE)
+
+
+def test_the_doctor_finds_what_a_run_would_refuse(config, tmp_path, landscape):
+    assert doctor._check_inputs(config()) == f"{landscape.scenes}, {landscape.parcels}, {landscape.zones}"
+    with pytest.raises(InputError, match="no column 'CULTURE'"):
+        doctor._check_inputs(config(parcels={"path": str(landscape.parcels), "code_column": "CULTURE"}))

@@ -9,6 +9,7 @@ import cropray
 from cropray.core import closure as closure_module
 from cropray.core import symbols
 from cropray.core.keys import first_difference
+from cropray.stages import evaluate
 from cropray.stages.search import fit_key
 from cropray.training.settings import CnnSettings, XgboostSettings
 from tests.synthetic import entry, manifest
@@ -130,3 +131,17 @@ def test_workers_that_draw_rows_of_their_own_repeat_trees():
 def test_content_and_settings_that_decide(before, changed, told):
     assert repeated(before, changed) == ["cnn", "xgboost"]
     assert first_difference(before["cnn"].parts, changed["cnn"].parts).startswith(told)
+
+
+@pytest.mark.parametrize(
+    ("path", "old", "new", "is_other"),
+    [
+        ("maps/predict.py", "probabilities.argmax(0)", "probabilities.argmin(0)", True),
+        ("training/loop.py", 'how = "none"', 'how = "mean"', False),
+        ("stages/labels.py", "_UPLOADS: Final = 8", "_UPLOADS: Final = 9", False),
+    ],
+)
+def test_what_counts_test_zones_again(plant, path, old, new, is_other):
+    before = closure_module.code_digest(*evaluate._COUNTING)
+    plant(path, old, new)
+    assert (closure_module.code_digest(*evaluate._COUNTING) != before) == is_other

@@ -33,7 +33,7 @@ def test_data_larger_than_the_object_store_gives_the_same_result(tmp_path, monke
 
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     job = drawn_job(tmp_path)
-    manifest = write_dataset(job.artefacts, n_zones=60, size=128)
+    manifest = write_dataset(job.artefacts, n_zones=64, size=128)
     rows, tiles = sum(zone.n_labelled for zone in manifest.zones), sum(zone.n_tiles for zone in manifest.zones)
     assert data_bytes("cnn", 0, tiles, TILE_SIZE) > 1.2e9 * STORE_GB
     assert data_bytes("xgboost", rows, 0, 0) > 0.8e9 * STORE_GB  # it is there twice while it is read

@@ -90,15 +90,18 @@ def test_impossible_points_are_refused(wrong):
 def test_two_ray_workers_are_one_process(tmp_path):
     import ray
 
-    alone = train_cnn(SMALL, POINT, data(), 5, tmp_path / "alone")
+    one_cpu = SMALL.model_copy(update={"cpus_per_worker": 1})
+    alone = train_cnn(one_cpu, POINT, data(), 5, tmp_path / "alone")
     told = []
-    settings = SMALL.model_copy(update={"num_workers": 2, "memory_gb": 1.0})
+    settings = one_cpu.model_copy(update={"num_workers": 2, "memory_gb": 1.0})
     together = train_cnn(settings, POINT, data(put=ray.put), 5, tmp_path / "together", told.append)
     assert tuple(told) == together.history
     assert together.best_epoch == alone.best_epoch
-    for mine, theirs in zip(alone.history, together.history, strict=True):
-        assert mine["train_loss"] == pytest.approx(theirs["train_loss"], abs=1e-4)
-        assert mine["val_loss"] == pytest.approx(theirs["val_loss"], abs=1e-4)
+    # The same sums in another order: a first epoch agrees to the last digits of float32. Later ones drift apart, since Adam
+    # turns the sign of a gradient near 0 into a whole step; how far depends on the processor's kernels.
+    for mine, theirs, bound in zip(alone.history, together.history, (1e-6, 1e-3, 1e-3), strict=True):
+        assert mine["train_loss"] == pytest.approx(theirs["train_loss"], abs=bound)
+        assert mine["val_loss"] == pytest.approx(theirs["val_loss"], abs=bound)
     assert together.validation.confusion.sum() == alone.validation.confusion.sum()
     assert {path.name for path in (tmp_path / "together").iterdir()} == {"card.json", "weights.safetensors"}
     expected = load_checkpoint(tmp_path / "alone").predict_proba(block(2).x)

@@ -6,9 +6,11 @@ from typing import Annotated, Final, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from cropray.core.cube import CubeSpec
+from cropray.core.cube_settings import CubeSettings
 from cropray.datasets.points import PointsSettings
 from cropray.datasets.settings import DatasetSettings
-from cropray.imagery.sources import ImagerySettings
+from cropray.imagery.sources import ImagerySettings, require_bands
 from cropray.maps.settings import MapSettings
 from cropray.parcels.rpg import ParcelSettings
 from cropray.raw_files import InputSetting
@@ -76,7 +78,9 @@ class JobConfig(Settings):
     """Folder that all artefacts are written below, on a disk or in object storage (`s3://…`, `gs://…`, `az://…`)."""
     seed: int = Field(default=0, ge=0)
     season_start: str = Field(default="2023-01", pattern=r"^\d{4}-(0[1-9]|1[0-2])$")
-    """First of the twelve months; a zone table's own column goes before."""
+    """First month of the season; a zone table's own column goes before."""
+    cube: CubeSettings = CubeSettings()
+    """Bands and steps of time of every pixel."""
     zone_table: InputSetting | None = None
     """CSV zone table; None: the 40 zones of France that come with cropray."""
     zone_selection: ZoneSelectionSettings | None = None
@@ -137,6 +141,17 @@ class JobConfig(Settings):
                 f"{self.dataset.buffer_m:g}: chosen zones would be refused as too near; raise the one or lower the other"
             )
         return self
+
+    @model_validator(mode="after")
+    def _bands_that_there_are(self) -> Self:
+        if self.imagery is not None:
+            require_bands(self.imagery, self.cube_spec)
+        return self
+
+    @property
+    def cube_spec(self) -> CubeSpec:
+        """Bands and steps of time of every pixel."""
+        return self.cube.spec
 
     @property
     def artefacts(self) -> Workspace:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from cropray.bands import FEATURE_COLUMNS, N_BANDS, N_FEATURES, N_MONTHS
+from cropray.core.cube import STUDY_CUBE, CubeSpec, recorded_cube
 from cropray.errors import MissingArtefactError, SchemaError
 from cropray.legend import CropClass
 from cropray.storage import Location, local_folder
@@ -30,6 +30,10 @@ _FLOAT_BYTES: Final = 4
 
 class TilePredictor(Protocol):
     """What mapping a zone needs of a model."""
+
+    @property
+    def cube(self) -> CubeSpec:
+        """Bands and steps that it reads."""
 
     @property
     def classes(self) -> tuple[CropClass, ...]:
@@ -63,8 +67,10 @@ class CropModel(TilePredictor, Protocol):
 
     loader: ClassVar[str]
     """Module with MLflow's `_load_pyfunc`; a registered model carries it and what it imports."""
-    columns: ClassVar[tuple[str, ...]]
-    """Of a table of samples, in order; empty: samples are tiles."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Of a table of samples, in order; empty: samples are tiles."""
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -92,6 +98,11 @@ class CnnModel:
     """The network's coarsest pixel."""
 
     @property
+    def cube(self) -> CubeSpec:
+        """Bands and steps that it reads."""
+        return self.checkpoint.cube
+
+    @property
     def classes(self) -> tuple[CropClass, ...]:
         """Class of each output, in order."""
         return self.checkpoint.classes
@@ -111,7 +122,7 @@ class CnnModel:
     @property
     def input_shape(self) -> tuple[int, ...]:
         """[N, T, C, H, W]."""
-        return -1, N_MONTHS, N_BANDS, -1, -1
+        return -1, *self.cube.shape, -1, -1
 
     @property
     def output_shape(self) -> tuple[int, ...]:
@@ -129,13 +140,18 @@ class CnnModel:
 
 @dataclass(frozen=True, slots=True)
 class TreeModel:
-    """Boosted trees; their samples are pixels [N, 48] in the order of `FEATURE_COLUMNS`."""
+    """Boosted trees; their samples are pixels [N, F] in the order of the cube's columns."""
 
     loader: ClassVar[str] = "cropray.maps.served_trees"
-    columns: ClassVar[tuple[str, ...]] = FEATURE_COLUMNS
 
     booster: "xgb.Booster"
     classes: tuple[CropClass, ...]
+    cube: CubeSpec = STUDY_CUBE
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The cube's."""
+        return self.cube.columns
 
     @property
     def margin_px(self) -> int:
@@ -150,12 +166,12 @@ class TreeModel:
     @property
     def bytes_per_px(self) -> int:
         """Features as numbers and as floats, and the classes' probabilities three times."""
-        return (_NUMBER_BYTES + _FLOAT_BYTES) * N_FEATURES + 3 * _FLOAT_BYTES * len(self.classes)
+        return (_NUMBER_BYTES + _FLOAT_BYTES) * self.cube.n_features + 3 * _FLOAT_BYTES * len(self.classes)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """[N, 48]."""
-        return -1, N_FEATURES
+        """[N, F]."""
+        return -1, self.cube.n_features
 
     @property
     def output_shape(self) -> tuple[int, ...]:
@@ -164,14 +180,14 @@ class TreeModel:
 
     def predict_tiles(self, x: Samples) -> Probabilities:
         """[N, T, C, H, W] uint16 → [N, K, H, W] float32."""
-        n, months, bands, height, width = x.shape
+        n, steps, bands, height, width = x.shape
         # Features are band-major: axes to N, H, W, C, T before the last two become one.
-        pixels = x.transpose(0, 3, 4, 2, 1).reshape(-1, bands * months)
+        pixels = x.transpose(0, 3, 4, 2, 1).reshape(-1, bands * steps)
         probabilities = self.predict_samples(pixels).reshape(n, height, width, len(self.classes))
         return np.ascontiguousarray(probabilities.transpose(0, 3, 1, 2))
 
     def predict_samples(self, x: Samples) -> Probabilities:
-        """[N, 48] uint16 → [N, K] float32."""
+        """[N, F] uint16 → [N, K] float32."""
         from cropray.training.tree_file import predict_proba  # noqa: PLC0415
 
         return predict_proba(self.booster, np.ascontiguousarray(x))
@@ -238,8 +254,9 @@ def _load_trees(folder: Path, device: str) -> CropModel:
     from cropray.training.tree_file import load_booster, read_card  # noqa: PLC0415
 
     del device  # trees predict on the CPU: one pass over a zone takes seconds
-    classes = tuple(CropClass(**record) for record in read_card(folder)["classes"])
-    return TreeModel(load_booster(folder), classes)
+    card = read_card(folder)
+    classes = tuple(CropClass(**record) for record in card["classes"])
+    return TreeModel(load_booster(folder), classes, recorded_cube(card))
 
 
 _LOADERS: Final[dict[str, Callable[[Path, str], CropModel]]] = {"cnn": _load_cnn, "xgboost": _load_trees}

@@ -3,12 +3,12 @@
 from functools import partial
 from pathlib import Path
 
-from cropray.bands import FEATURE_COLUMNS
 from cropray.maps.serving import ServedModel, class_names
-from cropray.training.tree_file import load_booster, predict_proba
+from cropray.training.tree_file import load_booster, predict_proba, read_card
 
 
 def _load_pyfunc(data_path: str) -> ServedModel:
     """Load a model folder; the name is MLflow's."""
     booster = load_booster(Path(data_path))
-    return ServedModel(class_names(Path(data_path)), FEATURE_COLUMNS, partial(predict_proba, booster))
+    columns = tuple(read_card(Path(data_path))["features"])
+    return ServedModel(class_names(Path(data_path)), columns, partial(predict_proba, booster))

@@ -31,7 +31,7 @@ class ServedModel:
     columns: tuple[str, ...]
     """Of a table of pixels; empty: the model takes tiles."""
     predict_samples: Callable[[npt.NDArray[np.uint16]], npt.NDArray[np.float32]]
-    """[N, 48] → [N, K], or [N, T, C, H, W] → [N, K, H, W]."""
+    """[N, F] → [N, K], or [N, T, C, H, W] → [N, K, H, W]."""
 
     def predict(
         self, model_input: Any, params: dict[str, Any] | None = None
@@ -39,7 +39,7 @@ class ServedModel:
         """Class probabilities, or names.
 
         Args:
-            model_input: a table with the columns `B02_01` … `B08_12` in any order, others are ignored (trees), or an
+            model_input: a table with the model's columns, `B02_01` … in any order, others are ignored (trees), or an
                 array of tiles [N, T, C, H, W] (CNN). Digital numbers, 0 or null = no data, as integers or floats.
             params: `{"output": "names"}` for the name of the likeliest class; otherwise probabilities.
 

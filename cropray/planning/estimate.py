@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cropray.config import JobConfig
+from cropray.core.cube import STUDY_CUBE, CubeSpec
 from cropray.errors import ConfigError
 from cropray.planning.costs import (
     FILMS_SHOWN,
@@ -55,6 +56,7 @@ class JobWork:
     cluster: Cluster
     tile_size: int
     traffic: Traffic | None = None
+    cube: CubeSpec = STUDY_CUBE
 
 
 def search_work(
@@ -107,7 +109,7 @@ def estimate(work: JobWork, costs: UnitCosts) -> Estimate:
         seconds=_seconds(work, costs),
         disk_bytes=_disk(work, costs),
         worker_bytes=_memory(work, costs),
-        object_store_bytes=object_store_bytes(work.zones, list(work.placements), work.tile_size),
+        object_store_bytes=object_store_bytes(work.zones, list(work.placements), work.tile_size, work.cube),
         traffic=work.traffic,
     )
 
@@ -155,7 +157,7 @@ def loading_seconds(work: JobWork) -> float:
     """Reading the training data of all models into the object store, and bringing each node what the others read."""
     cluster, zones = work.cluster, work.zones
     models = list(work.placements)
-    size = sum(data_bytes(model, zones.train_rows, zones.train_tiles, work.tile_size) for model in models)
+    size = sum(data_bytes(model, zones.train_rows, zones.train_tiles, work.tile_size, work.cube) for model in models)
     others = (cluster.n_nodes - 1) / cluster.n_nodes
     return size / (READ_BYTES_S * at_once(cluster)) + size * others / cluster.network_bytes_s
 
@@ -265,9 +267,12 @@ def tree_bytes(trees: TreeCosts | None, rows: float, placement: Placement) -> fl
     return size if size <= placement.memory_bytes else trees.worker_bytes + share * trees.resident_row_bytes
 
 
-def object_store_bytes(zones: ZoneWork, models: Sequence[ModelName], tile_size: int) -> float:
+def object_store_bytes(
+    zones: ZoneWork, models: Sequence[ModelName], tile_size: int, cube: CubeSpec = STUDY_CUBE
+) -> float:
     """Training data of all models, with the copies while it is read."""
-    return LOADING_COPIES * sum(data_bytes(model, zones.train_rows, zones.train_tiles, tile_size) for model in models)
+    rows, tiles = zones.train_rows, zones.train_tiles
+    return LOADING_COPIES * sum(data_bytes(model, rows, tiles, tile_size, cube) for model in models)
 
 
 def n_tiles(shape: tuple[int, int], tile_size: int) -> int:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Final
 
-from cropray.bands import BAND_IDS
 from cropray.datasets.manifest import Manifest
 from cropray.search.results import ConfigurationResult
 from cropray.search.space import ModelName
@@ -47,10 +46,10 @@ def fold_doubts(manifest: Manifest) -> tuple[str, ...]:
     doubts = []
     for fold in range(manifest.n_folds):
         train, scored = manifest.fold_zones(fold)
-        blank = [band for band, n in zip(BAND_IDS, manifest.band_sums(train).count, strict=True) if not n]
+        blank = [band for band, n in zip(manifest.cube.band_ids, manifest.band_sums(train).count, strict=True) if not n]
         if blank:
             doubts.append(
-                f"fold {fold}: its training zones have no value of {', '.join(blank)} in any month; models cannot use it"
+                f"fold {fold}: its training zones have no value of {', '.join(blank)} in any {manifest.cube.noun}; models cannot use it"
             )
         n_untrained = manifest.untrained(train, scored)
         if n_untrained:

@@ -76,6 +76,7 @@ def fit_cnn(
             lookup=data.manifest.lookup(),
             classes=data.manifest.classes,
             legend_hash=data.manifest.legend_hash,
+            cube=data.manifest.cube,
         ),
         data.seed,
         folder,
@@ -146,6 +147,7 @@ def _trees(zone_ids: Iterable[str], data: SearchData) -> TreeData:
         {zone_id: PixelBlock(block, n_rows[zone_id]) for zone_id, block in _blocks(n_rows, data).items()},
         data.manifest.classes,
         data.manifest.legend_hash,
+        data.manifest.cube,
     )
 
 

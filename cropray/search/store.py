@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from cropray.bands import N_BANDS, N_FEATURES, N_MONTHS
+from cropray.core.cube import STUDY_CUBE, CubeSpec
 from cropray.datasets.manifest import Manifest
 from cropray.errors import ConfigError
 from cropray.search.placement import Node
@@ -16,7 +16,7 @@ LOADING_COPIES: Final = 2  # while a dataset is read: blocks as they came, then 
 _FULL_SHARE: Final = 0.95  # of a disk, from which on Ray writes nothing more on it
 
 
-def data_bytes(model: ModelName, rows: float, tiles: float, tile_size: int) -> float:
+def data_bytes(model: ModelName, rows: float, tiles: float, tile_size: int, cube: CubeSpec = STUDY_CUBE) -> float:
     """Training data of one model in the object store.
 
     Args:
@@ -24,26 +24,28 @@ def data_bytes(model: ModelName, rows: float, tiles: float, tile_size: int) -> f
         rows: labelled pixels of the training zones.
         tiles: tiles of the training zones.
         tile_size: their side, pixels.
+        cube: bands and steps.
     """
     if model == "xgboost":
-        return rows * (2 * N_FEATURES + 1)
-    return tiles * tile_bytes(tile_size)
+        return rows * (2 * cube.n_features + 1)
+    return tiles * tile_bytes(tile_size, cube)
 
 
-def tile_bytes(tile_size: int) -> int:
-    """One tile in memory: uint16 bands of every month, and a label."""
-    return tile_size**2 * (2 * N_MONTHS * N_BANDS + 1)
+def tile_bytes(tile_size: int, cube: CubeSpec = STUDY_CUBE) -> int:
+    """One tile in memory: uint16 bands of every step, and a label."""
+    return tile_size**2 * (2 * cube.n_features + 1)
 
 
-def scratch_bytes(tiles: float, tile_size: int, n_workers: int) -> float:
+def scratch_bytes(tiles: float, tile_size: int, n_workers: int, cube: CubeSpec = STUDY_CUBE) -> float:
     """Files into which workers of the CNN copy their tiles.
 
     Args:
         tiles: tiles of the training zones.
         tile_size: their side, pixels.
         n_workers: workers of all units that run at once.
+        cube: bands and steps.
     """
-    return n_workers * tiles * tile_bytes(tile_size)
+    return n_workers * tiles * tile_bytes(tile_size, cube)
 
 
 def store_line(
@@ -66,10 +68,11 @@ def store_line(
     """
     zones = manifest.of_split("train")
     rows, tiles = sum(zone.n_labelled for zone in zones), sum(zone.n_tiles for zone in zones)
-    size = sum(data_bytes(model, rows, tiles, manifest.tile_size or 0) for model in models)
+    size = sum(data_bytes(model, rows, tiles, manifest.tile_size or 0, manifest.cube) for model in models)
     store = sum(node.object_store_bytes for node in nodes)
     spilled = max(LOADING_COPIES * size - store, 0.0)
-    scratch = scratch_bytes(tiles, manifest.tile_size or 0, n_cnn_workers) if "cnn" in models else 0.0
+    size_px, cube = manifest.tile_size or 0, manifest.cube
+    scratch = scratch_bytes(tiles, size_px, n_cnn_workers, cube) if "cnn" in models else 0.0
     usage = shutil.disk_usage(disk)
     free = max(usage.free - (1 - _FULL_SHARE) * usage.total, 0.0)
     if spilled + scratch > free * len(nodes):

@@ -1,4 +1,4 @@
-"""`acquire`: scenes to gap-filled monthly composites, one zone a task."""
+"""`acquire`: scenes to gap-filled composites of every step of time, one zone a task."""
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
@@ -20,14 +20,14 @@ from cropray.imagery.acquire import (
     survey_zones,
 )
 from cropray.imagery.earth_engine_settings import EarthEngineSettings
-from cropray.imagery.scenes import Found, SceneSource, Season
+from cropray.imagery.scenes import Found, SceneSource
 from cropray.imagery.sources import SceneSettings, describe, scene_source
 from cropray.imagery.stac_settings import StacSettings
 from cropray.progress import Progress
 from cropray.settings import fingerprint
 from cropray.stages import earth_engine
 from cropray.stages.cluster import ray_session
-from cropray.stages.inputs import job_zones, season_of, zone_fingerprint
+from cropray.stages.inputs import job_zones, steps_of, zone_fingerprint
 from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks
 from cropray.storage import write_json
 from cropray.zones import Zone
@@ -51,9 +51,10 @@ def run(job: JobConfig, progress: Progress) -> None:
 
 def _run_scenes(job: JobConfig, settings: SceneSettings, progress: Progress) -> None:
     zones, workspace = job_zones(job), job.artefacts
-    progress.stage("acquire", f"monthly medians of {describe(settings)} for {len(zones)} zones")
-    source = scene_source(settings)
-    found = survey_zones(source, zones, job.season_start)
+    progress.stage("acquire", f"medians per {job.cube_spec.noun} of {describe(settings)} for {len(zones)} zones")
+    cube = job.cube_spec
+    source = scene_source(settings, cube)
+    found = survey_zones(source, zones, job.season_start, cube)
     _tell(job, source, zones, found, progress)
     if n_left := remove_unfinished(workspace, {zone.zone_id for zone in zones}):
         progress.note(f"{n_left} unfinished files of an interrupted run are removed")
@@ -61,9 +62,12 @@ def _run_scenes(job: JobConfig, settings: SceneSettings, progress: Progress) -> 
     tasks = [
         ZoneTask(
             zone.zone_id,
-            partial(acquire_zone, source, zone, job.season_start, workspace),
+            partial(acquire_zone, source, zone, job.season_start, workspace, cube),
             fingerprint(
-                [zone_fingerprint(zone), job.season_start, code, source.fingerprint(found[zone.zone_id].scenes)]
+                [
+                    *(zone_fingerprint(zone), job.season_start, code),
+                    *(source.fingerprint(found[zone.zone_id].scenes), *cube.in_keys()),
+                ]
             ),
             (
                 workspace.composite(zone.zone_id),
@@ -86,7 +90,7 @@ def _run_scenes(job: JobConfig, settings: SceneSettings, progress: Progress) -> 
 def _tell(
     job: JobConfig, source: SceneSource, zones: Sequence[Zone], found: Mapping[str, Found], progress: Progress
 ) -> None:
-    """Say what is not used of what lies there, and which months have nothing."""
+    """Say what is not used of what lies there, and which steps have nothing."""
     scenes = [scene for each in found.values() for scene in each.scenes]
     left_out = gather_left_out(found.values(), source.never_used(scenes))
     if isinstance(job.imagery, StacSettings):
@@ -96,12 +100,12 @@ def _tell(
         progress.note(line)
     empty, today = {}, dt.datetime.now(dt.UTC).date()
     for zone in zones:
-        season = Season(season_of(zone, job))
-        months = acquisitions_by_month(found[zone.zone_id].scenes, season)
-        empty[zone.zone_id] = months_without([len(month) for month in months], season)
-    for line in describe_empty_months(empty):
+        season = steps_of(zone, job)
+        steps = acquisitions_by_month(found[zone.zone_id].scenes, season)
+        empty[zone.zone_id] = months_without([len(step) for step in steps], season)
+    for line in describe_empty_months(empty, job.cube_spec):
         progress.note(line)
-    ends = {Season(season_of(zone, job)).end for zone in zones}
+    ends = {steps_of(zone, job).end for zone in zones}
     for end in sorted(end for end in ends if end > today):
         progress.note(
             f"a season ends on {end}, after today: run `cropray acquire` again then, what is missing is filled"

@@ -141,7 +141,7 @@ def _measure_trees(sample: FitSample, folder: Path) -> TreeCosts:
         round_row_s = max(round_s - half_s, 0.0) / (n - n // 2)
         fixed_s = max(round_s - n * round_row_s, 0.0)
         seconds(n, MORE_ROUNDS)  # the model that is mapped below
-    predict_row_s = _predict_row_s(folder, table)
+    predict_row_s = _predict_row_s(folder, table, job.cube_spec.columns)
     return TreeCosts(
         setup_row_s=setup_s / n,
         round_s=fixed_s,
@@ -151,24 +151,24 @@ def _measure_trees(sample: FitSample, folder: Path) -> TreeCosts:
         map_s=0.0,  # comes with the zone that is mapped
         map_bytes=0.0,
         worker_bytes=peak_memory(),
-        row_bytes=row_bytes(job.xgboost, len(sample.classes)),
+        row_bytes=row_bytes(job.xgboost, len(sample.classes), job.cube_spec.n_features),
         resident_row_bytes=resident_bytes(len(sample.classes)),
     )
 
 
 def _rows(sample: FitSample) -> pa.Table:
-    return pa.concat_tables([read_pixels(sample.scratch, zone.zone_id) for zone in sample.zones])
+    return pa.concat_tables([read_pixels(sample.scratch, zone.zone_id, sample.job.cube_spec) for zone in sample.zones])
 
 
 def _tree_data(sample: FitSample, table: pa.Table, n_rows: int) -> TreeData:
     """Rows drawn from the sample, more than once where it has fewer."""
     picked = np.random.default_rng(n_rows).integers(0, len(table), max(n_rows, 2))
     block = PixelBlock(table.take(pa.array(np.sort(picked))), len(picked))
-    return TreeData({"sample": block}, sample.classes, sample.legend.hash())
+    return TreeData({"sample": block}, sample.classes, sample.legend.hash(), sample.job.cube_spec)
 
 
-def _predict_row_s(folder: Path, table: pa.Table) -> float:
-    booster, x = load_booster(folder), features(table.slice(0, MOST_ROWS))
+def _predict_row_s(folder: Path, table: pa.Table, columns: Sequence[str]) -> float:
+    booster, x = load_booster(folder), features(table.slice(0, MOST_ROWS), columns=columns)
     predict_proba(booster, x)
     started = time.perf_counter()
     predict_proba(booster, x)
@@ -215,11 +215,12 @@ def _measure_cnn(sample: FitSample, folder: Path, kernel_size: Any) -> CnnCosts:
 
 def _cnn_data(sample: FitSample, n_tiles: int) -> CnnData:
     """Tiles of the sampled zones, repeated where there are too few."""
-    blocks = [read_tiles(sample.scratch, zone.zone_id, sample.job.dataset.tile_size) for zone in sample.zones]
+    size, cube = sample.job.dataset.tile_size, sample.job.cube_spec
+    blocks = [read_tiles(sample.scratch, zone.zone_id, size, cube) for zone in sample.zones]
     names = Tiles.__dataclass_fields__
     together = Tiles(**{name: np.concatenate([getattr(block, name) for block in blocks]) for name in names})
     first = sample.zones[0]
-    mean, deviation = statistics(band_sums(read_zone_arrays(first, sample.scratch).composite))
+    mean, deviation = statistics(band_sums(read_zone_arrays(first, sample.scratch, cube).composite))
     lookup = np.full(256, 255, np.uint8)
     for index, crop in enumerate(sample.classes):
         lookup[crop.id] = index
@@ -230,6 +231,7 @@ def _cnn_data(sample: FitSample, n_tiles: int) -> CnnData:
         lookup=lookup,
         classes=sample.classes,
         legend_hash=sample.legend.hash(),
+        cube=cube,
     )
 
 

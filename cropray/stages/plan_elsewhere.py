@@ -65,7 +65,7 @@ def print_elsewhere(job: JobConfig, work: JobWork, costs: UnitCosts, progress: P
     for n_nodes, cluster in _clusters(job, work.cluster.object_store_bytes).items():
         placements = place(job, cluster)
         search = search_work(job, placements, job.dataset.n_folds, work.zones.n_regions)
-        there = JobWork(work.zones, search, placements, cluster, work.tile_size, work.traffic)
+        there = JobWork(work.zones, search, placements, cluster, work.tile_size, work.traffic, work.cube)
         result = foretell(measured, there)
         over = over_budget(job, there, result.worker_bytes)
         store = cluster.object_store_bytes
@@ -93,11 +93,12 @@ def _placed(placements: Mapping[ModelName, Placement]) -> str:
 def _operations(job: JobConfig, n_classes: int) -> dict[int, float]:
     if "cnn" not in job.search.models:
         return {}
-    settings = job.cnn
+    settings, cube = job.cnn, job.cube_spec
     return {
         size: tile_operations(
             CropNetConfig(
-                n_classes=n_classes, temporal_channels=settings.temporal_channels, kernel_size=size, pool=settings.pool,
+                n_classes=n_classes, n_months=cube.n_steps, n_bands=cube.n_bands,
+                temporal_channels=settings.temporal_channels, kernel_size=size, pool=settings.pool,
                 unet_channels=settings.unet_channels,
             ),
             job.dataset.tile_size,

@@ -84,7 +84,7 @@ def find_scenes(job: JobConfig, zones: Sequence[Zone]) -> Scenes | None:
     """
     if job.imagery is None or isinstance(job.imagery, EarthEngineSettings):
         return None
-    return check_inputs(scene_source(job.imagery), zones, job.season_start)
+    return check_inputs(scene_source(job.imagery, job.cube_spec), zones, job.season_start, job.cube_spec)
 
 
 def built_dataset(job: JobConfig, zones: Sequence[Zone]) -> Manifest | None:
@@ -93,9 +93,11 @@ def built_dataset(job: JobConfig, zones: Sequence[Zone]) -> Manifest | None:
         manifest = load_manifest(job.artefacts.manifest)
     except CroprayError:
         return None
-    is_same = [zone.zone_id for zone in zones] == list(
-        manifest.zone_ids
-    ) and manifest.tile_size == job.dataset.tile_size
+    is_same = (
+        [zone.zone_id for zone in zones] == list(manifest.zone_ids)
+        and manifest.tile_size == job.dataset.tile_size
+        and manifest.cube == job.cube_spec
+    )
     return manifest if is_same else None
 
 
@@ -156,7 +158,7 @@ def earth_engine(job: JobConfig, zones: Sequence[Zone]) -> Traffic | None:
     runs = [run for run in read_runs(job.artefacts) if run.get("source") == "earth_engine"]
     units = sum(run["listings"] + run["months"] for run in runs)
     unit_s = sum(run["unit_seconds"] for run in runs) / units if units else None
-    return earth_engine_traffic(job.imagery, [zone.grid for zone in zones], unit_s)
+    return earth_engine_traffic(job.imagery, [zone.grid for zone in zones], unit_s, job.cube_spec)
 
 
 def over_budget(job: JobConfig, work: JobWork, worker_bytes: Mapping[str, float]) -> list[str]:
@@ -170,8 +172,9 @@ def over_budget(job: JobConfig, work: JobWork, worker_bytes: Mapping[str, float]
     if "xgboost" in work.placements:
         budget = work.placements["xgboost"].memory_bytes
         try:
-            bins_on_disk(job.xgboost, work.zones.train_rows, work.zones.n_classes, budget)
-            require_gpu_memory(job.xgboost, work.zones.train_rows, work.zones.n_classes)
+            n_rows, n_classes, n_features = work.zones.train_rows, work.zones.n_classes, job.cube_spec.n_features
+            bins_on_disk(job.xgboost, n_rows, n_classes, budget, n_features)
+            require_gpu_memory(job.xgboost, n_rows, n_classes, n_features=n_features)
         except ConfigError as error:
             reasons.append(str(error))
     return reasons

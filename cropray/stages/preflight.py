@@ -12,7 +12,8 @@ from cropray.config import JobConfig
 from cropray.datasets.doubts import some
 from cropray.errors import ConfigError, CroprayError, InputError, MissingArtefactError
 from cropray.imagery.acquire import check_inputs
-from cropray.imagery.files import FileScenes, FilesSettings
+from cropray.imagery.files import FilesSettings
+from cropray.imagery.sources import scene_source
 from cropray.parcels.rpg import check_parcels, grids_outside
 from cropray.raw_files import is_there
 from cropray.stages.cluster import address_of, name_of_address
@@ -83,8 +84,9 @@ def _inputs(job: JobConfig, stages: Sequence[str], zones: Sequence[Zone]) -> lis
         table = choice.region_table
         checks += [] if table is None else [lambda: read_regions(table)]
         checks += [partial(_check_outline, choice.outline), partial(input_files, choice.worldcover)]
+    cube = job.cube_spec
     if isinstance(imagery := job.imagery, FilesSettings) and "acquire" in stages:
-        checks.append(lambda: check_inputs(FileScenes(imagery), zones, job.season_start))
+        checks.append(lambda: check_inputs(scene_source(imagery, cube), zones, job.season_start, cube))
     if (parcels := job.parcels) is not None and "labels" in stages:
         checks.append(lambda: check_parcels(parcels))
         checks.append(lambda: [register_year(zone, job) for zone in zones])

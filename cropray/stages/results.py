@@ -6,8 +6,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from cropray.bands import BAND_IDS, N_MONTHS
 from cropray.config import JobConfig
+from cropray.core.cube import CubeSpec
 from cropray.datasets.manifest import Manifest
 from cropray.maps.models import load_model
 from cropray.report.results import ModelResult
@@ -19,13 +19,6 @@ from cropray.tracking import EvaluationRecord, Merit, ModelForm, ModelPackage, R
 from cropray.workspace import Workspace, require
 
 LABELS: Final = {"cnn": "CNN", "xgboost": "XGBoost"}
-_LAYOUT: Final = {
-    "bands": list(BAND_IDS),
-    "n_months": N_MONTHS,
-    "values": "digital numbers: reflectance × 10 000, 0 = no data",
-    "columns": "<band>_<position of the month in the season, 01 to 12>",
-    "axes": "tile, month, band, row, column",
-}
 STEP_NAMES: Final = {"cnn": "epoch", "xgboost": "boosting round"}
 
 
@@ -157,12 +150,26 @@ def register_model(job: JobConfig, tracker: Tracker, run: Run) -> None:
         input_shape=trained.input_shape,
         output_shape=trained.output_shape,
         classes=tuple(crop.name for crop in trained.classes),
-        layout=_LAYOUT,
+        layout=_layout(trained.cube),
     )
     objective = summary["objective"]
     best = next(c for c in summary["configurations"] if c["params"] == summary["best"])
     merit = Merit(model, summary["dataset"], objective, best[f"{objective}_mean"], objective != "val_loss")
     tracker.register(job.name, ModelPackage(workspace.model(model), form, merit), run)
+
+
+def _layout(cube: CubeSpec) -> dict[str, Any]:
+    """What a model's input means."""
+    is_plain = all(band.is_plain_reflectance for band in cube.bands)
+    meaning = "reflectance × 10 000" if is_plain else "(value − offset) / scale of the band in `cube`"
+    return {
+        "bands": list(cube.band_ids),
+        "n_months": cube.n_steps,
+        "values": f"digital numbers: {meaning}, 0 = no data",
+        "columns": f"<band>_<position of the {cube.noun} in the season, {cube.step_names[0]} to {cube.step_names[-1]}>",
+        "axes": f"tile, {cube.noun}, band, row, column",
+        "cube": cube.to_record(),
+    }
 
 
 def _interval_metrics(scores: Mapping[str, Any]) -> dict[str, float]:

@@ -231,14 +231,16 @@ class _ModelSearch:
         self.memory_bytes = memory if math.isfinite(memory) else None
         if isinstance(self.settings, XgboostSettings):
             n_classes = self.manifest.n_classes
-            self.is_on_disk = bins_on_disk(self.settings, n_rows, n_classes, self.memory_bytes)
-            require_gpu_memory(self.settings, n_rows, n_classes)
+            n_features = self.manifest.cube.n_features
+            self.is_on_disk = bins_on_disk(self.settings, n_rows, n_classes, self.memory_bytes, n_features)
+            require_gpu_memory(self.settings, n_rows, n_classes, n_features=n_features)
 
     def data(self, cpus: float) -> SearchData:
         """Training zones in the object store, read once; and the settings of fits on so many CPUs."""
         if self._data is None:
             zone_ids = [zone.zone_id for zone in self.manifest.of_split("train")]
-            blocks = (load_tiles if self.model == "cnn" else load_pixels)(self.workspace, zone_ids)
+            load = load_tiles if self.model == "cnn" else partial(load_pixels, cube=self.manifest.cube)
+            blocks = load(self.workspace, zone_ids)
             self._data = SearchData(self.manifest, self.settings, blocks, self.job.seed, self.memory_bytes)
         settings = self.settings.model_copy(update={"cpus_per_worker": cpus if self.model == "cnn" else int(cpus)})
         return replace(self._data, settings=settings)

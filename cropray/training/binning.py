@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from cropray.bands import N_FEATURES, NODATA
+from cropray.core.sensors import NODATA
 
 N_VALUES: Final = 1 << 16  # of uint16 digital numbers
 
@@ -31,9 +31,9 @@ def count_values(features: npt.NDArray[np.uint16]) -> Counts:
     return np.stack([np.bincount(column, minlength=N_VALUES) for column in features.T]).astype(np.int64)
 
 
-def no_counts() -> Counts:
+def no_counts(n_features: int) -> Counts:
     """Counts of no row, to add to."""
-    return np.zeros((N_FEATURES, N_VALUES), np.int64)
+    return np.zeros((n_features, N_VALUES), np.int64)
 
 
 def bin_table(counts: Counts, max_bin: int) -> npt.NDArray[np.uint16]:

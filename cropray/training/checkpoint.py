@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import cropray
-from cropray.bands import FEATURE_COLUMNS
+from cropray.core.cube import STUDY_CUBE, CubeSpec, recorded_cube
 from cropray.legend import CropClass
 from cropray.models.crop_net import CropNet
 from cropray.storage import whole_file, write_json
@@ -35,6 +35,8 @@ class CnnCheckpoint:
     legend_hash: str
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """JSON-able: settings, point, seed, training zones, history …"""
+    cube: CubeSpec = STUDY_CUBE
+    """Bands and steps of what it reads."""
 
     def predict_proba(self, x: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
         """Class probabilities of each pixel, see `predict_tiles`."""
@@ -54,7 +56,8 @@ def save_checkpoint(folder: Path, checkpoint: CnnCheckpoint) -> None:
         "cropray_version": cropray.__version__,
         "config": checkpoint.model.config.to_dict(),
         "stats": asdict(checkpoint.stats),
-        "features": list(FEATURE_COLUMNS),
+        "features": list(checkpoint.cube.columns),
+        "cube": checkpoint.cube.to_record(),
         "classes": [asdict(crop) for crop in checkpoint.classes],
         "legend_hash": checkpoint.legend_hash,
         "provenance": dict(checkpoint.provenance),
@@ -76,4 +79,5 @@ def load_checkpoint(folder: Path, device: str = "cpu") -> CnnCheckpoint:
         classes=tuple(CropClass(**record) for record in card["classes"]),
         legend_hash=card["legend_hash"],
         provenance=card["provenance"],
+        cube=recorded_cube(card),
     )

@@ -14,7 +14,7 @@ import ray.train
 import ray.train.torch
 import torch
 
-from cropray.bands import N_BANDS, N_MONTHS
+from cropray.core.cube import STUDY_CUBE, CubeSpec
 from cropray.errors import ConfigError
 from cropray.legend import CropClass
 from cropray.models.crop_net import CropNet, CropNetConfig
@@ -55,6 +55,8 @@ class CnnData:
     classes: tuple[CropClass, ...]
     """Class of each index."""
     legend_hash: str
+    cube: CubeSpec = STUDY_CUBE
+    """Bands and steps of the tiles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,7 @@ def train_cnn(  # noqa: PLR0913 - what to fit, on what, and whom to tell
         "best_epoch": result.best_epoch,
         "history": list(result.history),
     }
-    save_checkpoint(folder, CnnCheckpoint(model, data.stats, data.classes, data.legend_hash, provenance))
+    save_checkpoint(folder, CnnCheckpoint(model, data.stats, data.classes, data.legend_hash, provenance, data.cube))
     return CnnFit(result.history, result.best_epoch, result.validation)
 
 
@@ -157,8 +159,8 @@ class _Job:
     def network(self) -> CropNetConfig:
         return CropNetConfig(
             n_classes=len(self.data.classes),
-            n_months=N_MONTHS,
-            n_bands=N_BANDS,
+            n_months=self.data.cube.n_steps,
+            n_bands=self.data.cube.n_bands,
             temporal_channels=self.settings.temporal_channels,
             kernel_size=self.point.kernel_size,
             dropout=self.settings.dropout,

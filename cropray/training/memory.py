@@ -1,6 +1,6 @@
 """Memory of a fit of boosted trees, known before it begins: `plan`, `search` and the fit itself ask here.
 
-Measured with XGBoost 3.2 on rows with missing values, as the growth of the process's peak between two numbers of rows;
+Measured with XGBoost 3.2 on rows of the study's features with missing values, as the growth of the process's peak between two numbers of rows;
 rows without any take less, as their bins fit into a byte. Training and validation rows take the same.
 """
 
@@ -9,11 +9,12 @@ import shutil
 import tempfile
 from typing import Final
 
-from cropray.bands import N_FEATURES
+from cropray.core.cube import STUDY_CUBE
 from cropray.errors import ConfigError
 from cropray.training.resources import GB
 from cropray.training.settings import XgboostSettings
 
+_MEASURED_FEATURES: Final = STUDY_CUBE.n_features  # bytes of bins and frames grow with them
 PROCESS_BYTES: Final = 0.6e9  # libraries, tables of bins, one batch of rows, histograms
 ROW_BYTES: Final = 24  # label, place in the tree
 ROW_CLASS_BYTES: Final = 24  # gradient pair and predictions: they cannot leave memory
@@ -32,10 +33,11 @@ def resident_bytes(n_classes: int) -> float:
     return ROW_BYTES + ROW_CLASS_BYTES * n_classes
 
 
-def row_bytes(settings: XgboostSettings, n_classes: int) -> float:
+def row_bytes(settings: XgboostSettings, n_classes: int, n_features: int = _MEASURED_FEATURES) -> float:
     """Bytes of a row with everything in memory."""
     bins = BIN_BYTES + (WIDE_BIN_BYTES if settings.max_bin > 256 else 0)
-    return resident_bytes(n_classes) + bins + (FRAME_BYTES if settings.engine == "xgboost_ray" else 0)
+    features = bins + (FRAME_BYTES if settings.engine == "xgboost_ray" else 0)
+    return resident_bytes(n_classes) + features * n_features / _MEASURED_FEATURES
 
 
 def worker_share(settings: XgboostSettings, n_rows: float) -> float:
@@ -43,7 +45,13 @@ def worker_share(settings: XgboostSettings, n_rows: float) -> float:
     return math.ceil(n_rows / max(settings.num_workers, 1))
 
 
-def bins_on_disk(settings: XgboostSettings, n_rows: float, n_classes: int, memory_bytes: float | None) -> bool:
+def bins_on_disk(
+    settings: XgboostSettings,
+    n_rows: float,
+    n_classes: int,
+    memory_bytes: float | None,
+    n_features: int = _MEASURED_FEATURES,
+) -> bool:
     """Whether the bins of a fit have to be kept on disk to stay within the memory of a worker.
 
     Args:
@@ -51,6 +59,7 @@ def bins_on_disk(settings: XgboostSettings, n_rows: float, n_classes: int, memor
         n_rows: training and validation rows of the fit, over all workers.
         n_classes: classes of the dataset.
         memory_bytes: what each worker may take; None: as much as it needs.
+        n_features: of a row.
 
     Raises:
         ConfigError: the rest does not fit either; it says how many workers would do.
@@ -58,10 +67,10 @@ def bins_on_disk(settings: XgboostSettings, n_rows: float, n_classes: int, memor
     if memory_bytes is None:
         return False
     share, room = worker_share(settings, n_rows), memory_bytes - PROCESS_BYTES
-    if share * row_bytes(settings, n_classes) <= room:
+    if share * row_bytes(settings, n_classes, n_features) <= room:
         return False
     can_leave = settings.engine == "ray_train" and settings.device == "cpu"
-    least = resident_bytes(n_classes) if can_leave else row_bytes(settings, n_classes)
+    least = resident_bytes(n_classes) if can_leave else row_bytes(settings, n_classes, n_features)
     if share * least <= room:
         return True
     need = (PROCESS_BYTES + share * least) / GB
@@ -76,14 +85,18 @@ def bins_on_disk(settings: XgboostSettings, n_rows: float, n_classes: int, memor
     )
 
 
-def gpu_row_bytes(settings: XgboostSettings, n_classes: int) -> float:
+def gpu_row_bytes(settings: XgboostSettings, n_classes: int, n_features: int = _MEASURED_FEATURES) -> float:
     """Bytes of a row on a GPU: bins are packed, each takes as many bits as number all bins of all features."""
-    bits = math.ceil(math.log2(N_FEATURES * settings.max_bin + 1))
-    return N_FEATURES * bits / 8 + GPU_ROW_CLASS_BYTES * n_classes
+    bits = math.ceil(math.log2(n_features * settings.max_bin + 1))
+    return n_features * bits / 8 + GPU_ROW_CLASS_BYTES * n_classes
 
 
 def require_gpu_memory(
-    settings: XgboostSettings, n_rows: float, n_classes: int, gpu_bytes: float | None = None
+    settings: XgboostSettings,
+    n_rows: float,
+    n_classes: int,
+    gpu_bytes: float | None = None,
+    n_features: int = _MEASURED_FEATURES,
 ) -> None:
     """See that the rows of a fit fit into the memory of its workers' GPUs; without GPUs there is nothing to see.
 
@@ -92,6 +105,7 @@ def require_gpu_memory(
         n_rows: training and validation rows of the fit, over all workers.
         n_classes: classes of the dataset.
         gpu_bytes: free on each GPU; None: `gpu_memory_gb`, and where that is not set, no limit.
+        n_features: of a row.
 
     Raises:
         ConfigError: they do not fit; it says how many workers would do.
@@ -100,7 +114,7 @@ def require_gpu_memory(
         gpu_bytes = settings.gpu_memory_gb * GB
     if settings.device == "cpu" or gpu_bytes is None:
         return
-    row = gpu_row_bytes(settings, n_classes)
+    row = gpu_row_bytes(settings, n_classes, n_features)
     need, room = GPU_PROCESS_BYTES + worker_share(settings, n_rows) * row, gpu_bytes - GPU_PROCESS_BYTES
     if need <= gpu_bytes:
         return
@@ -112,14 +126,14 @@ def require_gpu_memory(
     )
 
 
-def require_scratch(n_rows: float) -> None:
+def require_scratch(n_rows: float, n_features: int = _MEASURED_FEATURES) -> None:
     """See that the bins of a worker's rows fit on its disk.
 
     Raises:
         ConfigError: they do not.
     """
     folder = tempfile.gettempdir()
-    need, free = n_rows * DISK_BYTES, shutil.disk_usage(folder).free
+    need, free = n_rows * DISK_BYTES * n_features / _MEASURED_FEATURES, shutil.disk_usage(folder).free
     if need > free:
         raise ConfigError(
             f"the bins of {n_rows:,.0f} rows take {need / GB:.3g} GB of disk, '{folder}' has {free / GB:.3g} GB free: "

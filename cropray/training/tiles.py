@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cropray.training.tile_file import FileRows
 
-NODATA: Final = 0  # digital number of a missing value, see cropray.bands
+NODATA: Final = 0  # digital number of a missing value, see cropray.core.sensors
 IGNORE: Final = 255  # label that is neither trained on nor scored, see cropray.legend
 N_SYMMETRIES: Final = 8  # of a square: four quarter turns, each also mirrored
 TILES_AT_ONCE: Final = 256  # whose labels are counted together

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import xgboost as xgb
 
-from cropray.bands import FEATURE_COLUMNS, N_FEATURES, NODATA
+from cropray.core.sensors import NODATA
 from cropray.errors import MissingArtefactError, SchemaError
 
 CARD_VERSION: Final = 1
@@ -27,7 +27,7 @@ def predict_proba(
 
     Args:
         booster: trained trees.
-        features: [N, 48] digital numbers in the order of `FEATURE_COLUMNS`, 0 = missing.
+        features: [N, F] digital numbers in the order of the card's `features`, 0 = missing.
         n_estimators: use the first so many boosting rounds; None: all.
 
     Returns:
@@ -64,7 +64,7 @@ def load_booster(folder: Path) -> xgb.Booster:
         reason = str(error).strip().splitlines()[0]
         raise SchemaError(f"model '{folder / MODEL_FILE}' cannot be read ({reason}); train it again") from None
     found = (booster.num_boosted_rounds(), booster.num_features(), n_outputs(booster))
-    wanted = (card["n_estimators"], N_FEATURES, len(card["classes"]))
+    wanted = (card["n_estimators"], len(card["features"]), len(card["classes"]))
     if found != wanted:
         raise SchemaError(
             f"model '{folder}' has {found} boosting rounds, features and classes, its card says {wanted}; train it again"
@@ -77,19 +77,19 @@ def read_card(folder: Path) -> dict[str, Any]:
 
     Raises:
         MissingArtefactError: there is none.
-        SchemaError: it is damaged, of another kind or version, or for other features.
+        SchemaError: it is damaged, or of another kind or version.
     """
     path = folder / CARD_FILE
     if not path.exists() or not (folder / MODEL_FILE).exists():
         raise MissingArtefactError(f"'{folder}' holds no trained trees; run `cropray search CONFIG.yaml` first")
     try:
         card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        found = (card["kind"], card["card_version"], tuple(card["features"]))
+        found = (card["kind"], card["card_version"], len(card["features"]))
     except (ValueError, KeyError, TypeError) as error:
         raise SchemaError(f"card '{path}' is damaged ({error!r}); train the model again") from None
-    if found != ("xgboost", CARD_VERSION, FEATURE_COLUMNS):
+    if found[:2] != ("xgboost", CARD_VERSION) or not found[2]:
         raise SchemaError(
-            f"card '{path}' describes a model of kind '{found[0]}', version {found[1]}, with {len(found[2])} features; "
-            f"needed is 'xgboost', version {CARD_VERSION}, with {FEATURE_COLUMNS[0]} … {FEATURE_COLUMNS[-1]}"
+            f"card '{path}' describes a model of kind '{found[0]}', version {found[1]}, with {found[2]} features; "
+            f"needed is 'xgboost', version {CARD_VERSION}, with the columns of its cube"
         )
     return card

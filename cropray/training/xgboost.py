@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ import ray.train
 import xgboost as xgb
 from ray.train.xgboost import XGBoostTrainer
 
-from cropray.bands import FEATURE_COLUMNS, NODATA
+from cropray.core.sensors import NODATA
 from cropray.errors import ConfigError, InputError
 from cropray.settings import fingerprint
 from cropray.storage import Location
@@ -109,8 +109,9 @@ def train_xgboost(  # noqa: PLR0913 - what to fit, on what, and two places to wr
     started = time.monotonic()
     _check_sizes(settings, train, val)
     n_rows = train.n_rows + (0 if val is None else val.n_rows)
-    is_on_disk = bins_on_disk(settings, n_rows, train.n_classes, memory_bytes)
-    require_gpu_memory(settings, n_rows, train.n_classes)
+    n_features = len(train.columns)
+    is_on_disk = bins_on_disk(settings, n_rows, train.n_classes, memory_bytes, n_features)
+    require_gpu_memory(settings, n_rows, train.n_classes, n_features=n_features)
     parameters = settings.parameters(train.n_classes, point.learning_rate, seed)
     if settings.num_workers:
         train, val = _stored(train), None if val is None else _stored(val)
@@ -138,7 +139,7 @@ class FitJob:
     parameters: Mapping[str, Any]
     n_rounds: int
     table: npt.NDArray[np.uint16]
-    """[48, 65536] digital number → lower edge of its bin."""
+    """[F, 65536] digital number → lower edge of its bin."""
     train: TreeData
     val: TreeData | None
     untrained: tuple[int, ...] = ()
@@ -209,11 +210,12 @@ def _fit(job: FitJob, rank: int = 0, n_workers: int = 1) -> Fitted:
     if job.settings.device == "cuda":
         torch_device("cuda", "xgboost.device")  # XGBoost itself would go on on the CPU
         if job.settings.gpu_memory_gb is None:
-            require_gpu_memory(job.settings, n_rows, job.train.n_classes, free_gpu_bytes())
+            free, n_features = free_gpu_bytes(), len(job.train.columns)
+            require_gpu_memory(job.settings, n_rows, job.train.n_classes, free, n_features)
     with contextlib.ExitStack() as stack:
         cache = None
         if job.is_on_disk:
-            require_scratch(n_rows / n_workers)
+            require_scratch(n_rows / n_workers, len(job.train.columns))
             cache = stack.enter_context(scratch_folder())
         return _grow(job, rank, n_workers, cache)  # the matrices are gone before their folder is
 
@@ -224,7 +226,7 @@ def _grow(job: FitJob, rank: int, n_workers: int, cache: Path | None) -> Fitted:
     for name, data in job.matrices().items():
         tables = partial(worker_tables, data, rank, n_workers)
         on_disk = None if cache is None else cache / name
-        batches = BlockBatches(tables, data.lookup(), job.table, on_disk, job.unweighed(name))
+        batches = BlockBatches(tables, data.lookup(), job.table, on_disk, job.unweighed(name), data.columns)
         matrices[name] = quantile_matrix(
             batches, max_bin, n_threads, ref=matrices.get("train"), is_on_disk=cache is not None
         )
@@ -239,12 +241,12 @@ def _grow(job: FitJob, rank: int, n_workers: int, cache: Path | None) -> Fitted:
         xgb_model=begun.model,
         callbacks=[callback],
     )
-    return _fitted(booster)
+    return _fitted(booster, job.train.columns)
 
 
-def _fitted(booster: xgb.Booster) -> Fitted:
+def _fitted(booster: xgb.Booster, columns: Sequence[str]) -> Fitted:
     history, round_seconds = take_history(booster)
-    booster.feature_names = list(FEATURE_COLUMNS)
+    booster.feature_names = list(columns)
     return Fitted(bytes(booster.save_raw("ubj")), history, round_seconds)
 
 
@@ -302,7 +304,8 @@ def _drive_xgboost_ray(job: FitJob) -> Fitted:
         settings.max_failures,
         settings.checkpoint_every,
     )
-    return _fitted(train_on_actors(job.parameters, job.n_rounds, frames, weighted, pool, job.callback()))
+    booster = train_on_actors(job.parameters, job.n_rounds, frames, weighted, pool, job.callback())
+    return _fitted(booster, job.train.columns)
 
 
 def _frames(job: FitJob, data: TreeData, unweighed: tuple[int, ...]) -> list["ray.ObjectRef[pd.DataFrame]"]:
@@ -318,9 +321,9 @@ def _frame(
     import pandas as pd  # noqa: PLC0415 - this engine's own form of data
 
     rows = pa.concat_tables(list(worker_tables(data, rank, n_workers)))
-    values = features(rows, table).astype(np.float32)
+    values = features(rows, table, data.columns).astype(np.float32)
     values[values == NODATA] = np.nan
-    frame = pd.DataFrame(values, columns=list(FEATURE_COLUMNS))
+    frame = pd.DataFrame(values, columns=list(data.columns))
     labels = class_indices(rows, data.lookup())
     frame[LABEL] = labels
     return frame.assign(**{WEIGHT: weights(labels, unweighed)}) if unweighed else frame
@@ -360,7 +363,7 @@ def _score_zone(
     untrained: tuple[int, ...],
 ) -> tuple[TreeScore, ...]:
     booster = booster_from_bytes(model, n_threads)
-    return score_rows(booster, zone_rows(data, zone_id), data.lookup(), n_estimators, untrained)
+    return score_rows(booster, zone_rows(data, zone_id), data.lookup(), n_estimators, untrained, data.columns)
 
 
 def _with_seconds(

@@ -13,7 +13,7 @@ import pyarrow as pa
 import xgboost as xgb
 
 from cropray import __version__
-from cropray.bands import FEATURE_COLUMNS
+from cropray.core.cube import STUDY_CUBE
 from cropray.metrics import Counts, confusion, log_loss_sum
 from cropray.storage import whole_file, write_json
 from cropray.training.pixel_blocks import TreeData, class_indices, features
@@ -41,6 +41,7 @@ def score_rows(
     lookup: npt.NDArray[np.uint8],
     n_estimators: Sequence[int],
     untrained: Sequence[int] = (),
+    columns: Sequence[str] = STUDY_CUBE.columns,
 ) -> tuple[TreeScore, ...]:
     """Count one block's predictions for several numbers of boosting rounds.
 
@@ -50,8 +51,9 @@ def score_rows(
         lookup: [256] stored class id → class index.
         n_estimators: numbers of boosting rounds.
         untrained: indices of classes whose pixels' loss is summed apart.
+        columns: the features.
     """
-    x, true = features(rows), class_indices(rows, lookup)
+    x, true = features(rows, columns=columns), class_indices(rows, lookup)
     is_apart = np.isin(true, untrained)
     scores = []
     for n in n_estimators:
@@ -96,7 +98,8 @@ def save_booster(folder: Path, booster: xgb.Booster, data: TreeData, provenance:
         "card_version": CARD_VERSION,
         "cropray_version": __version__,
         "n_estimators": booster.num_boosted_rounds(),
-        "features": list(FEATURE_COLUMNS),
+        "features": list(data.columns),
+        "cube": data.cube.to_record(),
         "classes": [asdict(crop) for crop in data.classes],
         "legend_hash": data.legend_hash,
         "provenance": {**provenance, "zones": list(data.blocks)},

@@ -14,12 +14,12 @@ from cropray.training.settings import XgboostSettings
 
 
 def count_values_and_classes(settings: XgboostSettings, data: TreeData) -> tuple[Counts, Counts]:
-    """([48, 65536] rows per feature and digital number, [K] rows per class), counted here or in Ray tasks and added."""
+    """([F, 65536] rows per feature and digital number, [K] rows per class), counted here or in Ray tasks and added."""
     n = max(settings.num_workers, 1)
     if settings.num_workers == 0:
         return _count_share(data, 0, n)
     task = ray.remote(_count_share).options(num_cpus=1, scheduling_strategy="DEFAULT")
-    values, classes = no_counts(), np.zeros(data.n_classes, np.int64)
+    values, classes = no_counts(len(data.columns)), np.zeros(data.n_classes, np.int64)
     for values_of_share, classes_of_share in ray.get([task.remote(data, rank, n) for rank in range(n)]):
         values += values_of_share
         classes += classes_of_share
@@ -27,16 +27,16 @@ def count_values_and_classes(settings: XgboostSettings, data: TreeData) -> tuple
 
 
 def _count_share(data: TreeData, rank: int, n_workers: int) -> tuple[Counts, Counts]:
-    values, classes = no_counts(), np.zeros(data.n_classes, np.int64)
+    values, classes = no_counts(len(data.columns)), np.zeros(data.n_classes, np.int64)
     # By `map`, since a loop over the batches would hold the last one of a zone while the next zone is fetched.
-    for labels, counts in map(partial(_count_batch, data.lookup()), in_batches(worker_tables(data, rank, n_workers))):
+    for labels, counts in map(partial(_count_batch, data), in_batches(worker_tables(data, rank, n_workers))):
         values += counts
         classes += np.bincount(labels, minlength=data.n_classes)
     return values, classes
 
 
-def _count_batch(lookup: npt.NDArray[np.uint8], rows: pa.Table) -> tuple[npt.NDArray[np.uint8], Counts]:
-    return class_indices(rows, lookup), count_values(features(rows))
+def _count_batch(data: TreeData, rows: pa.Table) -> tuple[npt.NDArray[np.uint8], Counts]:
+    return class_indices(rows, data.lookup()), count_values(features(rows, columns=data.columns))
 
 
 def worker_tables(data: TreeData, rank: int, n_workers: int) -> Iterator[pa.Table]:

@@ -12,11 +12,11 @@ from cropray.datasets.storage import read_pixels
 from cropray.errors import SchemaError
 from cropray.imagery.composites import read_composite
 from cropray.legend import IGNORE
-from cropray.maps.models import CropModel
 from cropray.maps.predict import likeliest, never_seen, predicted_parts
 from cropray.maps.settings import MapSettings
 from cropray.maps.zone import zone_window
 from cropray.metrics import Counts, confusion, log_loss_sum
+from cropray.training.family import CropModel
 from cropray.training.pixel_blocks import class_indices, features
 from cropray.workspace import Workspace
 

@@ -18,31 +18,29 @@ from cropray.datasets.loading import load_pixels, load_tiles
 from cropray.datasets.manifest import Manifest, load_manifest
 from cropray.datasets.regions import require_regions
 from cropray.errors import ConfigError
+from cropray.maps.models import CARD_FILE
 from cropray.metrics import check_cube
 from cropray.progress import Progress
 from cropray.search.doubts import fold_doubts, search_warnings
-from cropray.search.fit import SearchData, fit_cnn, fit_trees, fit_unit
-from cropray.search.placement import Placement, UnitNeed, live_nodes, place_when_ready, share_cpus
+from cropray.search.fit import SearchData, fit_unit
+from cropray.search.placement import Placement, live_nodes, need_of, place_when_ready, share_cpus
 from cropray.search.results import ConfigurationResult, FoldResult, RegionOut, group_by_configuration, winner
 from cropray.search.run import NOTES_FILE, UnitJob, run_units
-from cropray.search.space import ModelName, Unit, search_units
+from cropray.search.space import Trial, Unit, title, trials
 from cropray.search.store import store_line
 from cropray.settings import fingerprint
 from cropray.stages.cluster import ray_disk, ray_session
 from cropray.stages.results import load_region_out
-from cropray.stages.search_log import SearchLog, title
+from cropray.stages.search_log import SearchLog
 from cropray.storage import Location, local_folder, whole_folder, write_json
 from cropray.tracking import outcome
-from cropray.training.memory import bins_on_disk, require_gpu_memory
-from cropray.training.network_file import CARD_FILE
-from cropray.training.settings import CnnPoint, CnnSettings, XgboostPoint, XgboostSettings
+from cropray.training.family import Family, FamilySettings, Sample, family
 from cropray.workspace import Workspace
 
-_FITS: Final[dict[ModelName, tuple[Callable[..., object], ...]]] = {
-    "cnn": (fit_cnn, load_tiles),
-    "xgboost": (fit_trees, load_pixels),
+_LOADERS: Final[Mapping[Sample, Callable[[Workspace, Sequence[str]], Mapping[str, Any]]]] = {
+    "pixel": load_pixels,
+    "tile": load_tiles,
 }
-"""What decides the result of a unit."""
 _NOT_IN_NAMES: Final = re.compile(r"[^\w.=-]", re.ASCII)  # regions are called as people like
 _LONGEST_NAME: Final = 100  # characters of a folder's name before its key
 
@@ -56,21 +54,22 @@ def run(job: JobConfig, progress: Progress) -> None:
         StageFailedError: some units failed.
     """
     manifest = load_manifest(job.artefacts.manifest)
-    if "cnn" in job.search.models and manifest.source == "points":
-        raise ConfigError("a dataset of points has no tiles for the CNN: set search.models to [xgboost]")
+    tiled = [model for model in job.search.models if family(model).sample == "tile"]
+    if tiled and manifest.source == "points":
+        raise ConfigError(f"a dataset of points has no tiles for {', '.join(tiled)}: take them out of search.models")
     _check_folds(manifest)
     if job.search.leave_region_out:
         require_regions(manifest)
     with ray_session(job.cluster, needs_dashboard=job.uses_worker_groups):
-        searches = [_ModelSearch(job, manifest, model) for model in job.search.models]
+        samples = _Samples(job.artefacts, manifest)
+        searches = [_ModelSearch(job, manifest, model, samples) for model in job.search.models]
         for search in searches:
             search.tell_what_changed(progress)
         # Models whose units take the same share of the cluster run side by side: their start-up is paid once.
-        loaded: set[ModelName] = set()
         alike = itertools.groupby(searches, key=lambda search: (search.placement, search.takes_share))
         try:
             for (placement, _), group in alike:
-                _run_group(list(group), placement, loaded, progress)
+                _run_group(list(group), placement, samples, progress)
         finally:  # also of a search that failed: its finished units are tracked, or wait to be
             for line in outcome(*(search.log.tracker for search in searches)):
                 progress.note(line)
@@ -95,28 +94,23 @@ def _check_folds(manifest: Manifest) -> None:
             )
 
 
-def fit_key(model: ModelName, settings: CnnSettings | XgboostSettings, manifest: Manifest, seed: int) -> Key:
-    """What every fit of a model is made from, besides its own point and zones."""
+def fit_key(found: Family, settings: FamilySettings, manifest: Manifest, seed: int) -> Key:
+    """What every fit of a family is made from, besides its own values and zones."""
     content = {"training zones": manifest.training_fingerprint(), "seed": seed}
-    return key_of(closure(*_FITS[model]), {model: settings}, content)
+    return key_of(closure(found.fit, fit_unit, _LOADERS[found.sample]), {found.name: settings}, content)
 
 
 def _run_group(
-    searches: "Sequence[_ModelSearch]", placement: Placement | None, loaded: set[ModelName], progress: Progress
+    searches: "Sequence[_ModelSearch]", placement: Placement | None, samples: "_Samples", progress: Progress
 ) -> None:
-    """Args: placement: None where all is finished; loaded: models whose data is in the object store, these are added."""
+    """Args: placement: None where all is finished; samples: of all families, which are read when they are needed."""
     jobs = [unit for search in searches for unit in search.units]
     n_finished = sum(unit.is_finished for unit in jobs)
     already = f", {n_finished} finished before" if n_finished else ""
     models = " and ".join(search.model for search in searches)
     progress.stage("search", f"{models}: {len(jobs)} units of (configuration, fold){already}")
     if placement is not None:
-        loaded |= {search.model for search in searches}
-        n_workers = placement.max_concurrent * max(placement.num_workers, 1)
-        n_cnn_workers = n_workers if any(search.model == "cnn" for search in searches) else 0
-        store = store_line(searches[0].manifest, sorted(loaded), live_nodes(), ray_disk(), n_cnn_workers)
-        slow = "; bins of the trees on disk, which is slower" if any(search.is_on_disk for search in searches) else ""
-        progress.note(f"placement: {placement}; {store}{slow}")
+        progress.note(f"placement: {placement}; {_store_line(searches, placement, samples)}")
     for search in searches:
         search.log.write(result for unit in search.units if unit.is_finished for result in unit.results())
     _run_units(searches, jobs, placement, progress)
@@ -133,6 +127,14 @@ def _run_group(
     for search, unit, of_model, (configurations, best) in zip(searches, refits, regions, winners, strict=True):
         region_out = search.publish(unit, of_model, configurations, best, progress)
         search.log.finish(best, search.workspace, region_out)
+
+
+def _store_line(searches: "Sequence[_ModelSearch]", placement: Placement, samples: "_Samples") -> str:
+    n_workers = placement.max_concurrent * max(placement.num_workers, 1)
+    kinds = {search.family.sample for search in searches}
+    n_tile_workers = n_workers if "tile" in kinds else 0
+    store = store_line(samples.manifest, kinds | samples.loaded, live_nodes(), ray_disk(), n_tile_workers)
+    return "; ".join([store, *(search.remark for search in searches if search.remark)])
 
 
 def _run_units(
@@ -167,39 +169,66 @@ def _shared(searches: "Sequence[_ModelSearch]", placement: Placement, n_units: i
     if not searches[0].takes_share:
         return placement
     nodes = live_nodes()
-    shares = [share_cpus(nodes, UnitNeed.of(search.settings), placement, n_units) for search in searches]
+    shares = [share_cpus(nodes, search.need, placement, n_units) for search in searches]
     least = min(shares, key=lambda share: share.cpus_per_worker)
     if least != placement:
         progress.note(f"so few units share the CPUs: {least}")
     return least
 
 
-def _fit(unit: Unit, folder: Path, progress: Location, data: Mapping[ModelName, SearchData]) -> Sequence[FoldResult]:
+def _fit(unit: Unit, folder: Path, progress: Location, data: Mapping[str, SearchData]) -> Sequence[FoldResult]:
     return fit_unit(unit, folder, data[unit.model], progress)
 
 
-class _ModelSearch:
-    """The search of one kind of model."""
+class _Samples:
+    """Training samples in the object store: each kind is read once, for all families that train on it."""
 
-    def __init__(self, job: JobConfig, manifest: Manifest, model: ModelName) -> None:
+    def __init__(self, workspace: Workspace, manifest: Manifest) -> None:
+        self.workspace = workspace
+        self.manifest = manifest
+        self._blocks: dict[Sample, Mapping[str, Any]] = {}
+
+    @property
+    def loaded(self) -> set[Sample]:
+        """Kinds that are there."""
+        return set(self._blocks)
+
+    def blocks(self, sample: Sample) -> Mapping[str, Any]:
+        """Training zone → its samples."""
+        if sample not in self._blocks:
+            zone_ids = [zone.zone_id for zone in self.manifest.of_split("train")]
+            self._blocks[sample] = _LOADERS[sample](self.workspace, zone_ids)
+        return self._blocks[sample]
+
+
+class _ModelSearch:
+    """The search of one family."""
+
+    def __init__(self, job: JobConfig, manifest: Manifest, model: str, samples: _Samples) -> None:
         self.job = job
         self.manifest = manifest
-        self.model: ModelName = model
+        self.model = model
+        self.family = family(model)
+        self.samples = samples
         self.workspace: Workspace = job.artefacts
         self.settings = job.settings_of(model)
-        self.takes_share = job.takes_share(model)
-        # What a fit depends on besides its own point and fold.
-        self.key = fit_key(model, self.settings, manifest, job.seed)
+        self.takes_share = self.settings.takes_share
+        self.need = need_of(model, self.settings)
+        # What a fit depends on besides its own values and fold.
+        searched = job.search.space(model).searched()
+        defaults = type(self.settings)().model_dump(include=set(searched))
+        self.key = fit_key(self.family, self.settings.model_copy(update=defaults), manifest, job.seed)
         self.context = self.key.digest
-        self.units = [self._job(unit) for unit in search_units(job.search, model, manifest.n_folds)]
+        found = trials(self.family, self.settings, job.search, job.seed)
+        self.units = [self._job(Unit(model, trial, fold)) for trial in found for fold in range(manifest.n_folds)]
         # A finished search asks for no nodes: it may be published by a machine that could not have made it.
         self.placement: Placement | None = None
         self.memory_bytes: float | None = None
-        self.is_on_disk = False
+        self.remark = ""
+        """How fits are made, where a person should know."""
         if not self._is_finished():
             self._place()
         self.log = SearchLog(job, manifest, model, self.context)
-        self._data: SearchData | None = None
 
     def tell_what_changed(self, progress: Progress) -> None:
         """Say why units of an earlier search do not count any more."""
@@ -223,25 +252,17 @@ class _ModelSearch:
         Raises:
             ConfigError: there will never be any, or a worker's memory is too little for the trees.
         """
-        need, cluster = UnitNeed.of(self.settings), self.job.cluster
-        self.placement = place_when_ready(need, self.job.search.max_concurrent, cluster.wait_s)
+        self.placement = place_when_ready(self.need, self.job.search.max_concurrent, self.job.cluster.wait_s)
         memory = self.placement.memory_bytes
         # Rows of the refit, and of each fold's two parts.
         n_rows = sum(zone.n_labelled for zone in self.manifest.of_split("train"))
         self.memory_bytes = memory if math.isfinite(memory) else None
-        if isinstance(self.settings, XgboostSettings):
-            n_classes = self.manifest.n_classes
-            self.is_on_disk = bins_on_disk(self.settings, n_rows, n_classes, self.memory_bytes)
-            require_gpu_memory(self.settings, n_rows, n_classes)
+        self.remark = self.settings.check(n_rows, self.manifest.n_classes, self.memory_bytes)
 
     def data(self, cpus: float) -> SearchData:
         """Training zones in the object store, read once; and the settings of fits on so many CPUs."""
-        if self._data is None:
-            zone_ids = [zone.zone_id for zone in self.manifest.of_split("train")]
-            blocks = (load_tiles if self.model == "cnn" else load_pixels)(self.workspace, zone_ids)
-            self._data = SearchData(self.manifest, self.settings, blocks, self.job.seed, self.memory_bytes)
-        settings = self.settings.model_copy(update={"cpus_per_worker": cpus if self.model == "cnn" else int(cpus)})
-        return replace(self._data, settings=settings)
+        blocks, settings = self.samples.blocks(self.family.sample), self.settings.on_cpus(cpus)
+        return SearchData(self.family, self.manifest, settings, blocks, self.job.seed, self.memory_bytes)
 
     def choose(self, progress: Progress) -> tuple[tuple[ConfigurationResult, ...], ConfigurationResult]:
         """(all configurations, the winner), which are listed as well."""
@@ -261,10 +282,11 @@ class _ModelSearch:
 
     def refit(self, best: ConfigurationResult) -> UnitJob:
         """The winner's fit on all training zones."""
-        if self.model == "cnn":
-            return self._job(Unit("cnn", CnnPoint.model_validate(dict(best.params)), None, best.refit_steps))
-        trees = XgboostPoint(float(best.params["learning_rate"]), (int(best.params["n_estimators"]),))
-        return self._job(Unit("xgboost", trees, None))
+        values, steps = dict(best.params), self.family.steps
+        if steps is not None:
+            return self._job(Unit(self.model, Trial(values, (int(values.pop(steps)),)), None))
+        n_steps = None if self.family.most_steps is None else best.refit_steps
+        return self._job(Unit(self.model, Trial(values), None, n_steps))
 
     def regions(self, best: ConfigurationResult) -> dict[str, UnitJob]:
         """Region → the refit that leaves it out; none where leave-region-out is not wanted. Nothing is chosen here."""
@@ -288,8 +310,7 @@ class _ModelSearch:
         ):
             shutil.copytree(fitted, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(NOTES_FILE))
         manifest, region_out = self.manifest, self._region_out(regions)
-        most_epochs = self.settings.epochs if isinstance(self.settings, CnnSettings) else None
-        warnings = search_warnings(self.model, configurations, best, most_epochs)
+        warnings = search_warnings(self.family, self.settings, configurations, best)
         if region_out is not None:
             scores = region_out.scores
             progress.note(
@@ -331,8 +352,7 @@ class _ModelSearch:
         return region_out
 
     def _job(self, unit: Unit) -> UnitJob:
-        point = unit.point.model_dump() if isinstance(unit.point, CnnPoint) else asdict(unit.point)
-        key = fingerprint([self.context, point, unit.fold, unit.n_epochs, unit.region])[:10]
+        key = fingerprint([self.context, asdict(unit.trial), unit.fold, unit.n_steps, unit.region])[:10]
         name = _NOT_IN_NAMES.sub("-", unit.title.replace(" ", "_"))[:_LONGEST_NAME]
         folder = self.workspace.unit(self.model, f"{name}-{key}")
         return UnitJob(unit, folder, self.workspace.unit_progress(self.model, f"{folder.name}.safetensors"))

@@ -4,8 +4,8 @@ from functools import partial
 from pathlib import Path
 
 from cropray.bands import FEATURE_COLUMNS
-from cropray.maps.serving import ServedModel, class_names
-from cropray.training.tree_file import load_booster, predict_proba
+from cropray.training.serving import ServedModel, class_names
+from cropray.training.xgboost.tree_file import load_booster, predict_proba
 
 
 def _load_pyfunc(data_path: str) -> ServedModel:

@@ -7,12 +7,14 @@ rows without any take less, as their bins fit into a byte. Training and validati
 import math
 import shutil
 import tempfile
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from cropray.bands import N_FEATURES
 from cropray.errors import ConfigError
 from cropray.training.resources import GB
-from cropray.training.settings import XgboostSettings
+
+if TYPE_CHECKING:
+    from cropray.training.xgboost.settings import XgboostSettings
 
 PROCESS_BYTES: Final = 0.6e9  # libraries, tables of bins, one batch of rows, histograms
 ROW_BYTES: Final = 24  # label, place in the tree
@@ -32,18 +34,18 @@ def resident_bytes(n_classes: int) -> float:
     return ROW_BYTES + ROW_CLASS_BYTES * n_classes
 
 
-def row_bytes(settings: XgboostSettings, n_classes: int) -> float:
+def row_bytes(settings: "XgboostSettings", n_classes: int) -> float:
     """Bytes of a row with everything in memory."""
     bins = BIN_BYTES + (WIDE_BIN_BYTES if settings.max_bin > 256 else 0)
     return resident_bytes(n_classes) + bins + (FRAME_BYTES if settings.engine == "xgboost_ray" else 0)
 
 
-def worker_share(settings: XgboostSettings, n_rows: float) -> float:
+def worker_share(settings: "XgboostSettings", n_rows: float) -> float:
     """Rows of the worker that has most."""
     return math.ceil(n_rows / max(settings.num_workers, 1))
 
 
-def bins_on_disk(settings: XgboostSettings, n_rows: float, n_classes: int, memory_bytes: float | None) -> bool:
+def bins_on_disk(settings: "XgboostSettings", n_rows: float, n_classes: int, memory_bytes: float | None) -> bool:
     """Whether the bins of a fit have to be kept on disk to stay within the memory of a worker.
 
     Args:
@@ -76,14 +78,14 @@ def bins_on_disk(settings: XgboostSettings, n_rows: float, n_classes: int, memor
     )
 
 
-def gpu_row_bytes(settings: XgboostSettings, n_classes: int) -> float:
+def gpu_row_bytes(settings: "XgboostSettings", n_classes: int) -> float:
     """Bytes of a row on a GPU: bins are packed, each takes as many bits as number all bins of all features."""
     bits = math.ceil(math.log2(N_FEATURES * settings.max_bin + 1))
     return N_FEATURES * bits / 8 + GPU_ROW_CLASS_BYTES * n_classes
 
 
 def require_gpu_memory(
-    settings: XgboostSettings, n_rows: float, n_classes: int, gpu_bytes: float | None = None
+    settings: "XgboostSettings", n_rows: float, n_classes: int, gpu_bytes: float | None = None
 ) -> None:
     """See that the rows of a fit fit into the memory of its workers' GPUs; without GPUs there is nothing to see.
 

@@ -14,7 +14,8 @@ from cropray.maps.settings import MapSettings
 from cropray.parcels.rpg import ParcelSettings
 from cropray.raw_files import InputSetting
 from cropray.report.settings import ReportSettings
-from cropray.search.space import SearchSettings, complete, trials
+from cropray.search.sampling import trials
+from cropray.search.space import SearchSettings, complete
 from cropray.settings import Settings
 from cropray.storage import LocationSetting
 from cropray.training.family import FamilySettings, families, family

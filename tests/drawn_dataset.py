@@ -15,7 +15,8 @@ from cropray.legend import IGNORE, legend_from_names
 from cropray.search.fit import SearchData, fit_unit
 from cropray.search.placement import live_nodes, need_of, place_units
 from cropray.search.run import UnitJob, run_units
-from cropray.search.space import Unit, trials
+from cropray.search.sampling import trials
+from cropray.search.space import Unit
 from cropray.training.family import family
 from cropray.workspace import Workspace
 from tests.synthetic import zone, zone_arrays

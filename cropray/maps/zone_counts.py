@@ -78,7 +78,7 @@ def count_zone_pixels(model: CropModel, zone_id: str, sums: BandSums, job: Count
         SchemaError: the composite has changed since the dataset was built, or an artefact is damaged.
     """
     composite = read_composite(job.workspace.composite(zone_id))
-    labels = _labels(zone_id, composite, sums, job)
+    labels = labels_of_composite(zone_id, composite, sums, job)
     window = zone_window(job.settings, labels.shape, model, job.task_bytes)
     counted = []
     for part, probabilities in predicted_parts(model, composite, window):
@@ -89,7 +89,7 @@ def count_zone_pixels(model: CropModel, zone_id: str, sums: BandSums, job: Count
     return ZoneCounts(matrix, math.fsum(loss for _, loss in counted), n_blank, window)
 
 
-def _labels(zone_id: str, composite: npt.NDArray[np.uint16], sums: BandSums, job: CountJob) -> Bytes:
+def labels_of_composite(zone_id: str, composite: npt.NDArray[np.uint16], sums: BandSums, job: CountJob) -> Bytes:
     """[H, W] class index of the zone's labelled pixels in the dataset, 255 elsewhere.
 
     Raises:

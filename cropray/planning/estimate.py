@@ -26,7 +26,7 @@ from cropray.planning.costs import (
 from cropray.planning.traffic import Traffic
 from cropray.planning.work import Cluster, Fit, SearchWork, ZoneWork, at_once, makespan
 from cropray.search.placement import Placement
-from cropray.search.space import trials
+from cropray.search.sampling import trials
 from cropray.search.store import LOADING_COPIES, data_bytes
 from cropray.training.family import Sample, family
 

@@ -128,8 +128,13 @@ def group_by_configuration(results: Iterable[FoldResult]) -> tuple[Configuration
 
 def winner(configurations: Sequence[ConfigurationResult], objective: Objective) -> ConfigurationResult:
     """The configuration with the best mean of the objective; the first one on a tie."""
+    return max(configurations, key=lambda configuration: merit(configuration, objective))
+
+
+def merit(configuration: ConfigurationResult, objective: Objective) -> float:
+    """The mean of the objective over the folds; more is better."""
     sign = -1 if objective == "val_loss" else 1
-    return max(configurations, key=lambda configuration: sign * configuration.metrics[f"{objective}_mean"])
+    return sign * configuration.metrics[f"{objective}_mean"]
 
 
 def save_results(path: Location, results: Sequence[FoldResult]) -> None:

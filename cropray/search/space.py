@@ -4,12 +4,11 @@ A trial is one set of values; a unit is one fit, which is resumed and tracked as
 family's `steps` field is searched, all its values are prefixes of one fit and cost nothing but their scoring.
 """
 
-import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any, Final, Literal, Self, get_args
+from typing import Annotated, Any, Final, Literal, Self
 
 import numpy as np
 from pydantic import (
@@ -22,7 +21,6 @@ from pydantic import (
     model_validator,
 )
 
-from cropray.errors import ConfigError
 from cropray.settings import Settings
 from cropray.training.family import DEFAULT_FAMILIES, Family, FamilySettings, families, family
 
@@ -112,56 +110,6 @@ class Trial:
     """Rising values of the family's steps field; empty: it has none."""
 
 
-def trials(found: Family, settings: FamilySettings, search: "SearchSettings", seed: int) -> list[Trial]:
-    """The trials of a family's search, in order; a set of values that comes twice is one trial.
-
-    Args:
-        found: the family.
-        settings: the job's, which give what is not searched.
-        search: what is searched, and how.
-        seed: of the draws.
-
-    Raises:
-        ConfigError: a range in a grid, or a value that the settings refuse beside the others.
-    """
-    searched = search.space(found.name).searched()
-    sets = _grid(found, searched) if search.sampler == "grid" else _draws(found, searched, search.n_trials, seed)
-    steps: dict[str, set[int]] = {}
-    unlike: dict[str, Values] = {}
-    for values in sets:
-        settings.with_values(values)
-        rest = {name: value for name, value in values.items() if name != found.steps}
-        unlike.setdefault(repr(rest), rest)
-        if found.steps is not None:
-            steps.setdefault(repr(rest), set()).add(values.get(found.steps, getattr(settings, found.steps)))
-    return [Trial(rest, tuple(sorted(steps.get(key, ())))) for key, rest in unlike.items()]
-
-
-def _grid(found: Family, searched: Mapping[str, Any]) -> Iterator[Values]:
-    ranges = [name for name, values in searched.items() if isinstance(values, Range)]
-    if ranges:
-        raise ConfigError(
-            f"search.{found.name}.{ranges[0]} is a range, of which a grid cannot try all numbers: list values, or set "
-            f"search.sampler to random or tpe"
-        )
-    for values in itertools.product(*searched.values()):
-        yield dict(zip(searched, values, strict=True))
-
-
-def _draws(found: Family, searched: Mapping[str, Any], n_trials: int, seed: int) -> Iterator[Values]:
-    rng = np.random.default_rng(seed)
-    for _ in range(n_trials):
-        yield {name: _draw(found, name, values, rng) for name, values in searched.items()}
-
-
-def _draw(found: Family, name: str, values: Any, rng: np.random.Generator) -> Any:
-    if not isinstance(values, Range):
-        return values[int(rng.integers(len(values)))]
-    number = values.draw(rng)
-    annotation = found.settings.model_fields[name].annotation
-    return round(number) if annotation is int or int in get_args(annotation) else number
-
-
 @dataclass(frozen=True, slots=True)
 class Unit:
     """One fit."""
@@ -206,14 +154,23 @@ class SearchSettings(Settings):
     objective: Objective = "val_macro_f1"
     """The mean of this over the folds chooses the winner. `val_loss` leaves out pixels of classes that a fold's training
     zones lack; the others count them as wrong."""
-    sampler: Literal["grid", "random"] = "grid"
-    """`grid` tries all combinations of the listed values, `random` draws `n_trials` of them, and from ranges."""
+    sampler: Literal["grid", "random", "tpe"] = "grid"
+    """`grid` tries all combinations of the listed values, `random` draws `n_trials` of them, and from ranges; `tpe`
+    proposes values that did well (tree-structured Parzen estimator of Optuna, `pip install 'cropray[tpe]'`)."""
     n_trials: int = Field(default=20, ge=1)
-    """Trials of each family that are drawn; of no meaning for a grid."""
+    """Trials of each family that are drawn or proposed; of no meaning for a grid."""
+    batch: int = Field(default=4, ge=1)
+    """Trials that `tpe` proposes together: of fewer it learns more, of more as many run side by side."""
+    time_budget_s: float | None = Field(default=None, gt=0)
+    """How long units are fitted, refits aside, s; then trials that lack a fold are left out, and told. None: no limit.
+    Run again, the search goes on with them, for as long once more."""
     max_concurrent: int | None = Field(default=None, ge=1)
     """Units that run at the same time; None: as many as the cluster holds."""
     max_failures: int = Field(default=3, ge=0)
     """How often one unit is started again after it failed or its process was lost, before the search fails."""
+    oof_rows: int = Field(default=500, ge=0)
+    """Labelled pixels of each class and training zone whose out-of-fold probabilities are kept, of each family's winner;
+    0: none."""
     leave_region_out: bool = False
     """Score the winners on new regions, too: for each region and model one more fit, of the winner's configuration on the
     other regions' training zones, scored on this region's. Neighbours across regions are refused or trimmed, as

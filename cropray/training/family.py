@@ -199,6 +199,9 @@ class CropModel(TilePredictor, Protocol):
         """Class probabilities of samples in the model's own form, as a model server gets them."""
 
 
+Prefix = Callable[[CropModel, int], CropModel]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
     """One family of models."""
@@ -222,6 +225,8 @@ class Family:
     """Field that counts steps whose prefixes are models of their own: its searched values are one fit."""
     most_steps: str | None = None
     """Field that bounds the steps of a fit that validation stops."""
+    prefix: Prefix | None = None
+    """(model, value of `steps`) → the model that a fit of so many steps would be; of families with `steps`."""
     predicts_on_gpu: bool = False
     """Whether its models use the device that `load` is given."""
 

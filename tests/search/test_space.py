@@ -4,7 +4,8 @@ import pytest
 
 from cropray.config import JobConfig
 from cropray.errors import ConfigError
-from cropray.search.space import Trial, Unit, title, trials
+from cropray.search.sampling import trials
+from cropray.search.space import Trial, Unit, title
 from cropray.settings import load_settings
 from cropray.training.family import family
 from tests.jobs import write_job

@@ -44,6 +44,14 @@ def load(folder: Path, device: str) -> CropModel:
     return load_trees(folder)
 
 
+def prefix(model: CropModel, n_estimators: int) -> CropModel:
+    """The first boosting rounds."""
+    from cropray.training.xgboost.model import TreeModel  # noqa: PLC0415
+
+    assert isinstance(model, TreeModel)
+    return TreeModel(model.booster[:n_estimators], model.classes)
+
+
 FAMILY = Family(
     name="xgboost",
     label="XGBoost",
@@ -54,4 +62,5 @@ FAMILY = Family(
     load=load,
     grid={"n_estimators": (100, 200), "learning_rate": (0.01, 0.1)},  # the original study's
     steps="n_estimators",
+    prefix=prefix,
 )

@@ -3,7 +3,7 @@
 Layout under the root (axes and columns of each artefact: `cropray.datasets.schema` and the stage's owner):
 
     zones.parquet  zones.csv  zones.json  zones.png
-    acquisition/  composites/  labels/  parcels/  dataset/  search/  models/  evaluation/  maps/  report/
+    acquisition/  composites/  labels/  parcels/  dataset/  search/  models/  oof/  evaluation/  maps/  report/
     spool/  mlflow.db  mlartifacts/  configs/  stamps/  logs/  plan.json  timings/
 """
 
@@ -186,6 +186,10 @@ class Workspace:
     def search_result(self, model: str) -> Location:
         """JSON: every configuration's scores and the winner."""
         return self.root / "search" / f"{model}.json"
+
+    def out_of_fold(self, model: str, zone_id: str) -> Location:
+        """Parquet: what the winner's folds say of a training zone that they did not see."""
+        return self.root / "oof" / model / f"{zone_id}.parquet"
 
     def model(self, model: str) -> Location:
         """Folder of the refitted winner: weights and card."""

@@ -12,14 +12,13 @@ import ray
 import ray.data
 
 from cropray.core.cube import STUDY_CUBE, CubeSpec
+from cropray.datasets.settings import READ_CPUS
 from cropray.datasets.storage import training_tiles
 from cropray.datasets.tiles import TrainingTiles
 from cropray.errors import SchemaError
 from cropray.storage import Location, arrow_path, files_below
 from cropray.workspace import Workspace, require
 
-# A Ray Data read asks for a whole CPU by default; beside drivers that hold the CPUs it would wait for ever.
-READ_CPUS: Final = 0.25
 READ_ATTEMPTS: Final = 3
 _LOG: Final = logging.getLogger(__name__)
 _FAILURES: Final = (ray.exceptions.RayError, pa.ArrowException, OSError, ValueError)

@@ -62,7 +62,9 @@ def require_bands(settings: ImagerySettings, cube: CubeSpec) -> None:
             f"'cube' has {', '.join(others)}, and scenes hold bands of reflectance × 10 000 only: take bands of "
             f"{SENTINEL_2.name}, or give 'points' that have them"
         )
-    lacking = [] if isinstance(settings, FilesSettings) else [b for b in cube.band_ids if b not in settings.band_ids]
+    if isinstance(settings, FilesSettings):
+        return  # each file says which bands it has
+    lacking = [band_id for band_id in cube.band_ids if band_id not in settings.band_ids]
     if lacking:
         raise ValueError(
             f"imagery of the source '{settings.source}' has no {', '.join(lacking)}, which 'cube' has; it has "

@@ -91,12 +91,12 @@ def draw_scene(
     ground = _ground(land, land.stand, day, spectra.IN_DESCRIBED)
     over = sky.draw_sky(settings, land.style, land.grid.shape, day, rng)
     rng_of_derived = rng.spawn(1)[0]  # which leaves the other draws as they are
-    gains, haze = rng.normal(1, _CALIBRATION_SPREAD, ground.shape[-1]), np.abs(rng.normal(0, 1))
+    gains, haze = rng.normal(1, _CALIBRATION_SPREAD, ground.shape[-1:]), np.abs(rng.normal(0, 1))
     numbers = dict(zip(spectra.DESCRIBED, _numbers(ground, over, gains, haze, spectra.IN_DESCRIBED, rng), strict=True))
     scl = sky.classify_scene(ground, over, rng)
     if set(settings.bands) - set(numbers):
         ground = _ground(land, land.derived, day, spectra.IN_DERIVED)
-        gains = rng_of_derived.normal(1, _CALIBRATION_SPREAD, ground.shape[-1])
+        gains = rng_of_derived.normal(1, _CALIBRATION_SPREAD, ground.shape[-1:])
         derived = _numbers(ground, over, gains, haze, spectra.IN_DERIVED, rng_of_derived)
         numbers |= dict(zip(spectra.DERIVED, derived, strict=True))
     return np.stack([*(numbers[band] for band in settings.bands), scl]).astype(np.uint16)
@@ -106,7 +106,8 @@ def _ground(land: Land, stand: Stand, day: float, colours: spectra.Spectra) -> F
     """[H, W, C] reflectance."""
     units, per_density = canopy.reflectance(stand, day, land.style.drought, colours)
     ground = land.mixing.average(units) + land.density.reshape(-1, 1) * land.mixing.average(per_density)
-    return np.clip(ground, 0.005, 0.9).reshape(*land.grid.shape, -1)
+    clipped: Floats = np.clip(ground, 0.005, 0.9).reshape(*land.grid.shape, -1)
+    return clipped
 
 
 def _numbers(

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from cropray.maps.models import TilePredictor
+from cropray.training.family import TilePredictor
 
 GB: Final = 1e9
 LEAST_WINDOW_PX: Final = 256  # smaller ones save little memory and cost more calls

@@ -9,10 +9,10 @@ import numpy.typing as npt
 
 from cropray.core.sensors import NODATA
 from cropray.grid import Window
-from cropray.training.tiles import IGNORE
+from cropray.training.deep.tiles import IGNORE
 
 if TYPE_CHECKING:
-    from cropray.maps.models import Probabilities, TilePredictor
+    from cropray.training.family import Probabilities, TilePredictor
 
 MAP_NODATA: Final = IGNORE  # a pixel that was never seen clear has no prediction
 

@@ -9,13 +9,13 @@ from cropray.imagery.composites import read_composite, read_n_obs
 from cropray.legend import Legend
 from cropray.maps.cog import write_map
 from cropray.maps.layout import choose_window
-from cropray.maps.models import TilePredictor
 from cropray.maps.parcels import vote
 from cropray.maps.predict import Bytes, predict_zone
 from cropray.maps.preview import PreviewData, draw_preview
 from cropray.maps.settings import MapSettings
 from cropray.parcels.labels import read_labels, read_parcel_index
 from cropray.storage import local_file, whole_file
+from cropray.training.family import TilePredictor
 from cropray.workspace import Workspace
 from cropray.zones import Zone
 

@@ -13,11 +13,11 @@ from cropray.datasets.storage import read_pixels
 from cropray.errors import SchemaError
 from cropray.imagery.composites import read_composite
 from cropray.legend import IGNORE
-from cropray.maps.models import CropModel
 from cropray.maps.predict import likeliest, never_seen, predicted_parts
 from cropray.maps.settings import MapSettings
 from cropray.maps.zone import zone_window
 from cropray.metrics import Counts, confusion, log_loss_sum
+from cropray.training.family import CropModel
 from cropray.training.pixel_blocks import class_indices, features
 from cropray.workspace import Workspace
 
@@ -79,7 +79,7 @@ def count_zone_pixels(model: CropModel, zone_id: str, sums: BandSums, job: Count
         SchemaError: the composite has changed since the dataset was built, or an artefact is damaged.
     """
     composite = read_composite(job.workspace.composite(zone_id), cube=model.cube)
-    labels = _labels(zone_id, composite, sums, job, model.cube)
+    labels = labels_of_composite(zone_id, composite, sums, job, model.cube)
     window = zone_window(job.settings, labels.shape, model, job.task_bytes)
     counted = []
     for part, probabilities in predicted_parts(model, composite, window):
@@ -90,7 +90,9 @@ def count_zone_pixels(model: CropModel, zone_id: str, sums: BandSums, job: Count
     return ZoneCounts(matrix, math.fsum(loss for _, loss in counted), n_blank, window)
 
 
-def _labels(zone_id: str, composite: npt.NDArray[np.uint16], sums: BandSums, job: CountJob, cube: CubeSpec) -> Bytes:
+def labels_of_composite(
+    zone_id: str, composite: npt.NDArray[np.uint16], sums: BandSums, job: CountJob, cube: CubeSpec
+) -> Bytes:
     """[H, W] class index of the zone's labelled pixels in the dataset, 255 elsewhere.
 
     Raises:

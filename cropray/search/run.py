@@ -8,6 +8,7 @@ Tune's own restore does not check.
 import contextlib
 import json
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +65,7 @@ def run_units(  # noqa: PLR0913 - what to fit, where, and whom to tell
     max_failures: int = 1,
     *,
     on_trouble: Callable[[str], None] = log.warning,
+    time_s: float | None = None,
 ) -> None:
     """Fit the units that are not finished; each becomes a whole folder.
 
@@ -76,6 +78,7 @@ def run_units(  # noqa: PLR0913 - what to fit, where, and whom to tell
         on_finished: called in the driver for each unit that this call finished.
         max_failures: how often a unit is started again after it failed or its process was lost.
         on_trouble: called in the driver with what happened to a unit that is started again.
+        time_s: units that are not finished then are stopped and left as they are, to go on another time; None: no limit.
 
     Raises:
         StageFailedError: some units failed more often; it lists them.
@@ -89,13 +92,15 @@ def run_units(  # noqa: PLR0913 - what to fit, where, and whom to tell
     if not pending:
         return
     finished = _Finished(pending, on_finished, on_trouble)
-    errors = _errors(_tuner(pending, fit, placement, storage, finished, max_failures).fit())
+    started = time.monotonic()
+    errors = _errors(_tuner(pending, fit, placement, storage, finished, (max_failures, time_s)).fit())
     finished.tell_of_the_rest()
     # The folders decide: a trial whose process died early may have an error but no config (Trial.last_result).
+    is_over = time_s is not None and time.monotonic() - started >= time_s
     failures = {
         job.unit.title: errors.get(name, "its process died; see Ray's logs, and lower max_concurrent if memory ran out")
         for name, job in pending.items()
-        if not job.is_finished
+        if not job.is_finished and (name in errors or not is_over)
     }
     if failures:
         raise StageFailedError("search", failures, len(jobs) - len(failures))
@@ -123,15 +128,18 @@ def _tuner(
     placement: Placement,
     storage: Location,
     callback: "_Finished",
-    max_failures: int,
+    limits: tuple[int, float | None],
 ) -> tune.Tuner:
-    """One trial for each pending unit."""
+    """One trial for each pending unit; limits: failures of each, seconds of all."""
+    max_failures, time_s = limits
     filesystem, storage_path = arrow_path(storage)
     trainable = tune.with_resources(tune.with_parameters(_trial, jobs=pending, fit=fit), placement.trial_resources)
     return tune.Tuner(
         trainable,
         param_space={"unit": tune.grid_search(list(pending))},
-        tune_config=tune.TuneConfig(max_concurrent_trials=placement.max_concurrent, reuse_actors=True),
+        tune_config=tune.TuneConfig(
+            max_concurrent_trials=placement.max_concurrent, reuse_actors=True, time_budget_s=time_s
+        ),
         run_config=tune.RunConfig(
             name="tune",
             storage_path=storage_path,
@@ -188,7 +196,7 @@ class _Finished(tune.Callback):  # type: ignore[misc]  # ray is untyped
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:  # noqa: ARG002
         name = trial.config["unit"]
-        if _FAILED not in trial.last_result:
+        if _FAILED not in trial.last_result and self._waiting[name].is_finished:  # else its time was up
             self._on_finished(self._waiting.pop(name))
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:  # noqa: ARG002

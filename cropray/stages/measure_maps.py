@@ -7,7 +7,7 @@ import numpy as np
 
 from cropray.core.cube import CubeSpec
 from cropray.legend import CropClass
-from cropray.maps.models import Probabilities, Samples, TilePredictor
+from cropray.training.family import Probabilities, Samples, TilePredictor
 
 STRIP_PX: Final = 1 << 16  # pixels that are predicted, or left out, together
 

@@ -28,7 +28,7 @@ from cropray.planning.estimate import JobWork, estimate, search_work
 from cropray.planning.limits import least_need, require_room
 from cropray.planning.table import Line, compare, from_records, lines_of, quota_note, table, to_records
 from cropray.planning.traffic import Traffic, stac_traffic
-from cropray.planning.work import Cluster, ZoneWork, at_once
+from cropray.planning.work import Cluster, ZoneWork, at_once, section
 from cropray.progress import Progress
 from cropray.settings import fingerprint, load_settings
 from cropray.stages.cluster import address_of, ray_session
@@ -317,9 +317,8 @@ def _notes(job: JobConfig, zones: ZoneWork, samples: Sequence[ZoneSample], traff
     if zones.is_sampled:
         notes.append(f"{zones.rows:,.0f} labelled pixels of {zones.n_classes} classes are expected from these")
     if "cnn" in job.search.models:
-        notes.append(
-            f"CNN: at most; a fit stops before epoch {job.cnn.epochs} when {job.cnn.patience} bring no improvement"
-        )
+        cnn = section(job, "cnn")
+        notes.append(f"CNN: at most; a fit stops before epoch {cnn.epochs} when {cnn.patience} bring no improvement")
         if job.map.device == "cuda":
             notes.append("scores and maps of the CNN: as on CPUs, at most; a GPU (map.device) is faster")
     if job.imagery is not None and job.imagery.source != "files":

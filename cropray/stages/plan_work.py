@@ -18,12 +18,11 @@ from cropray.planning.estimate import JobWork, n_tiles
 from cropray.planning.limits import Room
 from cropray.planning.traffic import Traffic, earth_engine_traffic
 from cropray.planning.work import Cluster, ZoneWork
-from cropray.search.placement import Node, Placement, UnitNeed, live_nodes, place_units
-from cropray.search.space import ModelName
+from cropray.search.placement import Node, Placement, live_nodes, need_of, place_units
 from cropray.stages.cluster import address_of, ray_disk
 from cropray.stages.measure_zones import ZoneSample
 from cropray.storage import free_bytes
-from cropray.training.memory import bins_on_disk, require_gpu_memory
+from cropray.training.family import family
 from cropray.zones import Zone
 
 _RAY_STORE_SHARE = 0.3  # of memory, where nothing is set; source: Ray's documentation
@@ -64,14 +63,14 @@ def room(job: JobConfig, cluster: Cluster, disk_free_bytes: float) -> Room:
     return Room(disk_free_bytes, memory_bytes(), cluster.object_store_bytes, n_cpus, free_bytes(ray_disk()))
 
 
-def place(job: JobConfig, cluster: Cluster) -> dict[ModelName, Placement]:
+def place(job: JobConfig, cluster: Cluster) -> dict[str, Placement]:
     """Model → how its units are placed, as `search` places them.
 
     Raises:
         ConfigError: not even one unit fits.
     """
     return {
-        model: place_units(cluster.nodes, UnitNeed.of(job.settings_of(model)), job.search.max_concurrent)
+        model: place_units(cluster.nodes, need_of(model, job.settings_of(model)), job.search.max_concurrent)
         for model in job.search.models
     }
 
@@ -162,19 +161,17 @@ def earth_engine(job: JobConfig, zones: Sequence[Zone]) -> Traffic | None:
 
 
 def over_budget(job: JobConfig, work: JobWork, worker_bytes: Mapping[str, float]) -> list[str]:
-    """Why a worker cannot keep its memory budget, per kind of model; empty where it can."""
+    """Why a worker cannot keep its memory budget, per family; empty where it can."""
     reasons = []
-    if "cnn" in work.placements and worker_bytes["cnn"] > (budget := work.placements["cnn"].memory_bytes):
-        reasons.append(
-            f"a worker of the CNN takes {worker_bytes['cnn'] / 1e9:.3g} GB and may take {budget / 1e9:.3g} GB: lower "
-            f"cnn.batch_size or search.max_concurrent, or raise cnn.memory_gb"
-        )
-    if "xgboost" in work.placements:
-        budget = work.placements["xgboost"].memory_bytes
+    for model, placement in work.placements.items():
+        budget = placement.memory_bytes
+        if worker_bytes.get(model, 0.0) > budget:
+            reasons.append(
+                f"a worker of the {family(model).label} takes {worker_bytes[model] / 1e9:.3g} GB and may take {budget / 1e9:.3g} GB: lower "
+                f"{model}.batch_size or search.max_concurrent, or raise {model}.memory_gb"
+            )
         try:
-            n_rows, n_classes, n_features = work.zones.train_rows, work.zones.n_classes, job.cube_spec.n_features
-            bins_on_disk(job.xgboost, n_rows, n_classes, budget, n_features)
-            require_gpu_memory(job.xgboost, n_rows, n_classes, n_features=n_features)
+            job.settings_of(model).check(work.zones.train_rows, work.zones.n_classes, budget, job.cube_spec.n_features)
         except ConfigError as error:
             reasons.append(str(error))
     return reasons

@@ -146,14 +146,8 @@ def _check_tracking_uri(uri: str) -> None:
 
 
 def _check_gpus(job: JobConfig) -> None:
-    wanted = [
-        setting
-        for model, setting, is_wanted in (
-            ("cnn", "cnn.use_gpu", job.cnn.use_gpu),
-            ("xgboost", "xgboost.device", job.xgboost.gpus_per_worker > 0),
-        )
-        if is_wanted and model in job.search.models
-    ]
+    needs = {model: job.settings_of(model).need() for model in job.search.models}
+    wanted = [f"{model}.{need.gpu_setting}" for model, need in needs.items() if need.gpus]
     if wanted and not get_accelerator_manager_for_resource("GPU").get_current_node_num_accelerators():
         raise ConfigError(
             f"{' and '.join(wanted)} ask for a GPU, and this machine has none; change that, or name a cluster that has "

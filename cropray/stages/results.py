@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
@@ -16,10 +16,8 @@ from cropray.search.run import RESULT_FILE
 from cropray.settings import fingerprint
 from cropray.storage import folder_hash, local_file
 from cropray.tracking import EvaluationRecord, Merit, ModelForm, ModelPackage, Run, Tracker
+from cropray.training.family import family
 from cropray.workspace import Workspace, require
-
-LABELS: Final = {"cnn": "CNN", "xgboost": "XGBoost"}
-STEP_NAMES: Final = {"cnn": "epoch", "xgboost": "boosting round"}
 
 
 def load_search(workspace: Workspace, model: str) -> dict[str, Any]:
@@ -104,13 +102,13 @@ def load_model_result(workspace: Workspace, manifest: Manifest, model: str) -> M
     region_out = None if saved is None else load_region_out(workspace, model, saved["units"])
     return ModelResult(
         name=model,
-        label=LABELS[model],
+        label=family(model).label,
         configurations=load_configurations(workspace, model, summary),
         best=summary["best"],
         zone_ids=tuple(scores["zone_ids"]),
         cube=cube,
         loss_sum=scores["loss_sum"],
-        step_name=STEP_NAMES[model],
+        step_name=family(model).step_name,
         warnings=tuple(summary.get("warnings", ())),  # a search of an earlier version has none
         new_region=None if region_out is None else region_out.scores,
         new_regions={} if region_out is None else region_out.scores_by_region,

@@ -7,8 +7,8 @@ from pathlib import Path
 from cropray import __version__
 from cropray.config import JobConfig
 from cropray.datasets.manifest import Manifest
-from cropray.search.results import ConfigurationResult, FoldResult, Params, RegionOut, group_by_configuration
-from cropray.search.space import ModelName
+from cropray.search.results import ConfigurationResult, FoldResult, RegionOut, group_by_configuration
+from cropray.search.space import title
 from cropray.settings import dump_yaml, fingerprint
 from cropray.storage import copy_file
 from cropray.tracking import FoldRecord, Run, Tracker
@@ -18,7 +18,7 @@ from cropray.workspace import Workspace
 class SearchLog:
     """Writes a search to the tracker while it runs: search → configuration → fold."""
 
-    def __init__(self, job: JobConfig, manifest: Manifest, model: ModelName, context: str) -> None:
+    def __init__(self, job: JobConfig, manifest: Manifest, model: str, context: str) -> None:
         self.job = job
         self.manifest = manifest
         self.model = model
@@ -63,8 +63,3 @@ class SearchLog:
             metrics = best.metrics if region_out is None else {**best.metrics, **region_out.metrics}
             self.tracker.finish(self.search, metrics, Path(folder))
         self.tracker.close()
-
-
-def title(params: Params) -> str:
-    """Name of a configuration: `learning_rate=0.001 kernel_size=3`."""
-    return " ".join(f"{name}={value:.12g}" for name, value in params.items())

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ray import ObjectRef
 
     from cropray.legend import CropClass
+    from cropray.training.family import Fit, FitData
 
 BATCH_ROWS: Final = 1 << 16  # rows per step of the matrix build; the study's uint16 features: 6 MiB
 LABEL: Final = "label"
@@ -71,6 +72,12 @@ class TreeData:
         for index, crop in enumerate(self.classes):
             table[crop.id] = index
         return table
+
+
+def tree_data(data: "FitData", job: "Fit") -> TreeData:
+    """One side of a fit as rows, in the order of its zones."""
+    blocks = {zone_id: PixelBlock(block, data.n_rows[zone_id]) for zone_id, block in data.blocks.items()}
+    return TreeData(blocks, job.classes, job.legend_hash, job.cube)
 
 
 @dataclass(frozen=True, slots=True)

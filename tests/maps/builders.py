@@ -10,11 +10,11 @@ import xgboost as xgb
 
 from cropray.imagery.composites import write_composite, write_n_obs
 from cropray.legend import IGNORE, bundled_legend
-from cropray.models.crop_net import CropNet, CropNetConfig
-from cropray.training.checkpoint import CnnCheckpoint, save_checkpoint
+from cropray.nets.crop_net import CropNet, CropNetConfig
+from cropray.training.cnn.checkpoint import CnnCheckpoint, save_checkpoint
+from cropray.training.deep.tiles import ChannelStats
 from cropray.training.pixel_blocks import TreeData
-from cropray.training.tiles import ChannelStats
-from cropray.training.xgboost_model import save_booster
+from cropray.training.xgboost.scoring import save_booster
 from tests.study import FEATURE_COLUMNS, N_BANDS, N_FEATURES, N_MONTHS
 
 DECIDING_FEATURE = "B04_05"

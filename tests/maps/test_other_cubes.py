@@ -14,15 +14,15 @@ from cropray.imagery.composites import write_composite, write_n_obs
 from cropray.legend import legend_from_names
 from cropray.maps.models import load_model
 from cropray.maps.preview import natural_colours
-from cropray.maps.served_trees import _load_pyfunc
 from cropray.maps.settings import MapSettings
 from cropray.maps.zone import MapJob, map_zone
-from cropray.models.crop_net import CropNet, CropNetConfig
+from cropray.nets.crop_net import CropNet, CropNetConfig
 from cropray.stages.results import _layout
-from cropray.training.checkpoint import CnnCheckpoint, save_checkpoint
+from cropray.training.cnn.checkpoint import CnnCheckpoint, save_checkpoint
+from cropray.training.deep.tiles import ChannelStats
 from cropray.training.pixel_blocks import TreeData
-from cropray.training.tiles import ChannelStats
-from cropray.training.xgboost_model import save_booster
+from cropray.training.xgboost.scoring import save_booster
+from cropray.training.xgboost.served import _load_pyfunc
 from cropray.workspace import Workspace
 from tests.synthetic import zone
 

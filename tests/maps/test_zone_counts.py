@@ -18,6 +18,7 @@ from cropray.maps.settings import MapSettings
 from cropray.maps.zone import MapJob, map_zone
 from cropray.maps.zone_counts import CountJob, count_points, count_zone_pixels
 from cropray.metrics import confusion
+from cropray.training.family import family
 from cropray.workspace import Workspace
 from tests import synthetic
 from tests.maps.builders import CLASSES, LEGEND, draw_image, field_labels, save_cnn, save_trees
@@ -154,11 +155,11 @@ def test_points_are_rows(scored):
 
 
 def test_a_process_reads_a_model_once_and_a_changed_one_again(tmp_path):
-    folder = save_trees(tmp_path / "m")
-    first = kept_model(folder, "first")
-    assert kept_model(folder, "first") is first
+    folder, load = save_trees(tmp_path / "m"), family("xgboost").load
+    first = kept_model(load, folder, "first")
+    assert kept_model(load, folder, "first") is first
     save_trees(folder, seed=1)
-    assert kept_model(folder, "second") is not first
+    assert kept_model(load, folder, "second") is not first
 
 
 def test_a_zone_s_job_is_small(tmp_path):

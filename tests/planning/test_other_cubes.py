@@ -9,17 +9,17 @@ from cropray.imagery.earth_engine_settings import EarthEngineSettings
 from cropray.planning.limits import least_need
 from cropray.planning.traffic import HEADER_BYTES, earth_engine_traffic, item_bytes, n_windows, stac_traffic
 from cropray.search.store import data_bytes, scratch_bytes, tile_bytes
-from cropray.training.memory import bins_on_disk, gpu_row_bytes, resident_bytes, row_bytes
-from cropray.training.settings import XgboostSettings
+from cropray.training.xgboost.memory import bins_on_disk, gpu_row_bytes, resident_bytes, row_bytes
+from cropray.training.xgboost.settings import XgboostSettings
 
 TEN_DEKADS = CubeSpec(SENTINEL_2.bands, "dekad", 12)  # 36 × 10 numbers
 GRID = Grid(32631, 600_000, 5_400_000, 1000, 1000)
 
 
 def test_rows_and_tiles():
-    assert data_bytes("xgboost", 100, 0, 0, TEN_DEKADS) == 100 * (720 + 1)
+    assert data_bytes("pixel", 100, 0, 0, TEN_DEKADS) == 100 * (720 + 1)
     assert tile_bytes(32, TEN_DEKADS) == 32 * 32 * 721
-    assert data_bytes("cnn", 0, 7, 32, TEN_DEKADS) == 7 * 32 * 32 * 721
+    assert data_bytes("tile", 0, 7, 32, TEN_DEKADS) == 7 * 32 * 32 * 721
     assert scratch_bytes(7, 32, 2, TEN_DEKADS) == 2 * 7 * 32 * 32 * 721
 
 

@@ -10,15 +10,14 @@ from cropray.errors import ConfigError, StageFailedError
 from cropray.search.placement import Placement
 from cropray.search.results import FoldResult, save_results
 from cropray.search.run import UnitJob, run_units
-from cropray.search.space import Unit
-from cropray.training.xgboost import XgboostPoint
+from cropray.search.space import Trial, Unit
 
 PLACEMENT = Placement(0, 1, 0, 0.875, 2, 0.25)
 
 
 def unit_jobs(folder):
     """Three units of one configuration."""
-    units = [Unit("xgboost", XgboostPoint(0.1, (10,)), fold) for fold in range(3)]
+    units = [Unit("xgboost", Trial({"learning_rate": 0.1}, (10,)), fold) for fold in range(3)]
     names = [f"fold-{unit.fold}" for unit in units]
     return [
         UnitJob(unit, folder / "units" / name, folder / "progress" / name)

@@ -6,8 +6,8 @@ import torch
 
 import cropray.legend
 from cropray.core import sensors
-from cropray.training import tiles
-from cropray.training.tiles import ChannelStats, TileSet
+from cropray.training.deep import tiles
+from cropray.training.deep.tiles import ChannelStats, TileSet
 from tests.training.small_fits import LOOKUP, N_CLASSES, STATS, Block, block, tile_set
 
 CPU = torch.device("cpu")

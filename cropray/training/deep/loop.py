@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cropray.metrics import PROBABILITY_FLOOR, Counts, score
-from cropray.models.norm import world_size
+from cropray.nets.norm import world_size
 from cropray.training.choices import ClassWeighting, Monitor, Schedule
-from cropray.training.tiles import IGNORE, N_SYMMETRIES, TileSet
+from cropray.training.deep.tiles import IGNORE, N_SYMMETRIES, TileSet
 
 Record = dict[str, float]
 """One epoch: epoch (from 1), train_loss and, with validation, val_loss, val_accuracy, val_macro_…, val_untrained_pixels"""

@@ -1,4 +1,4 @@
-"""Boosted trees on their way to the disk, and exact scores. Reading and predicting: `cropray.training.tree_file`."""
+"""Boosted trees on their way to the disk, and exact scores. Reading and predicting: `cropray.training.xgboost.tree_file`."""
 
 import math
 import time
@@ -17,7 +17,7 @@ from cropray.core.cube import STUDY_CUBE
 from cropray.metrics import Counts, confusion, log_loss_sum
 from cropray.storage import whole_file, write_json
 from cropray.training.pixel_blocks import TreeData, class_indices, features
-from cropray.training.tree_file import CARD_FILE, CARD_VERSION, MODEL_FILE, predict_proba
+from cropray.training.xgboost.tree_file import CARD_FILE, CARD_VERSION, MODEL_FILE, predict_proba
 
 
 @dataclass(frozen=True, slots=True)

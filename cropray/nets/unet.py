@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own idiom
 from torch import Tensor, nn
 
-from cropray.models.norm import GlobalBatchNorm
+from cropray.nets.norm import GlobalBatchNorm
 
 
 class DoubleConv(nn.Module):

@@ -1,6 +1,6 @@
 """CNN checkpoints: what training leaves as `weights.safetensors` and `card.json`, no pickle.
 
-Reading and predicting without the rest of cropray: `cropray.training.network_file`.
+Reading and predicting without the rest of cropray: `cropray.training.cnn.network_file`.
 """
 
 from collections.abc import Mapping
@@ -16,11 +16,11 @@ from torch import Tensor
 import cropray
 from cropray.core.cube import STUDY_CUBE, CubeSpec, recorded_cube
 from cropray.legend import CropClass
-from cropray.models.crop_net import CropNet
+from cropray.nets.crop_net import CropNet
 from cropray.storage import whole_file, write_json
-from cropray.training.device import predict_tiles
-from cropray.training.network_file import CARD_FILE, CARD_VERSION, WEIGHTS_FILE, read_network
-from cropray.training.tiles import ChannelStats
+from cropray.training.cnn.network_file import CARD_FILE, CARD_VERSION, WEIGHTS_FILE, read_network
+from cropray.training.deep.device import predict_tiles
+from cropray.training.deep.tiles import ChannelStats
 
 
 @dataclass(frozen=True, slots=True)

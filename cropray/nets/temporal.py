@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own idiom
 from torch import Tensor, nn
 
-from cropray.models.choices import Pool
-from cropray.models.dropout import SampleDropout
-from cropray.models.norm import GlobalBatchNorm
+from cropray.nets.choices import Pool
+from cropray.nets.dropout import SampleDropout
+from cropray.nets.norm import GlobalBatchNorm
 
 PIXELS_AT_ONCE: Final = 4096  # pixels per step outside training; bounds memory to ~12 MB per month and 64 channels
 

@@ -8,9 +8,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import ray
 
-from cropray.training.binning import Counts, count_values, no_counts
 from cropray.training.pixel_blocks import TreeData, checked_rows, class_indices, features, in_batches, worker_rows
-from cropray.training.settings import XgboostSettings
+from cropray.training.xgboost.binning import Counts, count_values, no_counts
+from cropray.training.xgboost.settings import XgboostSettings
 
 
 def count_values_and_classes(settings: XgboostSettings, data: TreeData) -> tuple[Counts, Counts]:

@@ -20,7 +20,7 @@ import ray
 import xgboost as xgb
 from xgboost.tracker import RabitTracker
 
-from cropray.training.xgboost_progress import TreeProgress
+from cropray.training.xgboost.progress import TreeProgress
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -2,7 +2,7 @@
 
 import torch
 
-from cropray.models.dropout import SampleDropout, uniform_bits
+from cropray.nets.dropout import SampleDropout, uniform_bits
 
 
 def test_share_scale_and_independence_of_layers():

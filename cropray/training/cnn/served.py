@@ -3,9 +3,9 @@
 from functools import partial
 from pathlib import Path
 
-from cropray.maps.serving import ServedModel, class_names
-from cropray.training.device import predict_tiles
-from cropray.training.network_file import read_network
+from cropray.training.cnn.network_file import read_network
+from cropray.training.deep.device import predict_tiles
+from cropray.training.serving import ServedModel, class_names
 
 
 def _load_pyfunc(data_path: str) -> ServedModel:

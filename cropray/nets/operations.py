@@ -3,7 +3,7 @@
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from cropray.models.crop_net import CropNet, CropNetConfig
+from cropray.nets.crop_net import CropNet, CropNetConfig
 
 
 def tile_operations(config: CropNetConfig, tile_px: int) -> float:

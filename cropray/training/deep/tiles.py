@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from cropray.training.tile_file import FileRows
+from cropray.training.deep.tile_file import FileRows
 
 NODATA: Final = 0  # digital number of a missing value, see cropray.core.sensors
 IGNORE: Final = 255  # label that is neither trained on nor scored, see cropray.legend

@@ -1,18 +1,20 @@
 """Memory of a fit of boosted trees, known before it begins: `plan`, `search` and the fit itself ask here.
 
-Measured with XGBoost 3.2 on rows of the study's features with missing values, as the growth of the process's peak between two numbers of rows;
-rows without any take less, as their bins fit into a byte. Training and validation rows take the same.
+Measured with XGBoost 3.2 on rows of the study's features with missing values, as the growth of the process's peak between
+two numbers of rows; rows without any take less, as their bins fit into a byte. Training and validation rows take the same.
 """
 
 import math
 import shutil
 import tempfile
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from cropray.core.cube import STUDY_CUBE
 from cropray.errors import ConfigError
 from cropray.training.resources import GB
-from cropray.training.settings import XgboostSettings
+
+if TYPE_CHECKING:
+    from cropray.training.xgboost.settings import XgboostSettings
 
 _MEASURED_FEATURES: Final = STUDY_CUBE.n_features  # bytes of bins and frames grow with them
 PROCESS_BYTES: Final = 0.6e9  # libraries, tables of bins, one batch of rows, histograms
@@ -33,20 +35,20 @@ def resident_bytes(n_classes: int) -> float:
     return ROW_BYTES + ROW_CLASS_BYTES * n_classes
 
 
-def row_bytes(settings: XgboostSettings, n_classes: int, n_features: int = _MEASURED_FEATURES) -> float:
+def row_bytes(settings: "XgboostSettings", n_classes: int, n_features: int = _MEASURED_FEATURES) -> float:
     """Bytes of a row with everything in memory."""
     bins = BIN_BYTES + (WIDE_BIN_BYTES if settings.max_bin > 256 else 0)
     features = bins + (FRAME_BYTES if settings.engine == "xgboost_ray" else 0)
     return resident_bytes(n_classes) + features * n_features / _MEASURED_FEATURES
 
 
-def worker_share(settings: XgboostSettings, n_rows: float) -> float:
+def worker_share(settings: "XgboostSettings", n_rows: float) -> float:
     """Rows of the worker that has most."""
     return math.ceil(n_rows / max(settings.num_workers, 1))
 
 
 def bins_on_disk(
-    settings: XgboostSettings,
+    settings: "XgboostSettings",
     n_rows: float,
     n_classes: int,
     memory_bytes: float | None,
@@ -85,14 +87,14 @@ def bins_on_disk(
     )
 
 
-def gpu_row_bytes(settings: XgboostSettings, n_classes: int, n_features: int = _MEASURED_FEATURES) -> float:
+def gpu_row_bytes(settings: "XgboostSettings", n_classes: int, n_features: int = _MEASURED_FEATURES) -> float:
     """Bytes of a row on a GPU: bins are packed, each takes as many bits as number all bins of all features."""
     bits = math.ceil(math.log2(n_features * settings.max_bin + 1))
     return n_features * bits / 8 + GPU_ROW_CLASS_BYTES * n_classes
 
 
 def require_gpu_memory(
-    settings: XgboostSettings,
+    settings: "XgboostSettings",
     n_rows: float,
     n_classes: int,
     gpu_bytes: float | None = None,

@@ -13,8 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from cropray.models.norm import world_size
-from cropray.training.loop import Evaluation, FitResult, FitState
+from cropray.nets.norm import world_size
+from cropray.training.deep.loop import Evaluation, FitResult, FitState
 from cropray.training.progress_file import ProgressFile
 
 WEIGHTS: Final = "weights/"

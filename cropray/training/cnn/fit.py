@@ -2,7 +2,8 @@
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -17,24 +18,25 @@ import torch
 from cropray.core.cube import STUDY_CUBE, CubeSpec
 from cropray.errors import ConfigError
 from cropray.legend import CropClass
-from cropray.models.crop_net import CropNet, CropNetConfig
+from cropray.nets.crop_net import CropNet, CropNetConfig
 from cropray.settings import fingerprint
 from cropray.storage import Location
-from cropray.training.checkpoint import CnnCheckpoint, save_checkpoint
-from cropray.training.cnn_progress import CnnProgress
-from cropray.training.device import reproducible, torch_device
-from cropray.training.loop import (
+from cropray.training.cnn.checkpoint import CnnCheckpoint, save_checkpoint
+from cropray.training.cnn.settings import CnnSettings
+from cropray.training.deep.device import reproducible, torch_device
+from cropray.training.deep.loop import (
     Evaluation,
     FitPlan,
     FitResult,
     Record,
     fit,
 )
+from cropray.training.deep.progress import CnnProgress
+from cropray.training.deep.tile_file import FileBlock, TileFile
+from cropray.training.deep.tiles import IGNORE, ChannelStats, TileBlock, TileSet
+from cropray.training.family import Fit, FitScore
 from cropray.training.progress_file import ProgressFile
 from cropray.training.resources import worker_resources
-from cropray.training.settings import CnnPoint, CnnSettings
-from cropray.training.tile_file import FileBlock, TileFile
-from cropray.training.tiles import ChannelStats, TileBlock, TileSet
 
 Block: TypeAlias = TileBlock | ray.ObjectRef
 """A zone's tiles, or where they are in Ray's object store; from there a fit copies them to its scratch file."""
@@ -73,7 +75,6 @@ class CnnFit:
 
 def train_cnn(  # noqa: PLR0913 - what to fit, on what, and whom to tell
     settings: CnnSettings,
-    point: CnnPoint,
     data: CnnData,
     seed: int,
     folder: Path,
@@ -86,7 +87,6 @@ def train_cnn(  # noqa: PLR0913 - what to fit, on what, and whom to tell
 
     Args:
         settings: the network and the training; `num_workers` chooses where it runs.
-        point: the searched values.
         data: tiles, statistics and classes.
         seed: of weights, order, augmentation and dropout; the result does not depend on `num_workers`.
         folder: takes `weights.safetensors` and `card.json`.
@@ -102,7 +102,7 @@ def train_cnn(  # noqa: PLR0913 - what to fit, on what, and whom to tell
         FloatingPointError: the loss is no number any more.
         ray.train.TrainingFailedError: a worker was lost more than `max_failures` times.
     """
-    job = _Job(settings, point, data, seed, n_epochs)
+    job = _Job(settings, data, seed, n_epochs)
     if progress is not None:
         job = replace(job, progress=ProgressFile(progress, job.fingerprint(), settings.checkpoint_every))
     if settings.num_workers == 0:
@@ -116,7 +116,6 @@ def train_cnn(  # noqa: PLR0913 - what to fit, on what, and whom to tell
     model.load_state_dict(result.weights)
     provenance = {
         "settings": settings.model_dump(mode="json"),
-        "point": point.model_dump(mode="json"),
         "seed": seed,
         "n_epochs": n_epochs,
         "training_zones": sorted(data.train),
@@ -127,12 +126,50 @@ def train_cnn(  # noqa: PLR0913 - what to fit, on what, and whom to tell
     return CnnFit(result.history, result.best_epoch, result.validation)
 
 
+def fit_scored(job: Fit) -> Sequence[FitScore]:
+    """`train_cnn` as the family's fit."""
+    started = time.monotonic()
+    lookup = np.full(256, IGNORE, np.uint8)
+    for index, crop in enumerate(job.classes):
+        lookup[crop.id] = index
+    result = train_cnn(
+        job.settings,
+        CnnData(
+            train=job.train.blocks,
+            val=None if job.val is None else job.val.blocks,
+            stats=ChannelStats(job.mean, job.std),
+            lookup=lookup,
+            classes=job.classes,
+            legend_hash=job.legend_hash,
+            cube=job.cube,
+        ),
+        job.seed,
+        job.folder,
+        n_epochs=job.n_steps,
+        progress=job.progress,
+    )
+    scored = result.validation
+    if scored is None:
+        return ()
+    history = tuple({**{k: v for k, v in r.items() if k != "epoch"}, "step": r["epoch"]} for r in result.history)
+    return (
+        FitScore(
+            step=result.best_epoch,
+            confusion=scored.confusion,
+            loss_sum=scored.loss_sum,
+            untrained=scored.untrained,
+            untrained_loss_sum=scored.untrained_loss_sum,
+            history=history,
+            seconds=time.monotonic() - started,
+        ),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class _Job:
     """One fit, as it travels to the workers."""
 
     settings: CnnSettings
-    point: CnnPoint
     data: CnnData
     seed: int
     n_epochs: int | None = None
@@ -145,7 +182,6 @@ class _Job:
             [
                 torch.__version__,
                 self.settings.fingerprint(),
-                self.point.model_dump(mode="json"),
                 self.seed,
                 self.n_epochs,
                 sorted(data.train),
@@ -162,7 +198,7 @@ class _Job:
             n_months=self.data.cube.n_steps,
             n_bands=self.data.cube.n_bands,
             temporal_channels=self.settings.temporal_channels,
-            kernel_size=self.point.kernel_size,
+            kernel_size=self.settings.kernel_size,
             dropout=self.settings.dropout,
             pool=self.settings.pool,
             unet_channels=self.settings.unet_channels,
@@ -170,6 +206,7 @@ class _Job:
 
     def plan(self) -> FitPlan:
         shared = (
+            "learning_rate",
             "epochs",
             "batch_size",
             "patience",
@@ -181,7 +218,6 @@ class _Job:
         )
         return FitPlan(
             n_classes=len(self.data.classes),
-            learning_rate=self.point.learning_rate,
             seed=self.seed,
             n_epochs=self.n_epochs,
             **{name: getattr(self.settings, name) for name in shared},

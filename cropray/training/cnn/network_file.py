@@ -12,8 +12,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from cropray.errors import MissingArtefactError, SchemaError
-from cropray.models.crop_net import CropNet, CropNetConfig
-from cropray.training.tiles import ChannelStats
+from cropray.nets.crop_net import CropNet, CropNetConfig
+from cropray.training.deep.tiles import ChannelStats
 
 CARD_VERSION: Final = 1
 WEIGHTS_FILE: Final = "weights.safetensors"

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from cropray.models.crop_net import CropNet, CropNetConfig, receptive
-from cropray.models.unet import receptive_radius
+from cropray.nets.crop_net import CropNet, CropNetConfig, receptive
+from cropray.nets.unet import receptive_radius
 
 NARROW = {"temporal_channels": 8, "unet_channels": (8, 8, 16)}
 
@@ -66,7 +66,7 @@ def test_evaluation_in_pieces_equals_at_once(monkeypatch):
     model, x = network().eval(), series(1, 9, 9)
     with torch.no_grad():
         at_once = model(x)
-        monkeypatch.setattr("cropray.models.temporal.PIXELS_AT_ONCE", 10)
+        monkeypatch.setattr("cropray.nets.temporal.PIXELS_AT_ONCE", 10)
         assert torch.allclose(model(x), at_once, atol=1e-5)
 
 

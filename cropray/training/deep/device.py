@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from cropray.errors import ConfigError
-from cropray.training.tiles import ChannelStats
+from cropray.training.deep.tiles import ChannelStats
 
 
 def torch_device(kind: str, setting: str) -> torch.device:

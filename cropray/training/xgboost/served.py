@@ -3,8 +3,8 @@
 from functools import partial
 from pathlib import Path
 
-from cropray.maps.serving import ServedModel, class_names
-from cropray.training.tree_file import load_booster, predict_proba, read_card
+from cropray.training.serving import ServedModel, class_names
+from cropray.training.xgboost.tree_file import load_booster, predict_proba, read_card
 
 
 def _load_pyfunc(data_path: str) -> ServedModel:

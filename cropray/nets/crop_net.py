@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from cropray.models.choices import Pool
-from cropray.models.dropout import SampleDropout
-from cropray.models.temporal import TemporalBlock, TemporalEncoder, TimePool
-from cropray.models.unet import UNet, receptive_radius
+from cropray.nets.choices import Pool
+from cropray.nets.dropout import SampleDropout
+from cropray.nets.temporal import TemporalBlock, TemporalEncoder, TimePool
+from cropray.nets.unet import UNet, receptive_radius
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

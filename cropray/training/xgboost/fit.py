@@ -10,7 +10,7 @@ import hashlib
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -27,9 +27,7 @@ from cropray.core.sensors import NODATA
 from cropray.errors import ConfigError, InputError
 from cropray.settings import fingerprint
 from cropray.storage import Location
-from cropray.training.binning import bin_table
-from cropray.training.device import free_gpu_bytes, torch_device
-from cropray.training.memory import bins_on_disk, require_gpu_memory, require_scratch
+from cropray.training.deep.device import free_gpu_bytes, torch_device
 from cropray.training.pixel_blocks import (
     BlockBatches,
     PixelBlock,
@@ -42,17 +40,19 @@ from cropray.training.pixel_blocks import (
 from cropray.training.progress_file import ProgressFile
 from cropray.training.resources import worker_resources
 from cropray.training.scratch import scratch_folder
-from cropray.training.settings import XgboostPoint, XgboostSettings
-from cropray.training.xgboost_model import (
+from cropray.training.xgboost.binning import bin_table
+from cropray.training.xgboost.memory import bins_on_disk, require_gpu_memory, require_scratch
+from cropray.training.xgboost.progress import TreeProgress, take_history
+from cropray.training.xgboost.ray_adapter import LABEL, WEIGHT, ActorPool, train_on_actors
+from cropray.training.xgboost.rows import count_values_and_classes, worker_tables, zone_rows
+from cropray.training.xgboost.scoring import (
     TreeScore,
     add_scores,
     booster_from_bytes,
     save_booster,
     score_rows,
 )
-from cropray.training.xgboost_progress import TreeProgress, take_history
-from cropray.training.xgboost_ray_adapter import LABEL, WEIGHT, ActorPool, train_on_actors
-from cropray.training.xgboost_rows import count_values_and_classes, worker_tables, zone_rows
+from cropray.training.xgboost.settings import XgboostSettings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,7 +76,7 @@ class XgbFit:
 
 def train_xgboost(  # noqa: PLR0913 - what to fit, on what, and two places to write to
     settings: XgboostSettings,
-    point: XgboostPoint,
+    n_estimators: tuple[int, ...],
     train: TreeData,
     val: TreeData | None,
     seed: int,
@@ -91,7 +91,7 @@ def train_xgboost(  # noqa: PLR0913 - what to fit, on what, and two places to wr
 
     Args:
         settings: trees, engine and workers.
-        point: learning rate and numbers of boosting rounds.
+        n_estimators: rising numbers of boosting rounds that are scored; the last one is grown.
         train: training pixels.
         val: validation pixels; None for a refit.
         seed: seed of row and feature sampling.
@@ -103,31 +103,32 @@ def train_xgboost(  # noqa: PLR0913 - what to fit, on what, and two places to wr
 
     Raises:
         ConfigError: the rows do not fit into the workers' memory, or a GPU is asked for and there is none.
-        ValueError: fewer than two classes, or fewer rows than workers.
+        ValueError: the numbers of rounds do not rise from 1.
         ray.train.TrainingFailedError: a worker was lost more than `max_failures` times.
     """
     started = time.monotonic()
+    _require_rising(n_estimators)
     _check_sizes(settings, train, val)
     n_rows = train.n_rows + (0 if val is None else val.n_rows)
     n_features = len(train.columns)
     is_on_disk = bins_on_disk(settings, n_rows, train.n_classes, memory_bytes, n_features)
     require_gpu_memory(settings, n_rows, train.n_classes, n_features=n_features)
-    parameters = settings.parameters(train.n_classes, point.learning_rate, seed)
+    parameters = settings.parameters(train.n_classes, seed)
     if settings.num_workers:
         train, val = _stored(train), None if val is None else _stored(val)
     values, classes = count_values_and_classes(settings, train)
     table, untrained = bin_table(values, settings.max_bin), tuple(np.flatnonzero(classes == 0).tolist())
-    job = FitJob(settings, parameters, point.n_estimators[-1], table, train, val, untrained, is_on_disk=is_on_disk)
+    job = FitJob(settings, parameters, n_estimators[-1], table, train, val, untrained, is_on_disk=is_on_disk)
     if progress is not None:
         job = replace(job, progress=ProgressFile(progress, job.fingerprint(), settings.checkpoint_every))
     fitted = _ENGINES[settings.engine](job) if settings.num_workers else _fit(job)
     booster = fitted.booster()
-    provenance = {"settings": settings.model_dump(mode="json"), "point": asdict(point), "seed": seed}
+    provenance = {"settings": settings.model_dump(mode="json"), "n_estimators": n_estimators, "seed": seed}
     save_booster(folder, booster, train, provenance)
     if val is None:
         return XgbFit((), fitted.history, untrained)
     fit_s = time.monotonic() - started
-    scores = _score(job, fitted.model, val, point.n_estimators)
+    scores = _score(job, fitted.model, val, n_estimators)
     return XgbFit(_with_seconds(scores, fitted.round_seconds, fit_s), fitted.history, untrained)
 
 
@@ -191,6 +192,11 @@ class Fitted:
     def booster(self) -> xgb.Booster:
         """The trees."""
         return booster_from_bytes(self.model)
+
+
+def _require_rising(n_estimators: tuple[int, ...]) -> None:
+    if not n_estimators or n_estimators[0] < 1 or list(n_estimators) != sorted({*n_estimators}):
+        raise ValueError(f"n_estimators must be rising numbers from 1, got {n_estimators}")
 
 
 def _check_sizes(settings: XgboostSettings, train: TreeData, val: TreeData | None) -> None:

@@ -47,7 +47,7 @@ def test_dekads_of_any_bands_are_found_by_description_and_composited(tmp_path):
         "2022-09-03": 0,
         "2022-09-11": 1,
         "2022-09-20T23:50:00": 1,
-        "2022-09-21": 2,
+        "2022-09-21T10:50:00": 2,
         "2022-10-31": 5,
         "2022-11-01": None,
     }
@@ -214,7 +214,9 @@ def test_files_may_hold_other_bands_of_reflectance():
 def test_earth_engine_keeps_its_keys_for_the_study_and_has_others_for_other_cubes():
     settings = EarthEngineSettings(source="earth_engine", project="p")
     unit = partial(MonthUnit, "z", "2023-05", GRID, (("a",),))
-    assert unit().key() == unit(ids_of(STUDY_CUBE.bands)).key()
+    # Months and listings that were asked for before there were other cubes: another key would ask for them again.
+    assert unit().key()[:16] == unit(ids_of(STUDY_CUBE.bands)).key()[:16] == "6791e56808284484"
+    assert listing_key(settings, ZONE, Season("2023-01")).startswith("9f5ef105986583df")
     assert unit().key() != unit(("B2", "B11")).key()
     keys = {listing_key(settings, ZONE, Season("2023-01", cube)) for cube in (STUDY_CUBE, DEKADS)}
     assert len(keys) == 2

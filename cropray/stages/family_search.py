@@ -202,7 +202,9 @@ class FamilySearch:
         if not self.job.search.oof_rows:
             return
         trial = self._trial(best)
-        units = [unit for unit in self.units if unit.is_finished and title(unit.unit.trial.values) == title(trial.values)]
+        units = [
+            unit for unit in self.units if unit.is_finished and title(unit.unit.trial.values) == title(trial.values)
+        ]
         steps = {result.fold: result.best_step for result in best.folds}
         folds = {
             unit.unit.fold: (unit, steps[unit.unit.fold])

@@ -127,6 +127,9 @@ class Fit:
     """File from which a fit that lost its process goes on; the caller removes it. None: it starts again."""
     memory_bytes: float | None = None
     """What each worker may take; None: not known."""
+    on_step: Callable[[Mapping[str, float]], None] | None = None
+    """Called in this process with the record of each step as it is done, so that a long fit is seen; families that cannot
+    need not."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,9 +70,11 @@ def test_finished_units_are_a_ledger(three_units, tmp_path):
     # A broken unit is tried twice and reported; the others finish.
     with pytest.raises(StageFailedError, match="fold 1 is broken") as error:
         run(fit_function(log, broken=1))
-    assert list(error.value.failures) == ["lr=0.1 trees=10 fold=1"]
+    assert list(error.value.failures) == ["learning_rate=0.1 n_estimators=10 fold=1"]
     assert "1 failed, 2 finished" in str(error.value)
-    assert troubles == ["lr=0.1 trees=10 fold=1 failed and is started again: RuntimeError: fold 1 is broken"]
+    assert troubles == [
+        "learning_rate=0.1 n_estimators=10 fold=1 failed and is started again: RuntimeError: fold 1 is broken"
+    ]
     assert [job.notes() for job in (jobs[0], jobs[2])] == [("the disk is slow",), ("the disk is slow",)]
     assert calls(log) == ["0", "1", "1", "2"]
     assert sorted(told) == [0, 2]
@@ -86,7 +88,7 @@ def test_finished_units_are_a_ledger(three_units, tmp_path):
     # A unit whose process dies is reported too.
     with pytest.raises(StageFailedError) as error:
         run(fit_function(log, dying=1))
-    assert list(error.value.failures) == ["lr=0.1 trees=10 fold=1"]
+    assert list(error.value.failures) == ["learning_rate=0.1 n_estimators=10 fold=1"]
     assert calls(log) == ["0", *"1111", "2"]
     assert told == []
 

@@ -74,7 +74,7 @@ def fit_on_ray(job: JobConfig, manifest: Manifest, model: str) -> UnitJob:
     blocks = (load_tiles if found.sample == "tile" else load_pixels)(job.artefacts, manifest.zone_ids)
     data = SearchData(found, manifest, settings, blocks, job.seed, placement.memory_bytes)
 
-    def fit(unit, folder, progress):
+    def fit(unit, folder, progress, on_step):
         return fit_unit(unit, folder, data, progress)
 
     root = job.artefacts.root / "search"

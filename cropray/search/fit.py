@@ -1,15 +1,17 @@
 """Fitting one unit: which zones it may see, which statistics, and what comes out of it."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from cropray.datasets.manifest import Manifest, statistics
-from cropray.search.results import FoldResult
-from cropray.search.space import Unit
+from cropray.search.results import FoldResult, Params
+from cropray.search.space import Trial, Unit
 from cropray.storage import Location
 from cropray.training.family import Family, FamilySettings, Fit, FitData, FitScore
+
+OnStep = Callable[[Mapping[str, float]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,9 @@ def unit_zones(unit: Unit, manifest: Manifest) -> tuple[tuple[str, ...], tuple[s
     return tuple(zone.zone_id for zone in manifest.of_split("train")), ()
 
 
-def fit_unit(unit: Unit, folder: Path, data: SearchData, progress: Location | None = None) -> Sequence[FoldResult]:
+def fit_unit(
+    unit: Unit, folder: Path, data: SearchData, progress: Location | None = None, on_step: OnStep | None = None
+) -> Sequence[FoldResult]:
     """Fit a unit and write its model into `folder`.
 
     Args:
@@ -45,11 +49,12 @@ def fit_unit(unit: Unit, folder: Path, data: SearchData, progress: Location | No
         data: the dataset's pixels and the settings.
         progress: file from which the fit goes on if its process was lost before; the caller removes it when the
             unit's folder stands. None: an interrupted fit starts again.
+        on_step: called with the record of each step, where the family can.
 
     Returns:
         One result per configuration that the unit stands for; none for a refit on all zones, which is not scored.
     """
-    scores = data.family.fit(fit_job(unit, folder, data, progress))
+    scores = data.family.fit(replace(fit_job(unit, folder, data, progress), on_step=on_step))
     return tuple(_result(unit, score, data) for score in scores)
 
 
@@ -81,12 +86,16 @@ def _side(zone_ids: Iterable[str], data: SearchData) -> FitData:
     return FitData({zone_id: data.blocks[zone_id] for zone_id in n_rows}, n_rows)
 
 
+def configuration_of(found: Family, trial: Trial, step: int) -> Params:
+    """The searched values of a trial, or of the prefix of so many steps; what the family searches by itself comes first."""
+    values = {**trial.values, **({} if found.steps is None else {found.steps: step})}
+    ordered = [name for name in found.grid if name in values]
+    return {name: values[name] for name in [*ordered, *(name for name in values if name not in ordered)]}
+
+
 def _result(unit: Unit, score: FitScore, data: SearchData) -> FoldResult:
-    steps = data.family.steps
-    values = {**unit.trial.values, **({} if steps is None else {steps: score.step})}
-    ordered = [name for name in data.family.grid if name in values]
     return FoldResult(
-        params={name: values[name] for name in [*ordered, *(name for name in values if name not in ordered)]},
+        params=configuration_of(data.family, unit.trial, score.step),
         fold=_fold(unit, data.manifest),
         loss_sum=score.loss_sum,
         confusion=tuple(tuple(row) for row in score.confusion.tolist()),

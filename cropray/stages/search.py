@@ -14,7 +14,7 @@ from cropray.datasets.regions import require_regions
 from cropray.errors import ConfigError
 from cropray.progress import Progress
 from cropray.search.doubts import fold_doubts
-from cropray.search.fit import SearchData, fit_unit
+from cropray.search.fit import OnStep, SearchData, fit_unit
 from cropray.search.placement import Placement, live_nodes, share_cpus
 from cropray.search.results import FoldResult
 from cropray.search.run import UnitJob, run_units
@@ -22,11 +22,14 @@ from cropray.search.space import Unit
 from cropray.search.store import store_line
 from cropray.stages.cluster import ray_disk, ray_session
 from cropray.stages.family_search import FamilySearch, Samples
+from cropray.stages.search_log import SearchLog
 from cropray.storage import Location
 from cropray.tracking import outcome
 from cropray.training.family import family
 
 _FEW: Final = 3  # units that are named in a line
+_TELL_S: Final = 60.0  # least time between two lines about steps of fits
+_TRACK_S: Final = 5.0  # and between two of their records in the tracker
 
 
 def run(job: JobConfig, progress: Progress) -> None:
@@ -171,7 +174,30 @@ def _run_units(
     storage = searches[0].workspace.root / "search" / ".tune"
     n_times = searches[0].job.search.max_failures
     fit = partial(_fit, data=data)
-    run_units(jobs, fit, placement, storage, on_finished, n_times, on_trouble=progress.note, time_s=time_s)
+    follow = _Following(logs, progress)
+    run_units(
+        jobs, fit, placement, storage, on_finished, n_times, on_trouble=progress.note, on_step=follow, time_s=time_s
+    )
+
+
+class _Following:
+    """Lets long fits be seen: on the terminal and in the tracker, as often as neither is flooded."""
+
+    def __init__(self, logs: Mapping[str, SearchLog], progress: Progress) -> None:
+        self._logs = logs
+        self._progress = progress
+        self._told = self._tracked = time.monotonic()
+
+    def __call__(self, job: UnitJob, record: Mapping[str, float]) -> None:
+        now, unit = time.monotonic(), job.unit
+        if now - self._tracked >= _TRACK_S and unit.fold is not None:
+            self._tracked = now
+            self._logs[unit.model].follow(unit, record)
+        if now - self._told >= _TELL_S:
+            self._told = now
+            values = ", ".join(f"{name} {value:.4g}" for name, value in record.items() if name.endswith("loss"))
+            step = f"{family(unit.model).step_name} {record['step']:g}"
+            self._progress.note(f"{unit.model} {unit.title}: {step}, {values}")
 
 
 def _shared(searches: Sequence[FamilySearch], placement: Placement, n_units: int, progress: Progress) -> Placement:
@@ -186,5 +212,7 @@ def _shared(searches: Sequence[FamilySearch], placement: Placement, n_units: int
     return least
 
 
-def _fit(unit: Unit, folder: Path, progress: Location, data: Mapping[str, SearchData]) -> Sequence[FoldResult]:
-    return fit_unit(unit, folder, data[unit.model], progress)
+def _fit(
+    unit: Unit, folder: Path, progress: Location, on_step: OnStep, data: Mapping[str, SearchData]
+) -> Sequence[FoldResult]:
+    return fit_unit(unit, folder, data[unit.model], progress, on_step)

@@ -137,6 +137,9 @@ class Fit:
     """What each worker may take; None: not known."""
     cube: CubeSpec = STUDY_CUBE
     """Bands and steps of the samples; the model's card says them."""
+    on_step: Callable[[Mapping[str, float]], None] | None = None
+    """Called in this process with the record of each step as it is done, so that a long fit is seen; families that cannot
+    need not."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ def cluster():
 def stepwise_fit(log):
     """A fit of steps that keeps each one and goes on from the last; it notes where each step was made."""
 
-    def fit(unit, folder, progress):
+    def fit(unit, folder, progress, on_step):
         import ray
 
         node = ray.get_runtime_context().get_node_id()

@@ -19,10 +19,10 @@ from tests.maps.test_zone_counts import LOOKUP, WINDOW_PX, scored  # noqa: F401 
 ALL = 10_000
 
 
-def written(tmp_path, model, zone_id, sums, job, n=ALL, seed=0):
-    path = tmp_path / "oof" / "m" / f"{n}-{seed}.parquet"
+def written(folder, model, zone_id, sums, job, picked=(ALL, 0)):
+    path = folder / "oof" / "m" / f"{picked}.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_out_of_fold(path, model, zone_id, sums, job, (n, seed))
+    write_out_of_fold(path, model, zone_id, sums, job, picked)
     return path
 
 
@@ -53,7 +53,7 @@ def test_every_model_gets_the_same_pixels(scored, tmp_path):  # noqa: F811
     workspace, zone, entry = scored
     job = CountJob(workspace, LOOKUP, MapSettings())
     paths = [
-        written(tmp_path / name, load_model(save(workspace.model(name))), zone.zone_id, entry.sums, job, 7, 3)
+        written(tmp_path / name, load_model(save(workspace.model(name))), zone.zone_id, entry.sums, job, (7, 3))
         for name, save in (("cnn", save_cnn), ("trees", save_trees))
     ]
     one, other = (pq.read_table(path) for path in paths)

@@ -47,7 +47,7 @@ def nodes(cluster):
 def trivial_fit(log, at_once, need):
     """Hold a unit's bundles, wait until so many units hold theirs, read, and end; notes are files in `log`."""
 
-    def fit(unit, folder, progress):
+    def fit(unit, folder, progress, on_step):
         import ray
 
         @ray.remote

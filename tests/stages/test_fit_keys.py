@@ -10,7 +10,7 @@ from cropray.core import closure as closure_module
 from cropray.core import symbols
 from cropray.core.keys import first_difference
 from cropray.stages import evaluate
-from cropray.stages.search import fit_key
+from cropray.stages.family_search import fit_key
 from cropray.training.cnn.settings import CnnSettings
 from cropray.training.family import family
 from cropray.training.xgboost.settings import XgboostSettings

@@ -59,8 +59,9 @@ def test_a_cnn_whose_worker_is_killed_goes_on(tmp_path):
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.usefixtures("ray_local")
-@pytest.mark.parametrize("engine", ["ray_train", pytest.param("xgboost_ray", marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("engine", ["ray_train", "xgboost_ray"])
 def test_trees_whose_worker_is_killed_go_on(tmp_path, engine):
     settings = XgboostSettings(max_depth=4, engine=engine, num_workers=2, checkpoint_every=3, colsample_bytree=0.5)
     progress = FatalPath(tmp_path / "progress")

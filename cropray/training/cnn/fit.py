@@ -145,13 +145,14 @@ def fit_scored(job: Fit) -> Sequence[FitScore]:
         ),
         job.seed,
         job.folder,
+        None if (tell := job.on_step) is None else lambda record: tell(_by_step(record)),
         n_epochs=job.n_steps,
         progress=job.progress,
     )
     scored = result.validation
     if scored is None:
         return ()
-    history = tuple({**{k: v for k, v in r.items() if k != "epoch"}, "step": r["epoch"]} for r in result.history)
+    history = tuple(_by_step(record) for record in result.history)
     return (
         FitScore(
             step=result.best_epoch,
@@ -163,6 +164,10 @@ def fit_scored(job: Fit) -> Sequence[FitScore]:
             seconds=time.monotonic() - started,
         ),
     )
+
+
+def _by_step(record: Record) -> dict[str, float]:
+    return {**{name: value for name, value in record.items() if name != "epoch"}, "step": record["epoch"]}
 
 
 @dataclass(frozen=True, slots=True)

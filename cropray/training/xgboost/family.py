@@ -21,6 +21,7 @@ def fit(job: Fit) -> Sequence[FitScore]:
         job.folder,
         progress=job.progress,
         memory_bytes=job.memory_bytes,
+        on_round=job.on_step,
     )
     return [
         FitScore(

@@ -42,7 +42,7 @@ from cropray.training.resources import worker_resources
 from cropray.training.scratch import scratch_folder
 from cropray.training.xgboost.binning import bin_table
 from cropray.training.xgboost.memory import bins_on_disk, require_gpu_memory, require_scratch
-from cropray.training.xgboost.progress import TreeProgress, take_history
+from cropray.training.xgboost.progress import OnRound, TreeProgress, take_history
 from cropray.training.xgboost.ray_adapter import LABEL, WEIGHT, ActorPool, train_on_actors
 from cropray.training.xgboost.rows import count_values_and_classes, worker_tables, zone_rows
 from cropray.training.xgboost.scoring import (
@@ -84,6 +84,7 @@ def train_xgboost(  # noqa: PLR0913 - what to fit, on what, and two places to wr
     *,
     progress: Location | None = None,
     memory_bytes: float | None = None,
+    on_round: OnRound | None = None,
 ) -> XgbFit:
     """Fit trees, score every prefix on the validation data and write the model.
 
@@ -100,6 +101,7 @@ def train_xgboost(  # noqa: PLR0913 - what to fit, on what, and two places to wr
             and ends with the bits of one that ran through. The caller removes it when the result is safe. All
             workers' machines reach it. None: no file; a fit that loses a worker starts again.
         memory_bytes: what each worker may take; None: as much as it needs.
+        on_round: called with the losses of each round as it is grown, where this process grows it.
 
     Raises:
         ConfigError: the rows do not fit into the workers' memory, or a GPU is asked for and there is none.
@@ -121,7 +123,7 @@ def train_xgboost(  # noqa: PLR0913 - what to fit, on what, and two places to wr
     job = FitJob(settings, parameters, n_estimators[-1], table, train, val, untrained, is_on_disk=is_on_disk)
     if progress is not None:
         job = replace(job, progress=ProgressFile(progress, job.fingerprint(), settings.checkpoint_every))
-    fitted = _ENGINES[settings.engine](job) if settings.num_workers else _fit(job)
+    fitted = _ENGINES[settings.engine](job) if settings.num_workers else _fit(replace(job, on_round=on_round))
     booster = fitted.booster()
     provenance = {"settings": settings.model_dump(mode="json"), "n_estimators": n_estimators, "seed": seed}
     save_booster(folder, booster, train, provenance)
@@ -146,6 +148,7 @@ class FitJob:
     untrained: tuple[int, ...] = ()
     """Indices of the classes that the training zones lack."""
     progress: ProgressFile | None = None
+    on_round: OnRound | None = None
     is_on_disk: bool = False
     """Whether the bins are kept on the workers' disks; the trees are the same."""
 
@@ -168,7 +171,7 @@ class FitJob:
     def callback(self) -> TreeProgress:
         """What gives every round its own draws and keeps the trees."""
         is_sampled = min(self.settings.subsample, self.settings.colsample_bytree) < 1
-        return TreeProgress(self.progress, is_sampled=is_sampled)
+        return TreeProgress(self.progress, is_sampled=is_sampled, on_round=self.on_round)
 
     def matrices(self) -> dict[str, TreeData]:
         """Name of each data set in the learning curves → data; training data first."""

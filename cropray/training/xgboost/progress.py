@@ -10,7 +10,7 @@ Losses and times are kept in the booster's attributes, so that they go wherever 
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ from xgboost import collective
 
 from cropray.training.progress_file import ProgressFile
 
+OnRound = Callable[[Mapping[str, float]], None]
 BOOSTER: Final = "booster"
 LOSSES: Final = "losses_of_round_"
 SECONDS: Final = "seconds_of_round_"
@@ -63,9 +64,10 @@ class SampledBooster(RoundBooster):
 class TreeProgress(xgb.callback.TrainingCallback):  # type: ignore[misc]
     """Counts rounds, notes their losses in the trees and keeps the trees in a file. Rank 0 alone reads and writes."""
 
-    def __init__(self, file: ProgressFile | None, *, is_sampled: bool) -> None:
-        """Args: file: None keeps nothing; is_sampled: whether rounds draw rows or features."""
+    def __init__(self, file: ProgressFile | None, *, is_sampled: bool, on_round: OnRound | None = None) -> None:
+        """Args: file: None keeps nothing; is_sampled: whether rounds draw rows or features; on_round: told of each."""
         super().__init__()
+        self._on_round = on_round
         self._file = file
         self._booster = SampledBooster if is_sampled else RoundBooster
         self._began = 0.0
@@ -108,6 +110,8 @@ class TreeProgress(xgb.callback.TrainingCallback):  # type: ignore[misc]
         if self._file is not None and n_rounds % self._file.every == 0 and collective.get_rank() == 0:
             trees = np.frombuffer(model.save_raw("ubj"), np.uint8)
             self._file.save({BOOSTER: trees}, {"n_rounds": n_rounds})
+        if self._on_round is not None:
+            self._on_round({"step": n_rounds, **losses})
         return False
 
 

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import rasterio
 
+from cropray.core.cube import STUDY_CUBE
 from cropray.datasets.build import ZoneJob, band_sums, build_zone
 from cropray.datasets.separation import Trim
 from cropray.errors import SchemaError
@@ -84,7 +85,7 @@ def test_loss_and_decision_are_of_the_same_probabilities(scored):
     class Undecided:
         """Two classes are equally likely everywhere: the map and the cube take the first."""
 
-        classes, margin_px, stride_px, bytes_per_px = CLASSES, 0, 1, 1
+        classes, margin_px, stride_px, bytes_per_px, cube = CLASSES, 0, 1, 1, STUDY_CUBE
 
         def predict_tiles(self, x):
             probabilities = np.zeros((1, len(CLASSES), *x.shape[-2:]), np.float32)

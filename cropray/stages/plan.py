@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import ray
 
 from cropray.config import JobConfig
-from cropray.datasets.points import points_legend, read_points, write_points
+from cropray.datasets.points import points_entries, points_legend, read_points, write_points
 from cropray.datasets.regions import require_two
 from cropray.datasets.storage import read_pixels
 from cropray.imagery.earth_engine_ledger import read_runs
@@ -23,18 +23,18 @@ from cropray.imagery.sources import scene_source
 from cropray.imagery.stac_settings import StacSettings
 from cropray.legend import bundled_legend
 from cropray.parcels.rpg import is_fetched
-from cropray.planning.costs import UnitCosts, ZoneCosts
+from cropray.planning.costs import FitCosts, Kind, UnitCosts, ZoneCosts
 from cropray.planning.estimate import JobWork, estimate, search_work
 from cropray.planning.limits import least_need, require_room
 from cropray.planning.table import Line, compare, from_records, lines_of, quota_note, table, to_records
 from cropray.planning.traffic import Traffic, stac_traffic
-from cropray.planning.work import Cluster, ZoneWork, at_once, section
+from cropray.planning.work import Cluster, ZoneWork, at_once
 from cropray.progress import Progress
 from cropray.settings import fingerprint, load_settings
 from cropray.stages.cluster import address_of, ray_session
 from cropray.stages.inputs import job_zones, zone_fingerprint
 from cropray.stages.labels import indexed
-from cropray.stages.measure_fits import FitCosts, FitSample, measure_fits
+from cropray.stages.measure_fits import FitSample, measure_fits
 from cropray.stages.measure_zones import MOST_ZONES, ZoneSample, measure_zones, sample_order, weigh, zone_costs
 from cropray.stages.pipeline import log_to_file
 from cropray.stages.plan_elsewhere import measurable, need_of, print_elsewhere, require_placed
@@ -55,6 +55,7 @@ from cropray.stages.plan_work import (
 )
 from cropray.stages.timings import RAY_START, read_timings, seconds_of
 from cropray.storage import Location, free_bytes, scratch_folder, write_json
+from cropray.training.family import Sample, family
 from cropray.workspace import Workspace
 from cropray.zones import Zone
 
@@ -236,9 +237,8 @@ class _Measuring:
             costs, traffic = self._stac(self.job.imagery, costs)
         classes = classes_of(samples, manifest)
         sampled = tuple(sample.zone for sample in samples)
-        sample = FitSample(self.job, self.scratch, sampled, classes, bundled_legend(), self._fold_rows(zones))
-        fits = self._fit(sample)
-        unit_costs = UnitCosts(0.0, self.worker_start_s, 0.0, costs, fits.trees, fits.cnn)
+        sample = FitSample(self.job, self.scratch, sampled, classes, bundled_legend(), self._of_fold(zones))
+        unit_costs = UnitCosts(0.0, self.worker_start_s, 0.0, costs, self._fit(sample))
         return self._work(zones, traffic), unit_costs, _notes(self.job, zones, samples, traffic)
 
     def points(self) -> tuple[JobWork, UnitCosts, list[str]]:
@@ -253,13 +253,14 @@ class _Measuring:
         pixels = pa.concat_tables([read_pixels(self.scratch, zone_id) for zone_id in rows["train"]])
         in_train = pc.equal(table["split"], "train")
         work = count_points(rows, len(legend.classes), len(pc.unique(table["region"].filter(in_train))))
-        sample = FitSample(self.job, self.scratch, (), legend.classes, legend, self._fold_rows(work), pixels)
-        fits = self._fit(sample)
-        return self._work(work, None), UnitCosts(0.0, self.worker_start_s, 0.0, None, fits.trees, fits.cnn), []
+        sums = points_entries(table, self.scratch, {}, {})[0].sums
+        sample = FitSample(self.job, self.scratch, (), legend.classes, legend, self._of_fold(work), pixels, sums)
+        return self._work(work, None), UnitCosts(0.0, self.worker_start_s, 0.0, None, self._fit(sample)), []
 
     def _start_workers(self) -> float:
+        used = {symbol.partition(":")[0] for model in self.placements for symbol in family(model).code().symbols}
         started = time.monotonic()
-        ray.get([_import_all.remote() for _ in range(min(at_once(self.cluster), _MOST_WARM))])
+        ray.get([_import_all.remote(sorted(used)) for _ in range(min(at_once(self.cluster), _MOST_WARM))])
         seconds = time.monotonic() - started - _HOLD_S
         self.progress.note(f"a worker is ready in {seconds:.1f} s")
         return seconds
@@ -277,17 +278,20 @@ class _Measuring:
         with indexed(self.job.parcels, near, self.scratch.parcel_extract, self.progress):
             return measure_zones(self.job, order, self.scratch, n_at_once, tell)
 
-    def _fit(self, sample: FitSample) -> FitCosts:
+    def _fit(self, sample: FitSample) -> dict[Kind, FitCosts]:
         fits = measure_fits(sample, self.placements, self.cluster.n_cpus / self.cluster.n_nodes)
         self.progress.note(f"{' and '.join(self.placements)}: measured, {len(sample.classes)} classes")
         return fits
 
-    def _fold_rows(self, zones: ZoneWork) -> float:
-        return zones.train_rows * (self.job.dataset.n_folds - 1) / self.job.dataset.n_folds
+    def _of_fold(self, zones: ZoneWork) -> dict[Sample, float]:
+        """Training samples of a fold."""
+        samples: tuple[Sample, ...] = ("pixel", "tile")
+        share = (self.job.dataset.n_folds - 1) / self.job.dataset.n_folds
+        return {sample: zones.training(sample) * share for sample in samples}
 
     def _work(self, zones: ZoneWork, traffic: Traffic | None) -> JobWork:
         search = search_work(self.job, self.placements, self.job.dataset.n_folds, zones.n_regions)
-        return JobWork(zones, search, self.placements, self.cluster, self.job.dataset.tile_size, traffic)
+        return JobWork(self.job, zones, search, self.placements, self.cluster, traffic)
 
     def _stac(self, settings: StacSettings, costs: ZoneCosts) -> tuple[ZoneCosts, Traffic]:
         """One item is read for real; a zone takes as long for each of its items."""
@@ -303,8 +307,10 @@ class _Measuring:
 
 
 @ray.remote(num_cpus=1)  # type: ignore[untyped-decorator]  # ray is untyped
-def _import_all() -> None:
-    importlib.import_module("cropray.stages.measure_fits")  # which uses every library that a worker may need
+def _import_all(modules: Sequence[str]) -> None:
+    importlib.import_module("cropray.stages.measure_fits")  # which uses every library that no family brings
+    for module in modules:
+        importlib.import_module(module)
     time.sleep(_HOLD_S)  # so that one worker does not answer for another
 
 
@@ -313,11 +319,11 @@ def _notes(job: JobConfig, zones: ZoneWork, samples: Sequence[ZoneSample], traff
     notes = [f"zones: scaled up from {len(samples)} made for real ({names})"]
     if zones.is_sampled:
         notes.append(f"{zones.rows:,.0f} labelled pixels of {zones.n_classes} classes are expected from these")
-    if "cnn" in job.search.models:
-        cnn = section(job, "cnn")
-        notes.append(f"CNN: at most; a fit stops before epoch {cnn.epochs} when {cnn.patience} bring no improvement")
-        if job.map.device == "cuda":
-            notes.append("scores and maps of the CNN: as on CPUs, at most; a GPU (map.device) is faster")
+    for found in map(family, job.search.models):
+        if found.most_steps:
+            notes.append(f"{found.label}: at most; validation may stop a fit before its last {found.step_name}")
+        if found.predicts_on_gpu and job.map.device == "cuda":
+            notes.append(f"scores and maps of the {found.label}: as on CPUs, at most; a GPU (map.device) is faster")
     if job.imagery is not None and job.imagery.source != "files":
         notes.append("composites of zones that are not here yet: size and time from drawn ones")
     if traffic is not None and traffic.eecu_hours is not None:

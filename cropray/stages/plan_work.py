@@ -161,17 +161,20 @@ def earth_engine(job: JobConfig, zones: Sequence[Zone]) -> Traffic | None:
 def over_budget(job: JobConfig, work: JobWork, worker_bytes: Mapping[str, float]) -> list[str]:
     """Why a worker cannot keep its memory budget, per family; empty where it can."""
     reasons = []
+    rows, n_classes = work.zones.train_rows, work.zones.n_classes
     for model, placement in work.placements.items():
-        budget = placement.memory_bytes
-        if worker_bytes.get(model, 0.0) > budget:
-            reasons.append(
-                f"a worker of the {family(model).label} takes {worker_bytes[model] / 1e9:.3g} GB and may take {budget / 1e9:.3g} GB: lower "
-                f"{model}.batch_size or search.max_concurrent, or raise {model}.memory_gb"
-            )
+        found, settings, budget = family(model), job.settings_of(model), placement.memory_bytes
         try:
-            job.settings_of(model).check(work.zones.train_rows, work.zones.n_classes, budget)
+            settings.check(rows, n_classes, budget)
         except ConfigError as error:
             reasons.append(str(error))
+        is_measured = settings.fit_bytes(rows, n_classes, budget) is None  # else `check` knows better
+        if is_measured and (taken := worker_bytes.get(found.label, 0.0)) > budget:
+            lower = f"{model}.{found.batch} or search.max_concurrent" if found.batch else "search.max_concurrent"
+            reasons.append(
+                f"a worker of the {found.label} takes {taken / 1e9:.3g} GB and may take {budget / 1e9:.3g} GB: lower "
+                f"{lower}, or raise {model}.memory_gb"
+            )
     return reasons
 
 

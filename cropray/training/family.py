@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from cropray.core.closure import Code, closure
 from cropray.errors import ConfigError
 from cropray.legend import CropClass
 from cropray.settings import Settings
@@ -71,6 +72,22 @@ class FamilySettings(Settings):
             ConfigError: it does not fit, and what to change.
         """
         return ""
+
+    def measurable(self, cpus: float, *, has_gpus: bool) -> Self:
+        """These settings for a fit in the calling process, on so many CPUs: a plan measures it, and foretells others."""
+        need = self.need()
+        without = {need.gpu_setting: need.without_gpu} if need.gpus and not has_gpus else {}
+        return self.with_values({"num_workers": 0, **without}).on_cpus(cpus)
+
+    def fit_bytes(self, n_rows: float, n_classes: int, memory_bytes: float | None) -> float | None:  # noqa: ARG002
+        """Memory that a fit takes in each worker beside libraries; None: not known, a plan measures it.
+
+        Args:
+            n_rows: samples of the fit, over all workers.
+            n_classes: classes of the dataset.
+            memory_bytes: what each worker may take; None: not known.
+        """
+        return None
 
     def with_values(self, values: Mapping[str, Any]) -> Self:
         """These settings with others for some fields, checked.
@@ -222,8 +239,19 @@ class Family:
     """Field that counts steps whose prefixes are models of their own: its searched values are one fit."""
     most_steps: str | None = None
     """Field that bounds the steps of a fit that validation stops."""
+    batch: str | None = None
+    """Field that bounds the samples which a fit holds in memory; None: it holds all of them."""
+    free: frozenset[str] = frozenset()
+    """Fields that change no fit's cost. A plan measures trials apart that differ in others."""
+    operations: Callable[[Any, int, int], float] | None = None
+    """(settings, side of a tile in pixels, number of classes) → floating-point operations of one sample's prediction, by
+    which training on a GPU is foretold; None: not known."""
     predicts_on_gpu: bool = False
     """Whether its models use the device that `load` is given."""
+
+    def code(self) -> Code:
+        """Everything that its fits can reach: own code, and libraries that compute."""
+        return closure(self.fit)
 
 
 def family(name: str) -> Family:

@@ -9,7 +9,7 @@ from cropray.planning.traffic import Traffic
 ESTIMATE = Estimate(
     seconds={"start": 4.0, "acquire": 60.0, "search": 136.0},
     disk_bytes={"composites": 7e6, "dataset": 15e6},
-    worker_bytes={"cnn": 9e8},
+    worker_bytes={"CNN": 9e8},
     object_store_bytes=2e7,
     traffic=Traffic(580, 4.3e9, 100.0, 6.7),
 )

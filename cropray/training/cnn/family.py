@@ -26,6 +26,16 @@ def load(folder: Path, device: str) -> CropModel:
     return load_cnn(folder, str(torch_device(device, "map.device")))
 
 
+def operations(settings: CnnSettings, tile_px: int, n_classes: int) -> float:
+    """Of one tile's way through the network."""
+    from cropray.nets.crop_net import CropNetConfig  # noqa: PLC0415
+    from cropray.nets.operations import tile_operations  # noqa: PLC0415
+
+    names = ("temporal_channels", "kernel_size", "pool", "unet_channels")
+    config = CropNetConfig(n_classes=n_classes, **{name: getattr(settings, name) for name in names})
+    return tile_operations(config, tile_px)
+
+
 FAMILY = Family(
     name="cnn",
     label="CNN",
@@ -36,5 +46,8 @@ FAMILY = Family(
     load=load,
     grid={"learning_rate": (1e-3, 1e-4), "kernel_size": (3, 5)},  # the original study's
     most_steps="epochs",
+    batch="batch_size",
+    free=frozenset({"learning_rate", "dropout", "patience", "monitor", "schedule", "weight_decay", "class_weighting"}),
+    operations=operations,
     predicts_on_gpu=True,
 )

@@ -1,7 +1,6 @@
 """The plan of a job: seconds, bytes, memory, from counted work and measured unit costs."""
 
 import itertools
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -246,8 +245,3 @@ def training_bytes(work: JobWork) -> float:
     samples: set[Sample] = {family(model).sample for model in work.placements}
     zones, tile_size = work.zones, work.job.dataset.tile_size
     return sum(data_bytes(sample, zones.train_rows, zones.train_tiles, tile_size) for sample in samples)
-
-
-def n_tiles(shape: tuple[int, int], tile_size: int) -> int:
-    """Tiles of a zone, those without labels too."""
-    return math.ceil(shape[0] / tile_size) * math.ceil(shape[1] / tile_size)

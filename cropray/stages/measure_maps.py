@@ -5,7 +5,6 @@ from typing import Final
 
 import numpy as np
 
-from cropray.legend import CropClass
 from cropray.training.family import Probabilities, Samples, TilePredictor
 
 STRIP_PX: Final = 1 << 16  # pixels that are predicted, or left out, together
@@ -14,7 +13,7 @@ STRIP_PX: Final = 1 << 16  # pixels that are predicted, or left out, together
 class SampledModel:
     """A model that predicts the first rows of a zone only, and says how long the others would have taken.
 
-    A zone of 10 km takes a full-size CNN half a minute or more on a CPU, and every pixel of a window the same time. Rows that
+    A zone of 10 km takes a full-size network half a minute or more on a CPU, and every pixel of a window the same time. Rows that
     are left out get the last prediction again, so that the map compresses like a real one.
     """
 
@@ -26,26 +25,9 @@ class SampledModel:
         """Seconds of prediction."""
         self._n_predicted = self._n_left_out = 0  # pixels, margins included
         self._last: Probabilities | None = None
-
-    @property
-    def classes(self) -> tuple[CropClass, ...]:
-        """The model's."""
-        return self._model.classes
-
-    @property
-    def margin_px(self) -> int:
-        """The model's."""
-        return self._model.margin_px
-
-    @property
-    def stride_px(self) -> int:
-        """The model's."""
-        return self._model.stride_px
-
-    @property
-    def bytes_per_px(self) -> int:
-        """The model's."""
-        return self._model.bytes_per_px
+        # It is cut into windows like the model.
+        self.classes, self.bytes_per_px = model.classes, model.bytes_per_px
+        self.margin_px, self.stride_px = model.margin_px, model.stride_px
 
     @property
     def predicted_s(self) -> float:

@@ -5,9 +5,9 @@ import importlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,7 +26,7 @@ from cropray.parcels.rpg import is_fetched
 from cropray.planning.costs import FitCosts, Kind, UnitCosts, ZoneCosts
 from cropray.planning.estimate import JobWork, estimate, search_work
 from cropray.planning.limits import least_need, require_room
-from cropray.planning.table import Line, compare, from_records, lines_of, quota_note, table, to_records
+from cropray.planning.table import Line, compare, lines_of, quota_note, table
 from cropray.planning.traffic import Traffic, stac_traffic
 from cropray.planning.work import Cluster, ZoneWork, at_once
 from cropray.progress import Progress
@@ -106,7 +106,7 @@ def run_plan(config: str | Location, overrides: Sequence[str]) -> None:
     if planned is None:
         with log_to_file(workspace.log("plan")):
             planned = _make(job, zones, key, progress)
-        _save(workspace, planned)
+        write_json(workspace.plan, asdict(planned))
     else:
         progress.stage("plan", f"of {planned.made}, beside what has run since")
     print(f"\n{table(compare(planned.lines, actual(job, planned)))}\n", flush=True)
@@ -124,15 +124,7 @@ def _read(workspace: Workspace, key: str) -> Planned | None:
     if raw["job"] != key or not any(when >= raw["made"] for when in ended):
         return None
     units = {stage: (noun, int(n)) for stage, (noun, n) in raw["units"].items()}
-    return Planned(raw["made"], key, from_records(raw["lines"]), units, tuple(raw["notes"]))
-
-
-def _save(workspace: Workspace, planned: Planned) -> None:
-    record: dict[str, Any] = {
-        "made": planned.made, "job": planned.job, "lines": to_records(planned.lines), "units": dict(planned.units),
-        "notes": list(planned.notes),
-    }  # fmt: skip
-    write_json(workspace.plan, record)
+    return Planned(raw["made"], key, tuple(Line(**line) for line in raw["lines"]), units, tuple(raw["notes"]))
 
 
 def _make(job: JobConfig, zones: Sequence[Zone], key: str, progress: Progress) -> Planned:
@@ -247,13 +239,11 @@ class _Measuring:
         table = read_points(self.job.points.path)
         legend = points_legend(table)
         write_points(table, self.scratch, legend)
-        rows: dict[str, dict[str, int]] = {"train": {}, "test": {}}
-        for zone_id, split in zip(table["zone_id"].to_pylist(), table["split"].to_pylist(), strict=True):
-            rows[split][zone_id] = rows[split].get(zone_id, 0) + 1
-        pixels = pa.concat_tables([read_pixels(self.scratch, zone_id) for zone_id in rows["train"]])
-        in_train = pc.equal(table["split"], "train")
-        work = count_points(rows, len(legend.classes), len(pc.unique(table["region"].filter(in_train))))
-        sums = points_entries(table, self.scratch, {}, {})[0].sums
+        trained = dict.fromkeys(table.filter(pc.equal(table["split"], "train"))["zone_id"].to_pylist(), 0)
+        pixels = pa.concat_tables([read_pixels(self.scratch, zone_id) for zone_id in trained])
+        entries = points_entries(table, self.scratch, trained, {})
+        work = count_points(entries, len(legend.classes))
+        sums = entries[0].sums
         sample = FitSample(self.job, self.scratch, (), legend.classes, legend, self._of_fold(work), pixels, sums)
         return self._work(work, None), UnitCosts(0.0, self.worker_start_s, 0.0, None, self._fit(sample)), []
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cropray.config import JobConfig
-from cropray.datasets.manifest import Manifest, load_manifest
+from cropray.datasets.manifest import Manifest, ZoneEntry, load_manifest
 from cropray.errors import ConfigError, CroprayError
 from cropray.imagery.acquire import check_inputs
 from cropray.imagery.earth_engine_ledger import read_runs
@@ -14,7 +14,7 @@ from cropray.imagery.earth_engine_settings import EarthEngineSettings
 from cropray.imagery.scenes import Scene
 from cropray.imagery.sources import scene_source
 from cropray.legend import CropClass, bundled_legend
-from cropray.planning.estimate import JobWork, n_tiles
+from cropray.planning.estimate import JobWork
 from cropray.planning.limits import Room
 from cropray.planning.traffic import Traffic, earth_engine_traffic
 from cropray.planning.work import Cluster, ZoneWork
@@ -129,14 +129,14 @@ def count_zones(
     )
 
 
-def count_points(manifest_rows: Mapping[str, Mapping[str, int]], n_classes: int, n_regions: int) -> ZoneWork:
-    """The work of a table of points: split → zone → rows; its classes, and the regions of its training zones."""
-    train, test = manifest_rows.get("train", {}), manifest_rows.get("test", {})
-    n_train, n_test = float(sum(train.values())), float(sum(test.values()))
+def count_points(zones: Sequence[ZoneEntry], n_classes: int) -> ZoneWork:
+    """The work of a table of points."""
+    train, test = ([zone for zone in zones if zone.split == split] for split in ("train", "test"))
+    n_train, n_test = (float(sum(zone.n_labelled for zone in of)) for of in (train, test))
     return ZoneWork(
-        n_zones=len(train) + len(test), n_train=len(train), n_test=len(test), n_mapped=0, n_films=0, n_pixels=0,
+        n_zones=len(zones), n_train=len(train), n_test=len(test), n_mapped=0, n_films=0, n_pixels=0,
         rows=n_train + n_test, train_rows=n_train, test_rows=n_test, train_tiles=0, test_tiles=0,
-        n_classes=n_classes, is_sampled=False, n_regions=n_regions,
+        n_classes=n_classes, is_sampled=False, n_regions=len({zone.region for zone in train}),
     )  # fmt: skip
 
 
@@ -192,7 +192,8 @@ def _tile_share(job: JobConfig, samples: Sequence[ZoneSample]) -> float:
 
 
 def _all_tiles(job: JobConfig, zones: Sequence[Zone]) -> int:
-    return sum(n_tiles(zone.grid.shape, job.dataset.tile_size) for zone in zones)
+    sides = [[math.ceil(length / job.dataset.tile_size) for length in zone.grid.shape] for zone in zones]
+    return sum(map(math.prod, sides))
 
 
 def _n_films(job: JobConfig, zones: Sequence[Zone]) -> int:

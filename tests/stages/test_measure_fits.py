@@ -18,6 +18,7 @@ from cropray.stages.plan_work import count_points, over_budget, place
 from cropray.training import family as families
 from cropray.training.family import Family, FamilySettings
 from cropray.workspace import Workspace
+from tests.synthetic import entry
 from tests.training.tree_rows import CLASSES, LEGEND, draw_rows
 
 KINDS = [("toy", "depth=2"), ("toy", "depth=4")]
@@ -122,9 +123,9 @@ def test_it_is_planned(toy, tmp_path):
     config = job(tmp_path)
     cluster = Cluster((Node(2, object_store_bytes=1e9, memory_bytes=4e9),))
     placements = place(config, cluster)
-    rows = {"train": {"a": 4000, "b": 2000}, "test": {"c": 500}}
-    zones = count_points(rows, len(CLASSES), 2)
-    work = JobWork(config, zones, search_work(config, placements, 3, 2), placements, cluster)
+    drawn = (("a", 0, 4000), ("b", 1, 2000), ("c", None, 500))
+    zones = count_points([entry(zone_id, fold, {"wheat": n}) for zone_id, fold, n in drawn], len(CLASSES))
+    work = JobWork(config, zones, search_work(config, placements, 3), placements, cluster)
     fits, (refit,) = work.search.groups
     assert [fit.kind for fit in fits] == [KINDS[0]] * 6 + [KINDS[1]] * 6  # two folds of loudness are the same to a plan
     assert refit.steps == 20

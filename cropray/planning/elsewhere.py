@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, TypeVar
 
 from cropray.config import JobConfig, PlanSettings
 from cropray.planning.costs import FitCosts, Kind, UnitCosts, ZoneCosts
@@ -18,6 +18,10 @@ from cropray.training.family import Family, family
 RAY_STORE_SHARE: Final = 0.3  # of memory, where nothing is set; source: Ray's documentation
 MORE_THREADS: Final = 0.7  # what a thread adds beyond those that could be measured here
 TRAIN_PASSES: Final = 3  # forward, and backward twice as much
+_OF_ZONES: Final = ("acquire_s", "label_s", "count_s", "build_s", "film_s")
+_OF_FITS: Final = ("sample_s", "step_s", "step_sample_s", "score_s")  # by all threads of a fit
+_BESIDE_FITS: Final = ("start_s", "pixel_s", "pixel_step_s", "map_s")
+CostsT = TypeVar("CostsT", ZoneCosts, FitCosts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +107,13 @@ def costs_there(measured: Measured, target: PlanSettings) -> UnitCosts:
         ray_start_s=costs.ray_start_s,
         worker_start_s=costs.worker_start_s * factor,
         find_s=costs.find_s * (1 + target.more_zones / measured.work.zones.n_zones),
-        zone=None if costs.zone is None else _faster_zones(costs.zone, factor),
+        zone=None if costs.zone is None else _scaled(costs.zone, _OF_ZONES, factor),
         fits={
-            kind: _faster_fits(of, factor * thread_factor(_threads(measured, kind[0]), measured.cpus_here), factor)
+            kind: _scaled(
+                _scaled(of, _BESIDE_FITS, factor),
+                _OF_FITS,
+                factor * thread_factor(_threads(measured, kind[0]), measured.cpus_here),
+            )
             for kind, of in costs.fits.items()
         },
     )
@@ -124,16 +132,8 @@ def _on_gpu(costs: FitCosts, tiles_per_s: float) -> FitCosts:
     return replace(costs, step_sample_s=1 / tiles_per_s, score_s=1 / tiles_per_s / TRAIN_PASSES)
 
 
-def _faster_zones(costs: ZoneCosts, factor: float) -> ZoneCosts:
-    names = ("acquire_s", "label_s", "count_s", "build_s", "film_s")
+def _scaled(costs: CostsT, names: Sequence[str], factor: float) -> CostsT:
     return replace(costs, **{name: getattr(costs, name) * factor for name in names})
-
-
-def _faster_fits(costs: FitCosts, fit: float, other: float) -> FitCosts:
-    fits = ("sample_s", "step_s", "step_sample_s", "score_s")
-    others = ("start_s", "pixel_s", "pixel_step_s", "map_s")
-    factors = dict.fromkeys(fits, fit) | dict.fromkeys(others, other)
-    return replace(costs, **{name: getattr(costs, name) * factor for name, factor in factors.items()})
 
 
 def _more_traffic(traffic: Traffic | None, factor: float) -> Traffic | None:

@@ -197,25 +197,19 @@ def _check(job: JobConfig, zones: Sequence[Zone], cluster: Cluster) -> None:
     require_room(least, room(job, cluster, free_bytes(job.workspace)))
 
 
+@dataclass
 class _Measuring:
     """Measuring a job's unit costs on the connected Ray."""
 
-    def __init__(
-        self,
-        job: JobConfig,
-        zones: Sequence[Zone],
-        scenes: Scenes | None,
-        cluster: Cluster,
-        scratch: Workspace,
-        progress: Progress,
-    ) -> None:
-        self.job = job
-        self.all_zones = zones
-        self.scenes = scenes
-        self.cluster = cluster
-        self.scratch = scratch
-        self.progress = progress
-        self.placements = place(job, cluster)
+    job: JobConfig
+    all_zones: Sequence[Zone]
+    scenes: Scenes | None
+    cluster: Cluster
+    scratch: Workspace
+    progress: Progress
+
+    def __post_init__(self) -> None:
+        self.placements = place(self.job, self.cluster)
         self.worker_start_s = self._start_workers()
 
     def zones(self) -> tuple[JobWork, UnitCosts, list[str]]:

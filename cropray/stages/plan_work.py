@@ -14,6 +14,7 @@ from cropray.imagery.earth_engine_settings import EarthEngineSettings
 from cropray.imagery.scenes import Scene
 from cropray.imagery.sources import scene_source
 from cropray.legend import CropClass, bundled_legend
+from cropray.planning.elsewhere import RAY_STORE_SHARE
 from cropray.planning.estimate import JobWork
 from cropray.planning.limits import Room
 from cropray.planning.traffic import Traffic, earth_engine_traffic
@@ -25,14 +26,13 @@ from cropray.storage import free_bytes
 from cropray.training.family import family
 from cropray.zones import Zone
 
-_RAY_STORE_SHARE = 0.3  # of memory, where nothing is set; source: Ray's documentation
 Scenes = Mapping[str, tuple[Scene, ...]]
 
 
 def local_cluster(job: JobConfig) -> Cluster:
     """The local Ray that the job would start, without starting it."""
     memory, set_gb = memory_bytes(), job.cluster.object_store_gb
-    store = memory * _RAY_STORE_SHARE if set_gb is None else set_gb * 1e9
+    store = memory * RAY_STORE_SHARE if set_gb is None else set_gb * 1e9
     return Cluster(
         (
             Node(

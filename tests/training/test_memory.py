@@ -29,6 +29,17 @@ def test_bins_are_in_memory_where_they_fit():
     assert not bins_on_disk(four, ROWS, K, budget(row_bytes(HERE, K), ROWS / 4))
 
 
+@pytest.mark.parametrize("changes", [{}, {"device": "cuda"}, {"engine": "xgboost_ray", "num_workers": 1}])
+def test_memory_of_a_worker_is_that_of_its_rows_wherever_their_bins_are(changes):
+    settings = HERE.model_copy(update=changes)
+    whole = ROWS * row_bytes(settings, K)
+    assert settings.fit_bytes(ROWS, K, None) == settings.fit_bytes(ROWS, K, budget(row_bytes(settings, K))) == whole
+    beyond = settings.fit_bytes(ROWS, K, budget(row_bytes(settings, K)) - 1)
+    assert beyond == (whole if changes else ROWS * resident_bytes(K))
+    four = settings.model_copy(update={"num_workers": 4})
+    assert four.fit_bytes(ROWS, K, None) == whole / 4
+
+
 def test_a_refusal_says_how_many_workers_fit():
     with pytest.raises(
         ConfigError, match=r"10,000,000 rows of 12 classes take 3.72 GB.*with the bins on disk"

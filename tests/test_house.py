@@ -4,6 +4,7 @@ import ast
 
 import pytest
 
+from cropray.training.family import FamilySettings, family
 from tests.benchmarks.house import (
     Module,
     arrows,
@@ -13,6 +14,7 @@ from tests.benchmarks.house import (
     knowing_the_cube,
     modules,
     naming_families,
+    words,
 )
 
 
@@ -28,6 +30,20 @@ def test_no_family_is_named_outside_its_folder():
 
 def test_families_are_the_folders_that_have_one():
     assert {"cnn", "xgboost"} <= set(families())
+
+
+def test_planning_and_stages_read_no_field_of_a_family():
+    own = {field for name in families() for field in family(name).settings.model_fields}
+    own -= {
+        *FamilySettings.model_fields,
+        "device",
+        "pool",
+        "max_failures",
+    }  # map.device, pools of workers, search's own
+    rooms = [
+        module for module in modules() if module.room in ("planning", "stages") and module.name != "stages/demo.py"
+    ]
+    assert [f"{each.name}:{line}" for each in rooms for line, word in words(each.tree) if word in own] == []
 
 
 @pytest.mark.parametrize(

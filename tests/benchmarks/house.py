@@ -113,14 +113,14 @@ def naming_families(house: list[Module], names: list[str]) -> tuple[list[str], l
             and isinstance(node.target, ast.Name)
             and node.target.id in NAMED_IN.get(module.name, ())
         ]
-        for line, word in _words(module.tree):
+        for line, word in words(module.tree):
             if pattern.search(word):
                 is_allowed = any(first <= line <= last for first, last in spans)
                 (allowed if is_allowed else named).append(f"{module.name}:{line} {word}")
     return named, allowed
 
 
-def _words(tree: ast.Module) -> Iterator[tuple[int, str]]:
+def words(tree: ast.Module) -> Iterator[tuple[int, str]]:
     """(line, text) of every identifier, own module and text.
 
     Docstrings, those of attributes too, are none; nor are libraries: `tests/test_architecture.py` fences them.
@@ -152,7 +152,7 @@ def knowing_the_cube(house: list[Module]) -> list[str]:
 
 
 def _knows_the_cube(module: Module) -> bool:
-    if any(word in CUBE_NAMES for _, word in _words(module.tree)):
+    if any(word in CUBE_NAMES for _, word in words(module.tree)):
         return True
     lines = module.text.splitlines()
     return any(

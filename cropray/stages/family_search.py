@@ -31,6 +31,7 @@ from cropray.stages.results import load_region_out
 from cropray.stages.search_log import SearchLog
 from cropray.storage import local_folder, whole_folder, write_json
 from cropray.training.family import Family, FamilySettings, Sample, family
+from cropray.training.resources import FitSize
 from cropray.workspace import Workspace
 
 _LOADERS: Final[Mapping[Sample, Callable[[Workspace, Sequence[str]], Mapping[str, Any]]]] = {
@@ -156,7 +157,8 @@ class FamilySearch:
         # Rows of the refit, and of each fold's two parts.
         n_rows = sum(zone.n_labelled for zone in manifest.of_split("train"))
         self.memory_bytes = memory if math.isfinite(memory) else None
-        self.remark = self.settings.check(n_rows, manifest.n_classes, self.memory_bytes, manifest.cube.n_features)
+        size = FitSize(n_rows, manifest.n_classes, manifest.cube.n_features, self.memory_bytes)
+        self.remark = self.settings.check(size)
 
     def data(self, cpus: float) -> SearchData:
         """Training zones in the object store, read once; and the settings of fits on so many CPUs."""

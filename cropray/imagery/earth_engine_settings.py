@@ -51,3 +51,9 @@ class EarthEngineSettings(Settings):
     """Where the doubling ends. A wait that the service asks for (Retry-After) comes on top."""
     min_window_px: int = Field(default=64, ge=1)
     """A window that is too much for the service is asked for in quarters, down to this height and width."""
+
+    def resources(self) -> frozenset[str]:
+        """Who asks, where, and how fast."""
+        who = {"project", "credentials", "endpoint"}
+        pace = {"max_concurrent", "max_requests_per_s", "timeout_s", "max_attempts", "first_wait_s", "max_wait_s"}
+        return frozenset(who | pace | {"min_window_px"})

@@ -48,6 +48,10 @@ class StacSettings(Settings):
     timeout_s: float = Field(default=60, gt=0)
     """Longest silence of a server, s."""
 
+    def resources(self) -> frozenset[str]:
+        """How the server is asked."""
+        return frozenset({"sign", "read_threads", "max_attempts", "max_wait_s", "timeout_s"})
+
     def unheard(self, left_out: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
         """Ids of `exclude` that no item has, by their remark: misspelt, they leave nothing out.
 

@@ -5,7 +5,7 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from cropray.config import JobConfig
 from cropray.core.closure import closure
-from cropray.core.keys import Key, first_difference, key_of
+from cropray.core.keys import Key, differences, key_of
 from cropray.datasets.loading import load_pixels, load_tiles
 from cropray.datasets.manifest import Manifest, load_manifest
 from cropray.datasets.regions import require_regions
@@ -28,15 +28,17 @@ from cropray.search.run import NOTES_FILE, UnitJob, run_units
 from cropray.search.space import ModelName, Unit, search_units
 from cropray.search.store import store_line
 from cropray.settings import fingerprint
+from cropray.stages.artefacts import first_of
 from cropray.stages.cluster import ray_disk, ray_session
 from cropray.stages.results import load_region_out
 from cropray.stages.search_log import SearchLog, title
+from cropray.stages.search_verdict import Searched
 from cropray.storage import Location, local_folder, whole_folder, write_json
 from cropray.tracking import outcome
 from cropray.training.memory import bins_on_disk, require_gpu_memory
 from cropray.training.network_file import CARD_FILE
 from cropray.training.settings import CnnPoint, CnnSettings, XgboostPoint, XgboostSettings
-from cropray.workspace import Workspace
+from cropray.workspace import EARLIER, Workspace
 
 _FITS: Final[dict[ModelName, tuple[Callable[..., object], ...]]] = {
     "cnn": (fit_cnn, load_tiles),
@@ -64,6 +66,7 @@ def run(job: JobConfig, progress: Progress) -> None:
     with ray_session(job.cluster, needs_dashboard=job.uses_worker_groups):
         searches = [_ModelSearch(job, manifest, model) for model in job.search.models]
         for search in searches:
+            search.start()
             search.tell_what_changed(progress)
         # Models whose units take the same share of the cluster run side by side: their start-up is paid once.
         loaded: set[ModelName] = set()
@@ -78,6 +81,18 @@ def run(job: JobConfig, progress: Progress) -> None:
         progress.note(doubt)
     if not job.search.leave_region_out:
         progress.note("scores are of new zones in known regions; search.leave_region_out: true scores new regions, too")
+
+
+def artefacts(job: JobConfig) -> Iterator[Searched]:
+    """What the stage makes: each model with its search.
+
+    Raises:
+        MissingArtefactError: there is no dataset.
+    """
+    manifest = load_manifest(job.artefacts.manifest)
+    for model in job.search.models:
+        search = _ModelSearch(job, manifest, model)
+        yield Searched(job, manifest, model, search.key, search.units, search.is_finished)
 
 
 def _check_folds(manifest: Manifest) -> None:
@@ -196,10 +211,13 @@ class _ModelSearch:
         self.placement: Placement | None = None
         self.memory_bytes: float | None = None
         self.is_on_disk = False
-        if not self._is_finished():
-            self._place()
-        self.log = SearchLog(job, manifest, model, self.context)
         self._data: SearchData | None = None
+
+    def start(self) -> None:
+        """Find room for the units, where any is left, and the runs that they are recorded in."""
+        if not self.is_finished():
+            self._place()
+        self.log = SearchLog(self.job, self.manifest, self.model, self.context)
 
     def tell_what_changed(self, progress: Progress) -> None:
         """Say why units of an earlier search do not count any more."""
@@ -207,11 +225,12 @@ class _ModelSearch:
         if not path.exists():
             return
         before = json.loads(path.read_text(encoding="utf-8")).get("key")
-        why = "it was made by an earlier version" if before is None else first_difference(before, self.key.parts)
-        if why is not None:
-            progress.note(f"{self.model:<8} the units of the search that stands are not of this one: {why}")
+        why = [EARLIER] if before is None else list(differences(before, self.key.parts))
+        if why:
+            progress.note(f"{self.model:<8} the units of the search that stands are not of this one: {first_of(why)}")
 
-    def _is_finished(self) -> bool:
+    def is_finished(self) -> bool:
+        """Whether no unit is left, refits included."""
         if not all(unit.is_finished for unit in self.units):
             return False
         _, best = self._configurations()

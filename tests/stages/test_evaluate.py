@@ -42,7 +42,7 @@ def counted(tmp_path, monkeypatch):
 
 
 def count(job, manifest):
-    return evaluate._count_zones(job, "xgboost", manifest, "inputs", Progress())
+    return evaluate._count_zones(job, "xgboost", manifest, Progress())
 
 
 def test_scores_hold_regions_intervals_and_blank_pixels(counted, tmp_path, capsys):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from cropray.core.metrics import Counts, confusion, log_loss_sum
 from cropray.datasets.build import band_sums
 from cropray.datasets.manifest import BandSums
 from cropray.datasets.storage import read_pixels
@@ -16,7 +17,6 @@ from cropray.maps.models import CropModel
 from cropray.maps.predict import likeliest, never_seen, predicted_parts
 from cropray.maps.settings import MapSettings
 from cropray.maps.zone import zone_window
-from cropray.metrics import Counts, confusion, log_loss_sum
 from cropray.training.pixel_blocks import class_indices, features
 from cropray.workspace import Workspace
 

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from cropray.bands import BAND_IDS, N_MONTHS, NODATA, REFLECTANCE_SCALE
+from cropray.core.metrics import Counts
 from cropray.legend import IGNORE
-from cropray.metrics import Counts
 from cropray.storage import Location, local_file, whole_file
 
 SERIES: Final = ("NDVI", *BAND_IDS)  # what a profile is drawn of

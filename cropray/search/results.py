@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from cropray.core.metrics import Counts, Scores, metric_of, score
 from cropray.errors import SchemaError
-from cropray.metrics import Counts, Scores, score
-from cropray.search.space import Objective
 from cropray.storage import Location, write_json
 
 Params = Mapping[str, float | int]
@@ -24,7 +23,7 @@ class FoldResult:
     params: Params
     fold: int
     loss_sum: float
-    """Negative log-likelihood summed over the validation pixels of trained classes, nats; see `cropray.metrics`."""
+    """Negative log-likelihood summed over the validation pixels of trained classes, nats; see `cropray.core.metrics`."""
     confusion: tuple[tuple[int, ...], ...]
     """[true, predicted] over class indices; all validation pixels."""
     history: tuple[Mapping[str, float], ...]
@@ -125,9 +124,9 @@ def group_by_configuration(results: Iterable[FoldResult]) -> tuple[Configuration
     )
 
 
-def winner(configurations: Sequence[ConfigurationResult], objective: Objective) -> ConfigurationResult:
+def winner(configurations: Sequence[ConfigurationResult], objective: str) -> ConfigurationResult:
     """The configuration with the best mean of the objective; the first one on a tie."""
-    sign = -1 if objective == "val_loss" else 1
+    sign = 1 if metric_of(objective).higher_is_better else -1
     return max(configurations, key=lambda configuration: sign * configuration.metrics[f"{objective}_mean"])
 
 

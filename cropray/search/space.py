@@ -11,11 +11,11 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 
 from cropray.settings import Settings
+from cropray.training.choices import ValidationScore
 from cropray.training.settings import CnnPoint, XgboostPoint
 
 _MOST_LISTED: Final = 6  # numbers of trees in a title, which is a part of a folder's name
 ModelName = Literal["cnn", "xgboost"]
-Objective = Literal["val_macro_f1", "val_accuracy", "val_loss"]
 PositiveFloat = Annotated[float, Field(gt=0)]
 PositiveInt = Annotated[int, Field(gt=0)]
 
@@ -38,9 +38,9 @@ class SearchSettings(Settings):
     """How configurations are compared."""
 
     models: tuple[ModelName, ...] = Field(default=("xgboost", "cnn"), min_length=1)
-    objective: Objective = "val_macro_f1"
-    """The mean of this over the folds chooses the winner. `val_loss` leaves out pixels of classes that a fold's training
-    zones lack; the others count them as wrong."""
+    objective: ValidationScore = "val_macro_f1"
+    """The mean of this over the folds chooses the winner: `val_` and the key of a score. `val_loss` leaves out pixels of
+    classes that a fold's training zones lack; the others count them as wrong."""
     max_concurrent: int | None = Field(default=None, ge=1)
     """Units that run at the same time; None: as many as the cluster holds."""
     max_failures: int = Field(default=3, ge=0)

@@ -13,21 +13,14 @@ import numpy as np
 
 from cropray.config import JobConfig
 from cropray.core.closure import closure
+from cropray.core.intervals import bootstrap_intervals, why_no_intervals
 from cropray.core.keys import key_of
+from cropray.core.metrics import METRICS, Scores, check_cube, region_scores, score, score_study_protocol
 from cropray.datasets.manifest import BandSums, Manifest, ZoneEntry, load_manifest
 from cropray.errors import SchemaError
 from cropray.maps.layout import window_note
 from cropray.maps.models import kept_model, load_model
 from cropray.maps.zone_counts import CountJob, ZoneCounts, count_points, count_zone_pixels
-from cropray.metrics import (
-    Scores,
-    bootstrap_intervals,
-    check_cube,
-    region_scores,
-    score,
-    score_study_protocol,
-    why_no_intervals,
-)
 from cropray.progress import Progress
 from cropray.report.class_pictures import draw_confusion
 from cropray.report.score_pictures import draw_curves
@@ -125,7 +118,8 @@ def _scores_of(job: JobConfig, model: ModelName, manifest: Manifest) -> Stamped:
         "seed": job.seed,
         "scores on new regions": None if region_out is None else fingerprint(region_out),
     }
-    inputs = key_of(closure(*_COUNTING, *_SCORING), {"map": job.map}, content, apart=_OF_MAPS)
+    rules = [rule for metric in METRICS for rule in (metric.of, metric.ratios) if rule is not None]
+    inputs = key_of(closure(*_COUNTING, *_SCORING, *rules), {"map": job.map}, content, apart=_OF_MAPS)
     outputs = (workspace.evaluation(model) / "scores.json",)
     return Stamped(f"evaluate/{model}", "", workspace, ("evaluate", model), inputs, outputs)
 

@@ -14,11 +14,11 @@ from typing import Any, Final
 from cropray.config import JobConfig
 from cropray.core.closure import closure
 from cropray.core.keys import Key, differences, key_of
+from cropray.core.metrics import STUDY, check_cube, metric_of
 from cropray.datasets.loading import load_pixels, load_tiles
 from cropray.datasets.manifest import Manifest, load_manifest
 from cropray.datasets.regions import require_regions
 from cropray.errors import ConfigError
-from cropray.metrics import check_cube
 from cropray.progress import Progress
 from cropray.search.doubts import fold_doubts, search_warnings
 from cropray.search.fit import SearchData, fit_cnn, fit_trees, fit_unit
@@ -31,7 +31,7 @@ from cropray.settings import fingerprint
 from cropray.stages.artefacts import first_of
 from cropray.stages.cluster import ray_disk, ray_session
 from cropray.stages.results import load_region_out
-from cropray.stages.search_log import SearchLog, title
+from cropray.stages.search_log import SearchLog, means_in_words, scores_in_words, title
 from cropray.stages.search_verdict import Searched
 from cropray.storage import Location, local_folder, whole_folder, write_json
 from cropray.tracking import outcome
@@ -113,7 +113,9 @@ def _check_folds(manifest: Manifest) -> None:
 def fit_key(model: ModelName, settings: CnnSettings | XgboostSettings, manifest: Manifest, seed: int) -> Key:
     """What every fit of a model is made from, besides its own point and zones."""
     content = {"training zones": manifest.training_fingerprint(), "seed": seed}
-    return key_of(closure(*_FITS[model]), {model: settings}, content)
+    chosen_by = [metric_of(settings.monitor)] if isinstance(settings, CnnSettings) else []
+    rules = [metric.of for metric in (*STUDY, *chosen_by)]
+    return key_of(closure(*_FITS[model], *rules), {model: settings}, content)
 
 
 def _run_group(
@@ -266,12 +268,9 @@ class _ModelSearch:
         """(all configurations, the winner), which are listed as well."""
         configurations, best = self._configurations()
         for configuration in configurations:
-            m = configuration.metrics
-            progress.note(
-                f"{self.model:<8} {title(configuration.params):<38} accuracy {m['val_accuracy_mean']:.4f}  "
-                f"macro F1 {m['val_macro_f1_mean']:.4f} ± {m['val_macro_f1_std']:.4f}  "
-                f"loss {m['val_loss_mean']:.4f}{'  ← best' if configuration is best else ''}"
-            )
+            scores = means_in_words(configuration.metrics, self.job.search.objective)
+            mark = "  ← best" if configuration is best else ""
+            progress.note(f"{self.model:<8} {title(configuration.params):<38} {scores}{mark}")
         return configurations, best
 
     def _configurations(self) -> tuple[tuple[ConfigurationResult, ...], ConfigurationResult]:
@@ -310,11 +309,7 @@ class _ModelSearch:
         most_epochs = self.settings.epochs if isinstance(self.settings, CnnSettings) else None
         warnings = search_warnings(self.model, configurations, best, most_epochs)
         if region_out is not None:
-            scores = region_out.scores
-            progress.note(
-                f"{self.model:<8} new regions ({len(regions)}): accuracy {scores.accuracy:.4f}  macro F1 "
-                f"{scores.macro_f1:.4f}"
-            )
+            progress.note(f"{self.model:<8} new regions ({len(regions)}): {scores_in_words(region_out.scores)}")
         for warning in warnings:
             progress.note(f"{self.model:<8} warning: {warning}")
         summary: dict[str, Any] = {

@@ -1,11 +1,12 @@
 """A search in the tracker while it runs: search → configuration → fold."""
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from cropray import __version__
 from cropray.config import JobConfig
+from cropray.core.metrics import Scores, headlines, score_columns
 from cropray.datasets.manifest import Manifest
 from cropray.search.results import ConfigurationResult, FoldResult, Params, RegionOut, group_by_configuration
 from cropray.search.space import ModelName
@@ -68,3 +69,26 @@ class SearchLog:
 def title(params: Params) -> str:
     """Name of a configuration: `learning_rate=0.001 kernel_size=3`."""
     return " ".join(f"{name}={value:.12g}" for name, value in params.items())
+
+
+def scores_in_words(scores: Scores) -> str:
+    """`accuracy 0.9000  macro F1 0.8000`."""
+    return "  ".join(f"{metric.called} {scores.known(metric.key):.4f}" for metric in headlines())
+
+
+def means_in_words(metrics: Mapping[str, float], objective: str) -> str:
+    """Means over the folds: the headlines, the loss, and what the winner is chosen by, with its deviation.
+
+    Args:
+        metrics: `val_…_mean` and `val_…_std`.
+        objective: `search.objective`.
+    """
+    shown = [
+        metric for metric in score_columns() if metric.is_headline or f"val_{metric.key}" in {"val_loss", objective}
+    ]
+    words = []
+    for metric in shown:
+        key = f"val_{metric.key}"
+        deviation = f" ± {metrics[f'{key}_std']:.4f}" if key == objective else ""
+        words.append(f"{metric.called} {metrics[f'{key}_mean']:.4f}{deviation}")
+    return "  ".join(words)

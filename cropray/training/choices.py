@@ -1,10 +1,15 @@
 """What a configuration may choose of the training; apart from it, so that a job file is read without loading torch."""
 
 from collections.abc import Mapping
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator
+
+from cropray.core.metrics import metric_of
 
 ClassWeighting = Literal["none", "sqrt_inverse"]
-Monitor = Literal["val_loss", "val_macro_f1"]
+ValidationScore = Annotated[str, AfterValidator(lambda key: f"val_{metric_of(key).key}")]
+"""`val_` and the key of one of `core.metrics.METRICS`."""
 Schedule = Literal["constant", "cosine"]
 
 TREES: Final[Mapping[str, Any]] = {

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from cropray.models.choices import Pool
 from cropray.settings import Settings
-from cropray.training.choices import TREES, ClassWeighting, Monitor, Schedule
+from cropray.training.choices import TREES, ClassWeighting, Schedule, ValidationScore
 
 _RESOURCES: Final = frozenset({"checkpoint_every", "max_failures", "memory_gb", "cpus_per_worker"})
 # Other numbers of CPUs change a result by rounding at most, and repeat nothing.
@@ -31,7 +31,7 @@ class CnnSettings(Settings):
     """Tiles of a step, over all workers."""
     patience: int = Field(default=3, ge=1)
     """Epochs without improvement after which a fit stops."""
-    monitor: Monitor = "val_loss"
+    monitor: ValidationScore = "val_loss"
     """What has to improve."""
     schedule: Schedule = "constant"
     """`cosine` lowers the learning rate over `epochs`: more score from few epochs."""

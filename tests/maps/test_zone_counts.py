@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import rasterio
 
+from cropray.core.metrics import confusion
 from cropray.datasets.build import ZoneJob, band_sums, build_zone
 from cropray.datasets.separation import Trim
 from cropray.errors import SchemaError
@@ -17,7 +18,6 @@ from cropray.maps.models import kept_model, load_model
 from cropray.maps.settings import MapSettings
 from cropray.maps.zone import MapJob, map_zone
 from cropray.maps.zone_counts import CountJob, count_points, count_zone_pixels
-from cropray.metrics import confusion
 from cropray.workspace import Workspace
 from tests import synthetic
 from tests.maps.builders import CLASSES, LEGEND, draw_image, field_labels, save_cnn, save_trees

@@ -57,7 +57,7 @@ def test_what_repeats_nothing(before, plant, path, old, new):
         (("training/tiles.py", "def normalise(self, x: Tensor) -> Tensor:", "def normalise(self, x, y=0):"), ["cnn"], "ChannelStats.normalise"),
         (("training/loop.py", 'how = "none"', 'how = "mean"'), ["cnn"], "loop:summed_loss"),
         (("models/unet.py", "import torch", "import torch\n\ntorch.manual_seed(1)"), ["cnn"], "models.unet"),
-        (("metrics.py", "macro_f1=float(f1", "macro_f1=float(2 * f1"), ["cnn", "xgboost"], "metrics:score"),
+        (("core/metrics.py", "Ratios(2 * hits, supp", "Ratios(3 * hits, supp"), ["cnn", "xgboost"], "metrics:_f1s"),
         (("training/pixel_blocks.py", "for name in FEATURE_COLUMNS)", "for name in FEATURE_COLUMNS[::-1])"), ["xgboost"], "pixel_blocks:features"),
     ],
     ids=["folds", "normalisation", "loss", "network", "metric", "features"],

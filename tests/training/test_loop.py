@@ -7,8 +7,8 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
+from cropray.core.metrics import PROBABILITY_FLOOR, confusion, log_loss_sum
 from cropray.legend import IGNORE
-from cropray.metrics import PROBABILITY_FLOOR, confusion, log_loss_sum
 from cropray.training import loop
 from cropray.training.loop import FitPlan, class_weights, epoch_shares, evaluate, fit, scheduled_rate
 from cropray.training.tiles import TileSet

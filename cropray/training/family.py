@@ -26,7 +26,7 @@ from cropray.storage import Location
 from cropray.training.resources import FitSize, Need
 
 if TYPE_CHECKING:
-    from cropray.metrics import Counts
+    from cropray.core.metrics import Counts
 
 Sample = Literal["pixel", "tile"]
 Samples = npt.NDArray[np.uint16]
@@ -157,7 +157,7 @@ class FitScore:
     confusion: "Counts"
     """[true, predicted] int64 over class indices; all validation pixels."""
     loss_sum: float
-    """Negative log-likelihood summed over the validation pixels of trained classes, nats; see `cropray.metrics`."""
+    """Negative log-likelihood summed over the validation pixels of trained classes, nats; see `cropray.core.metrics`."""
     untrained: tuple[int, ...]
     """Indices of the classes that the training zones lack."""
     untrained_loss_sum: float

@@ -44,14 +44,16 @@ from cropray.datasets.separation import Trim, separate
 from cropray.datasets.storage import PIXEL_FILE
 from cropray.errors import ConfigError, StageFailedError
 from cropray.folds import make_folds
-from cropray.legend import Legend, bundled_legend
+from cropray.legend import Legend
 from cropray.progress import Progress
 from cropray.raw_files import source_fingerprint
 from cropray.settings import fingerprint
 from cropray.stages.cluster import ray_session, require_cpus
 from cropray.stages.inputs import (
     artefact_fingerprint,
+    job_legend,
     job_zones,
+    require_legend_of_labels,
     require_season_of_composites,
     require_year_of_labels,
     zone_fingerprint,
@@ -78,7 +80,7 @@ def run(job: JobConfig, progress: Progress) -> None:
     """Write pixel tables, tile shards, fold table and manifest.
 
     Raises:
-        InputError: composites or labels are of another season or place.
+        InputError: composites or labels are of another season or place, or labels of another legend.
         LeakageError: zones or parcels cross a border of splits, or of regions where `search.leave_region_out` is set, and
             `dataset.on_overlap` is `refuse`.
         MissingArtefactError: composites or labels are missing.
@@ -92,11 +94,13 @@ def run(job: JobConfig, progress: Progress) -> None:
     _check_splits(zones)
     require_season_of_composites(zones, job)
     require_year_of_labels(zones, job)
+    legend = job_legend(job)
+    require_legend_of_labels(zones, job, legend)
     if job.search.leave_region_out:
         require_two(zone.region for zone in zones if zone.split == "train")
     common = [
         job.dataset.tile_size,
-        bundled_legend().hash(),
+        legend.hash(),
         code_digest(build_zone, make_folds, separate, separate_regions),
     ]
     made_from = _each(partial(_fingerprint, common, workspace), zones)
@@ -104,7 +108,6 @@ def run(job: JobConfig, progress: Progress) -> None:
     if not job.overwrite and workspace.is_current("dataset", "all", inputs, [workspace.manifest]):
         progress.note("dataset is up to date")
         return
-    legend = bundled_legend()
     counted = _each(partial(count_zone, workspace=workspace), zones)
     folds = make_folds(
         {z.zone_id: _by_name(counted[z.zone_id][0], legend) for z in zones if z.split == "train"},

@@ -12,7 +12,7 @@ from typing import Final
 from cropray.config import JobConfig
 from cropray.core.closure import code_digest
 from cropray.errors import ConfigError, InputError
-from cropray.legend import Legend, bundled_legend
+from cropray.legend import Legend
 from cropray.parcels.coverage import Coverage, CoverageRow, describe, summarize
 from cropray.parcels.labels import label_zone
 from cropray.parcels.report import LabelReport
@@ -30,12 +30,13 @@ from cropray.progress import Progress
 from cropray.raw_files import parts_of, source_fingerprint
 from cropray.settings import fingerprint
 from cropray.stages.cluster import ray_session
-from cropray.stages.inputs import job_zones, register_year, zone_fingerprint
+from cropray.stages.inputs import check_legend, job_legend, job_zones, register_year, zone_fingerprint
 from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks
 from cropray.storage import Location, files_below, local_file, relative, remove, whole_file, write_json
 from cropray.workspace import Workspace
 from cropray.zones import Zone
 
+_FEW_CODES: Final = 12  # in a message
 _UPLOADS: Final = 8  # at a time; each is small, and waits for the store
 
 
@@ -49,9 +50,10 @@ def run(job: JobConfig, progress: Progress) -> None:
     """
     if job.parcels is None:
         raise ConfigError("this job reads 'points': there are no parcels to label")
-    zones, workspace, legend = job_zones(job), job.artefacts, bundled_legend()
+    zones, workspace, legend = job_zones(job), job.artefacts, job_legend(job)
     progress.stage("labels", f"{job.parcels.path} for {len(zones)} zones, {len(legend.classes)} classes")
     check_parcels(job.parcels)
+    check_legend(job)
     extract = _own_extract(workspace)
     tasks = _tasks(job, job.parcels, zones, legend, extract)
     todo = [t for t in tasks if job.overwrite or not workspace.is_current("labels", t.zone_id, t.inputs, t.outputs)]
@@ -84,7 +86,8 @@ def _tasks(
     workspace = job.artefacts
     read_from = None if has_spatial_index(settings) else extract
     common = [
-        settings.model_copy(update={"year": None, "max_unmapped_share": 0}).fingerprint(),  # neither changes a zone
+        # Neither changes a zone; of the legend the content counts, below.
+        settings.model_copy(update={"year": None, "max_unmapped_share": 0, "legend": None}).fingerprint(),
         legend.hash(),
         source_fingerprint(parts_of(settings.path), "parcels.path"),
         code_digest(label_from, extract_parcels, cut_extract),
@@ -168,14 +171,21 @@ def _check_unknown(reports: Sequence[LabelReport], limit: float) -> None:
     for report in reports:
         unknown_ha, total = report.area_ha("unknown"), sum(tally.area_ha for tally in report.codes)
         if unknown_ha > limit * total:
-            over[report.zone_id] = f"{unknown_ha / total:.1%} ({', '.join(report.unknown_codes)})"
+            over[report.zone_id] = f"{unknown_ha / total:.1%} ({_largest(report)})"
     if over:
         years = sorted({report.year for report in reports})
         raise InputError(
             f"more than {limit:.0%} of the parcel area has codes that the legend does not know in "
             f"{', '.join(map(str, years))}: {_listing(over)}; "
-            f"check parcels.code_column and parcels.year, or raise dataset.max_unknown_share"
+            f"check parcels.code_column and parcels.year, add the codes to parcels.legend, or raise "
+            f"dataset.max_unknown_share"
         )
+
+
+def _largest(report: LabelReport) -> str:
+    """Unknown codes that take the most area."""
+    codes, n_more = report.unknown_codes[:_FEW_CODES], len(report.unknown_codes) - _FEW_CODES
+    return ", ".join(codes) + (f" and {n_more} more" if n_more > 0 else "")
 
 
 def _check_unmapped(coverage: Coverage, limit: float) -> None:
@@ -183,7 +193,7 @@ def _check_unmapped(coverage: Coverage, limit: float) -> None:
     if over:
         raise InputError(
             f"more than {limit:.0%} of a region's parcel area gets no class: {_listing(over)}; "
-            f"check parcels.code_column and parcels.year, or raise parcels.max_unmapped_share"
+            f"check parcels.code_column and parcels.year, add codes to parcels.legend, or raise parcels.max_unmapped_share"
         )
 
 

@@ -11,16 +11,23 @@ from cropray.config import JobConfig
 from cropray.core.closure import code_digest
 from cropray.datasets.manifest import load_manifest
 from cropray.errors import ConfigError
-from cropray.legend import bundled_legend
 from cropray.maps.layout import window_note
-from cropray.maps.models import kept_model, load_model
+from cropray.maps.models import CARD_FILE, kept_model, load_model
 from cropray.maps.zone import MapJob, map_zone
 from cropray.progress import Progress
 from cropray.search.space import ModelName
 from cropray.settings import fingerprint
 from cropray.stages.cluster import ray_session
 from cropray.stages.devices import Device, device_of, gpus_per_task, memory_of, require_devices
-from cropray.stages.inputs import artefact_fingerprint, job_zones, require_season_of_composites, zone_fingerprint
+from cropray.stages.inputs import (
+    artefact_fingerprint,
+    job_legend,
+    job_zones,
+    require_legend,
+    require_legend_of_labels,
+    require_season_of_composites,
+    zone_fingerprint,
+)
 from cropray.stages.results import evaluation_run, why_no_scores
 from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks, task_bytes
 from cropray.storage import Location, copy_file, folder_hash
@@ -35,7 +42,7 @@ def run(job: JobConfig, progress: Progress) -> None:
     Raises:
         ConfigError: the job reads points, which have no images, or the cluster has no GPU and `map.device` asks for one.
         MissingArtefactError: a model or a composite is missing.
-        InputError: a composite is of another season.
+        InputError: a composite is of another season, or a model or labels are of another legend.
         StageFailedError: some zones failed.
     """
     if job.points is not None:
@@ -47,6 +54,10 @@ def run(job: JobConfig, progress: Progress) -> None:
     require_season_of_composites(zones, job)
     for model in job.search.models:
         require(workspace.model(model), "search")
+    legend = job_legend(job)
+    require_legend_of_labels(zones, job, legend)
+    cards = {f"model '{model}'": workspace.model(model) / CARD_FILE for model in job.search.models}
+    require_legend(cards, legend, "search")
     with ray_session(job.cluster):
         require_devices(job, job.search.models)
         for model in job.search.models:
@@ -80,9 +91,10 @@ def _tasks(
 ) -> list[ZoneTask[tuple[int, int]]]:
     """One per zone; what a task may take of the memory is no part of what a map depends on."""
     workspace = job.artefacts
-    map_job = MapJob(model, bundled_legend(), job.map, workspace, share)
+    legend = job_legend(job)
+    map_job = MapJob(model, legend, job.map, workspace, share)
     content, device = folder_hash(workspace.model(model)), device_of(job, model)
-    common = [content, job.map.window_px, code_digest(map_zone, load_model)]
+    common = [content, job.map.window_px, legend.hash(), code_digest(map_zone, load_model)]
     return [
         ZoneTask(
             zone.zone_id,

@@ -13,7 +13,7 @@ from cropray.imagery.earth_engine_ledger import read_runs
 from cropray.imagery.earth_engine_settings import EarthEngineSettings
 from cropray.imagery.scenes import Scene
 from cropray.imagery.sources import scene_source
-from cropray.legend import CropClass, bundled_legend
+from cropray.legend import CropClass
 from cropray.planning.estimate import JobWork, n_tiles
 from cropray.planning.limits import Room
 from cropray.planning.traffic import Traffic, earth_engine_traffic
@@ -21,6 +21,7 @@ from cropray.planning.work import Cluster, ZoneWork
 from cropray.search.placement import Node, Placement, UnitNeed, live_nodes, place_units
 from cropray.search.space import ModelName
 from cropray.stages.cluster import address_of, ray_disk
+from cropray.stages.inputs import job_legend
 from cropray.stages.measure_zones import ZoneSample
 from cropray.storage import free_bytes
 from cropray.training.memory import bins_on_disk, require_gpu_memory
@@ -124,7 +125,7 @@ def count_zones(
         test_rows=rows["test"],
         train_tiles=tiles["train"],
         test_tiles=tiles["test"],
-        n_classes=len(classes_of(samples, manifest)),
+        n_classes=len(classes_of(job, samples, manifest)),
         is_sampled=manifest is None,
         n_regions=len({zone.region for zone in by_split["train"]}),
     )
@@ -141,12 +142,12 @@ def count_points(manifest_rows: Mapping[str, Mapping[str, int]], n_classes: int,
     )  # fmt: skip
 
 
-def classes_of(samples: Sequence[ZoneSample], manifest: Manifest | None) -> tuple[CropClass, ...]:
+def classes_of(job: JobConfig, samples: Sequence[ZoneSample], manifest: Manifest | None) -> tuple[CropClass, ...]:
     """Classes of the dataset, or those that a sample saw, in legend order."""
     if manifest is not None:
         return manifest.classes
     seen = {name for sample in samples for name in sample.classes}
-    return tuple(crop for crop in bundled_legend().classes if crop.name in seen)
+    return tuple(crop for crop in job_legend(job).classes if crop.name in seen)
 
 
 def earth_engine(job: JobConfig, zones: Sequence[Zone]) -> Traffic | None:

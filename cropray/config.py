@@ -17,7 +17,7 @@ from cropray.report.settings import ReportSettings
 from cropray.search.space import SearchSettings, complete, trials
 from cropray.settings import Settings
 from cropray.storage import LocationSetting
-from cropray.training.family import FamilySettings, families, family
+from cropray.training.family import Family, FamilySettings, families, family, register, registered
 from cropray.workspace import Workspace
 from cropray.zone_selection.settings import ZoneSelectionSettings
 
@@ -183,8 +183,14 @@ class JobConfig(Settings):
         return complete_job()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Its class is made for the families of this process: another one makes its own."""
-        return JobConfig.model_validate, (self.model_dump(mode="json"),)
+        """Its class is made for the families of this process: another one makes its own, and is told of registered ones."""
+        return _made_again, (self.model_dump(mode="json"), registered())
+
+
+def _made_again(values: dict[str, Any], families_of_sender: tuple[Family, ...]) -> JobConfig:
+    for each in families_of_sender:
+        register(each)
+    return JobConfig.model_validate(values)
 
 
 def complete_job() -> type[JobConfig]:

@@ -26,12 +26,13 @@ from cropray.stages.measure_maps import SampledModel
 from cropray.stages.measure_zones import peak_memory, weigh
 from cropray.stages.zone_jobs import task_bytes
 from cropray.storage import whole_folder
+from cropray.training.card import CARD_FILE
 from cropray.training.cnn.fit import CnnData, train_cnn
 from cropray.training.deep.tiles import ChannelStats
 from cropray.training.pixel_blocks import PixelBlock, TreeData, features
 from cropray.training.xgboost.fit import train_xgboost
 from cropray.training.xgboost.memory import resident_bytes, row_bytes
-from cropray.training.xgboost.tree_file import CARD_FILE, MODEL_FILE, load_booster, predict_proba
+from cropray.training.xgboost.tree_file import MODEL_FILE, load_booster, predict_proba
 from cropray.workspace import Workspace
 from cropray.zones import Zone
 

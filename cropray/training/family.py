@@ -7,11 +7,12 @@ they import no library that computes; `fit` and `load` import theirs when they a
 
 import importlib
 import importlib.metadata
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +33,7 @@ Probabilities = npt.NDArray[np.float32]
 ENTRY_POINTS: Final = "cropray.families"
 RESOURCES: Final = frozenset({"checkpoint_every", "max_failures", "memory_gb", "cpus_per_worker"})
 # Other numbers of CPUs change a result by rounding at most, and repeat nothing.
-_BUILT_IN: Final = ("xgboost", "cnn")  # folders of this package
+_BUILT_IN: Final = ("xgboost", "cnn", "lightgbm", "forest")  # folders of this package
 DEFAULT_FAMILIES: Final = ("xgboost", "cnn")  # of a search: the original study's
 
 
@@ -182,10 +183,13 @@ class TilePredictor(Protocol):
 class CropModel(TilePredictor, Protocol):
     """What serving and the registry need beside it."""
 
-    loader: ClassVar[str]
-    """Module with MLflow's `_load_pyfunc`; a registered model carries it and what it imports."""
-    columns: ClassVar[tuple[str, ...]]
-    """Of a table of samples, in order; empty: samples are tiles."""
+    @property
+    def loader(self) -> str:
+        """Module with MLflow's `_load_pyfunc`; a registered model carries it and what it imports."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Of a table of samples, in order; empty: samples are tiles."""
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -224,6 +228,21 @@ class Family:
     """Field that bounds the steps of a fit that validation stops."""
     predicts_on_gpu: bool = False
     """Whether its models use the device that `load` is given."""
+    packages: Mapping[str, str] = field(default_factory=dict)
+    """Modules that it needs and that an installation may lack → what pip is given for them: `cropray[lightgbm]`."""
+
+    def require_packages(self) -> None:
+        """See that its libraries are installed, without loading them.
+
+        Raises:
+            ConfigError: one is not.
+        """
+        for module, wanted in self.packages.items():
+            if importlib.util.find_spec(module) is None:
+                raise ConfigError(
+                    f"{self.label} needs the package {module}, which is not installed: run pip install '{wanted}', or "
+                    f"take {self.name} out of search.models"
+                )
 
 
 def family(name: str) -> Family:
@@ -249,6 +268,11 @@ _REGISTERED: Final[dict[str, Family]] = {}
 def register(new: Family) -> None:
     """Make a family known to this process; an installed plug-in needs no call, it has an entry point."""
     _REGISTERED[new.name] = new
+
+
+def registered() -> tuple[Family, ...]:
+    """Families that only this process knows."""
+    return tuple(_REGISTERED.values())
 
 
 @cache

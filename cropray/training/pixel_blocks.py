@@ -1,18 +1,16 @@
-"""Pixel tables as tree training sees them: blocks of Arrow rows, divided among workers and streamed into a matrix.
+"""Pixel tables as families of pixels see them: blocks of Arrow rows, divided among workers and cut into batches.
 
-Needs numpy and xgboost only: the rows are Arrow tables, made elsewhere.
+Needs numpy only: the rows are Arrow tables, made elsewhere.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
-import xgboost as xgb
 
-from cropray.bands import FEATURE_COLUMNS, NODATA
+from cropray.bands import FEATURE_COLUMNS
 from cropray.errors import AccountingError, SchemaError
 
 if TYPE_CHECKING:
@@ -148,71 +146,9 @@ def weights(labels: npt.NDArray[np.uint8], unweighed: tuple[int, ...]) -> npt.ND
     return np.isin(labels, unweighed, invert=True).astype(np.float32)
 
 
-class BlockBatches(xgb.DataIter):  # type: ignore[misc]  # xgboost has no types
-    """Feeds rows of blocks to XGBoost's quantile matrix, batch by batch, as uint16: no float copy is ever made.
-
-    One block is held at a time, and fetched anew for every pass over the data.
-    """
-
-    def __init__(
-        self,
-        tables: "Callable[[], Iterable[pa.Table]]",
-        lookup: npt.NDArray[np.uint8],
-        table: npt.NDArray[np.uint16],
-        cache: Path | None = None,
-        unweighed: tuple[int, ...] = (),
-    ) -> None:
-        """Prepare the first pass.
-
-        Args:
-            tables: begins a pass over the rows.
-            lookup: the dataset's class lookup.
-            table: the fit's `bin_table`.
-            cache: what the names of a matrix on disk begin with; None: in memory.
-            unweighed: class indices whose rows count nothing.
-        """
-        self._tables = tables
-        self._lookup = lookup
-        self._table = table
-        self._unweighed = unweighed
-        self._batches = in_batches(tables())
-        super().__init__(cache_prefix=None if cache is None else str(cache))
-
-    def reset(self) -> None:
-        """Start again: a quantile matrix reads its input several times."""
-        self._batches = in_batches(self._tables())
-
-    def next(self, input_data: Callable[..., Any]) -> bool:
-        """Hand over one batch; False after the last."""
-        rows = next(self._batches, None)
-        if rows is None:
-            return False
-        labels = class_indices(rows, self._lookup)
-        weight = {"weight": weights(labels, self._unweighed)} if self._unweighed else {}
-        input_data(data=features(rows, self._table), label=labels, **weight)
-        return True
-
-
 def in_batches(tables: "Iterable[pa.Table]") -> "Iterator[pa.Table]":
     """Slices of at most `BATCH_ROWS` rows; no table is held while the next one is fetched."""
     for table in tables:
         for start in range(0, table.num_rows, BATCH_ROWS):
             yield table.slice(start, BATCH_ROWS)
         del table  # before the next one is fetched
-
-
-def quantile_matrix(
-    batches: BlockBatches, max_bin: int, n_threads: int, ref: xgb.DMatrix | None = None, *, is_on_disk: bool = False
-) -> xgb.DMatrix:
-    """The binned matrix of some rows.
-
-    Args:
-        batches: rows of this worker; with a cache where the bins go to disk.
-        max_bin: bins per feature.
-        n_threads: threads of the build.
-        ref: training matrix whose bins a validation matrix takes over.
-        is_on_disk: keep the bins in the cache of `batches` and read them again for every level of every tree. The
-            trees are the same; a fit takes several times as long.
-    """
-    make = xgb.ExtMemQuantileDMatrix if is_on_disk else xgb.QuantileDMatrix
-    return make(batches, missing=NODATA, max_bin=max_bin, nthread=n_threads, ref=ref)

@@ -22,18 +22,7 @@ def fit(job: Fit) -> Sequence[FitScore]:
         progress=job.progress,
         memory_bytes=job.memory_bytes,
     )
-    return [
-        FitScore(
-            step=score.n_estimators,
-            confusion=score.confusion,
-            loss_sum=score.loss_sum,
-            untrained=result.untrained,
-            untrained_loss_sum=score.untrained_loss_sum,
-            history=tuple(record for record in result.history if record["step"] <= score.n_estimators),
-            seconds=score.seconds,
-        )
-        for score in result.scores
-    ]
+    return result.scores
 
 
 def load(folder: Path, device: str) -> CropModel:

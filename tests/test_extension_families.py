@@ -1,5 +1,6 @@
 """A family that the package has never heard of runs a whole job, registered by a script or installed as a plug-in."""
 
+import ast
 import json
 import os
 import shutil
@@ -155,6 +156,18 @@ def test_a_job_is_read_without_the_libraries_of_optional_families():
     code += "import cropray.config; print(*families(), 'xgboost' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.split() == ["xgboost", "cnn", "lightgbm", "forest", "False"]
+
+
+def test_a_family_is_named_by_its_own_folder_and_one_list():
+    for name in ("lightgbm", "forest"):
+        named = {
+            path.relative_to(ROOT / "cropray").as_posix()
+            for path in (ROOT / "cropray").rglob("*.py")
+            for node in ast.walk(ast.parse(path.read_text()))
+            if (isinstance(node, ast.Constant) and node.value == name)
+            or (isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"cropray.training.{name}"))
+        }
+        assert {path for path in named if not path.startswith(f"training/{name}/")} == {"training/family.py"}
 
 
 def test_a_loader_s_code_is_carried_with_its_own_package():

@@ -23,8 +23,8 @@ from cropray.training.pixels import require_classes, score_pixels, with_seconds,
 def train_lightgbm(job: Fit) -> tuple[FitScore, ...]:
     """Grow trees, score every prefix on the validation data and write the model.
 
-    A fit that lost its process starts again: LightGBM's draws go on with its own process, and from trees that were read
-    back it would make others.
+    A fit that lost its process starts again. From trees that were read back LightGBM goes on to the same bits only where
+    neither rows nor features are drawn, and it takes no rows in batches then.
 
     Args:
         job: its `steps` are numbers of boosting rounds, the last of which is grown.

@@ -54,7 +54,7 @@ class LightgbmSettings(FamilySettings):
         return self.cpus_per_worker or 1
 
     def check(self, n_rows: float, n_classes: int, memory_bytes: float | None) -> str:
-        """See `FamilySettings.check`. Measured: bins are kept by rows and by columns; scores and gradients per class."""
+        """See `FamilySettings.check`."""
         need = PROCESS_BYTES + n_rows * row_bytes(self.max_bin, n_classes)
         if memory_bytes is not None and need > memory_bytes:
             raise ConfigError(
@@ -88,5 +88,5 @@ class LightgbmSettings(FamilySettings):
 
 
 def row_bytes(max_bin: int, n_classes: int) -> float:
-    """Memory of a training row: bins twice, label and place in the tree, score and gradient of each class."""
+    """Most memory of a row: bins by columns and by rows, label, place in the tree, score and gradients of each class."""
     return 2 * N_FEATURES * (1 if max_bin < WIDE_BINS else 2) + 16 + 24 * n_classes

@@ -20,7 +20,7 @@ from cropray.search.sampling import trials
 from cropray.search.space import SearchSettings, complete
 from cropray.settings import Settings
 from cropray.storage import LocationSetting
-from cropray.training.family import FamilySettings, families, family
+from cropray.training.family import Family, FamilySettings, families, family, register, registered
 from cropray.workspace import Workspace
 from cropray.zone_selection.settings import ZoneSelectionSettings
 
@@ -190,7 +190,9 @@ class JobConfig(Settings):
             if found := fixed & space.searched().keys():
                 spaces = {name: space.without(sorted(found))}
                 object.__setattr__(self, "search", self.search.model_copy(update=spaces))
-            trials(family(name), self.settings_of(name), self.search, self.seed)
+            settings = self.settings_of(name)
+            for trial in trials(family(name), settings, self.search, self.seed):
+                settings.with_values(trial.values).n_features(self.cube_spec)  # its features can be computed
         return self
 
     @classmethod
@@ -199,8 +201,14 @@ class JobConfig(Settings):
         return complete_job()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Its class is made for the families of this process: another one makes its own."""
-        return JobConfig.model_validate, (self.model_dump(mode="json"),)
+        """Its class is made for the families of this process: another one makes its own, and is told of registered ones."""
+        return _made_again, (self.model_dump(mode="json"), registered())
+
+
+def _made_again(values: dict[str, Any], families_of_sender: tuple[Family, ...]) -> JobConfig:
+    for each in families_of_sender:
+        register(each)
+    return JobConfig.model_validate(values)
 
 
 def complete_job() -> type[JobConfig]:

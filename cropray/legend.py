@@ -18,8 +18,8 @@ from dataclasses import asdict, dataclass
 from importlib import resources
 from typing import Any, Final
 
+from cropray.core.fingerprint import fingerprint
 from cropray.core.hcat import is_hcat, prefixes_of
-from cropray.settings import fingerprint
 
 IGNORE: Final = 255  # label of a pixel that is not in any training parcel; never trained on, never scored
 MAX_CLASSES: Final = 255  # class ids are uint8 and 255 is taken

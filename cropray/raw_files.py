@@ -19,8 +19,8 @@ from pydantic import PlainSerializer, PlainValidator
 from upath import UPath
 
 from cropray.addresses import refuse_secrets
+from cropray.core.fingerprint import fingerprint
 from cropray.errors import CroprayError, InputError
-from cropray.settings import fingerprint
 from cropray.storage import Location, as_location, checksum, require_driver
 
 _SHAPEFILE: Final = ".shp"

@@ -6,8 +6,6 @@ values before validation. Unknown keys are refused and the nearest known key is 
 
 import datetime as dt
 import difflib
-import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, LiteralString, TypeVar, get_args
 
@@ -16,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Tag, ValidationError, model_validato
 from pydantic_core import PydanticCustomError
 
 from cropray.addresses import refuse_secrets
+from cropray.core.fingerprint import fingerprint
 from cropray.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
@@ -55,12 +54,6 @@ class Settings(BaseModel):
 
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
-
-
-def fingerprint(value: object) -> str:
-    """Hexadecimal SHA-256 of a JSON-able value, independent of key order."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def load_settings(model: type[SettingsT], path: "str | Location", overrides: Iterable[str] = ()) -> SettingsT:

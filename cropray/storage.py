@@ -24,7 +24,7 @@ from pydantic import PlainSerializer, PlainValidator
 from upath import UPath
 
 from cropray.addresses import refuse_secrets
-from cropray.settings import fingerprint
+from cropray.core.fingerprint import fingerprint
 
 Location: TypeAlias = Path | UPath
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from cropray.core.fingerprint import fingerprint
 from cropray.core.keys import Key, differences
 from cropray.errors import ConfigError, InputError, MissingArtefactError
 from cropray.grid import Grid
-from cropray.settings import fingerprint
 from cropray.storage import Location, remove, require_driver, write_json
 
 LocationT = TypeVar("LocationT", bound=Location)

@@ -52,7 +52,9 @@ FENCES = {
     "ee": {"imagery/earth_engine.py", "imagery/earth_engine_worldcover.py"},
     "pystac_client": {"imagery/stac_search.py"},
     "rasterio": {"imagery", "parcels", "landscape", "maps", "zone_selection"},
-    "xgboost": {"training"},
+    "xgboost": {"training/xgboost"},
+    "lightgbm": {"training/lightgbm"},
+    "sklearn": {"training/forest"},
     "torch": {"nets", "training"},
 }
 

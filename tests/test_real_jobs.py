@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from cropray.config import JobConfig
+from cropray.datasets import loading
 from cropray.datasets.manifest import load_manifest
 from cropray.settings import load_settings
 from cropray.stages.pipeline import PIPELINE, run_stages
@@ -84,3 +85,20 @@ def test_arkansas_reaches_the_score_of_the_plain_recipe(real_data, ray_local, tm
     metrics = metrics_of(load_settings(JobConfig, config).artefacts.evaluation("xgboost") / "scores.json")
     assert metrics["test_accuracy"] >= 0.945
     assert metrics["test_macro_f1"] >= 0.69
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.parametrize("name", ["arkansas_families", "argentina_families"])
+def test_every_family_of_pixels_reaches_its_score_on_real_points(real_data, ray_local, tmp_path, monkeypatch, name):
+    reads, load = [], loading._load
+    monkeypatch.setattr(loading, "_load", lambda *given: reads.append(given) or load(*given))
+    config = own_copy(REAL_JOBS / f"{name}.yaml", real_data, tmp_path / "work")
+    run_stages(PIPELINE, config, ())
+    workspace = load_settings(JobConfig, config).artefacts
+    accuracy, macro_f1 = {"arkansas_families": (0.92, 0.60), "argentina_families": (0.76, 0.60)}[name]
+    for model in ("xgboost", "lightgbm", "forest"):
+        metrics = metrics_of(workspace.evaluation(model) / "scores.json")
+        assert metrics["test_accuracy"] >= accuracy, model
+        assert metrics["test_macro_f1"] >= macro_f1, model
+    assert len(reads) == 1  # the families share their samples

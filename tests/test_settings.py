@@ -7,8 +7,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
+from cropray.core.fingerprint import fingerprint
 from cropray.errors import ConfigError
-from cropray.settings import Settings, dump_yaml, fingerprint, load_settings
+from cropray.settings import Settings, dump_yaml, load_settings
 
 
 class Optimizer(Settings):

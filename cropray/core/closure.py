@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Final
 
+from cropray.core.fingerprint import fingerprint
 from cropray.core.symbols import Symbol, read_module, targets
-from cropray.settings import fingerprint
 
 Root = Callable[..., object] | type
 # Libraries that carry, store, check or show values and change none: their version decides no artefact.

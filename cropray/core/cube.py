@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal, get_args
 
+from cropray.core.fingerprint import fingerprint
 from cropray.core.sensors import SENTINEL_2, Band, known_band
-from cropray.settings import fingerprint
 
 Step = Literal["month", "half-month", "dekad", "16d", "season"]
 STEPS: Final[tuple[Step, ...]] = get_args(Step)

@@ -24,7 +24,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from cropray.core.cube import CubeSpec
+from cropray.core.cube import STUDY_CUBE, CubeSpec
 from cropray.core.sensors import LARGEST, NODATA
 from cropray.errors import ConfigError
 
@@ -245,3 +245,6 @@ _DERIVED: Final[dict[str, Callable[[Numbers], Numbers]]] = {
     "quantiles": _quantiles,
     "phenology": _phenology,
 }
+
+STUDY_FEATURES: Final = FeatureSet(STUDY_CUBE)
+"""The original study's: its cube as it is."""

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args, get_origin
 
 from cropray.core.closure import Code
-from cropray.settings import Settings, fingerprint
+from cropray.core.fingerprint import fingerprint
+from cropray.settings import Settings
 
 Parts = Mapping[str, Mapping[str, Any]]
 _DIGEST: Final = re.compile(r"[0-9a-f]{16,}")  # tells a person nothing

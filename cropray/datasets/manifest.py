@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from cropray.core.cube import STUDY_CUBE, CubeSpec, recorded_cube
+from cropray.core.fingerprint import fingerprint
 from cropray.datasets.schema import SCHEMA_VERSION, check_version
 from cropray.errors import MissingArtefactError, SchemaError
 from cropray.legend import IGNORE, CropClass
-from cropray.settings import fingerprint
 from cropray.storage import Location, write_json
 from cropray.zones import Split
 

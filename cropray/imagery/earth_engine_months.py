@@ -17,13 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from cropray.core.cube import STUDY_CUBE, Season
+from cropray.core.fingerprint import fingerprint
 from cropray.errors import InputError
 from cropray.grid import Grid
 from cropray.imagery.acquire import ZoneAcquisition, acquisitions_by_month, finish_zone, write_record
 from cropray.imagery.composite import MAX_SCENES
 from cropray.imagery.earth_engine_settings import EarthEngineSettings, ids_of
 from cropray.imagery.scenes import Scene
-from cropray.settings import fingerprint
 from cropray.storage import local_file, remove, whole_file, write_json
 from cropray.workspace import Workspace
 from cropray.zones import Zone

@@ -28,6 +28,7 @@ from pydantic import Field
 from rasterio.enums import MaskFlags
 
 from cropray.core.cube import STUDY_CUBE
+from cropray.core.fingerprint import fingerprint
 from cropray.core.sensors import NODATA, SATURATED, SCL_NODATA, Band
 from cropray.errors import InputError
 from cropray.grid import Grid, Window, in_full
@@ -37,7 +38,7 @@ from cropray.imagery.offsets import FIRST_DAY_WITH_OFFSET, LEAST_OFFSET, offset_
 from cropray.imagery.raster_files import open_raster, read_window
 from cropray.imagery.scenes import Found, Remarks, Scene, one_instant_per_pass
 from cropray.raw_files import FileState, InputSetting, as_input, state_of, states_below
-from cropray.settings import Settings, fingerprint
+from cropray.settings import Settings
 from cropray.storage import Location
 
 _SCL: Final = "SCL"

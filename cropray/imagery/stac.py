@@ -29,6 +29,7 @@ import numpy.typing as npt
 import rasterio.warp
 
 from cropray.core.cube import STUDY_CUBE
+from cropray.core.fingerprint import fingerprint
 from cropray.core.sensors import Band
 from cropray.errors import InputError
 from cropray.grid import Grid
@@ -40,7 +41,6 @@ from cropray.imagery.stac_items import ItemScene, newest_versions, understand
 from cropray.imagery.stac_read import read_band, signed
 from cropray.imagery.stac_settings import EXCLUDED, SCL, StacSettings
 from cropray.redaction import redact
-from cropray.settings import fingerprint
 
 if TYPE_CHECKING:
     from cropray.imagery.stac_search import Answer

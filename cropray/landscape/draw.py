@@ -23,6 +23,7 @@ from typing import Final
 import numpy as np
 
 from cropray.core.closure import code_digest
+from cropray.core.fingerprint import fingerprint
 from cropray.errors import InputError
 from cropray.landscape import files
 from cropray.landscape.fields import Canvas, Cell, draw_cells, lay_out_canvas, mark_unknown_parcel, sow
@@ -32,7 +33,6 @@ from cropray.landscape.settings import LandscapeSettings
 from cropray.landscape.sky import acquisition_times
 from cropray.landscape.spectra import bands_of
 from cropray.landscape.worldcover import draw_worldcover
-from cropray.settings import fingerprint
 from cropray.storage import whole_folder, write_json
 from cropray.zones import Zone, bundled_zones, write_zones
 

@@ -22,7 +22,7 @@ from cropray.maps.zone import zone_window
 from cropray.maps.zone_counts import CountJob, labels_of_composite
 from cropray.storage import Location, whole_file
 from cropray.training.family import CropModel, Probabilities
-from cropray.training.pixel_blocks import class_indices, features
+from cropray.training.pixel_blocks import class_indices, samples
 
 CLASSES: Final = b"classes"  # of the file's metadata: names of the classes in the order of `probabilities`, JSON
 Rows = npt.NDArray[np.int64]
@@ -49,7 +49,7 @@ def write_out_of_fold(
     true = class_indices(table, job.lookup)
     rows = draw_rows(true, zone_id, *picked)
     if sums is None:
-        probabilities = model.predict_samples(features(table.take(pa.array(rows)), columns=model.cube.columns))
+        probabilities = model.predict_samples(samples(table.take(pa.array(rows)), model.cube.columns))
     else:
         place = np.stack([table[name].to_numpy()[rows] for name in ("row", "col")])
         probabilities = _of_pixels(model, zone_id, sums, job, place)

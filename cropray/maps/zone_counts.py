@@ -18,7 +18,7 @@ from cropray.maps.predict import likeliest, never_seen, predicted_parts
 from cropray.maps.settings import MapSettings
 from cropray.maps.zone import zone_window
 from cropray.training.family import CropModel
-from cropray.training.pixel_blocks import class_indices, features
+from cropray.training.pixel_blocks import class_indices, samples
 from cropray.workspace import Workspace
 
 Bytes = npt.NDArray[np.uint8]
@@ -58,7 +58,7 @@ def count_points(model: CropModel, zone_id: str, job: CountJob) -> ZoneCounts:
         SchemaError: the table is damaged, or not of this dataset.
     """
     table = read_pixels(job.workspace, zone_id, model.cube)
-    x = features(table, columns=model.cube.columns)
+    x = samples(table, model.cube.columns)
     matrix, loss_sum = _count(model.predict_samples(x).T, class_indices(table, job.lookup))
     return ZoneCounts(matrix, loss_sum, int((x == 0).all(1).sum()))
 
@@ -103,7 +103,7 @@ def labels_of_composite(
     shape = composite.shape[-2:]
     if len(row) and not (0 <= row.min() <= row.max() < shape[0] and 0 <= col.min() <= col.max() < shape[1]):
         raise _another_composite(zone_id, job, f"it has {shape[0]} × {shape[1]} pixels, labels lie beyond them")
-    stored = features(table, columns=cube.columns).reshape(len(row), cube.n_bands, cube.n_steps)  # band by band
+    stored = samples(table, cube.columns).reshape(len(row), cube.n_bands, cube.n_steps)  # band by band
     differ = (stored != composite[:, :, row, col].transpose(2, 1, 0)).any((1, 2))
     if differ.any():
         raise _another_composite(zone_id, job, f"{differ.sum():,} of {len(row):,} labelled pixels have other values")

@@ -234,8 +234,9 @@ def worker_bytes(work: JobWork, costs: UnitCosts, model: str) -> float:
     """Most memory of a worker: a refit holds all training samples, a fold the same number with its validation samples."""
     placement, n = work.placements[model], work.zones.training(family(model).sample)
     sizes = []
-    size = FitSize(n, work.zones.n_classes, work.job.cube_spec.n_features, placement.memory_bytes)
     for kind, settings in kinds(work.job, model).items():
+        n_features = settings.n_features(work.job.cube_spec)
+        size = FitSize(n, work.zones.n_classes, n_features, placement.memory_bytes)
         known = settings.fit_bytes(size)
         for each in costs.of(kind):
             fit = each.held_bytes(n) / max(placement.num_workers, 1) if known is None else known

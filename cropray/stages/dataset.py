@@ -12,6 +12,7 @@ import ray.data
 
 from cropray.config import JobConfig
 from cropray.core.closure import Root, closure
+from cropray.core.fingerprint import fingerprint
 from cropray.core.keys import key_of
 from cropray.datasets.build import ZoneJob, build_zone, count_zone
 from cropray.datasets.division import Counted, Division, divide_points, divide_zones
@@ -41,7 +42,7 @@ from cropray.errors import ConfigError, StageFailedError
 from cropray.legend import Legend
 from cropray.progress import Progress
 from cropray.raw_files import source_fingerprint
-from cropray.settings import Settings, fingerprint
+from cropray.settings import Settings
 from cropray.stages.artefacts import Stamped
 from cropray.stages.cluster import ray_session, require_cpus
 from cropray.stages.inputs import (

@@ -13,6 +13,7 @@ import ray
 
 from cropray.config import JobConfig
 from cropray.core.cube import Season
+from cropray.core.fingerprint import fingerprint
 from cropray.core.keys import Key
 from cropray.errors import CroprayError, InputError, StageFailedError
 from cropray.imagery.acquire import (
@@ -44,7 +45,6 @@ from cropray.imagery.earth_engine_months import (
 from cropray.imagery.earth_engine_settings import EarthEngineSettings
 from cropray.imagery.scenes import Found, Scene
 from cropray.progress import Progress
-from cropray.settings import fingerprint
 from cropray.stages.artefacts import Stamped, describe_again
 from cropray.stages.cluster import ray_session, require_cpus
 from cropray.stages.earth_engine_pool import ClientPool, ListingUnit

@@ -13,6 +13,7 @@ import numpy as np
 
 from cropray.config import JobConfig
 from cropray.core.closure import closure
+from cropray.core.fingerprint import fingerprint
 from cropray.core.intervals import bootstrap_intervals, why_no_intervals
 from cropray.core.keys import key_of
 from cropray.core.metrics import METRICS, Scores, check_cube, region_scores, score, score_study_protocol
@@ -25,7 +26,7 @@ from cropray.progress import Progress
 from cropray.report.class_pictures import draw_confusion
 from cropray.report.score_pictures import draw_curves
 from cropray.report.tables import score_table
-from cropray.settings import dump_yaml, fingerprint
+from cropray.settings import dump_yaml
 from cropray.stages.artefacts import Stamped
 from cropray.stages.cluster import ray_session
 from cropray.stages.devices import Device, device_of, gpus_per_task, memory_of, require_devices

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from cropray.config import JobConfig
 from cropray.core.closure import closure
+from cropray.core.fingerprint import fingerprint
 from cropray.core.keys import Key, differences, key_of
 from cropray.core.metrics import STUDY, check_cube, metric_of
 from cropray.datasets.loading import load_pixels, load_tiles
@@ -25,7 +26,6 @@ from cropray.search.results import ConfigurationResult, RegionOut, group_by_conf
 from cropray.search.run import NOTES_FILE, UnitJob
 from cropray.search.sampling import batches
 from cropray.search.space import Trial, Unit, title
-from cropray.settings import fingerprint
 from cropray.stages.artefacts import first_of
 from cropray.stages.out_of_fold import write_of_winner
 from cropray.stages.results import load_region_out
@@ -164,7 +164,7 @@ class FamilySearch:
         # Rows of the refit, and of each fold's two parts.
         n_rows = sum(zone.n_labelled for zone in manifest.of_split("train"))
         self.memory_bytes = memory if math.isfinite(memory) else None
-        size = FitSize(n_rows, manifest.n_classes, manifest.cube.n_features, self.memory_bytes)
+        size = FitSize(n_rows, manifest.n_classes, self.settings.n_features(manifest.cube), self.memory_bytes)
         self.remark = self.settings.check(size)
 
     def data(self, cpus: float) -> SearchData:

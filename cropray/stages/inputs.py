@@ -6,11 +6,12 @@ from typing import Any
 
 from cropray.config import JobConfig
 from cropray.core.cube import STUDY_CUBE, CubeSpec, Season
+from cropray.core.fingerprint import fingerprint
 from cropray.errors import ConfigError, InputError, SchemaError
 from cropray.legend import FIRST_YEAR, LAST_YEAR, Legend, bundled_legend
 from cropray.parcels.legend_file import read_legend, require_codes
 from cropray.parcels.rpg import is_fetched, iterate_codes
-from cropray.settings import Settings, fingerprint
+from cropray.settings import Settings
 from cropray.storage import Location, content_id, local_file
 from cropray.workspace import require
 from cropray.zone_selection.settings import ZoneSelectionSettings

@@ -5,6 +5,7 @@ from functools import partial
 
 from cropray.config import JobConfig
 from cropray.core.closure import closure
+from cropray.core.fingerprint import fingerprint
 from cropray.core.keys import key_of
 from cropray.datasets.manifest import BandSums, Manifest
 from cropray.maps.models import Load, kept_model
@@ -12,7 +13,6 @@ from cropray.maps.out_of_fold import write_out_of_fold
 from cropray.maps.zone_counts import CountJob
 from cropray.progress import Progress
 from cropray.search.run import UnitJob
-from cropray.settings import fingerprint
 from cropray.stages.devices import Device, device_of, gpus_per_task, memory_of
 from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks, task_bytes
 from cropray.storage import Location, folder_hash

@@ -9,6 +9,7 @@ from typing import Final
 from cropray.config import JobConfig
 from cropray.core.closure import Code, closure
 from cropray.core.cube import CubeSpec, Season
+from cropray.core.fingerprint import fingerprint
 from cropray.core.keys import key_of
 from cropray.datasets.manifest import Manifest, ZoneEntry
 from cropray.datasets.storage import read_pixels
@@ -32,7 +33,6 @@ from cropray.report.summary import (
     save_summary,
     series_of,
 )
-from cropray.settings import fingerprint
 from cropray.stages.artefacts import Stamped
 from cropray.stages.cluster import ray_session
 from cropray.stages.inputs import job_zones, season_of

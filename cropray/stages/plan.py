@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import ray
 
 from cropray.config import JobConfig
+from cropray.core.fingerprint import fingerprint
 from cropray.datasets.points import points_entries, points_legend, read_points, write_points
 from cropray.datasets.regions import require_two
 from cropray.datasets.storage import read_pixels
@@ -29,7 +30,7 @@ from cropray.planning.table import Line, compare, lines_of, quota_note, table
 from cropray.planning.traffic import Traffic, stac_traffic
 from cropray.planning.work import Cluster, ZoneWork, at_once
 from cropray.progress import Progress
-from cropray.settings import fingerprint, load_settings
+from cropray.settings import load_settings
 from cropray.stages.cluster import address_of, ray_session
 from cropray.stages.inputs import job_legend, job_zones, zone_fingerprint
 from cropray.stages.labels import indexed

@@ -167,7 +167,7 @@ def over_budget(job: JobConfig, work: JobWork, worker_bytes: Mapping[str, float]
     reasons = []
     for model, placement in work.placements.items():
         found, settings, budget = family(model), job.settings_of(model), placement.memory_bytes
-        size = FitSize(work.zones.train_rows, work.zones.n_classes, job.cube_spec.n_features, budget)
+        size = FitSize(work.zones.train_rows, work.zones.n_classes, settings.n_features(job.cube_spec), budget)
         try:
             settings.check(size)
         except ConfigError as error:

@@ -20,6 +20,7 @@ from cropray.stages.cluster import address_of, name_of_address
 from cropray.stages.inputs import check_legend, job_legend, job_zones, register_year
 from cropray.stages.ray_address import check_form
 from cropray.storage import Location
+from cropray.training.family import family
 from cropray.workspace import Workspace, require
 from cropray.zone_selection.land_cover import input_files
 from cropray.zone_selection.regions import read_regions
@@ -139,6 +140,8 @@ def _require_points(path: Location) -> None:
 def _settings(job: JobConfig, stages: Sequence[str]) -> list[Callable[[], object]]:
     """What the job says of services and machines, as far as it can be judged from here."""
     checks: list[Callable[[], object]] = []
+    if {"search", "evaluate", "map"} & set(stages):
+        checks += [family(model).require_packages for model in job.search.models]
     address = address_of(job.cluster)
     if address is not None:
         checks.append(lambda: check_form(address, name_of_address(job.cluster)))

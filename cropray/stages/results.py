@@ -8,13 +8,13 @@ import numpy as np
 
 from cropray.config import JobConfig
 from cropray.core.cube import CubeSpec
+from cropray.core.fingerprint import fingerprint
 from cropray.core.metrics import metric_of
 from cropray.datasets.manifest import Manifest
 from cropray.maps.models import load_model
 from cropray.report.results import ModelResult
 from cropray.search.results import ConfigurationResult, RegionOut, group_by_configuration, load_results
 from cropray.search.run import RESULT_FILE
-from cropray.settings import fingerprint
 from cropray.storage import folder_hash, local_file
 from cropray.tracking import EvaluationRecord, Merit, ModelForm, ModelPackage, Run, Tracker
 from cropray.training.family import family

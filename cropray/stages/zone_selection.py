@@ -9,11 +9,11 @@ import numpy.typing as npt
 
 from cropray.config import JobConfig
 from cropray.core.closure import closure
+from cropray.core.fingerprint import fingerprint
 from cropray.core.keys import key_of
 from cropray.grid import Grid
 from cropray.progress import Progress
 from cropray.raw_files import source_fingerprint
-from cropray.settings import fingerprint
 from cropray.stages.artefacts import Stamped
 from cropray.storage import Location, content_id, whole_file, write_json
 from cropray.zone_selection.land_cover import LandCoverMap, input_files, land_cover_map

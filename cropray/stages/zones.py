@@ -8,9 +8,9 @@ import shapely
 
 from cropray.config import JobConfig
 from cropray.core.closure import closure
+from cropray.core.fingerprint import fingerprint
 from cropray.core.keys import key_of
 from cropray.progress import Progress
-from cropray.settings import fingerprint
 from cropray.stages.artefacts import Stamped
 from cropray.stages.inputs import job_zones, season_of, zone_fingerprint
 from cropray.stages.zone_selection import choice, choose

@@ -1,10 +1,13 @@
-"""The code that a registered model carries: cropray's modules that its loader imports, under a name of their own.
+"""The code that a registered model carries: the modules that its loader imports, under a name of their own.
 
 A package named `cropray` in a model would hide the installed one from whoever loads the model, or be hidden by it; so it
-is renamed after its content, and models of several versions can be loaded side by side.
+is renamed after its content, and models of several versions can be loaded side by side. The modules of a plug-in stand in
+a folder of that package; they name each other by `from … import …`, relative or not.
 """
 
 import ast
+import importlib.machinery
+import importlib.util
 import re
 import sys
 from collections.abc import Iterator
@@ -13,12 +16,12 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import Final
 
-from cropray.settings import fingerprint
+from cropray.core.fingerprint import fingerprint
 from cropray.tracking.operations import RefusedError
 
 PACKAGE: Final = "cropray"
-_IMPORT: Final = re.compile(rf"^(\s*(?:from|import)\s+){PACKAGE}\b", re.MULTILINE)
-_MODULE: Final = re.compile(rf"{PACKAGE}(\.\w+)+")
+PLUGIN: Final = "plugin"  # folder of the carried package with a plug-in's own
+_MODULE: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,52 +52,101 @@ def model_code(loader: str) -> ModelCode:
     Imports within functions are left out: what they name is not needed to predict.
 
     Args:
-        loader: `cropray.training.xgboost.served` …
+        loader: `cropray.training.xgboost.served` …, or a module of a plug-in.
 
     Raises:
-        RefusedError: it is no module of cropray.
+        RefusedError: its source is not at hand, or it imports a library that no installed distribution has.
     """
-    if not _MODULE.fullmatch(loader):  # it may come out of a file
-        raise RefusedError(f"'{loader}' is no module of {PACKAGE}")
-    sources, libraries = _closure(loader)
+    top = loader.partition(".")[0]
+    # It may come out of a file.
+    if not _MODULE.fullmatch(loader) or top in sys.stdlib_module_names or _source(loader) is None:
+        raise RefusedError(f"the source of '{loader}', which loads the model, is not at hand")
+    sources, libraries = _closure(loader, {PACKAGE, top})
     package = f"{PACKAGE}_model_{fingerprint(sources)[:8]}"
-    files = {name: _IMPORT.sub(rf"\g<1>{package}", source) for name, source in sources.items()}
-    return ModelCode(package, loader.replace(PACKAGE, package, 1), files, _requirements(libraries))
+    names = {PACKAGE: package} | ({} if top == PACKAGE else {top: f"{package}.{PLUGIN}.{top}"})
+    files = {name: _renamed(source, names) for name, source in sources.items()}
+    return ModelCode(package, loader.replace(top, names[top], 1), files, _requirements(libraries))
 
 
-def _closure(loader: str) -> tuple[dict[str, str], set[str]]:
-    """({path below the package: source}, names of imported libraries)."""
-    root = Path(str(resources.files(PACKAGE)))
+def _renamed(source: str, names: dict[str, str]) -> str:
+    for old, new in names.items():
+        source = re.sub(rf"^(\s*(?:from|import)\s+){old}\b", rf"\g<1>{new}", source, flags=re.MULTILINE)
+    return source
+
+
+def _closure(loader: str, own: set[str]) -> tuple[dict[str, str], set[str]]:
+    """({path below the carried package: source}, names of imported libraries)."""
     sources: dict[str, str] = {}
     libraries: set[str] = set()
     pending = [loader]
     while pending:
-        parts = pending.pop().split(".")
-        if parts[0] != PACKAGE:
-            libraries.add(parts[0])
+        module = pending.pop()
+        top, *inner = module.split(".")
+        if top not in own:
+            libraries.add(top)
             continue
-        pending += [".".join(parts[:-1])] if len(parts) > 1 else []  # its package is imported first
-        path = root.joinpath(*parts[1:], "__init__.py")
-        path = path if path.exists() else root.joinpath(*parts[1:]).with_suffix(".py")
-        name = path.relative_to(root).as_posix()
-        if name not in sources and path.exists():  # not a module: a name out of one
+        pending += [module.rpartition(".")[0]] if inner else []  # its package is imported first
+        path = _source(module)
+        if path is None:  # not a module: a name out of one
+            continue
+        is_package = path.name == "__init__.py"
+        parts = [*([] if top == PACKAGE else [PLUGIN, top]), *inner]
+        name = "/".join([*parts, "__init__.py"] if is_package else [*parts[:-1], f"{parts[-1]}.py"])
+        if name not in sources:
             sources[name] = path.read_text(encoding="utf-8")
-            pending += _imports(ast.parse(sources[name]))
+            inside = module if is_package else module.rpartition(".")[0]
+            pending += _imports(ast.parse(sources[name]), inside)
     return dict(sorted(sources.items())), libraries - set(sys.stdlib_module_names)
 
 
-def _imports(module: ast.Module) -> Iterator[str]:
+def _source(module: str) -> Path | None:
+    """The file of a module of cropray or a plug-in, found without importing it; None: there is none."""
+    top, *inner = module.split(".")
+    for root in _roots(top):
+        if root.is_file():
+            return root if not inner else None
+        for path in (root.joinpath(*inner, "__init__.py"), root.joinpath(*inner).with_suffix(".py")):
+            if path.is_file() and (inner or path.name == "__init__.py"):
+                return path
+    return None
+
+
+def _roots(top: str) -> list[Path]:
+    """Folders of a package, or the file of a module."""
+    if top == PACKAGE:
+        return [Path(str(resources.files(PACKAGE)))]
+    try:
+        spec = importlib.util.find_spec(top)
+    except ValueError:  # it was loaded in a way that tells nothing
+        spec = importlib.machinery.PathFinder.find_spec(top)
+    if spec is None:
+        return []
+    if spec.submodule_search_locations is not None:
+        return [Path(folder) for folder in spec.submodule_search_locations]
+    return [Path(spec.origin)] if spec.origin is not None and spec.origin.endswith(".py") else []
+
+
+def _imports(module: ast.Module, inside: str) -> Iterator[str]:
+    """Names of all that a module imports as it loads; `inside` is the package that it stands in."""
     for statement in module.body:
         if isinstance(statement, ast.Import):
             yield from (alias.name for alias in statement.names)
-        elif isinstance(statement, ast.ImportFrom) and statement.module:
-            yield statement.module
-            if statement.module.startswith(PACKAGE):
-                yield from (f"{statement.module}.{alias.name}" for alias in statement.names)
+        elif isinstance(statement, ast.ImportFrom):
+            base = statement.module or ""
+            if statement.level:
+                parents = inside.split(".")[: len(inside.split(".")) - statement.level + 1]
+                base = ".".join([*parents, *([base] if base else [])])
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in statement.names)
 
 
 def _requirements(libraries: set[str]) -> tuple[str, ...]:
     """The distributions in the versions of this process; of a local build (`2.8.0+cpu`) the public version."""
     owners = metadata.packages_distributions()
+    if unknown := sorted(libraries - owners.keys()):
+        raise RefusedError(
+            f"the model's loader imports {', '.join(unknown)}, which no installed distribution has: it could be loaded "
+            f"nowhere else"
+        )
     names = sorted({owners[library][0] for library in libraries})
     return tuple(f"{name}=={metadata.version(name).partition('+')[0]}" for name in names)

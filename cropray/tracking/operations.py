@@ -10,8 +10,8 @@ from typing import Annotated, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from cropray.core.fingerprint import fingerprint
 from cropray.redaction import redact
-from cropray.settings import fingerprint
 from cropray.tracking.records import Merit, ModelForm
 
 CURVE_PREFIX: Final = "curve/"  # keeps a curve's last point from hiding the score of the same name

@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-from cropray.settings import fingerprint
+from cropray.core.fingerprint import fingerprint
 from cropray.storage import (
     Location,
     as_location,

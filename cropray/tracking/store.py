@@ -24,7 +24,7 @@ from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 from mlflow.utils.rest_utils import http_request
 
-from cropray.settings import fingerprint
+from cropray.core.fingerprint import fingerprint
 from cropray.storage import Location, files_below, local_folder
 from cropray.tracking.operations import (
     AddFiles,

@@ -7,11 +7,12 @@ they import no library that computes; `fit` and `load` import theirs when they a
 
 import importlib
 import importlib.metadata
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from pydantic import Field
 
 from cropray.core.closure import Code, closure
 from cropray.core.cube import STUDY_CUBE, CubeSpec
+from cropray.core.features import BANDS, FeatureSet
 from cropray.errors import ConfigError
 from cropray.legend import CropClass
 from cropray.settings import Settings
@@ -34,7 +36,7 @@ Probabilities = npt.NDArray[np.float32]
 ENTRY_POINTS: Final = "cropray.families"
 RESOURCES: Final = frozenset({"checkpoint_every", "max_failures", "memory_gb", "cpus_per_worker"})
 # Other numbers of CPUs change a result by rounding at most, and repeat nothing.
-_BUILT_IN: Final = ("xgboost", "cnn")  # folders of this package
+_BUILT_IN: Final = ("xgboost", "cnn", "lightgbm", "forest")  # folders of this package
 DEFAULT_FAMILIES: Final = ("xgboost", "cnn")  # of a search: the original study's
 
 
@@ -86,6 +88,10 @@ class FamilySettings(Settings):
         """
         return None
 
+    def n_features(self, cube: CubeSpec) -> int:
+        """Numbers that a model reads of a pixel."""
+        return cube.n_features
+
     def with_values(self, values: Mapping[str, Any]) -> Self:
         """These settings with others for some fields, checked.
 
@@ -103,6 +109,22 @@ class FamilySettings(Settings):
     def takes_share(self) -> bool:
         """Whether fits share the CPUs, instead of having as many as is said."""
         return self.cpus_per_worker is None
+
+
+class PixelFamilySettings(FamilySettings):
+    """Of a family whose models read one pixel at a time."""
+
+    features: tuple[str, ...] = Field(default=(BANDS,), min_length=1)
+    """What a model reads, computed from the cube: `bands`, indices by name (`ndvi` …) or by formula
+    (`wet=(B03-B11)/(B03+B11)`), `differences`, `quantiles`, `phenology`; see `cropray.core.features`."""
+
+    def n_features(self, cube: CubeSpec) -> int:
+        """Of the features.
+
+        Raises:
+            ConfigError: one cannot be computed from the cube.
+        """
+        return len(FeatureSet(cube, self.features).columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,8 +227,9 @@ class TilePredictor(Protocol):
 class CropModel(TilePredictor, Protocol):
     """What serving and the registry need beside it."""
 
-    loader: ClassVar[str]
-    """Module with MLflow's `_load_pyfunc`; a registered model carries it and what it imports."""
+    @property
+    def loader(self) -> str:
+        """Module with MLflow's `_load_pyfunc`; a registered model carries it and what it imports."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -261,6 +284,21 @@ class Family:
     which training on a GPU is foretold; None: not known."""
     predicts_on_gpu: bool = False
     """Whether its models use the device that `load` is given."""
+    packages: Mapping[str, str] = field(default_factory=dict)
+    """Modules that it needs and that an installation may lack → what pip is given for them: `cropray[lightgbm]`."""
+
+    def require_packages(self) -> None:
+        """See that its libraries are installed, without loading them.
+
+        Raises:
+            ConfigError: one is not.
+        """
+        for module, wanted in self.packages.items():
+            if importlib.util.find_spec(module) is None:
+                raise ConfigError(
+                    f"{self.label} needs the package {module}, which is not installed: run pip install '{wanted}', or "
+                    f"take {self.name} out of search.models"
+                )
 
     def code(self) -> Code:
         """Everything that its fits can reach: own code, and libraries that compute."""
@@ -290,6 +328,11 @@ _REGISTERED: Final[dict[str, Family]] = {}
 def register(new: Family) -> None:
     """Make a family known to this process; an installed plug-in needs no call, it has an entry point."""
     _REGISTERED[new.name] = new
+
+
+def registered() -> tuple[Family, ...]:
+    """Families that only this process knows."""
+    return tuple(_REGISTERED.values())
 
 
 @cache

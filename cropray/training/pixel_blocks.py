@@ -1,19 +1,16 @@
-"""Pixel tables as tree training sees them: blocks of Arrow rows, divided among workers and streamed into a matrix.
+"""Pixel tables as families of pixels see them: blocks of Arrow rows, divided among workers and cut into batches.
 
-Needs numpy and xgboost only: the rows are Arrow tables, made elsewhere.
+Needs numpy only: the rows are Arrow tables, made elsewhere.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
-import xgboost as xgb
 
-from cropray.core.cube import STUDY_CUBE, CubeSpec
-from cropray.core.sensors import NODATA
+from cropray.core.features import STUDY_FEATURES, FeatureSet
 from cropray.errors import AccountingError, SchemaError
 
 if TYPE_CHECKING:
@@ -48,13 +45,13 @@ class TreeData:
     """Classes of the dataset; their position is the index that models predict."""
     legend_hash: str
     """Hash of the legend that the class ids belong to."""
-    cube: CubeSpec = STUDY_CUBE
-    """Bands and steps of the rows."""
+    features: FeatureSet = STUDY_FEATURES
+    """What a model reads, computed from the rows' cube."""
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Features, in the order that models read them."""
-        return self.cube.columns
+        """Names of the features, in order."""
+        return self.features.columns
 
     @property
     def n_classes(self) -> int:
@@ -77,7 +74,7 @@ class TreeData:
 def tree_data(data: "FitData", job: "Fit") -> TreeData:
     """One side of a fit as rows, in the order of its zones."""
     blocks = {zone_id: PixelBlock(block, data.n_rows[zone_id]) for zone_id, block in data.blocks.items()}
-    return TreeData(blocks, job.classes, job.legend_hash, job.cube)
+    return TreeData(blocks, job.classes, job.legend_hash, FeatureSet(job.cube, tuple(job.settings.features)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,22 +116,29 @@ def checked_rows(zone_id: str, block: PixelBlock, rows: "pa.Table") -> "pa.Table
 
 
 def features(
-    rows: "pa.Table", table: npt.NDArray[np.uint16] | None = None, columns: Sequence[str] = STUDY_CUBE.columns
+    rows: "pa.Table", table: npt.NDArray[np.uint16] | None = None, of: FeatureSet = STUDY_FEATURES
 ) -> npt.NDArray[np.uint16]:
     """Features of some rows.
 
     Args:
         rows: a pixel table.
-        table: [F, 65536] digital number → what to put in its place, from `binning.bin_table`; None: raw values.
-        columns: the F features.
+        table: [F, 65536] stored number → what to put in its place, from `binning.bin_table`; None: the features themselves.
+        of: the F features.
 
     Returns:
-        [N, F] uint16 digital numbers in the order of `columns`, 0 = missing.
+        [N, F] uint16 in the order of `of.columns`, 0 = missing.
     """
-    values = (rows[name].to_numpy() for name in columns)
     if table is None:
-        return np.stack(list(values), axis=1)
+        return of.compute(samples(rows, of.cube.columns))
+    values: Iterable[npt.NDArray[np.uint16]] = (
+        (rows[name].to_numpy() for name in of.columns) if of.is_raw else features(rows, of=of).T
+    )
     return np.stack([numbers[column] for numbers, column in zip(table, values, strict=True)], axis=1)
+
+
+def samples(rows: "pa.Table", columns: Sequence[str]) -> npt.NDArray[np.uint16]:
+    """[N, columns] uint16 stored numbers of some rows as they are, 0 = no data."""
+    return np.stack([rows[name].to_numpy() for name in columns], axis=1)
 
 
 def class_indices(rows: "pa.Table", lookup: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -159,74 +163,9 @@ def weights(labels: npt.NDArray[np.uint8], unweighed: tuple[int, ...]) -> npt.ND
     return np.isin(labels, unweighed, invert=True).astype(np.float32)
 
 
-class BlockBatches(xgb.DataIter):  # type: ignore[misc]  # xgboost has no types
-    """Feeds rows of blocks to XGBoost's quantile matrix, batch by batch, as uint16: no float copy is ever made.
-
-    One block is held at a time, and fetched anew for every pass over the data.
-    """
-
-    def __init__(
-        self,
-        tables: "Callable[[], Iterable[pa.Table]]",
-        lookup: npt.NDArray[np.uint8],
-        table: npt.NDArray[np.uint16],
-        cache: Path | None = None,
-        unweighed: tuple[int, ...] = (),
-        columns: Sequence[str] = STUDY_CUBE.columns,
-    ) -> None:
-        """Prepare the first pass.
-
-        Args:
-            tables: begins a pass over the rows.
-            lookup: the dataset's class lookup.
-            table: the fit's `bin_table`.
-            cache: what the names of a matrix on disk begin with; None: in memory.
-            unweighed: class indices whose rows count nothing.
-            columns: the features.
-        """
-        self._tables = tables
-        self._lookup = lookup
-        self._table = table
-        self._unweighed = unweighed
-        self._columns = columns
-        self._batches = in_batches(tables())
-        super().__init__(cache_prefix=None if cache is None else str(cache))
-
-    def reset(self) -> None:
-        """Start again: a quantile matrix reads its input several times."""
-        self._batches = in_batches(self._tables())
-
-    def next(self, input_data: Callable[..., Any]) -> bool:
-        """Hand over one batch; False after the last."""
-        rows = next(self._batches, None)
-        if rows is None:
-            return False
-        labels = class_indices(rows, self._lookup)
-        weight = {"weight": weights(labels, self._unweighed)} if self._unweighed else {}
-        input_data(data=features(rows, self._table, self._columns), label=labels, **weight)
-        return True
-
-
 def in_batches(tables: "Iterable[pa.Table]") -> "Iterator[pa.Table]":
     """Slices of at most `BATCH_ROWS` rows; no table is held while the next one is fetched."""
     for table in tables:
         for start in range(0, table.num_rows, BATCH_ROWS):
             yield table.slice(start, BATCH_ROWS)
         del table  # before the next one is fetched
-
-
-def quantile_matrix(
-    batches: BlockBatches, max_bin: int, n_threads: int, ref: xgb.DMatrix | None = None, *, is_on_disk: bool = False
-) -> xgb.DMatrix:
-    """The binned matrix of some rows.
-
-    Args:
-        batches: rows of this worker; with a cache where the bins go to disk.
-        max_bin: bins per feature.
-        n_threads: threads of the build.
-        ref: training matrix whose bins a validation matrix takes over.
-        is_on_disk: keep the bins in the cache of `batches` and read them again for every level of every tree. The
-            trees are the same; a fit takes several times as long.
-    """
-    make = xgb.ExtMemQuantileDMatrix if is_on_disk else xgb.QuantileDMatrix
-    return make(batches, missing=NODATA, max_bin=max_bin, nthread=n_threads, ref=ref)

@@ -5,7 +5,7 @@ may import numpy, pandas, what the model itself computes with, and nothing that 
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +13,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+
+from cropray.training.card import recorded_features
 
 OUTPUT: Final = "output"  # the one parameter of `predict`
 PROBABILITIES: Final = "probabilities"
@@ -110,6 +112,18 @@ def digital_numbers(values: npt.NDArray[Any], columns: Sequence[str] = ()) -> np
             f"values reach from {numbers.min():g} to {numbers.max():g}, as reflectances do; needed are {_NEEDED}"
         )
     return rounded.astype(np.uint16)
+
+
+def served_pixels(card: Mapping[str, Any], predict: Callable[..., npt.NDArray[np.float32]]) -> ServedModel:
+    """A model of pixels: its features are computed from the columns of its cube.
+
+    Args:
+        card: of the model.
+        predict: [N, F] uint16 features → [N, K] float32 probabilities.
+    """
+    features = recorded_features(card)
+    names = tuple(record["name"] for record in card["classes"])
+    return ServedModel(names, features.cube.columns, lambda x: predict(np.ascontiguousarray(features.compute(x))))
 
 
 def class_names(folder: Path) -> tuple[str, ...]:

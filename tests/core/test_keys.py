@@ -5,8 +5,9 @@ from typing import Literal
 import pytest
 
 from cropray.core.closure import Code
+from cropray.core.fingerprint import fingerprint
 from cropray.core.keys import differences, first_difference, key_of
-from cropray.settings import Settings, fingerprint
+from cropray.settings import Settings
 
 
 class Inner(Settings):

@@ -258,8 +258,9 @@ def grow(train, val, kind, n_classes, n_rounds):
     """(trees, last validation loss), by the matrices that a fit builds."""
     import xgboost as xgb
 
-    from cropray.training.pixel_blocks import BlockBatches, features, quantile_matrix
+    from cropray.training.pixel_blocks import features
     from cropray.training.xgboost.binning import bin_table, count_values
+    from cropray.training.xgboost.matrix import BlockBatches, quantile_matrix
 
     lookup = np.arange(256, dtype=np.uint8)
     table = bin_table(count_values(features(train)).astype(np.int64), 256)

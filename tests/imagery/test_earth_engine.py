@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from cropray.core.cube import Season
+from cropray.core.fingerprint import fingerprint
 from cropray.imagery.earth_engine import EarthEngine, EarthEngineError, expression_json
 from cropray.imagery.earth_engine_months import RECIPE, MonthUnit, listing_key
-from cropray.settings import fingerprint
 from tests.imagery.earth_engine_may import GRID, MAY, may, write_may
 from tests.servers.earth_engine import EarthEngineServer
 from tests.servers.earth_engine_catalogue import COLLECTION, catalogue

@@ -28,7 +28,7 @@ def fit(tmp_path_factory: pytest.TempPathFactory) -> tuple[XgbFit, Path]:
 
 def same(one: XgbFit, other: XgbFit) -> None:
     for a, b in zip(one.scores, other.scores, strict=True):
-        assert a.n_estimators == b.n_estimators
+        assert a.step == b.step
         np.testing.assert_array_equal(a.confusion, b.confusion)
         assert a.loss_sum == pytest.approx(b.loss_sum, rel=1e-6)
         assert a.untrained_loss_sum == pytest.approx(b.untrained_loss_sum, rel=1e-6)
@@ -71,8 +71,8 @@ def test_scores_follow_from_the_written_model(fit: tuple[XgbFit, Path]) -> None:
 
 def test_the_learning_curve_ends_at_the_score(fit: tuple[XgbFit, Path]) -> None:
     for score in fit[0].scores:
-        point = fit[0].history[score.n_estimators - 1]
-        assert point["step"] == score.n_estimators
+        point = fit[0].history[score.step - 1]
+        assert point["step"] == score.step
         assert point["val_loss"] == pytest.approx(score.loss_sum / 501, rel=1e-5)
 
 
@@ -94,7 +94,7 @@ def test_a_class_that_training_lacks_is_summed_apart(fit_without_beet: XgbFit, t
         assert score.confusion[0].sum() == n_beet > 50
         assert score.loss_sum == pytest.approx(without.loss_sum, rel=1e-12)
         assert score.untrained_loss_sum > without.untrained_loss_sum == 0
-        assert fit_without_beet.history[score.n_estimators - 1]["val_loss"] == pytest.approx(
+        assert fit_without_beet.history[score.step - 1]["val_loss"] == pytest.approx(
             score.loss_sum / (501 - n_beet), rel=1e-5
         )
 
@@ -167,7 +167,7 @@ def test_the_card_tells_classes_and_origin(fit: tuple[XgbFit, Path]) -> None:
 
 
 def test_damaged_models_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(MissingArtefactError, match="holds no trained trees"):
+    with pytest.raises(MissingArtefactError, match="holds no trained xgboost"):
         load_booster(tmp_path)
     train_xgboost(SMALL, (2,), train_zones(), None, 0, tmp_path)
     model, card = tmp_path / "model.ubj", tmp_path / "card.json"

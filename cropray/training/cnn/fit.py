@@ -16,10 +16,10 @@ import ray.train.torch
 import torch
 
 from cropray.core.cube import STUDY_CUBE, CubeSpec
+from cropray.core.fingerprint import fingerprint
 from cropray.errors import ConfigError
 from cropray.legend import CropClass
 from cropray.nets.crop_net import CropNet, CropNetConfig
-from cropray.settings import fingerprint
 from cropray.storage import Location
 from cropray.training.cnn.checkpoint import CnnCheckpoint, save_checkpoint
 from cropray.training.cnn.settings import CnnSettings

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cropray.training.family import CropModel, Family, Fit, FitScore
+from cropray.training.pixel_model import first_steps
 from cropray.training.xgboost.settings import XgboostSettings
 
 
@@ -23,18 +24,7 @@ def fit(job: Fit) -> Sequence[FitScore]:
         memory_bytes=job.memory_bytes,
         on_round=job.on_step,
     )
-    return [
-        FitScore(
-            step=score.n_estimators,
-            confusion=score.confusion,
-            loss_sum=score.loss_sum,
-            untrained=result.untrained,
-            untrained_loss_sum=score.untrained_loss_sum,
-            history=tuple(record for record in result.history if record["step"] <= score.n_estimators),
-            seconds=score.seconds,
-        )
-        for score in result.scores
-    ]
+    return result.scores
 
 
 def load(folder: Path, device: str) -> CropModel:
@@ -43,14 +33,6 @@ def load(folder: Path, device: str) -> CropModel:
 
     del device
     return load_trees(folder)
-
-
-def prefix(model: CropModel, n_estimators: int) -> CropModel:
-    """The first boosting rounds."""
-    from cropray.training.xgboost.model import TreeModel  # noqa: PLC0415
-
-    assert isinstance(model, TreeModel)
-    return TreeModel(model.booster[:n_estimators], model.classes, model.cube)
 
 
 FAMILY = Family(
@@ -63,6 +45,6 @@ FAMILY = Family(
     load=load,
     grid={"n_estimators": (100, 200), "learning_rate": (0.01, 0.1)},  # the original study's
     steps="n_estimators",
-    prefix=prefix,
+    prefix=first_steps,
     free=frozenset({"learning_rate", "min_child_weight", "reg_lambda"}),
 )

@@ -23,36 +23,26 @@ import ray.train
 import xgboost as xgb
 from ray.train.xgboost import XGBoostTrainer
 
+from cropray.core.fingerprint import fingerprint
 from cropray.core.sensors import NODATA
-from cropray.errors import ConfigError, InputError
-from cropray.settings import fingerprint
+from cropray.errors import ConfigError
 from cropray.storage import Location
 from cropray.training.deep.device import free_gpu_bytes, torch_device
-from cropray.training.pixel_blocks import (
-    BlockBatches,
-    PixelBlock,
-    TreeData,
-    class_indices,
-    features,
-    quantile_matrix,
-    weights,
-)
+from cropray.training.family import FitScore
+from cropray.training.pixel_blocks import PixelBlock, TreeData, class_indices, features, weights
+from cropray.training.pixels import require_classes, score_pixels, with_seconds, worker_tables
 from cropray.training.progress_file import ProgressFile
 from cropray.training.resources import worker_resources
 from cropray.training.scratch import scratch_folder
 from cropray.training.xgboost.binning import bin_table
+from cropray.training.xgboost.matrix import BlockBatches, quantile_matrix
 from cropray.training.xgboost.memory import bins_on_disk, require_gpu_memory, require_scratch
 from cropray.training.xgboost.progress import OnRound, TreeProgress, take_history
 from cropray.training.xgboost.ray_adapter import LABEL, WEIGHT, ActorPool, train_on_actors
-from cropray.training.xgboost.rows import count_values_and_classes, worker_tables, zone_rows
-from cropray.training.xgboost.scoring import (
-    TreeScore,
-    add_scores,
-    booster_from_bytes,
-    save_booster,
-    score_rows,
-)
+from cropray.training.xgboost.rows import count_values_and_classes
+from cropray.training.xgboost.scoring import booster_from_bytes, save_booster
 from cropray.training.xgboost.settings import XgboostSettings
+from cropray.training.xgboost.tree_file import predict_proba
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,8 +54,8 @@ History = tuple[Mapping[str, float], ...]
 class XgbFit:
     """Outcome of one fit; the model is in its folder."""
 
-    scores: tuple[TreeScore, ...]
-    """One per number of boosting rounds; empty without validation data."""
+    scores: tuple[FitScore, ...]
+    """One per number of boosting rounds, with its part of the history; empty without validation data."""
     history: History
     """Per boosting round `step` (from 1), `train_loss` and, with validation data, `val_loss`: mean nats per pixel. The
     loss of `cropray.core.metrics`, classes without a training pixel left out; XGBoost adds up in single precision, so that
@@ -130,8 +120,10 @@ def train_xgboost(  # noqa: PLR0913 - what to fit, on what, and two places to wr
     if val is None:
         return XgbFit((), fitted.history, untrained)
     fit_s = time.monotonic() - started
-    scores = _score(job, fitted.model, val, n_estimators)
-    return XgbFit(_with_seconds(scores, fitted.round_seconds, fit_s), fitted.history, untrained)
+    predict = partial(predict_proba, booster_from_bytes(fitted.model, settings.threads))
+    scores = score_pixels(predict, val, n_estimators, untrained, settings.threads if settings.num_workers else None)
+    timed = with_seconds(scores, fitted.round_seconds, fit_s)
+    return XgbFit(tuple(replace(s, history=fitted.history[: s.step]) for s in timed), fitted.history, untrained)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,8 +195,7 @@ def _require_rising(n_estimators: tuple[int, ...]) -> None:
 
 
 def _check_sizes(settings: XgboostSettings, train: TreeData, val: TreeData | None) -> None:
-    if train.n_classes < 2:
-        raise InputError(f"the dataset has {train.n_classes} class; a classifier needs at least 2")
+    require_classes(train)
     for name, data in (("training", train), ("validation", val)):
         if data is not None and data.n_rows < max(settings.num_workers, 1):
             raise ConfigError(
@@ -235,7 +226,7 @@ def _grow(job: FitJob, rank: int, n_workers: int, cache: Path | None) -> Fitted:
     for name, data in job.matrices().items():
         tables = partial(worker_tables, data, rank, n_workers)
         on_disk = None if cache is None else cache / name
-        batches = BlockBatches(tables, data.lookup(), job.table, on_disk, job.unweighed(name), data.columns)
+        batches = BlockBatches(tables, data.lookup(), job.table, on_disk, job.unweighed(name), data.features)
         matrices[name] = quantile_matrix(
             batches, max_bin, n_threads, ref=matrices.get("train"), is_on_disk=cache is not None
         )
@@ -330,7 +321,7 @@ def _frame(
     import pandas as pd  # noqa: PLC0415 - this engine's own form of data
 
     rows = pa.concat_tables(list(worker_tables(data, rank, n_workers)))
-    values = features(rows, table, data.columns).astype(np.float32)
+    values = features(rows, table, data.features).astype(np.float32)
     values[values == NODATA] = np.nan
     frame = pd.DataFrame(values, columns=list(data.columns))
     labels = class_indices(rows, data.lookup())
@@ -351,38 +342,3 @@ def _stored(data: TreeData) -> TreeData:
         for zone_id, block in data.blocks.items()
     }
     return replace(data, blocks=blocks)
-
-
-def _score(job: FitJob, model: bytes, data: TreeData, n_estimators: tuple[int, ...]) -> tuple[TreeScore, ...]:
-    """Score zone by zone, in this process or in Ray tasks."""
-    n_threads, rest = job.settings.threads, (n_estimators, job.untrained)
-    if job.settings.num_workers == 0:
-        return add_scores(_score_zone(n_threads, model, data, zone_id, *rest) for zone_id in data.blocks)
-    task = ray.remote(_score_zone).options(num_cpus=n_threads, scheduling_strategy="DEFAULT")
-    shared = ray.put(model)
-    return add_scores(ray.get([task.remote(n_threads, shared, data, zone_id, *rest) for zone_id in data.blocks]))
-
-
-def _score_zone(
-    n_threads: int,
-    model: bytes,
-    data: TreeData,
-    zone_id: str,
-    n_estimators: tuple[int, ...],
-    untrained: tuple[int, ...],
-) -> tuple[TreeScore, ...]:
-    booster = booster_from_bytes(model, n_threads)
-    return score_rows(booster, zone_rows(data, zone_id), data.lookup(), n_estimators, untrained, data.columns)
-
-
-def _with_seconds(
-    scores: tuple[TreeScore, ...], round_seconds: tuple[float, ...], fit_s: float
-) -> tuple[TreeScore, ...]:
-    """Scores with what a fit of so many rounds would have taken: this one without its later rounds, and its own scoring."""
-    later = (sum(round_seconds[score.n_estimators :]) for score in scores)
-    own = (sum(round_seconds[: score.n_estimators]) for score in scores)
-    # A fit that went on grew some of its rounds in a process that was lost: they are not in its own time.
-    return tuple(
-        replace(score, seconds=score.seconds + max(fit_s - after, until))
-        for score, after, until in zip(scores, later, own, strict=True)
-    )

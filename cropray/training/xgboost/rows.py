@@ -1,6 +1,5 @@
-"""Rows of boosted trees where Ray keeps them: each worker's share, and what is counted over all of them before a fit."""
+"""What is counted over all rows before boosted trees are grown, each worker's share in a task of Ray."""
 
-from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
@@ -8,7 +7,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import ray
 
-from cropray.training.pixel_blocks import TreeData, checked_rows, class_indices, features, in_batches, worker_rows
+from cropray.training.pixel_blocks import TreeData, class_indices, features, in_batches
+from cropray.training.pixels import worker_tables
 from cropray.training.xgboost.binning import Counts, count_values, no_counts
 from cropray.training.xgboost.settings import XgboostSettings
 
@@ -36,21 +36,4 @@ def _count_share(data: TreeData, rank: int, n_workers: int) -> tuple[Counts, Cou
 
 
 def _count_batch(data: TreeData, rows: pa.Table) -> tuple[npt.NDArray[np.uint8], Counts]:
-    return class_indices(rows, data.lookup()), count_values(features(rows, columns=data.columns))
-
-
-def worker_tables(data: TreeData, rank: int, n_workers: int) -> Iterator[pa.Table]:
-    """The rows of one worker, one zone after the other: none is held while the next one is fetched."""
-    for part in worker_rows(data, rank, n_workers):
-        yield zone_rows(data, part.zone_id).slice(part.start, part.stop - part.start)
-
-
-def zone_rows(data: TreeData, zone_id: str) -> pa.Table:
-    """Rows of a zone, proved to be as many as the manifest counts.
-
-    Raises:
-        AccountingError: rows were lost or doubled on the way.
-    """
-    block = data.blocks[zone_id]
-    rows = block.rows if isinstance(block.rows, pa.Table) else ray.get(block.rows)
-    return checked_rows(zone_id, block, rows)
+    return class_indices(rows, data.lookup()), count_values(features(rows, of=data.features))

@@ -3,12 +3,11 @@
 from functools import partial
 from pathlib import Path
 
-from cropray.training.serving import ServedModel, class_names
+from cropray.training.serving import ServedModel, served_pixels
 from cropray.training.xgboost.tree_file import load_booster, predict_proba, read_card
 
 
 def _load_pyfunc(data_path: str) -> ServedModel:
     """Load a model folder; the name is MLflow's."""
     booster = load_booster(Path(data_path))
-    columns = tuple(read_card(Path(data_path))["features"])
-    return ServedModel(class_names(Path(data_path)), columns, partial(predict_proba, booster))
+    return served_pixels(read_card(Path(data_path)), partial(predict_proba, booster))

@@ -6,7 +6,7 @@ from typing import Any, Final, Literal, Self
 from pydantic import Field, model_validator
 
 from cropray.datasets.settings import READ_CPUS
-from cropray.training.family import RESOURCES, FamilySettings
+from cropray.training.family import RESOURCES, FamilySettings, PixelFamilySettings
 from cropray.training.resources import GB, FitSize, Need
 from cropray.training.xgboost.memory import bins_on_disk, fit_bytes, require_gpu_memory
 
@@ -20,7 +20,7 @@ TREES: Final[Mapping[str, Any]] = {
 """Parameters of `xgb.train` that every fit has."""
 
 
-class XgboostSettings(FamilySettings):
+class XgboostSettings(PixelFamilySettings):
     """How trees are grown and where."""
 
     engine: Literal["ray_train", "xgboost_ray"] = "ray_train"

@@ -13,11 +13,11 @@ import numpy.typing as npt
 import xgboost as xgb
 
 from cropray.core.sensors import NODATA
-from cropray.errors import MissingArtefactError, SchemaError
+from cropray.errors import SchemaError
+from cropray.training import card as cards
 
 CARD_VERSION: Final = 1
 MODEL_FILE: Final = "model.ubj"
-CARD_FILE: Final = "card.json"
 
 
 def predict_proba(
@@ -56,7 +56,7 @@ def load_booster(folder: Path) -> xgb.Booster:
         MissingArtefactError: there are none.
         SchemaError: they are damaged or do not belong to the card.
     """
-    card = read_card(folder)
+    told = read_card(folder)
     booster = xgb.Booster()
     try:
         booster.load_model(folder / MODEL_FILE)
@@ -64,7 +64,7 @@ def load_booster(folder: Path) -> xgb.Booster:
         reason = str(error).strip().splitlines()[0]
         raise SchemaError(f"model '{folder / MODEL_FILE}' cannot be read ({reason}); train it again") from None
     found = (booster.num_boosted_rounds(), booster.num_features(), n_outputs(booster))
-    wanted = (card["n_estimators"], len(card["features"]), len(card["classes"]))
+    wanted = (told["n_estimators"], len(told["features"]), len(told["classes"]))
     if found != wanted:
         raise SchemaError(
             f"model '{folder}' has {found} boosting rounds, features and classes, its card says {wanted}; train it again"
@@ -73,23 +73,5 @@ def load_booster(folder: Path) -> xgb.Booster:
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """The card of a folder with trees.
-
-    Raises:
-        MissingArtefactError: there is none.
-        SchemaError: it is damaged, or of another kind or version.
-    """
-    path = folder / CARD_FILE
-    if not path.exists() or not (folder / MODEL_FILE).exists():
-        raise MissingArtefactError(f"'{folder}' holds no trained trees; run `cropray search CONFIG.yaml` first")
-    try:
-        card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        found = (card["kind"], card["card_version"], len(card["features"]))
-    except (ValueError, KeyError, TypeError) as error:
-        raise SchemaError(f"card '{path}' is damaged ({error!r}); train the model again") from None
-    if found[:2] != ("xgboost", CARD_VERSION) or not found[2]:
-        raise SchemaError(
-            f"card '{path}' describes a model of kind '{found[0]}', version {found[1]}, with {found[2]} features; "
-            f"needed is 'xgboost', version {CARD_VERSION}, with the columns of its cube"
-        )
-    return card
+    """The card of a folder with trees; raises as `cropray.training.card.read_card`."""
+    return cards.read_card(folder, "xgboost", CARD_VERSION, MODEL_FILE)

@@ -1,0 +1,45 @@
+"""Extremely randomised trees as a family."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from cropray.legend import CropClass
+from cropray.training.card import recorded_features
+from cropray.training.family import CropModel, Family, Fit, FitScore
+from cropray.training.forest.settings import ForestSettings
+from cropray.training.pixel_model import PixelModel, first_steps
+
+
+def fit(job: Fit) -> Sequence[FitScore]:
+    """Grow trees; every number of trees that is asked for is scored."""
+    from cropray.training.forest.fit import train_forest  # noqa: PLC0415 - scikit-learn may not be installed
+
+    return train_forest(job)
+
+
+def load(folder: Path, device: str) -> CropModel:
+    """Trees from a folder; they predict on the CPU."""
+    from cropray.training.forest.tree_file import load_forest, predict_proba  # noqa: PLC0415
+
+    del device
+    forest, card = load_forest(folder)
+    classes = tuple(CropClass(**record) for record in card["classes"])
+    return PixelModel(
+        "cropray.training.forest.served", partial(predict_proba, forest), classes, recorded_features(card)
+    )
+
+
+FAMILY = Family(
+    name="forest",
+    label="Extra trees",
+    step_name="tree",
+    sample="pixel",
+    settings=ForestSettings,
+    fit=fit,
+    load=load,
+    grid={"n_estimators": (400,), "max_features": (0.1, 0.3)},
+    steps="n_estimators",
+    prefix=first_steps,
+    packages={"sklearn": "cropray[forest]"},
+)

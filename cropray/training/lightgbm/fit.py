@@ -1,0 +1,140 @@
+"""Boosted trees of LightGBM: one fit, in the process that asks for it."""
+
+import hashlib
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import lightgbm as lgb
+import numpy as np
+import numpy.typing as npt
+
+from cropray.storage import whole_file
+from cropray.training.family import Fit, FitScore
+from cropray.training.lightgbm.settings import LightgbmSettings
+from cropray.training.lightgbm.tree_file import CARD_VERSION, KIND, MODEL_FILE, as_floats, predict_proba
+from cropray.training.pixel_blocks import BATCH_ROWS, TreeData, class_indices, features, tree_data, weights
+from cropray.training.pixels import require_classes, score_pixels, with_seconds, write_card, zone_rows
+
+
+def train_lightgbm(job: Fit) -> tuple[FitScore, ...]:
+    """Grow trees, score every prefix on the validation data and write the model.
+
+    A fit that lost its process starts again. From trees that were read back LightGBM goes on to the same bits only where
+    neither rows nor features are drawn, and it takes no rows in batches then.
+
+    Args:
+        job: its `steps` are numbers of boosting rounds, the last of which is grown.
+
+    Raises:
+        InputError: the dataset has fewer than two classes.
+    """
+    started = time.monotonic()
+    settings: LightgbmSettings = job.settings
+    train, val = tree_data(job.train, job), None if job.val is None else tree_data(job.val, job)
+    require_classes(train)
+    parameters = settings.parameters(train.n_classes, job.seed)
+    labels = _labels(train)
+    untrained = tuple(np.flatnonzero(np.bincount(labels, minlength=train.n_classes) == 0).tolist())
+    matrices = {"train": _matrix(train, labels, parameters)}
+    if val is not None:
+        labels = _labels(val)
+        matrices["val"] = _matrix(val, labels, parameters, weights(labels, untrained), matrices["train"])
+    curves: dict[str, dict[str, list[float]]] = {}
+    clock = _Clock()
+    booster = lgb.train(
+        parameters,
+        matrices["train"],
+        job.steps[-1],
+        valid_sets=list(matrices.values()),
+        valid_names=list(matrices),
+        callbacks=[lgb.record_evaluation(curves), clock],
+    )
+    _save(job, booster, train)
+    if val is None:
+        return ()
+    fit_s = time.monotonic() - started
+    scores = score_pixels(partial(predict_proba, booster, n_threads=settings.threads), val, job.steps, untrained)
+    timed = with_seconds(scores, clock.seconds, fit_s)
+    history = _history(curves)
+    return tuple(replace(score, history=history[: score.step]) for score in timed)
+
+
+def _labels(data: TreeData) -> npt.NDArray[np.uint8]:
+    return np.concatenate([class_indices(zone_rows(data, zone_id), data.lookup()) for zone_id in data.blocks])
+
+
+def _matrix(
+    data: TreeData,
+    labels: npt.NDArray[np.uint8],
+    parameters: Mapping[str, Any],
+    weight: npt.NDArray[np.float32] | None = None,
+    reference: lgb.Dataset | None = None,
+) -> lgb.Dataset:
+    zones = _Zones(data)
+    rows = [_ZoneRows(zones, zone_id) for zone_id, block in data.blocks.items() if block.n_rows]
+    names = [name.replace("=", "_") for name in data.columns]
+    return lgb.Dataset(rows, labels, reference, weight, feature_name=names, params=dict(parameters))
+
+
+class _Zones:
+    """Features of the zone that was asked for last: one is held at a time."""
+
+    def __init__(self, data: TreeData) -> None:
+        self.data = data
+        self._held = ("", np.empty((0, 0), np.uint16))
+
+    def x(self, zone_id: str) -> npt.NDArray[np.uint16]:
+        """[N, F] features."""
+        if self._held[0] != zone_id:
+            self._held = ("", np.empty((0, 0), np.uint16))  # before the next one is fetched
+            self._held = (zone_id, features(zone_rows(self.data, zone_id), of=self.data.features))
+        return self._held[1]
+
+
+class _ZoneRows(lgb.Sequence):  # type: ignore[misc]  # mypy passes lightgbm over
+    """One zone as LightGBM reads it, batch by batch: the floats of all rows are never there together."""
+
+    batch_size = BATCH_ROWS
+
+    def __init__(self, zones: _Zones, zone_id: str) -> None:
+        self._zones = zones
+        self._zone_id = zone_id
+
+    def __len__(self) -> int:
+        return self._zones.data.blocks[self._zone_id].n_rows
+
+    def __getitem__(self, index: int | slice) -> npt.NDArray[np.floating[Any]]:
+        rows = as_floats(self._zones.x(self._zone_id)[index])
+        return rows if isinstance(index, slice) else rows.astype(np.float64)  # of single rows it makes the bins
+
+
+class _Clock:
+    """Called after every round."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self._last = time.monotonic()
+
+    def __call__(self, _: Any) -> None:
+        now = time.monotonic()
+        self.seconds.append(now - self._last)
+        self._last = now
+
+
+def _history(curves: Mapping[str, Mapping[str, list[float]]]) -> tuple[Mapping[str, float], ...]:
+    """Per round `step` (from 1), `train_loss` and, with validation data, `val_loss`: mean nats per pixel."""
+    losses = {f"{name}_loss": curve["multi_logloss"] for name, curve in curves.items()}
+    n = len(losses["train_loss"])
+    return tuple({"step": i + 1, **{name: curve[i] for name, curve in losses.items()}} for i in range(n))
+
+
+def _save(job: Fit, booster: lgb.Booster, train: TreeData) -> None:
+    text = booster.model_to_string().encode()
+    with whole_file(job.folder / MODEL_FILE) as temporary:
+        temporary.write_bytes(text)
+    provenance = {"settings": job.settings.model_dump(mode="json"), "n_estimators": job.steps, "seed": job.seed}
+    digest = hashlib.sha256(text).hexdigest()
+    write_card(job.folder, KIND, CARD_VERSION, train, provenance, n_estimators=job.steps[-1], sha256=digest)

@@ -1,0 +1,13 @@
+"""The entry point by which MLflow loads registered trees of LightGBM; needs no pickle."""
+
+from functools import partial
+from pathlib import Path
+
+from cropray.training.lightgbm.tree_file import load_booster, predict_proba
+from cropray.training.serving import ServedModel, served_pixels
+
+
+def _load_pyfunc(data_path: str) -> ServedModel:
+    """Load a model folder; the name is MLflow's."""
+    booster, card = load_booster(Path(data_path))
+    return served_pixels(card, partial(predict_proba, booster))

@@ -73,7 +73,6 @@ def work_there(work: JobWork, more_zones: int) -> JobWork:
         n_pixels=round(zones.n_pixels * (1 + share)),
         rows=zones.rows * (1 + share),
         test_rows=zones.test_rows + zones.rows * share,
-        test_tiles=zones.test_tiles + (zones.train_tiles + zones.test_tiles) * share,
     )
     return replace(work, zones=grown, traffic=_more_traffic(work.traffic, 1 + share))
 

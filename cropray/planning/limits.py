@@ -25,8 +25,6 @@ class Room:
     """Of this machine."""
     object_store_bytes: float
     """Of one node."""
-    n_cpus: float
-    """CPUs of the machine, or of the cluster."""
     spill_bytes: float = math.inf
     """Free on the disk that takes what the object store cannot hold; inf: another machine's."""
     where: str = "here"

@@ -14,7 +14,6 @@ class ZoneWork:
     """Zones of a job, with what they hold: counted, or scaled up from a sample."""
 
     n_zones: int
-    n_train: int
     n_test: int
     n_mapped: int
     """Zones that each model maps."""
@@ -27,7 +26,6 @@ class ZoneWork:
     train_rows: float
     test_rows: float
     train_tiles: float
-    test_tiles: float
     n_classes: int
     is_sampled: bool
     """Whether rows, tiles and classes are scaled up from a sample; otherwise the dataset's manifest counted them."""
@@ -112,6 +110,6 @@ def makespan(durations_s: Iterable[float], n_slots: int) -> float:
     return max(slots)
 
 
-def at_once(cluster: Cluster, cpus_per_task: float = 1.0) -> int:
-    """Tasks that the cluster's CPUs hold at the same time, at least one."""
-    return max(1, int(cluster.n_cpus / cpus_per_task + 1e-9))
+def at_once(cluster: Cluster) -> int:
+    """Tasks of one CPU that the cluster holds at the same time, at least one."""
+    return max(1, int(cluster.n_cpus))

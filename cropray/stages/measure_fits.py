@@ -146,7 +146,9 @@ class _Fits:
             per_step = 1 / (more.steps - few.steps) if more.steps > few.steps else 0.0
             step_bytes = max(weigh([more.folder]) - weigh([few.folder]), 0) * per_step
             model_bytes = weigh([more.folder]) - more.steps * step_bytes
-        pixel_step_s = max(more_s - few_s, 0.0) * per_step
+        pixel_step_s = (more_s - few_s) * per_step
+        if self.family.steps and pixel_step_s <= 0:  # lost in the noise of the machine: then all of it is the steps'
+            pixel_step_s = more_s / more.steps
         fit_s, _ = nnls(np.array([run.terms() for run in runs]), np.array([run.seconds for run in runs]))
         held, held_first = min(more.n, batch), min(first.n, batch)
         grown = more.peak_bytes - first.peak_bytes
@@ -243,7 +245,7 @@ class _Fits:
 
         seconds = mapped()
         if sum(seconds) < _QUICK_S:
-            seconds = mapped()
+            seconds = min(seconds, mapped())
         paths = [f(self.name, zone.zone_id) for f in (scratch.map, scratch.map_preview, scratch.mapped_parcels)]
         return seconds[0] / (zone.grid.height * zone.grid.width), seconds[1], weigh(paths)
 

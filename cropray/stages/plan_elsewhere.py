@@ -61,9 +61,7 @@ def print_elsewhere(job: JobConfig, work: JobWork, costs: UnitCosts, progress: P
         result = foretell(measured, there)
         over = over_budget(job, there, result.worker_bytes)
         store = cluster.object_store_bytes
-        there_is = Room(
-            float("inf"), memory, store, job.plan.cpus, where=f"on {n_nodes} such nodes", memory_settings=_LEVERS
-        )
+        there_is = Room(float("inf"), memory, store, where=f"on {n_nodes} such nodes", memory_settings=_LEVERS)
         require_room(need_of(result, there), there_is, over)
         results.append((n_nodes, result))
         progress.note(f"{n_nodes} node{'s' * (n_nodes > 1)}: {_placed(placements)}")

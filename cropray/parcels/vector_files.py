@@ -1,7 +1,7 @@
 """Parcel files of any format: what they say of themselves, the features of a rectangle, and all features in pieces.
 
 A file with a spatial index (GeoPackage, shapefile with .qix, GeoParquet with bounding-box column) answers for a rectangle;
-any other, and what lies in a zip file, is read from end to end, in pieces. In object storage only GeoParquet can be read, by columns and row groups:
+any other is read from end to end, in pieces. In object storage only GeoParquet can be read, by columns and row groups:
 GDAL's formats are asked for thousands of small pieces, one after the other, and have to be fetched first.
 """
 
@@ -26,7 +26,7 @@ from pyproj.exceptions import CRSError
 
 from cropray.errors import InputError
 from cropray.parcels.linear_wkb import read_wkb
-from cropray.parcels.zip_files import gdal_name, is_zip, on_disk
+from cropray.parcels.zip_files import on_disk
 from cropray.raw_files import in_words, is_there
 from cropray.storage import Location, arrow_path
 
@@ -67,7 +67,7 @@ def read_header(path: Location, layer: str | None) -> FileHeader:
         InputError: the file or the layer is missing, damaged or ambiguous.
     """
     require_file(path)
-    return _parquet_header(path) if is_parquet(path) else _layer_header(on_disk(path), layer)
+    return _parquet_header(path) if is_parquet(path) else _layer_header(path, on_disk(path, layer), layer)
 
 
 def require_file(path: Location) -> None:
@@ -102,7 +102,7 @@ def read_bounds(path: Location, header: FileHeader, *, is_stored: bool = False) 
             return bounds[0], bounds[1], bounds[3], bounds[4]
         return tuple(bounds) if len(bounds) == 4 else None
     try:
-        info = pyogrio.read_info(gdal_name(path, header.layer), layer=header.layer, force_total_bounds=not is_stored)
+        info = pyogrio.read_info(on_disk(path, header.layer), layer=header.layer, force_total_bounds=not is_stored)
     except _DAMAGE as error:
         raise _unreadable(path, error) from None
     bounds = info["total_bounds"]
@@ -125,8 +125,7 @@ def read_features(path: Location, header: FileHeader, columns: list[str], box: B
         if header.geometry_column is not None:
             with in_words(path, SETTING):
                 return _features_of_parquet(path, header, columns, box)
-        name = gdal_name(path, header.layer)
-        meta, table = pyogrio.read_arrow(name, layer=header.layer, columns=columns, bbox=box)
+        meta, table = pyogrio.read_arrow(on_disk(path, header.layer), layer=header.layer, columns=columns, bbox=box)
         piece = _piece(table, columns, meta["geometry_name"] or _UNNAMED)
         _require_text(path, piece)
         return _as_frame(piece, header)
@@ -205,7 +204,7 @@ def _parquet_batches(path: Location, header: FileHeader, columns: list[str]) -> 
 
 def _layer_batches(path: Location, header: FileHeader, columns: list[str]) -> Iterator[pa.Table]:
     options = {"layer": header.layer, "columns": columns, "batch_size": _BATCH_ROWS, "use_pyarrow": True}
-    with pyogrio.open_arrow(gdal_name(path, header.layer), **options) as (meta, reader):
+    with pyogrio.open_arrow(on_disk(path, header.layer), **options) as (meta, reader):
         for batch in reader:
             yield _piece(batch, columns, meta["geometry_name"] or _UNNAMED)
 
@@ -225,7 +224,7 @@ def iterate_texts(path: Location, header: FileHeader, column: str) -> Iterator[l
                     pc.unique(batch[column]).to_pylist() for batch in file.iter_batches(_BATCH_ROWS, columns=[column])
                 )
             return
-        with pyogrio.open_arrow(gdal_name(path, header.layer), layer=header.layer, **options) as (_, reader):
+        with pyogrio.open_arrow(on_disk(path, header.layer), layer=header.layer, **options) as (_, reader):
             yield from (pc.unique(batch[column]).to_pylist() for batch in reader)
     except _DAMAGE as error:
         raise _unreadable(path, error) from None
@@ -254,18 +253,16 @@ def _filterable(schema: pa.Schema) -> pa.Schema:
     return pa.schema([field.with_type(plain.get(field.type, field.type)) for field in schema], schema.metadata)
 
 
-def _layer_header(path: Path, layer: str | None) -> FileHeader:
-    name = gdal_name(path, layer)
+def _layer_header(path: Location, file: Path, layer: str | None) -> FileHeader:
     try:
-        layers = [str(one) for one, geometry_type in pyogrio.list_layers(name) if geometry_type is not None]
+        layers = [str(name) for name, geometry_type in pyogrio.list_layers(file) if geometry_type is not None]
         chosen = _choose_layer(path, layers, layer)
-        info = pyogrio.read_info(name, layer=chosen)
+        info = pyogrio.read_info(file, layer=chosen)
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
         raise InputError(f"parcel file '{path}' cannot be opened ({_short(error)}); fetch it again") from None
-    if path.suffix.lower() == ".shp":
-        _require_whole_shapefile(path)
-    # Every step back in a compressed file inflates it again from further ahead: an index would make that many.
-    is_indexed = bool(info["capabilities"]["fast_spatial_filter"]) and not is_zip(path)
+    if file.suffix.lower() == ".shp":
+        _require_whole_shapefile(file)
+    is_indexed = bool(info["capabilities"]["fast_spatial_filter"])
     names = tuple(map(str, info["fields"]))
     kinds = zip(names, info["dtypes"], info["ogr_subtypes"], strict=True)
     lists = tuple(name for name, kind, subtype in kinds if str(kind).startswith("list") or subtype == "OFSTJSON")
@@ -297,7 +294,7 @@ def _require_whole_shapefile(path: Path) -> None:
             raise InputError(f"'{part}' has {part.stat().st_size:,} of its {n_bytes:,} bytes; fetch it again")
 
 
-def _choose_layer(path: Path, layers: list[str], wanted: str | None) -> str:
+def _choose_layer(path: Location, layers: list[str], wanted: str | None) -> str:
     if wanted is None and len(layers) == 1:
         return layers[0]
     if wanted not in layers:

@@ -10,7 +10,7 @@ from cropray.core.fingerprint import fingerprint
 from cropray.errors import ConfigError, InputError, SchemaError
 from cropray.legend import FIRST_YEAR, LAST_YEAR, Legend, bundled_legend
 from cropray.parcels.legend_file import read_legend, require_codes
-from cropray.parcels.rpg import is_fetched, iterate_codes
+from cropray.parcels.rpg import is_away, iterate_codes
 from cropray.settings import Settings
 from cropray.storage import Location, content_id, local_file
 from cropray.workspace import require
@@ -93,7 +93,7 @@ def check_legend(job: JobConfig) -> None:
     if job.parcels is None or job.parcels.legend is None:
         return
     legend = job_legend(job)
-    if not is_fetched(job.parcels):
+    if not is_away(job.parcels):
         require_codes(legend, iterate_codes(job.parcels), job.parcels.legend)
 
 

@@ -130,7 +130,7 @@ def indexed(settings: ParcelSettings, zones: Sequence[Zone], extract: Location, 
     if not zones or has_spatial_index(settings):
         yield
         return
-    why = "is fetched, and" if is_fetched(settings) else "has no spatial index: it is"
+    why = "is fetched or unpacked, and" if is_fetched(settings) else "has no spatial index: it is"
     progress.note(f"{settings.path.name} {why} read once from end to end, for all zones")
     try:
         with fetched(settings) as register:

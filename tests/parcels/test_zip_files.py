@@ -2,11 +2,13 @@
 
 import os
 import zipfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from cropray.errors import InputError
+from cropray.parcels import zip_files
 from cropray.parcels.rpg import ParcelSettings, check_parcels, extract_parcels, has_spatial_index, read_parcels
 from tests.parcels.polygons import GRID, parcel_frame, square
 
@@ -77,7 +79,7 @@ def test_of_several_files_the_setting_names_one(tmp_path):
     assert read(path, layer="south").parcel_id.tolist() == ["2", "3"]
     for layer in (None, "west"):
         with pytest.raises(
-            InputError, match=r"p.zip' holds 2 vector files .* set 'layer' to one of \['north', 'south'\]"
+            InputError, match=r"p.zip' holds 2 vector files; set 'layer' to one of \['north', 'south'\]"
         ):
             check_parcels(ParcelSettings(path=path, layer=layer))
 
@@ -88,5 +90,23 @@ def test_a_zip_file_without_a_register_or_cut_short_is_refused(tmp_path):
         check_parcels(ParcelSettings(path=empty))
     path = pack(tmp_path, "p.zip", (PARCELS, "p.shp"))
     path.write_bytes(path.read_bytes()[:-30])
-    with pytest.raises(InputError, match=r"p.zip' is no whole zip file .*fetch it again"):
+    with pytest.raises(InputError, match=r"p.zip' cannot be unpacked .*fetch it again"):
+        check_parcels(ParcelSettings(path=path))
+
+
+def test_it_is_unpacked_once_and_again_when_it_changed(tmp_path, monkeypatch):
+    path = pack(tmp_path, "p.zip", (PARCELS, "p.gpkg"))
+    made, make = [], zip_files.tempfile.mkdtemp
+    monkeypatch.setattr(zip_files.tempfile, "mkdtemp", lambda **options: made.append(make(**options)) or made[-1])
+    assert len(read(path)) == len(read(path, layer="p")) == 3
+    assert len(made) == 1
+    pack(tmp_path, "p.zip", (PARCELS.iloc[:1], "p.gpkg"))
+    assert len(read(path)) == 1
+    assert len(made) == 2
+
+
+def test_a_disk_without_room_is_told_beforehand(tmp_path, monkeypatch):
+    path = pack(tmp_path, "p.zip", (PARCELS, "p.gpkg"))
+    monkeypatch.setattr(zip_files.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(InputError, match=r"p.zip' has 0.0 GB unpacked .*set TMPDIR"):
         check_parcels(ParcelSettings(path=path))

@@ -46,6 +46,8 @@ class ZoneAcquisition:
     """Pixels without a clear observation in any month: they stay no data."""
     warnings: tuple[str, ...] = field(default=(), compare=False)
     """What was found of scenes when their pixels were read."""
+    is_filled: bool = True
+    """Whether what was not observed was filled from other months; only ready cubes may be left as they are."""
 
     @property
     def share_clear(self) -> float:
@@ -55,6 +57,8 @@ class ZoneAcquisition:
     @property
     def n_filled(self) -> int:
         """Pixel-months that were filled from other months."""
+        if not self.is_filled:
+            return 0
         return (self.n_pixels - self.n_never_clear) * N_MONTHS - sum(self.n_clear)
 
     def to_record(self) -> dict[str, Any]:
@@ -101,7 +105,7 @@ def finish_zone(
     n_obs: npt.NDArray[np.uint8],
     workspace: Workspace,
 ) -> ZoneAcquisition:
-    """Fill the gaps of a zone's monthly medians and write them; every source of imagery ends here.
+    """Fill the gaps of a zone's monthly medians and write them; every source of scenes ends here.
 
     Args:
         zone: the zone.
@@ -121,12 +125,34 @@ def finish_zone(
             f"zone '{zone.zone_id}': none of its {n_pixels} pixels is clear (SCL 4–7) in any of the "
             f"{sum(n_scenes)} scenes of {season.start} to {season.end}; add scenes or leave the zone out"
         )
-    write_composite(workspace.composite(zone.zone_id), fill_gaps(composite, observed), zone.grid)
+    return store_zone(zone, season.first_month, n_scenes, fill_gaps(composite, observed), n_obs, workspace)
+
+
+def store_zone(
+    zone: Zone,
+    season_start: str,
+    n_scenes: Sequence[int],
+    composite: npt.NDArray[np.uint16],
+    n_obs: npt.NDArray[np.uint8],
+    workspace: Workspace,
+) -> ZoneAcquisition:
+    """Write a zone's composite and counts as they are to stand; every source of imagery ends here.
+
+    Args:
+        zone: the zone.
+        season_start: its first month, `YYYY-MM`.
+        n_scenes: acquisitions of each month.
+        composite: [12, 4, H, W] uint16; 0 is no data.
+        n_obs: [12, H, W] uint8 clear observations, before gap filling.
+        workspace: where `composite(zone_id)` and `n_obs(zone_id)` are written, each whole.
+    """
+    observed = n_obs > 0
+    write_composite(workspace.composite(zone.zone_id), composite, zone.grid)
     write_n_obs(workspace.n_obs(zone.zone_id), n_obs, zone.grid)
     return ZoneAcquisition(
         zone_id=zone.zone_id,
-        season_start=season.first_month,
-        n_pixels=n_pixels,
+        season_start=season_start,
+        n_pixels=zone.grid.height * zone.grid.width,
         n_scenes=tuple(n_scenes),
         n_clear=tuple(int(n) for n in observed.sum(axis=(1, 2))),
         n_never_clear=int((~observed.any(axis=0)).sum()),

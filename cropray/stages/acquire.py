@@ -1,4 +1,4 @@
-"""`acquire`: scenes to gap-filled monthly composites, one zone a task."""
+"""`acquire`: scenes to gap-filled monthly composites, or ready cubes taken over, one zone a task."""
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
@@ -6,8 +6,10 @@ from functools import partial
 
 from cropray.config import JobConfig
 from cropray.core.closure import code_digest
+from cropray.core.cube import Season as CubeSeason
 from cropray.errors import ConfigError
 from cropray.imagery.acquire import (
+    ZoneAcquisition,
     acquire_zone,
     acquisitions_by_month,
     describe_clear,
@@ -19,9 +21,11 @@ from cropray.imagery.acquire import (
     remove_unfinished,
     survey_zones,
 )
+from cropray.imagery.cubes import acquire_cube
 from cropray.imagery.earth_engine_settings import EarthEngineSettings
 from cropray.imagery.scenes import Found, SceneSource, Season
-from cropray.imagery.sources import SceneSettings, describe, scene_source
+from cropray.imagery.sources import SceneSettings, composite_source, describe, scene_source
+from cropray.imagery.sources.cubes import CubesSettings
 from cropray.imagery.stac_settings import StacSettings
 from cropray.progress import Progress
 from cropray.settings import fingerprint
@@ -29,7 +33,8 @@ from cropray.stages import earth_engine
 from cropray.stages.cluster import ray_session
 from cropray.stages.inputs import job_zones, season_of, zone_fingerprint
 from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks
-from cropray.storage import write_json
+from cropray.storage import Location, write_json
+from cropray.workspace import Workspace
 from cropray.zones import Zone
 
 
@@ -45,6 +50,8 @@ def run(job: JobConfig, progress: Progress) -> None:
         raise ConfigError("this job reads 'points': there is nothing to acquire")
     if isinstance(job.imagery, EarthEngineSettings):
         earth_engine.run(job, job.imagery, progress)
+    elif isinstance(job.imagery, CubesSettings):
+        _run_cubes(job, job.imagery, progress)
     else:
         _run_scenes(job, job.imagery, progress)
 
@@ -55,8 +62,6 @@ def _run_scenes(job: JobConfig, settings: SceneSettings, progress: Progress) -> 
     source = scene_source(settings)
     found = survey_zones(source, zones, job.season_start)
     _tell(job, source, zones, found, progress)
-    if n_left := remove_unfinished(workspace, {zone.zone_id for zone in zones}):
-        progress.note(f"{n_left} unfinished files of an interrupted run are removed")
     code = code_digest(acquire_zone, type(source))
     tasks = [
         ZoneTask(
@@ -65,22 +70,56 @@ def _run_scenes(job: JobConfig, settings: SceneSettings, progress: Progress) -> 
             fingerprint(
                 [zone_fingerprint(zone), job.season_start, code, source.fingerprint(found[zone.zone_id].scenes)]
             ),
-            (
-                workspace.composite(zone.zone_id),
-                workspace.n_obs(zone.zone_id),
-                workspace.acquisition_record(zone.zone_id),
-            ),
+            _outputs(workspace, zone),
         )
         for zone in zones
     ]
-    with ray_session(job.cluster):
-        results = run_zone_tasks(
-            "acquire", tasks, workspace, progress, overwrite=job.overwrite, wait_s=job.cluster.wait_s
-        )
+    results = _run_tasks(job, tasks, progress)
     if results:
         for line in describe_warnings(results.values()):
             progress.note(line)
         progress.note(describe_clear(results.values()))
+
+
+def _run_cubes(job: JobConfig, settings: CubesSettings, progress: Progress) -> None:
+    workspace, seasons = job.artefacts, [(zone, CubeSeason(season_of(zone, job))) for zone in job_zones(job)]
+    progress.stage("acquire", f"ready cubes of {describe(settings)} for {len(seasons)} zones")
+    source = composite_source(settings)
+    left_out = {remark: sorted(names) for remark, names in source.survey(seasons).items()}
+    write_json(job.artefacts.left_out, left_out)
+    for line in describe_left_out(left_out):
+        progress.note(line)
+    code = code_digest(acquire_cube, type(source))
+    tasks = [
+        ZoneTask(
+            zone.zone_id,
+            partial(acquire_cube, source, zone, season, workspace),
+            fingerprint([zone_fingerprint(zone), season.first_month, code, source.fingerprint(zone, season)]),
+            _outputs(workspace, zone),
+        )
+        for zone, season in seasons
+    ]
+    results = _run_tasks(job, tasks, progress)
+    if results and settings.fill:
+        progress.note(describe_clear(results.values()))
+    elif results:
+        progress.note("values that are missing stay no data: 'imagery.fill' is false")
+
+
+def _outputs(workspace: Workspace, zone: Zone) -> tuple[Location, ...]:
+    zone_id = zone.zone_id
+    return workspace.composite(zone_id), workspace.n_obs(zone_id), workspace.acquisition_record(zone_id)
+
+
+def _run_tasks(
+    job: JobConfig, tasks: Sequence[ZoneTask[ZoneAcquisition]], progress: Progress
+) -> dict[str, ZoneAcquisition]:
+    if n_left := remove_unfinished(job.artefacts, {task.zone_id for task in tasks}):
+        progress.note(f"{n_left} unfinished files of an interrupted run are removed")
+    with ray_session(job.cluster):
+        return run_zone_tasks(
+            "acquire", tasks, job.artefacts, progress, overwrite=job.overwrite, wait_s=job.cluster.wait_s
+        )
 
 
 def _tell(

@@ -14,15 +14,17 @@ import ray
 
 from cropray.bands import N_BANDS, N_MONTHS
 from cropray.config import JobConfig
+from cropray.core.cube import Season as CubeSeason
 from cropray.datasets.build import ZoneJob, build_zone, count_zone
 from cropray.datasets.separation import Trim
 from cropray.errors import CroprayError
 from cropray.grid import Grid
 from cropray.imagery.acquire import acquire_zone, finish_zone
 from cropray.imagery.composites import read_composite, read_n_obs
-from cropray.imagery.files import FilesSettings
+from cropray.imagery.cubes import acquire_cube
 from cropray.imagery.scenes import Season
-from cropray.imagery.sources import scene_source
+from cropray.imagery.sources import FolderSettings, composite_source, scene_source
+from cropray.imagery.sources.cubes import CubesSettings
 from cropray.legend import bundled_legend
 from cropray.parcels.rpg import is_fetched
 from cropray.planning.costs import ZoneCosts
@@ -170,8 +172,11 @@ def measure_zone(job: JobConfig, zone: Zone, scratch: Workspace) -> ZoneSample:
 
 
 def _acquire(job: JobConfig, zone: Zone, scratch: Workspace) -> None:
-    """Local scenes are composited; of remote ones only what this machine does is measured, on drawn months."""
-    if isinstance(job.imagery, FilesSettings):
+    """Local scenes and cubes are taken; of remote ones only what this machine does is measured, on drawn months."""
+    if isinstance(job.imagery, CubesSettings):
+        acquire_cube(composite_source(job.imagery), zone, CubeSeason(season_of(zone, job)), scratch)
+        return
+    if isinstance(job.imagery, FolderSettings):
         acquire_zone(scene_source(job.imagery), zone, job.season_start, scratch)
         return
     here, zone_id = job.artefacts, zone.zone_id

@@ -6,13 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cropray.config import JobConfig
+from cropray.core.cube import Season
 from cropray.datasets.manifest import Manifest, load_manifest
 from cropray.errors import ConfigError, CroprayError
 from cropray.imagery.acquire import check_inputs
 from cropray.imagery.earth_engine_ledger import read_runs
 from cropray.imagery.earth_engine_settings import EarthEngineSettings
 from cropray.imagery.scenes import Scene
-from cropray.imagery.sources import scene_source
+from cropray.imagery.sources import composite_source, scene_source
+from cropray.imagery.sources.cubes import CubesSettings
 from cropray.legend import CropClass, bundled_legend
 from cropray.planning.estimate import JobWork, n_tiles
 from cropray.planning.limits import Room
@@ -21,6 +23,7 @@ from cropray.planning.work import Cluster, ZoneWork
 from cropray.search.placement import Node, Placement, UnitNeed, live_nodes, place_units
 from cropray.search.space import ModelName
 from cropray.stages.cluster import address_of, ray_disk
+from cropray.stages.inputs import season_of
 from cropray.stages.measure_zones import ZoneSample
 from cropray.storage import free_bytes
 from cropray.training.memory import bins_on_disk, require_gpu_memory
@@ -77,12 +80,15 @@ def place(job: JobConfig, cluster: Cluster) -> dict[ModelName, Placement]:
 
 
 def find_scenes(job: JobConfig, zones: Sequence[Zone]) -> Scenes | None:
-    """Zone → its scenes; None for Earth Engine, which is not asked.
+    """Zone → its scenes; None for Earth Engine, which is not asked, and for ready cubes.
 
     Raises:
-        InputError: a scene cannot be used, or a zone has none.
+        InputError: a scene or a cube cannot be used, or a zone has none.
     """
     if job.imagery is None or isinstance(job.imagery, EarthEngineSettings):
+        return None
+    if isinstance(job.imagery, CubesSettings):
+        composite_source(job.imagery).survey([(zone, Season(season_of(zone, job))) for zone in zones])
         return None
     return check_inputs(scene_source(job.imagery), zones, job.season_start)
 

@@ -23,7 +23,7 @@ from cropray.terminal import print_with_what_there_is
 
 STAGES = {
     "zones": "reads the zone table, or a land cover map to choose zones by cropland; writes zones.parquet",
-    "acquire": "reads Sentinel-2 scenes; writes monthly composites and observation counts",
+    "acquire": "reads Sentinel-2 scenes; writes gap-filled composites and observation counts",
     "labels": "reads parcels; writes class rasters, parcel tables and code reports",
     "dataset": "reads composites and labels (or labelled points); writes pixel tables, tile shards and folds",
     "search": "reads the dataset; writes every (configuration, fold), the refitted winners and MLflow runs",

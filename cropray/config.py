@@ -1,22 +1,26 @@
 """One job: everything a YAML file may say, composed from the settings of each part's owner."""
 
 import os
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Final, Self
+from typing import Annotated, Any, Final, Self, cast
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, create_model, field_validator, model_validator
 
+from cropray.core.cube import CubeSpec
+from cropray.core.cube_settings import CubeSettings
 from cropray.datasets.points import PointsSettings
 from cropray.datasets.settings import DatasetSettings
-from cropray.imagery.sources import ImagerySettings
+from cropray.imagery.sources import ImagerySettings, require_bands
 from cropray.maps.settings import MapSettings
 from cropray.parcels.rpg import ParcelSettings
 from cropray.raw_files import InputSetting
 from cropray.report.settings import ReportSettings
-from cropray.search.space import ModelName, SearchSettings
+from cropray.search.sampling import trials
+from cropray.search.space import SearchSettings, complete
 from cropray.settings import Settings
 from cropray.storage import LocationSetting
-from cropray.training.settings import CnnSettings, XgboostSettings
+from cropray.training.family import FamilySettings, families, family
 from cropray.workspace import Workspace
 from cropray.zone_selection.settings import ZoneSelectionSettings
 
@@ -68,7 +72,10 @@ class PlanSettings(Settings):
 
 
 class JobConfig(Settings):
-    """A job: one area, one season, one dataset, one search. Relative paths start at the current folder."""
+    """A job: one area, one season, one dataset, one search. Relative paths start at the current folder.
+
+    Every family of models has a section of its own name (`xgboost`, …), and one below `search` for what is searched of it.
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _-]*$")
     """Name of the dataset and of the tracking experiment."""
@@ -76,7 +83,9 @@ class JobConfig(Settings):
     """Folder that all artefacts are written below, on a disk or in object storage (`s3://…`, `gs://…`, `az://…`)."""
     seed: int = Field(default=0, ge=0)
     season_start: str = Field(default="2023-01", pattern=r"^\d{4}-(0[1-9]|1[0-2])$")
-    """First of the twelve months; a zone table's own column goes before."""
+    """First month of the season; a zone table's own column goes before."""
+    cube: CubeSettings = CubeSettings()
+    """Bands and steps of time of every pixel."""
     zone_table: InputSetting | None = None
     """CSV zone table; None: the 40 zones of France that come with cropray."""
     zone_selection: ZoneSelectionSettings | None = None
@@ -92,8 +101,6 @@ class JobConfig(Settings):
     points: PointsSettings | None = None
     dataset: DatasetSettings = DatasetSettings()
     search: SearchSettings = SearchSettings()
-    cnn: CnnSettings = CnnSettings()
-    xgboost: XgboostSettings = XgboostSettings()
     map: MapSettings = MapSettings()
     report: ReportSettings = ReportSettings()
     cluster: ClusterSettings = ClusterSettings()
@@ -115,8 +122,10 @@ class JobConfig(Settings):
     def _one_source(self) -> Self:
         if self.points is not None and (self.imagery is not None or self.parcels is not None):
             raise ValueError("'points' replaces 'imagery' and 'parcels'; give one or the other")
-        if self.points is not None and "cnn" in self.search.models:
-            raise ValueError("'points' have no tiles for the CNN: set search.models to [xgboost]")
+        tiled = [name for name in self.search.models if family(name).sample == "tile"]
+        if self.points is not None and tiled:
+            others = [name for name, each in families().items() if each.sample == "pixel"]
+            raise ValueError(f"'points' have no tiles for {', '.join(tiled)}: set search.models to some of {others}")
         if not isinstance(self.workspace, Path) and self.tracking_uri is None:
             raise ValueError(
                 "a workspace in object storage cannot hold MLflow's database: set 'tracking_uri' to a server"
@@ -138,20 +147,70 @@ class JobConfig(Settings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _bands_that_there_are(self) -> Self:
+        if self.imagery is not None:
+            require_bands(self.imagery, self.cube_spec)
+        return self
+
+    @property
+    def cube_spec(self) -> CubeSpec:
+        """Bands and steps of time of every pixel."""
+        return self.cube.spec
+
     @property
     def artefacts(self) -> Workspace:
         """The workspace."""
         return Workspace(self.workspace)
 
-    def settings_of(self, model: ModelName) -> CnnSettings | XgboostSettings:
-        """How a kind of model is trained."""
-        return self.cnn if model == "cnn" else self.xgboost
-
-    def takes_share(self, model: ModelName) -> bool:
-        """Whether the fits of a kind of model share the CPUs, instead of having as many as is said."""
-        return self.settings_of(model).cpus_per_worker is None
+    def settings_of(self, model: str) -> FamilySettings:
+        """How a family is trained."""
+        settings: FamilySettings = getattr(self, model)
+        return settings
 
     @property
     def uses_worker_groups(self) -> bool:
         """Whether Ray Train starts worker groups; otherwise units train inside their Tune trials."""
-        return self.cnn.num_workers > 0 or self.xgboost.num_workers > 0
+        return any(self.settings_of(model).num_workers > 0 for model in self.search.models)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _with_families(cls, raw: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Read the job with the sections of all families that are known now."""
+        if cls is not JobConfig or isinstance(raw, JobConfig):
+            return handler(raw)
+        return cast("Self", complete_job().model_validate(raw))
+
+    @model_validator(mode="after")
+    def _search_what_is_free(self) -> Self:
+        """A field that the job sets is searched only where it lists values for it."""
+        for name in self.search.models:
+            space = self.search.space(name)
+            fixed = self.settings_of(name).model_fields_set - space.model_fields_set
+            if found := fixed & space.searched().keys():
+                spaces = {name: space.without(sorted(found))}
+                object.__setattr__(self, "search", self.search.model_copy(update=spaces))
+            trials(family(name), self.settings_of(name), self.search, self.seed)
+        return self
+
+    @classmethod
+    def whole(cls) -> type[Settings]:
+        """With a section for each family."""
+        return complete_job()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Its class is made for the families of this process: another one makes its own."""
+        return JobConfig.model_validate, (self.model_dump(mode="json"),)
+
+
+def complete_job() -> type[JobConfig]:
+    """The job's settings with a section for each family that is known now."""
+    return _complete_job(complete(), tuple((name, each.settings) for name, each in families().items()))
+
+
+@cache
+def _complete_job(
+    search: type[SearchSettings], sections: tuple[tuple[str, type[FamilySettings]], ...]
+) -> type[JobConfig]:
+    fields: dict[str, Any] = {name: (settings, settings()) for name, settings in sections}
+    return create_model("JobConfig", __base__=JobConfig, __doc__=JobConfig.__doc__, search=(search, search()), **fields)

@@ -40,6 +40,11 @@ class Settings(BaseModel):
                 raise PydanticCustomError(_REFUSED, "{reason}", {"where": where, "reason": str(error)}) from None
         return values
 
+    @classmethod
+    def whole(cls) -> "type[Settings]":
+        """The class with all sections that are known now; what a file is read into."""
+        return cls
+
     def resources(self) -> frozenset[str]:
         """Fields that say where and how fast something is made, and change nothing of it: they enter no key."""
         return frozenset()
@@ -75,7 +80,7 @@ def load_settings(model: type[SettingsT], path: "str | Location", overrides: Ite
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {_explain(error, model)}") from None
+        raise ConfigError(f"{path}: {_explain(error, model.whole())}") from None
 
 
 def dump_yaml(settings: Settings) -> str:
@@ -211,14 +216,19 @@ def _locate(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[str, li
     """
     node, names = model, []
     members: dict[str, type[BaseModel]] = {}
+    tags: frozenset[str] = frozenset()  # of members that are no settings
     for name in map(str, loc):
         if name in members:
             node, members = members[name], {}
+            continue
+        if name in tags:
+            tags = frozenset()
             continue
         names.append(name)
         if name in node.model_fields:
             found = list(_members(node.model_fields[name].annotation))
             members = {tag: member for tag, member in found if tag is not None}
+            tags = frozenset(_tags(node.model_fields[name].annotation)) - members.keys()
             node = next((member for _, member in found), node)
     return ".".join(names), list(node.model_fields)
 
@@ -230,3 +240,11 @@ def _members(annotation: Any, tag: str | None = None) -> Iterator[tuple[str | No
         yield tag, annotation
     for argument in get_args(annotation):
         yield from _members(argument, tag)
+
+
+def _tags(annotation: Any) -> Iterator[str]:
+    for mark in getattr(annotation, "__metadata__", ()):
+        if isinstance(mark, Tag):
+            yield mark.tag
+    for argument in get_args(annotation):
+        yield from _tags(argument)

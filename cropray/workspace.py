@@ -3,7 +3,7 @@
 Layout under the root (axes and columns of each artefact: `cropray.datasets.schema` and the stage's owner):
 
     zones.parquet  zones.csv  zones.json  zones.png
-    acquisition/  composites/  labels/  parcels/  dataset/  search/  models/  evaluation/  maps/  report/
+    acquisition/  composites/  labels/  parcels/  dataset/  search/  models/  oof/  evaluation/  maps/  report/
     spool/  mlflow.db  mlartifacts/  configs/  stamps/  logs/  plan.json  timings/
 """
 
@@ -74,15 +74,15 @@ class Workspace:
         return self.root / "zones.png"
 
     def composite(self, zone_id: str) -> Location:
-        """COG uint16 [48, H, W], gap-filled monthly medians."""
+        """COG uint16 [C · T, H, W], gap-filled medians of the steps of time, band by band."""
         return self.root / "composites" / f"{zone_id}.tif"
 
     def n_obs(self, zone_id: str) -> Location:
-        """COG uint8 [12, H, W], clear observations per month before gap filling."""
+        """COG uint8 [T, H, W], clear observations per step before gap filling."""
         return self.root / "composites" / f"{zone_id}.nobs.tif"
 
     def acquisition_record(self, zone_id: str) -> Location:
-        """JSON: scenes and clear pixels of each month of a composite, its scenes, and what was left out."""
+        """JSON: scenes and clear pixels of each step of a composite, its cube, its scenes, and what was left out."""
         return self.root / "composites" / f"{zone_id}.json"
 
     @property
@@ -92,7 +92,7 @@ class Workspace:
 
     @property
     def acquisition(self) -> Location:
-        """Folder of what a remote service was asked for: listings, months not yet in a composite, accounts."""
+        """Folder of what a remote service was asked for: listings, steps not yet in a composite, accounts."""
         return self.root / "acquisition"
 
     def listing(self, zone_id: str) -> Location:
@@ -100,7 +100,7 @@ class Workspace:
         return self.acquisition / zone_id / "listing.json"
 
     def acquired_month(self, zone_id: str, month: str) -> Location:
-        """NPZ of one month `YYYY-MM` of a zone; it goes when the zone's composite is written."""
+        """NPZ of one step of a zone, `2023-05` or by its first day; it goes when the zone's composite is written."""
         return self.acquisition / zone_id / f"{month}.npz"
 
     @property
@@ -186,6 +186,10 @@ class Workspace:
     def search_result(self, model: str) -> Location:
         """JSON: every configuration's scores and the winner."""
         return self.root / "search" / f"{model}.json"
+
+    def out_of_fold(self, model: str, zone_id: str) -> Location:
+        """Parquet: what the winner's folds say of a training zone that they did not see."""
+        return self.root / "oof" / model / f"{zone_id}.parquet"
 
     def model(self, model: str) -> Location:
         """Folder of the refitted winner: weights and card."""

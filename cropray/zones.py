@@ -39,7 +39,7 @@ class Zone:
     """`train` zones are cross-validated; `test` zones are read once, by `evaluate`."""
     grid: Grid
     season_start: str | None = None
-    """First month `YYYY-MM` of the zone's twelve; None: the job's own."""
+    """First month `YYYY-MM` of the zone's season; None: the job's own."""
 
     def __post_init__(self) -> None:
         if not is_zone_id(self.zone_id):

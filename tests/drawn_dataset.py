@@ -13,9 +13,11 @@ from cropray.datasets.storage import write_tiles
 from cropray.datasets.tiles import cut_tiles
 from cropray.legend import IGNORE, legend_from_names
 from cropray.search.fit import SearchData, fit_unit
-from cropray.search.placement import UnitNeed, live_nodes, place_units
+from cropray.search.placement import live_nodes, need_of, place_units
 from cropray.search.run import UnitJob, run_units
-from cropray.search.space import Unit, search_units
+from cropray.search.sampling import trials
+from cropray.search.space import Unit
+from cropray.training.family import family
 from cropray.workspace import Workspace
 from tests.synthetic import zone, zone_arrays
 
@@ -67,20 +69,20 @@ def write_dataset(workspace: Workspace, n_zones: int, size: int, regions: tuple[
 
 def fit_on_ray(job: JobConfig, manifest: Manifest, model: str) -> UnitJob:
     """Fit the first unit of a model in a trial of the Ray that is connected, on data in its object store."""
-    settings = job.cnn if model == "cnn" else job.xgboost
-    placement = place_units(live_nodes(), UnitNeed.of(settings), 1)
-    blocks = (load_tiles if model == "cnn" else load_pixels)(job.artefacts, manifest.zone_ids)
-    data = SearchData(manifest, settings, blocks, job.seed, placement.memory_bytes)
+    found, settings = family(model), job.settings_of(model)
+    placement = place_units(live_nodes(), need_of(model, settings), 1)
+    blocks = (load_tiles if found.sample == "tile" else load_pixels)(job.artefacts, manifest.zone_ids)
+    data = SearchData(found, manifest, settings, blocks, job.seed, placement.memory_bytes)
 
-    def fit(unit, folder, progress):
+    def fit(unit, folder, progress, on_step):
         return fit_unit(unit, folder, data, progress)
 
     root = job.artefacts.root / "search"
-    unit = UnitJob(first_unit(job, manifest, model), root / model, root / f"{model}-progress")
+    unit = UnitJob(first_unit(job, model), root / model, root / f"{model}-progress")
     run_units([unit], fit, placement, root / ".tune", lambda _: None, max_failures=0)
     return unit
 
 
-def first_unit(job: JobConfig, manifest: Manifest, model: str) -> Unit:
+def first_unit(job: JobConfig, model: str) -> Unit:
     """The first unit of a search."""
-    return search_units(job.search, model, manifest.n_folds)[0]
+    return Unit(model, trials(family(model), job.settings_of(model), job.search, job.seed)[0], 0)

@@ -35,7 +35,7 @@ VALUES = {
 # A layer may import the layers before it, and itself.
 ORDER = [
     VALUES,
-    {"imagery", "parcels", "models", "landscape", "tracking"},
+    {"imagery", "parcels", "nets", "landscape", "tracking"},
     {"datasets"},
     {"training"},
     {"search"},
@@ -53,8 +53,8 @@ FENCES = {
     "ee": {"imagery/earth_engine.py", "imagery/earth_engine_worldcover.py"},
     "pystac_client": {"imagery/stac_search.py"},
     "rasterio": {"imagery", "parcels", "landscape", "maps", "zone_selection"},
-    "xgboost": {"training", "maps"},
-    "torch": {"models", "training", "maps"},
+    "xgboost": {"training"},
+    "torch": {"nets", "training"},
 }
 
 
@@ -106,9 +106,9 @@ def test_libraries_stay_behind_their_fences(path):
             assert any(where == place or where.startswith(f"{place}/") for place in fence), f"{where} imports {module}"
 
 
-def test_models_and_loop_need_torch_alone():
+def test_nets_and_loop_need_torch_alone():
     allowed = {"torch", "numpy", "cropray", "safetensors"} | set(sys.stdlib_module_names)
-    for path in [*(PACKAGE / "models").glob("*.py"), PACKAGE / "training" / "loop.py"]:
+    for path in [*(PACKAGE / "nets").glob("*.py"), PACKAGE / "training" / "deep" / "loop.py"]:
         assert {module.split(".")[0] for module in imports(path)} <= allowed, path
 
 

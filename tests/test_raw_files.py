@@ -11,6 +11,7 @@ import shapely
 import yaml
 from geopandas import GeoDataFrame
 
+from cropray import storage
 from cropray.config import JobConfig
 from cropray.datasets.points import read_points
 from cropray.errors import ConfigError, CroprayError, InputError
@@ -283,9 +284,17 @@ KINDS = {
 }
 
 
+@pytest.fixture
+def impatient(monkeypatch):
+    """botocore asks again, seconds later, after a refused HEAD; how often is tested with the store itself."""
+    once = {"config_kwargs": {"retries": {"mode": "standard", "max_attempts": 1}}}
+    monkeypatch.setitem(storage._PROTOCOLS, "s3", once)
+
+
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_cannot_be_read_is_refused_in_words(bucket, server, kind):
-    read = KINDS[kind]
+def test_what_cannot_be_read_is_refused_in_words(server, kind):
+    read, bucket = KINDS[kind], as_location(f"s3://{server.bucket}/refused")
     with pytest.raises((InputError, ConfigError), match=r"'s3://bucket/.*(does not exist|cannot be read|neither)"):
         read(bucket / "nothing")
     with pytest.raises((InputError, ConfigError), match=rf"{kind} 's3://nowhere.*no bucket 'nowhere'"):

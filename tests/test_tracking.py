@@ -83,6 +83,37 @@ def test_the_tree_is_visible_by_parent_run_id(workspace):
     assert {run.info.status for run in runs} == {"FINISHED"}
 
 
+def test_a_fold_is_seen_while_it_is_fitted(workspace):
+    tracker = Tracker(workspace, "landscape")
+    search = tracker.search_run("cnn", "abc", {}, {})
+    configuration = tracker.configuration_run(search, "a", {})
+    for number in (1, 2):
+        tracker.follow_fold(configuration, FoldRecord(0, {}, ({"step": number, "val_loss": 0.8 / number},)))
+        client, runs = runs_of(tracker)
+        (fold,) = [run for run in runs if run.info.run_name == "fold 0"]
+        assert fold.info.status == "RUNNING"
+        assert [p.step for p in client.get_metric_history(fold.info.run_id, "curve/val_loss")] == [1, 2][:number]
+    history = [{"step": n, "val_loss": 0.8 / n} for n in (1, 2, 3)]
+    for _ in range(2):
+        tracker.fold_run(configuration, FoldRecord(0, SCORES, history))
+        finished = client.get_run(fold.info.run_id)  # the same run
+        assert finished.info.status == "FINISHED"
+        curve = client.get_metric_history(fold.info.run_id, "curve/val_loss")
+        assert [(point.step, point.value) for point in curve] == [(n, 0.8 / n) for n in (1, 2, 3)]
+        assert {key: finished.data.metrics[key] for key in SCORES} == SCORES
+    tracker.follow_fold(configuration, FoldRecord(0, {}, ({"step": 9, "val_loss": 9.0},)))  # late news of it
+    assert client.get_run(fold.info.run_id).info.status == "FINISHED"
+    assert len(client.get_metric_history(fold.info.run_id, "curve/val_loss")) == 3
+
+
+def test_a_store_that_is_away_misses_steps_and_keeps_nothing_for_later(workspace, monkeypatch):
+    tracker = Tracker(workspace, "landscape")
+    configuration = tracker.configuration_run(tracker.search_run("cnn", "abc", {}, {}), "a", {})
+    monkeypatch.setattr(tracker._store, "apply", lambda *_: (_ for _ in ()).throw(MlflowException("away")))
+    tracker.follow_fold(configuration, FoldRecord(0, {}, ({"step": 1, "val_loss": 0.8},)))
+    assert not tracker._spool.waiting()
+
+
 def test_params_are_flat_and_metrics_have_the_contract_names(workspace):
     tracker, search = write_search(workspace)
     client, runs = runs_of(tracker)

@@ -11,7 +11,7 @@ from cropray.workspace import Workspace
 
 EXPERIMENT = "landscape"
 MODEL = "landscape"
-FORM = ModelForm("cropray.maps.served_network", (), (-1, 12, 4, -1, -1), (-1, 2, -1, -1), ("Wheat", "Maize"))
+FORM = ModelForm("cropray.training.cnn.served", (), (-1, 12, 4, -1, -1), (-1, 2, -1, -1), ("Wheat", "Maize"))
 MERIT = Merit("cnn", "d1", "val_loss", 0.75, greater_is_better=False)
 
 

@@ -7,17 +7,22 @@ steps from 01, so that one band's course over the season stands together.
 import datetime as dt
 import functools
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal, get_args
 
-from cropray.core.sensors import SENTINEL_2, Band
+from cropray.core.sensors import SENTINEL_2, Band, known_band
 from cropray.settings import fingerprint
 
-Step = Literal["month", "dekad", "16d", "season"]
+Step = Literal["month", "half-month", "dekad", "16d", "season"]
 STEPS: Final[tuple[Step, ...]] = get_args(Step)
+_HALVES: Final = (1, 16)  # first days
 _DEKADS: Final = (1, 11, 21)  # first days; the third dekad of a month has 8 to 11 days (source: WMO)
 _MONTH_DAYS: Final = 365.25 / 12
+_MOST_STEPS: Final = 255  # a pixel's clear steps are counted in a byte
+_NOUNS: Final[Mapping[Step, str]] = {
+    "month": "month", "half-month": "half-month", "dekad": "dekad", "16d": "16-day step", "season": "season",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,10 @@ class CubeSpec:
             raise ValueError(f"a cube needs bands of unlike ids, got {list(ids)}")
         if self.months < 1:
             raise ValueError(f"a season has at least 1 month, got {self.months}")
+        if self.n_steps > _MOST_STEPS:
+            raise ValueError(
+                f"a cube has at most {_MOST_STEPS} steps, got {self.n_steps}: take longer ones or a shorter season"
+            )
 
     @property
     def band_ids(self) -> tuple[str, ...]:
@@ -53,6 +62,8 @@ class CubeSpec:
         match self.step:
             case "month":
                 return self.months
+            case "half-month":
+                return self.months * len(_HALVES)
             case "dekad":
                 return self.months * len(_DEKADS)
             case "16d":
@@ -81,6 +92,28 @@ class CubeSpec:
         """`B02_01 … B08_12`, band-major."""
         return columns_of(self)
 
+    @property
+    def noun(self) -> str:
+        """What people call a step: `month`."""
+        return _NOUNS[self.step]
+
+    def describe(self) -> str:
+        """For messages: `B02 B03 B04 B08 × 12 months`, with what tells bands of one id apart."""
+        bands = " ".join(
+            band.id
+            if known_band(band.id) == band
+            else f"{band.id} ({band.unit} = number × {band.scale:g} + {band.offset:g})"
+            for band in self.bands
+        )
+        plural = "s" if self.n_steps > 1 else ""
+        of_months = "" if self.step == "month" else f" of {self.months} months"
+        return f"{bands} × {self.n_steps} {self.noun}{plural}{of_months}"
+
+    def positions(self, band_ids: Sequence[str]) -> tuple[int, ...] | None:
+        """Of some bands on the cube's axis of bands; None: it lacks one of them."""
+        own = self.band_ids
+        return tuple(map(own.index, band_ids)) if set(band_ids) <= set(own) else None
+
     def to_record(self) -> dict[str, Any]:
         """A JSON-able record; `from_record` reads it back."""
         return {"bands": [asdict(band) for band in self.bands], "step": self.step, "months": self.months}
@@ -103,6 +136,11 @@ class CubeSpec:
         bands = [[band.id, band.unit, band.scale, band.offset] for band in self.bands]
         return fingerprint([bands, self.step, self.months])
 
+    def in_keys(self) -> tuple[str, ...]:
+        """What a key adds for the cube: nothing for the study's, so that what was made when there was no other stands."""
+        own = self.fingerprint()
+        return () if own == STUDY_CUBE.fingerprint() else (own,)
+
 
 @functools.lru_cache(maxsize=64)
 def columns_of(cube: CubeSpec) -> tuple[str, ...]:
@@ -112,6 +150,17 @@ def columns_of(cube: CubeSpec) -> tuple[str, ...]:
 
 STUDY_CUBE: Final = CubeSpec(tuple(b for b in SENTINEL_2.bands if b.id in ("B02", "B03", "B04", "B08")))
 """The original study's: four bands of 10 m, twelve months."""
+
+
+def recorded_cube(record: Mapping[str, Any]) -> CubeSpec:
+    """The cube that a card or a manifest keeps under `cube`; the study's where it keeps none.
+
+    Raises:
+        KeyError: it lacks a field.
+        TypeError: a band has an unknown field, as of another version.
+        ValueError: it is no cube.
+    """
+    return CubeSpec.from_record(record["cube"]) if "cube" in record else STUDY_CUBE
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +183,20 @@ class Season:
         return tuple(itertools.pairwise((*self._starts(), self.end)))
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Of the steps: `2023-05` for months, the first day `2023-05-11` for others."""
+        form = "%Y-%m" if self.cube.step == "month" else "%Y-%m-%d"
+        return tuple(f"{start:{form}}" for start, _ in self.steps)
+
+    @property
     def start(self) -> dt.date:
         """First day."""
         return self._month(0)
+
+    @property
+    def middle(self) -> dt.date:
+        """First day of the month in the middle: its year is the one that registers of parcels go by."""
+        return self._month(self.cube.months // 2)
 
     @property
     def end(self) -> dt.date:
@@ -148,6 +208,8 @@ class Season:
         match self.cube.step:
             case "month":
                 return firsts
+            case "half-month":
+                return [first.replace(day=day) for first in firsts for day in _HALVES]
             case "dekad":
                 return [first.replace(day=day) for first in firsts for day in _DEKADS]
             case "16d":  # the last one ends with the season: it has some days more or fewer

@@ -8,6 +8,7 @@ classification; ESA, Sentinel-1 Product Specification. Band ids are ESA's (`B02`
 from dataclasses import dataclass
 from typing import Final
 
+REFLECTANCE_SCALE: Final = 1e-4  # digital number → surface reflectance (Sentinel-2 L2A, harmonised)
 NODATA: Final = 0  # of every stored number: no data
 LARGEST: Final = 65_535  # of a stored number
 SATURATED: Final = 65_535  # Sentinel-2 L2A: special value SATURATED; a number that is none
@@ -35,6 +36,11 @@ class Band:
     earth_engine_id: str = ""
     """Name of the band in Earth Engine's collection of the sensor."""
 
+    @property
+    def is_plain_reflectance(self) -> bool:
+        """Whether its numbers are reflectance × 10 000, as scenes of Sentinel-2 hold it."""
+        return (self.unit, self.scale, self.offset) == ("reflectance", REFLECTANCE_SCALE, 0.0)
+
 
 @dataclass(frozen=True, slots=True)
 class Sensor:
@@ -50,7 +56,7 @@ class Sensor:
 
 def _optical(band_id: str, name: str, wavelength_nm: float, resolution_m: float) -> Band:
     earth_engine_id = "B8A" if band_id == "B8A" else f"B{int(band_id[1:])}"
-    return Band(band_id, "reflectance", 1e-4, 0.0, name, wavelength_nm, resolution_m, earth_engine_id)
+    return Band(band_id, "reflectance", REFLECTANCE_SCALE, 0.0, name, wavelength_nm, resolution_m, earth_engine_id)
 
 
 def _backscatter(polarisation: str) -> Band:

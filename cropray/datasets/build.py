@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
-from cropray.bands import NODATA
+from cropray.core.cube import STUDY_CUBE, CubeSpec
+from cropray.core.sensors import NODATA
 from cropray.datasets.manifest import BandSums, ZoneEntry
 from cropray.datasets.pixels import pixel_table
 from cropray.datasets.separation import Trim, given_away
@@ -33,19 +34,21 @@ class ZoneJob:
     """Names of the legend's classes, by class id."""
     trim: Trim
     workspace: Workspace
+    cube: CubeSpec = STUDY_CUBE
 
 
-def read_zone_arrays(zone: Zone, workspace: Workspace) -> ZoneArrays:
+def read_zone_arrays(zone: Zone, workspace: Workspace, cube: CubeSpec = STUDY_CUBE) -> ZoneArrays:
     """Composite, observation flags, labels and parcel index of a zone.
 
     Raises:
         MissingArtefactError: an earlier stage has not written one of them.
         InputError: one of them lies elsewhere than the zone.
+        SchemaError: the composite is of another cube.
     """
     zone_id, grid = zone.zone_id, zone.grid
     return ZoneArrays(
-        composite=read_composite(workspace.composite(zone_id), grid),
-        clear=read_n_obs(workspace.n_obs(zone_id), grid) > 0,
+        composite=read_composite(workspace.composite(zone_id), grid, cube),
+        clear=read_n_obs(workspace.n_obs(zone_id), grid, cube) > 0,
         labels=read_labels(workspace.labels(zone_id), grid),
         parcels=read_parcel_index(workspace.parcel_index(zone_id), grid),
     )
@@ -67,16 +70,17 @@ def build_zone(job: ZoneJob) -> ZoneEntry:
 
     Raises:
         MissingArtefactError: composites or labels are missing.
+        SchemaError: the composite is of another cube.
         InputError: no labelled pixel is left.
     """
     zone, workspace = job.zone, job.workspace
-    arrays = read_zone_arrays(zone, workspace)
+    arrays = read_zone_arrays(zone, workspace, job.cube)
     ids = read_parcel_ids(workspace.parcels(zone.zone_id))
     away = given_away(arrays.parcels, ids, zone.grid, job.trim)
     labels = np.where(away, np.uint8(IGNORE), arrays.labels)
     n_trimmed = int((labels != arrays.labels).sum())
     arrays = ZoneArrays(arrays.composite, arrays.clear, labels, arrays.parcels)
-    table = pixel_table(arrays, zone.zone_id, zone.region)
+    table = pixel_table(arrays, zone.zone_id, zone.region, job.cube)
     if len(table) == 0:
         raise InputError(_without_labels(zone.zone_id, n_trimmed))
     tiles = cut_tiles(arrays, job.tile_size)
@@ -85,7 +89,7 @@ def build_zone(job: ZoneJob) -> ZoneEntry:
         pq.write_table(table, folder / PIXEL_FILE, compression="zstd")
         files = shard_hashes(folder, relative(pixels_folder, workspace.dataset))
     with whole_folder(tiles_folder) as folder:
-        write_tiles(tiles, zone, folder)
+        write_tiles(tiles, zone, folder, job.cube)
         files |= shard_hashes(folder, relative(tiles_folder, workspace.dataset))
     ids_and_counts = zip(*np.unique(labels[labels != IGNORE], return_counts=True), strict=True)
     return ZoneEntry(
@@ -115,7 +119,7 @@ def _without_labels(zone_id: str, n_trimmed: int) -> str:
 
 
 def band_sums(composite: npt.NDArray[np.uint16], away: npt.NDArray[np.bool_] | None = None) -> BandSums:
-    """Sums per band over all pixel-months that hold data, labelled or not.
+    """Sums per band over all steps of pixels that hold data, labelled or not.
 
     Args:
         composite: [T, C, H, W] digital numbers.

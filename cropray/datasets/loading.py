@@ -11,35 +11,36 @@ import pyarrow.parquet as pq
 import ray
 import ray.data
 
-from cropray.bands import FEATURE_COLUMNS
+from cropray.core.cube import STUDY_CUBE, CubeSpec
+from cropray.datasets.settings import READ_CPUS
 from cropray.datasets.storage import training_tiles
 from cropray.datasets.tiles import TrainingTiles
 from cropray.errors import SchemaError
 from cropray.storage import Location, arrow_path, files_below
 from cropray.workspace import Workspace, require
 
-# A Ray Data read asks for a whole CPU by default; beside drivers that hold the CPUs it would wait for ever.
-READ_CPUS: Final = 0.25
 READ_ATTEMPTS: Final = 3
 _LOG: Final = logging.getLogger(__name__)
 _FAILURES: Final = (ray.exceptions.RayError, pa.ArrowException, OSError, ValueError)
 
 
-def load_pixels(workspace: Workspace, zone_ids: Sequence[str]) -> dict[str, "ray.ObjectRef[pa.Table]"]:
-    """Pixel tables of some zones, one object per zone: label and the 48 features.
+def load_pixels(
+    workspace: Workspace, zone_ids: Sequence[str], cube: CubeSpec = STUDY_CUBE
+) -> dict[str, "ray.ObjectRef[pa.Table]"]:
+    """Pixel tables of some zones, one object per zone: label and the cube's columns.
 
     Raises:
         MissingArtefactError: a zone has no table.
         SchemaError: a shard cannot be read.
     """
-    return _load({zone: workspace.pixels(zone) for zone in zone_ids}, ["label", *FEATURE_COLUMNS])
+    return _load({zone: workspace.pixels(zone) for zone in zone_ids}, ["label", *cube.columns])
 
 
 def load_tiles(workspace: Workspace, zone_ids: Sequence[str]) -> dict[str, "ray.ObjectRef[TrainingTiles]"]:
     """Tiles of some zones, one object of plain arrays per zone; workers map them without a copy.
 
-    The flags of filled months and the places of the tiles stay in the shards: no model reads them. A tile of 32 pixels
-    takes 99 328 bytes; with them it was 111 624.
+    The flags of filled steps and the places of the tiles stay in the shards: no model reads them. A tile of 32 pixels
+    and the study's cube takes 99 328 bytes; with them it was 111 624.
 
     Raises:
         MissingArtefactError: a zone has no shards.

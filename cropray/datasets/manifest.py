@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from cropray.bands import N_BANDS
+from cropray.core.cube import STUDY_CUBE, CubeSpec, recorded_cube
 from cropray.datasets.schema import SCHEMA_VERSION, check_version
 from cropray.errors import MissingArtefactError, SchemaError
 from cropray.legend import IGNORE, CropClass
@@ -19,10 +19,10 @@ from cropray.zones import Split
 
 @dataclass(frozen=True, slots=True)
 class BandSums:
-    """Sums per band over observed pixel-months, from which statistics of any set of zones follow exactly."""
+    """Sums per band over observed steps of pixels, from which statistics of any set of zones follow exactly."""
 
     count: tuple[int, ...]
-    """Per band, pixel-months with data."""
+    """Per band, steps of pixels with data."""
     total: tuple[float, ...]
     """Per band, sum of digital numbers."""
     squares: tuple[float, ...]
@@ -47,7 +47,7 @@ class ZoneEntry:
     files: Mapping[str, str]
     """Path below the dataset folder → SHA-256."""
     n_empty: int = 0
-    """Labelled pixels that hold no value in any month."""
+    """Labelled pixels that hold no value in any step."""
 
     @property
     def n_labelled(self) -> int:
@@ -74,6 +74,8 @@ class Manifest:
     """Which training zones of different regions are neighbours, so that leave-region-out cannot be scored; empty where
     none are, None where nobody looked."""
     schema_version: int = SCHEMA_VERSION
+    cube: CubeSpec = STUDY_CUBE
+    """Bands and steps of the pixels; a manifest without it is of the study's."""
 
     @property
     def n_classes(self) -> int:
@@ -126,10 +128,11 @@ class Manifest:
         """Sums over some zones: pass training zones only."""
         wanted = set(zone_ids)
         parts = [zone.sums for zone in self.zones if zone.zone_id in wanted]
+        bands = range(self.cube.n_bands)
         return BandSums(
-            tuple(sum(part.count[b] for part in parts) for b in range(N_BANDS)),
-            tuple(sum(part.total[b] for part in parts) for b in range(N_BANDS)),
-            tuple(sum(part.squares[b] for part in parts) for b in range(N_BANDS)),
+            tuple(sum(part.count[b] for part in parts) for b in bands),
+            tuple(sum(part.total[b] for part in parts) for b in bands),
+            tuple(sum(part.squares[b] for part in parts) for b in bands),
         )
 
     def class_counts(self, zone_ids: Iterable[str]) -> npt.NDArray[np.int64]:
@@ -149,13 +152,15 @@ class Manifest:
     def fingerprint(self) -> str:
         """SHA-256 of everything that training can see."""
         record = _to_json(self)
-        return fingerprint([record[key] for key in ("classes", "zones", "tile_size", "schema_version")])
+        keys = ("classes", "zones", "tile_size", "schema_version")
+        return fingerprint([*(record[key] for key in keys), *self.cube.in_keys()])
 
     def training_fingerprint(self) -> str:
-        """SHA-256 of everything that a fit can see: classes, tile size, training zones. Test zones may change."""
+        """SHA-256 of everything that a fit can see: classes, tile size, cube, training zones. Test zones may change."""
         record = _to_json(self)
         zones = [zone for zone in record["zones"] if zone["split"] == "train"]
-        return fingerprint([zones, *(record[key] for key in ("classes", "tile_size", "schema_version"))])
+        keys = ("classes", "tile_size", "schema_version")
+        return fingerprint([zones, *(record[key] for key in keys), *self.cube.in_keys()])
 
 
 def statistics(sums: BandSums) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
@@ -215,8 +220,9 @@ def load_manifest(path: Location) -> Manifest:
     try:
         zones = tuple(_entry(zone) for zone in raw["zones"])
         classes = tuple(CropClass(**record) for record in raw["classes"])
-        return Manifest(**{**raw, "zones": zones, "classes": classes, "notes": tuple(raw["notes"])})
-    except (KeyError, TypeError) as error:
+        lists = {"zones": zones, "classes": classes, "notes": tuple(raw["notes"])}
+        return Manifest(**{**raw, **lists, "cube": recorded_cube(raw)})
+    except (KeyError, TypeError, ValueError) as error:
         raise SchemaError(
             f"manifest '{path}' is damaged ({error}); run `cropray dataset CONFIG.yaml --set overwrite=true`"
         ) from None

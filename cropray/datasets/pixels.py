@@ -1,30 +1,30 @@
-"""The pixel table of a zone: one row per labelled pixel, 48 features."""
+"""The pixel table of a zone: one row per labelled pixel, a column per band and step."""
 
 import numpy as np
 import pyarrow as pa
 
-from cropray.bands import FEATURE_COLUMNS
+from cropray.core.cube import STUDY_CUBE, CubeSpec
 from cropray.datasets.schema import pixel_schema
 from cropray.datasets.tiles import ZoneArrays
 from cropray.legend import IGNORE
 
 
-def pixel_table(zone: ZoneArrays, zone_id: str, region: str) -> pa.Table:
+def pixel_table(zone: ZoneArrays, zone_id: str, region: str, cube: CubeSpec = STUDY_CUBE) -> pa.Table:
     """Labelled pixels of a zone, in row-major order.
 
     Args:
         zone: arrays [T, C, H, W], [T, H, W], [H, W], [H, W].
         zone_id: written in every row.
         region: written in every row.
+        cube: T steps and C bands.
 
     Returns:
-        Columns of `pixel_schema()`: features are digital numbers uint16, 0 = no data; `n_clear` counts the months
+        Columns of `pixel_schema(cube)`: features are digital numbers uint16, 0 = no data; `n_clear` counts the steps
         that were observed before gap filling.
     """
     row, col = np.nonzero(zone.labels != IGNORE)
-    n_months, n_bands = zone.composite.shape[:2]
-    # [T, C, N] → band-major columns B02_01 … B08_12
-    features = zone.composite[:, :, row, col].transpose(1, 0, 2).reshape(n_bands * n_months, -1)
+    # [T, C, N] → band-major columns B02_01 …
+    features = zone.composite[:, :, row, col].transpose(1, 0, 2).reshape(cube.n_features, -1)
     columns: dict[str, object] = {
         "zone_id": pa.array(np.full(len(row), zone_id, object), pa.string()),
         "region": pa.array(np.full(len(row), region, object), pa.string()),
@@ -34,6 +34,6 @@ def pixel_table(zone: ZoneArrays, zone_id: str, region: str) -> pa.Table:
         "label": zone.labels[row, col],
         "n_clear": zone.clear[:, row, col].sum(0, dtype=np.uint8),
     }
-    columns |= dict(zip(FEATURE_COLUMNS, features, strict=True))
-    schema = pixel_schema()
+    columns |= dict(zip(cube.columns, features, strict=True))
+    schema = pixel_schema(cube)
     return pa.table({name: columns[name] for name in schema.names}, schema=schema)

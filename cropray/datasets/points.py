@@ -1,18 +1,21 @@
 """Labelled points: a user's own Parquet table becomes a dataset of pixel tables, without images and tiles."""
 
 from collections.abc import Iterator, Mapping
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from pydantic import Field, model_validator
 
-from cropray.bands import FEATURE_COLUMNS, N_BANDS, N_MONTHS, NODATA, REFLECTANCE_SCALE, SATURATED
+from cropray.core.cube import STUDY_CUBE, CubeSpec
+from cropray.core.sensors import NODATA, REFLECTANCE_SCALE, SATURATED
 from cropray.datasets.build import band_sums
 from cropray.datasets.doubts import alike_doubts, some
 from cropray.datasets.manifest import ZoneEntry
+from cropray.datasets.point_numbers import PointValues, stored_numbers
 from cropray.datasets.schema import POINT_PARCEL, pixel_schema
 from cropray.datasets.storage import PIXEL_FILE, shard_hashes
 from cropray.errors import InputError, LeakageError
@@ -29,37 +32,64 @@ TEXT_COLUMNS: Final = ("zone_id", "region", "split", "label")
 COORDINATES: Final = {"lon": 180.0, "lat": 90.0}  # largest absolute value, degrees (WGS 84)
 _SETTING: Final = "points.path"  # in messages
 _LARGEST_OF_8_BITS: Final = 255
-COLUMNS: Final = (*TEXT_COLUMNS, *COORDINATES, *FEATURE_COLUMNS)
 
 
 class PointsSettings(Settings):
     """A table of labelled points."""
 
     path: InputSetting
-    """Parquet file, on a disk or in object storage (`s3://…`, `gs://…`, `az://…`): `zone_id region split label lon lat` and the features `B02_01 … B08_12`, 0 = missing."""
+    """Parquet file, on a disk or in object storage (`s3://…`, `gs://…`, `az://…`): `zone_id region split label lon lat` and a column per band and step of `cube`, `B02_01 … B08_12`, 0 = missing."""
+    scale: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """What the table's features are multiplied with to become values in the unit of their band, which are then stored by
+    the band's own scale and offset; 1 where they are such values, NaN or empty = missing. None: whole numbers are the
+    bands' stored numbers, and fractions are values in the unit, as far as that is not reflectance."""
+    offset: float = Field(default=0.0, allow_inf_nan=False)
+    """Added after the multiplication; needs `scale`."""
+
+    @model_validator(mode="after")
+    def _offset_has_a_scale(self) -> Self:
+        if self.offset and self.scale is None:
+            raise ValueError(
+                "'offset' is added to what 'scale' gives; set 'scale' too, to 1 where nothing is multiplied"
+            )
+        return self
+
+    @property
+    def values(self) -> PointValues | None:
+        """How the table's numbers become values; None: they are the bands' stored numbers."""
+        return None if self.scale is None else PointValues(self.scale, self.offset)
 
 
-def read_points(path: Location) -> pa.Table:
+def columns_of_points(cube: CubeSpec) -> tuple[str, ...]:
+    """What a table of points needs."""
+    return (*TEXT_COLUMNS, *COORDINATES, *cube.columns)
+
+
+def read_points(path: Location, cube: CubeSpec = STUDY_CUBE, values: PointValues | None = None) -> pa.Table:
     """Read and check a table of labelled points, before anything is written.
 
     Args:
         path: Parquet file. `zone_id`, `region`, `split` (`train` or `test`) and `label` (any class name) are texts,
-            `lon` and `lat` degrees, the 48 features whole digital numbers (reflectance × 10 000), 0 = missing.
+            `lon` and `lat` degrees, the cube's columns whole numbers that its bands make values of (reflectance ×
+            10 000), 0 = missing; or what `values` converts.
+        cube: bands and steps of the features.
+        values: how the table's numbers become values in the units of the bands; None: see above.
 
     Returns:
-        Exactly `COLUMNS`: strings, float64, uint16; rows in the file's order.
+        Exactly `columns_of_points(cube)`: strings, float64, uint16; rows in the file's order.
 
     Raises:
         InputError: the file, a column, a type or a value cannot be used; the message names it.
         LeakageError: a zone belongs to both splits.
     """
-    raw = _read(path)
-    if {raw[name].type for name in FEATURE_COLUMNS} <= {pa.uint8(), pa.int8()}:
+    raw = _read(path, cube)
+    is_reflectance = all(band.is_plain_reflectance for band in cube.bands)
+    if values is None and is_reflectance and {raw[name].type for name in cube.columns} <= {pa.uint8(), pa.int8()}:
         raise InputError(
             f"points '{path}': all features are of 8 bits, which cannot hold digital numbers (reflectance × 10 000); "
-            f"convert them"
+            f"convert them, or set points.scale to what makes values of them"
         )
-    table = _typed(raw, path)
+    table = _typed(raw, path, cube, values)
     if table.num_rows == 0:
         raise InputError(f"points '{path}' has no rows")
     _check_values(table, path)
@@ -67,26 +97,27 @@ def read_points(path: Location) -> pa.Table:
     return table
 
 
-def points_doubts(table: pa.Table, path: Location) -> list[str]:
+def points_doubts(table: pa.Table, path: Location, cube: CubeSpec = STUDY_CUBE) -> list[str]:
     """What a reader of the scores must know of a checked table: columns without use, names that look alike, saturation.
 
     Args:
         table: what `read_points` read.
         path: from where.
+        cube: with which bands and steps.
     """
     doubts = []
-    unused = sorted(set(_column_names(path)) - set(COLUMNS))
+    unused = sorted(set(_column_names(path)) - set(columns_of_points(cube)))
     if unused:
         doubts.append(f"columns of the points table that are not used ({len(unused)}): {some(unused)}")
     for column, names in (("label", "labels"), ("region", "regions"), ("zone_id", "zone ids")):
         doubts += alike_doubts(names, pc.unique(table[column]).to_pylist())
-    largest = max(pc.max(table[name]).as_py() for name in FEATURE_COLUMNS)
-    if largest <= _LARGEST_OF_8_BITS:
+    largest = max(pc.max(table[name]).as_py() for name in cube.columns)
+    if largest <= _LARGEST_OF_8_BITS and all(band.is_plain_reflectance for band in cube.bands):
         doubts.append(
             f"no feature is larger than {largest}, a reflectance of {largest * REFLECTANCE_SCALE:.2%}: land is brighter; "
             f"are these digital numbers (reflectance × 10 000)?"
         )
-    n_saturated = sum(pc.sum(pc.equal(table[name], SATURATED)).as_py() for name in FEATURE_COLUMNS)
+    n_saturated = sum(pc.sum(pc.equal(table[name], SATURATED)).as_py() for name in cube.columns)
     if n_saturated:
         doubts.append(
             f"{n_saturated:,} features are {SATURATED}, which stands for saturated or no value in many products and is "
@@ -107,14 +138,14 @@ def points_legend(table: pa.Table) -> Legend:
     return legend_from_names(names)
 
 
-def write_points(table: pa.Table, workspace: Workspace, legend: Legend) -> None:
+def write_points(table: pa.Table, workspace: Workspace, legend: Legend, cube: CubeSpec = STUDY_CUBE) -> None:
     """Write a checked table as pixel tables, one zone a partition, each zone whole.
 
-    Rows have `parcel`, `row` and `col` −1; `n_clear` counts the months with any value.
+    Rows have `parcel`, `row` and `col` −1; `n_clear` counts the steps with any value.
     """
     for zone_id, rows in _by_zone(table):
         with whole_folder(workspace.pixels(zone_id)) as folder:
-            pq.write_table(_pixel_table(rows, legend), folder / PIXEL_FILE, compression="zstd")
+            pq.write_table(_pixel_table(rows, legend, cube), folder / PIXEL_FILE, compression="zstd")
 
 
 def points_folds(table: pa.Table, n_folds: int) -> dict[str, int]:
@@ -129,7 +160,11 @@ def points_folds(table: pa.Table, n_folds: int) -> dict[str, int]:
 
 
 def points_entries(
-    table: pa.Table, workspace: Workspace, folds: Mapping[str, int], n_trimmed: Mapping[str, int]
+    table: pa.Table,
+    workspace: Workspace,
+    folds: Mapping[str, int],
+    n_trimmed: Mapping[str, int],
+    cube: CubeSpec = STUDY_CUBE,
 ) -> list[ZoneEntry]:
     """Manifest entries of the zones that `write_points` wrote, sorted by zone id.
 
@@ -138,6 +173,7 @@ def points_entries(
         workspace: where its pixel tables stand.
         folds: training zone → validation fold.
         n_trimmed: zone → points that it had before and the table has no more.
+        cube: bands and steps of the features.
     """
     return [
         ZoneEntry(
@@ -148,31 +184,31 @@ def points_entries(
             counts=_class_counts(rows),
             n_trimmed=n_trimmed.get(zone_id, 0),
             n_tiles=0,
-            sums=band_sums(_features(rows).transpose(2, 1, 0)[..., None]),
+            sums=band_sums(_features(rows, cube).transpose(2, 1, 0)[..., None]),
             files=_hashes(workspace, zone_id),
-            n_empty=int((_features(rows) == NODATA).all(axis=(1, 2)).sum()),
+            n_empty=int((_features(rows, cube) == NODATA).all(axis=(1, 2)).sum()),
         )
         for zone_id, rows in _by_zone(table)
     ]
 
 
-def _read(path: Location) -> pa.Table:
+def _read(path: Location, cube: CubeSpec) -> pa.Table:
     if not is_there(path, _SETTING):
         raise InputError(f"points '{path}' does not exist; set points.path to a Parquet file")
     try:
-        names = _column_names(path)
-        missing = [name for name in COLUMNS if name not in names]
-        twice = sorted({name for name in names if names.count(name) > 1} & set(COLUMNS))
+        names, wanted = _column_names(path), columns_of_points(cube)
+        missing = [name for name in wanted if name not in names]
+        twice = sorted({name for name in names if names.count(name) > 1} & set(wanted))
         if twice:
             raise InputError(f"points '{path}' has the columns {twice} more than once; remove all but one of each")
         if missing:
             raise InputError(
                 f"points '{path}' lacks the columns {missing}; it has {sorted(names)}. Needed are "
-                f"{', '.join((*TEXT_COLUMNS, *COORDINATES))} and {FEATURE_COLUMNS[0]} … {FEATURE_COLUMNS[-1]}"
+                f"{', '.join((*TEXT_COLUMNS, *COORDINATES))} and {cube.columns[0]} … {cube.columns[-1]}, as 'cube' says"
             )
         with in_words(path, _SETTING):
             filesystem, file = arrow_path(path)
-            return pq.read_table(file, columns=list(COLUMNS), filesystem=filesystem).select(COLUMNS)
+            return pq.read_table(file, columns=list(wanted), filesystem=filesystem).select(wanted)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"points '{path}' is not a readable Parquet file ({error}); export it again") from None
 
@@ -183,19 +219,22 @@ def _column_names(path: Location) -> list[str]:
         return list(pq.read_schema(file, filesystem=filesystem).names)
 
 
-def _typed(table: pa.Table, path: Location) -> pa.Table:
+def _typed(table: pa.Table, path: Location, cube: CubeSpec, values: PointValues | None) -> pa.Table:
     wanted = {name: pa.string() for name in TEXT_COLUMNS} | {name: pa.float64() for name in COORDINATES}
     columns = {}
-    for name in table.column_names:
-        column = table[name]
-        if column.null_count:
+    for name, type_ in wanted.items():
+        if table[name].null_count:
             raise InputError(
-                f"points '{path}': column '{name}' has {column.null_count} empty values; "
+                f"points '{path}': column '{name}' has {table[name].null_count} empty values; "
                 f"write 0 for a missing feature and drop rows without label, zone or place"
             )
-        columns[name] = (
-            _text_or_degrees(column, wanted[name], name, path) if name in wanted else _feature(column, name, path)
-        )
+        columns[name] = _text_or_degrees(table[name], type_, name, path)
+    bands = [band for band in cube.bands for _ in cube.step_names]
+    for name, band in zip(cube.columns, bands, strict=True):
+        try:
+            columns[name] = stored_numbers(table[name], band, values)
+        except ValueError as error:
+            raise InputError(f"points '{path}': column '{name}' {error}") from None
     return pa.table(columns)
 
 
@@ -204,16 +243,6 @@ def _text_or_degrees(column: pa.ChunkedArray, wanted: pa.DataType, name: str, pa
         return column.cast(wanted)
     except pa.ArrowException:
         raise InputError(f"points '{path}': column '{name}' is {column.type}, it must be {wanted}") from None
-
-
-def _feature(column: pa.ChunkedArray, name: str, path: Location) -> pa.ChunkedArray:
-    needed = "whole digital numbers 0–65535 (reflectance × 10 000, 0 = missing), best stored as uint16"
-    if not pa.types.is_integer(column.type):
-        raise InputError(f"points '{path}': column '{name}' is {column.type}; it must hold {needed}")
-    try:
-        return column.cast(pa.uint16())
-    except pa.ArrowInvalid as error:
-        raise InputError(f"points '{path}': column '{name}' must hold {needed}: {error}") from None
 
 
 def _check_values(table: pa.Table, path: Location) -> None:
@@ -273,7 +302,7 @@ def _by_zone(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
         yield zone_id, ordered.slice(start, stop - start)
 
 
-def _pixel_table(rows: pa.Table, legend: Legend) -> pa.Table:
+def _pixel_table(rows: pa.Table, legend: Legend, cube: CubeSpec) -> pa.Table:
     ids = {name: class_id for class_id, name in enumerate(legend.names)}
     no_place = np.full(rows.num_rows, POINT_PARCEL, np.int32)
     columns: Mapping[str, object] = {
@@ -283,17 +312,17 @@ def _pixel_table(rows: pa.Table, legend: Legend) -> pa.Table:
         "row": no_place,
         "col": no_place,
         "label": np.array([ids[name] for name in rows["label"].to_pylist()], np.uint8),
-        "n_clear": (_features(rows) != NODATA).any(axis=1).sum(axis=1, dtype=np.uint8),
-        **{name: rows[name] for name in FEATURE_COLUMNS},
+        "n_clear": (_features(rows, cube) != NODATA).any(axis=1).sum(axis=1, dtype=np.uint8),
+        **{name: rows[name] for name in cube.columns},
     }
-    schema = pixel_schema()
+    schema = pixel_schema(cube)
     return pa.table({name: columns[name] for name in schema.names}, schema=schema)
 
 
-def _features(rows: pa.Table) -> npt.NDArray[np.uint16]:
+def _features(rows: pa.Table, cube: CubeSpec) -> npt.NDArray[np.uint16]:
     """[N, C, T] digital numbers."""
-    columns = np.stack([rows[name].to_numpy() for name in FEATURE_COLUMNS], axis=1)
-    return columns.reshape(-1, N_BANDS, N_MONTHS)
+    columns = np.stack([rows[name].to_numpy() for name in cube.columns], axis=1)
+    return columns.reshape(-1, cube.n_bands, cube.n_steps)
 
 
 def _class_counts(rows: pa.Table) -> dict[str, int]:

@@ -8,7 +8,7 @@ from typing import Final
 
 import pyarrow as pa
 
-from cropray.bands import FEATURE_COLUMNS, N_BANDS, N_MONTHS
+from cropray.core.cube import STUDY_CUBE, CubeSpec
 from cropray.errors import SchemaError
 
 SCHEMA_VERSION: Final = 1
@@ -17,12 +17,12 @@ POINT_PARCEL: Final = -1  # parcel, row and col of a sample that comes from a ta
 _KEYS: Final = (("zone_id", pa.string()), ("region", pa.string()))
 
 
-def pixel_schema() -> pa.Schema:
+def pixel_schema(cube: CubeSpec = STUDY_CUBE) -> pa.Schema:
     """One labelled pixel a row.
 
     `parcel` is the row of the zone's parcel table, `row` and `col` the pixel in the zone's grid, `label` a legend
-    class id, `n_clear` the months (0–12) with a clear observation before gap filling. The 48 features are digital
-    numbers (reflectance × 10 000), 0 = no data.
+    class id, `n_clear` the steps of time with a clear observation before gap filling. The features are the cube's
+    columns: numbers that its bands make values of (reflectance × 10 000), 0 = no data.
     """
     fields = [
         *_KEYS,
@@ -31,29 +31,30 @@ def pixel_schema() -> pa.Schema:
         ("col", pa.int32()),
         ("label", pa.uint8()),
         ("n_clear", pa.uint8()),
-        *((name, pa.uint16()) for name in FEATURE_COLUMNS),
+        *((name, pa.uint16()) for name in cube.columns),
     ]
     return pa.schema([pa.field(name, type_, nullable=False) for name, type_ in fields])
 
 
-def tile_schema(tile_size: int) -> pa.Schema:
+def tile_schema(tile_size: int, cube: CubeSpec = STUDY_CUBE) -> pa.Schema:
     """One square tile a row.
 
     `row` and `col` are the tile's first pixel in the zone's grid, `x` [T, C, S, S] digital numbers with 0 = no data,
-    `labels` [S, S] legend class ids with 255 = ignore, `valid` [T, S, S] 1 where the month was observed clear and 0
+    `labels` [S, S] legend class ids with 255 = ignore, `valid` [T, S, S] 1 where the step was observed clear and 0
     where it was filled. `valid` is bytes, not bits: Arrow 25 reads no boolean tensor back into numpy.
 
     Args:
         tile_size: height and width of a tile, pixels.
+        cube: T steps and C bands.
     """
     square = [tile_size, tile_size]
     fields = [
         *_KEYS,
         ("row", pa.int32()),
         ("col", pa.int32()),
-        ("x", pa.fixed_shape_tensor(pa.uint16(), [N_MONTHS, N_BANDS, *square])),
+        ("x", pa.fixed_shape_tensor(pa.uint16(), [*cube.shape, *square])),
         ("labels", pa.fixed_shape_tensor(pa.uint8(), square)),
-        ("valid", pa.fixed_shape_tensor(pa.uint8(), [N_MONTHS, *square])),
+        ("valid", pa.fixed_shape_tensor(pa.uint8(), [cube.n_steps, *square])),
     ]
     return pa.schema([pa.field(name, type_, nullable=False) for name, type_ in fields])
 

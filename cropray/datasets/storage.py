@@ -8,6 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cropray.core.cube import STUDY_CUBE, CubeSpec
 from cropray.datasets.schema import pixel_schema, tile_schema
 from cropray.datasets.tiles import Tiles, TrainingTiles
 from cropray.errors import SchemaError
@@ -20,10 +21,10 @@ TILES_PER_SHARD: Final = 64  # one row group: 64 tiles of 32 px are 7 MB, what o
 PIXEL_FILE: Final = "part-0.parquet"  # the one shard of a zone's pixel table
 
 
-def write_tiles(tiles: Tiles, zone: Zone, folder: Path) -> None:
+def write_tiles(tiles: Tiles, zone: Zone, folder: Path, cube: CubeSpec = STUDY_CUBE) -> None:
     """Write tiles as Parquet shards of `TILES_PER_SHARD` rows."""
     size = tiles.labels.shape[-1]
-    schema = tile_schema(size)
+    schema = tile_schema(size, cube)
     for number, start in enumerate(range(0, len(tiles.row), TILES_PER_SHARD)):
         part = slice(start, start + TILES_PER_SHARD)
         n = len(tiles.row[part])
@@ -47,24 +48,24 @@ def shard_hashes(folder: Path, prefix: str) -> dict[str, str]:
     return {f"{prefix}/{file.name}": file_hash(file) for file in sorted(folder.glob("*.parquet"))}
 
 
-def read_pixels(workspace: Workspace, zone_id: str) -> pa.Table:
-    """The pixel table of a zone, columns of `pixel_schema()`.
+def read_pixels(workspace: Workspace, zone_id: str, cube: CubeSpec = STUDY_CUBE) -> pa.Table:
+    """The pixel table of a zone, columns of `pixel_schema(cube)`.
 
     Raises:
         MissingArtefactError: the zone has no table.
         SchemaError: a file is damaged or has other columns; it is named.
     """
-    return _read(workspace.pixels(zone_id), pixel_schema())
+    return _read(workspace.pixels(zone_id), pixel_schema(cube))
 
 
-def read_tiles(workspace: Workspace, zone_id: str, tile_size: int) -> Tiles:
+def read_tiles(workspace: Workspace, zone_id: str, tile_size: int, cube: CubeSpec = STUDY_CUBE) -> Tiles:
     """The tiles of a zone.
 
     Raises:
         MissingArtefactError: the zone has no shards.
         SchemaError: a shard is damaged or has other columns; it is named.
     """
-    table = _read(workspace.tiles(zone_id), tile_schema(tile_size))
+    table = _read(workspace.tiles(zone_id), tile_schema(tile_size, cube))
     tiles = training_tiles(table)
     return Tiles(
         x=tiles.x,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from cropray.bands import NODATA
+from cropray.core.sensors import NODATA
 from cropray.legend import IGNORE
 
 
@@ -14,9 +14,9 @@ class ZoneArrays:
     """What a zone's dataset is made from."""
 
     composite: npt.NDArray[np.uint16]
-    """[T, C, H, W] gap-filled monthly medians, 0 = no data."""
+    """[T, C, H, W] gap-filled medians, 0 = no data."""
     clear: npt.NDArray[np.bool_]
-    """[T, H, W] true where the month was observed, before gap filling."""
+    """[T, H, W] true where the step was observed, before gap filling."""
     labels: npt.NDArray[np.uint8]
     """[H, W] class ids, 255 = unlabelled."""
     parcels: npt.NDArray[np.int32]

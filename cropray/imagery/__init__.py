@@ -1,1 +1,1 @@
-"""Scenes in, gap-filled monthly composites out."""
+"""Scenes in, gap-filled composites out."""

@@ -1,4 +1,4 @@
-"""From scenes to one zone's composite: read month by month, take medians, fill gaps, write."""
+"""From scenes to one zone's composite: read step by step, take medians, fill gaps, write."""
 
 import contextlib
 import datetime as dt
@@ -15,13 +15,14 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from cropray.bands import N_BANDS, N_MONTHS, SCL_NODATA
+from cropray.core.cube import STUDY_CUBE, CubeSpec, Season
+from cropray.core.sensors import SCL_NODATA
 from cropray.errors import InputError
 from cropray.grid import Grid
 from cropray.imagery.composite import monthly_median
 from cropray.imagery.composites import write_composite, write_n_obs
 from cropray.imagery.gapfill import fill_gaps
-from cropray.imagery.scenes import Found, Remarks, Scene, SceneSource, Season
+from cropray.imagery.scenes import Found, Remarks, Scene, SceneSource
 from cropray.storage import write_json
 from cropray.workspace import Workspace
 from cropray.zones import Zone
@@ -39,11 +40,12 @@ class ZoneAcquisition:
     """First month, `YYYY-MM`."""
     n_pixels: int
     n_scenes: tuple[int, ...]
-    """Acquisitions that reach into the zone, per month."""
+    """Acquisitions that reach into the zone, per step."""
     n_clear: tuple[int, ...]
-    """Pixels with at least one clear observation, per month."""
+    """Pixels with at least one clear observation, per step."""
     n_never_clear: int
-    """Pixels without a clear observation in any month: they stay no data."""
+    """Pixels without a clear observation in any step: they stay no data."""
+    cube: CubeSpec = STUDY_CUBE
     warnings: tuple[str, ...] = field(default=(), compare=False)
     """What was found of scenes when their pixels were read."""
     is_filled: bool = True
@@ -51,47 +53,50 @@ class ZoneAcquisition:
 
     @property
     def share_clear(self) -> float:
-        """Share of the pixel-months that were observed."""
-        return sum(self.n_clear) / (self.n_pixels * N_MONTHS)
+        """Share of the steps of all pixels that were observed."""
+        return sum(self.n_clear) / (self.n_pixels * self.cube.n_steps)
 
     @property
     def n_filled(self) -> int:
-        """Pixel-months that were filled from other months."""
+        """Steps of pixels that were filled from other steps."""
         if not self.is_filled:
             return 0
-        return (self.n_pixels - self.n_never_clear) * N_MONTHS - sum(self.n_clear)
+        return (self.n_pixels - self.n_never_clear) * self.cube.n_steps - sum(self.n_clear)
 
     def to_record(self) -> dict[str, Any]:
         """A JSON-able record, with the derived numbers."""
         return {**asdict(self), "share_clear": self.share_clear, "n_filled": self.n_filled}
 
     def months_without(self) -> tuple[str, ...]:
-        """Months `YYYY-MM` without a scene."""
-        return months_without(self.n_scenes, Season(self.season_start))
+        """Names of the steps without a scene."""
+        return months_without(self.n_scenes, Season(self.season_start, self.cube))
 
 
-def acquire_zone(source: SceneSource, zone: Zone, season_start: str, workspace: Workspace) -> ZoneAcquisition:
+def acquire_zone(
+    source: SceneSource, zone: Zone, season_start: str, workspace: Workspace, cube: CubeSpec = STUDY_CUBE
+) -> ZoneAcquisition:
     """Make and write the composite, the observation counts and the record of one zone.
 
-    At most one month of scenes is held in memory.
+    At most one step of scenes is held in memory.
 
     Args:
-        source: where the scenes are.
+        source: where the scenes are; it gives the cube's bands.
         zone: the zone; its own `season_start` comes before the job's.
-        season_start: first of the twelve months, `YYYY-MM`.
+        season_start: first month, `YYYY-MM`.
         workspace: where `composite(zone_id)`, `n_obs(zone_id)` and `acquisition_record(zone_id)` are written, each whole.
+        cube: bands and steps of the composite.
 
     Raises:
-        InputError: no scene reaches into the zone in these months, a scene cannot be used, or no pixel is ever clear.
+        InputError: no scene reaches into the zone in its season, a scene cannot be used, or no pixel is ever clear.
     """
-    season = Season(zone.season_start or season_start)
+    season = Season(zone.season_start or season_start, cube)
     found = source.survey(zone.grid, season.start, season.end)
     if not found.scenes:
         raise InputError(_no_scene([zone.zone_id], season))
-    months = acquisitions_by_month(found.scenes, season)
+    steps = acquisitions_by_month(found.scenes, season)
     with _heard(logging.getLogger(__package__)) as warnings:
-        composite, n_obs = _composite_months(source, months, zone.grid)
-    record = finish_zone(zone, season, [len(month) for month in months], composite, n_obs, workspace)
+        composite, n_obs = _composite_steps(source, steps, zone.grid)
+    record = finish_zone(zone, season, [len(step) for step in steps], composite, n_obs, workspace)
     record = replace(record, warnings=tuple(sorted(warnings)))
     write_record(workspace, record, [scene.scene_id for scene in found.scenes], found.remarks)
     return record
@@ -105,14 +110,14 @@ def finish_zone(
     n_obs: npt.NDArray[np.uint8],
     workspace: Workspace,
 ) -> ZoneAcquisition:
-    """Fill the gaps of a zone's monthly medians and write them; every source of scenes ends here.
+    """Fill the gaps of a zone's medians and write them; every source of scenes ends here.
 
     Args:
         zone: the zone.
-        season: its twelve months.
-        n_scenes: acquisitions of each month.
-        composite: [12, 4, H, W] uint16 monthly medians; 0 where `n_obs` is.
-        n_obs: [12, H, W] uint8 clear observations.
+        season: its steps and bands.
+        n_scenes: acquisitions of each step.
+        composite: [T, C, H, W] uint16 medians of the steps; 0 where `n_obs` is.
+        n_obs: [T, H, W] uint8 clear observations.
         workspace: where `composite(zone_id)` and `n_obs(zone_id)` are written, each whole.
 
     Raises:
@@ -125,12 +130,12 @@ def finish_zone(
             f"zone '{zone.zone_id}': none of its {n_pixels} pixels is clear (SCL 4–7) in any of the "
             f"{sum(n_scenes)} scenes of {season.start} to {season.end}; add scenes or leave the zone out"
         )
-    return store_zone(zone, season.first_month, n_scenes, fill_gaps(composite, observed), n_obs, workspace)
+    return store_zone(zone, season, n_scenes, fill_gaps(composite, observed), n_obs, workspace)
 
 
 def store_zone(
     zone: Zone,
-    season_start: str,
+    season: Season,
     n_scenes: Sequence[int],
     composite: npt.NDArray[np.uint16],
     n_obs: npt.NDArray[np.uint8],
@@ -140,22 +145,23 @@ def store_zone(
 
     Args:
         zone: the zone.
-        season_start: its first month, `YYYY-MM`.
-        n_scenes: acquisitions of each month.
-        composite: [12, 4, H, W] uint16; 0 is no data.
-        n_obs: [12, H, W] uint8 clear observations, before gap filling.
+        season: its steps and bands.
+        n_scenes: acquisitions of each step.
+        composite: [T, C, H, W] uint16; 0 is no data.
+        n_obs: [T, H, W] uint8 clear observations, before gap filling.
         workspace: where `composite(zone_id)` and `n_obs(zone_id)` are written, each whole.
     """
     observed = n_obs > 0
-    write_composite(workspace.composite(zone.zone_id), composite, zone.grid)
-    write_n_obs(workspace.n_obs(zone.zone_id), n_obs, zone.grid)
+    write_composite(workspace.composite(zone.zone_id), composite, zone.grid, season.cube)
+    write_n_obs(workspace.n_obs(zone.zone_id), n_obs, zone.grid, season.cube)
     return ZoneAcquisition(
         zone_id=zone.zone_id,
-        season_start=season_start,
+        season_start=season.first_month,
         n_pixels=zone.grid.height * zone.grid.width,
         n_scenes=tuple(n_scenes),
         n_clear=tuple(int(n) for n in observed.sum(axis=(1, 2))),
         n_never_clear=int((~observed.any(axis=0)).sum()),
+        cube=season.cube,
     )
 
 
@@ -210,10 +216,13 @@ def describe_warnings(records: Collection[ZoneAcquisition]) -> list[str]:
 def describe_clear(records: Collection[ZoneAcquisition]) -> str:
     """How much of some zones was observed, as a line."""
     clear = sum(record.share_clear for record in records) / len(records)
-    return f"{clear:.0%} of the pixel-months were observed; the rest was filled in time"
+    noun = next(iter(records)).cube.noun
+    return f"{clear:.0%} of the pixel-{noun}s were observed; the rest was filled in time"
 
 
-def check_inputs(source: SceneSource, zones: Iterable[Zone], season_start: str) -> dict[str, tuple[Scene, ...]]:
+def check_inputs(
+    source: SceneSource, zones: Iterable[Zone], season_start: str, cube: CubeSpec = STUDY_CUBE
+) -> dict[str, tuple[Scene, ...]]:
     """Find every zone's scenes, and refuse before any pixel is read what cannot be acquired.
 
     Returns:
@@ -222,10 +231,12 @@ def check_inputs(source: SceneSource, zones: Iterable[Zone], season_start: str) 
     Raises:
         InputError: a scene cannot be used (its header says so), or zones have no scene in their season.
     """
-    return {zone_id: found.scenes for zone_id, found in survey_zones(source, zones, season_start).items()}
+    return {zone_id: found.scenes for zone_id, found in survey_zones(source, zones, season_start, cube).items()}
 
 
-def survey_zones(source: SceneSource, zones: Iterable[Zone], season_start: str) -> dict[str, Found]:
+def survey_zones(
+    source: SceneSource, zones: Iterable[Zone], season_start: str, cube: CubeSpec = STUDY_CUBE
+) -> dict[str, Found]:
     """What `check_inputs` gives, and what was left out.
 
     Raises:
@@ -234,11 +245,11 @@ def survey_zones(source: SceneSource, zones: Iterable[Zone], season_start: str) 
     found = {}
     without: list[Zone] = []
     for zone in zones:
-        season = Season(zone.season_start or season_start)
+        season = Season(zone.season_start or season_start, cube)
         found[zone.zone_id] = source.survey(zone.grid, season.start, season.end)
         if not found[zone.zone_id].scenes:
             without.append(zone)
-    require_scenes(without, season_start)
+    require_scenes(without, season_start, cube)
     return found
 
 
@@ -257,31 +268,31 @@ def describe_left_out(left_out: Mapping[str, Sequence[str]]) -> list[str]:
     return [f"{remark}: {len(names)} ({_some(names)})" for remark, names in left_out.items()]
 
 
-def describe_empty_months(empty: Mapping[str, Sequence[str]]) -> list[str]:
-    """Zone → months without a scene, as lines: at most one for each month, however many zones."""
+def describe_empty_months(empty: Mapping[str, Sequence[str]], cube: CubeSpec = STUDY_CUBE) -> list[str]:
+    """Zone → steps without a scene, as lines: at most one for each step, however many zones."""
     zone_ids: dict[str, list[str]] = {}
     for zone_id, those in empty.items():
-        for month in those:
-            zone_ids.setdefault(month, []).append(zone_id)
-    months: dict[tuple[str, ...], list[str]] = {}
-    for month, ids in sorted(zone_ids.items()):
-        months.setdefault(tuple(ids), []).append(month)
+        for step in those:
+            zone_ids.setdefault(step, []).append(zone_id)
+    steps: dict[tuple[str, ...], list[str]] = {}
+    for step, ids in sorted(zone_ids.items()):
+        steps.setdefault(tuple(ids), []).append(step)
     return [
-        f"no scene in {', '.join(those)}, filled from other months: {len(ids)} zones ({_some(ids)})"
-        for ids, those in months.items()
+        f"no scene in {', '.join(those)}, filled from other {cube.noun}s: {len(ids)} zones ({_some(ids)})"
+        for ids, those in steps.items()
     ]
 
 
 def months_without(n_scenes: Sequence[int], season: Season) -> tuple[str, ...]:
-    """Months `YYYY-MM` without a scene."""
-    return tuple(f"{start:%Y-%m}" for (start, _), n in zip(season.months, n_scenes, strict=True) if n == 0)
+    """Names of the steps without a scene: `2023-05` for months, the first day for others."""
+    return tuple(name for name, n in zip(season.names, n_scenes, strict=True) if n == 0)
 
 
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:_N_NAMED]) + (", …" if len(names) > _N_NAMED else "")
 
 
-def require_scenes(without: Iterable[Zone], season_start: str) -> None:
+def require_scenes(without: Iterable[Zone], season_start: str, cube: CubeSpec = STUDY_CUBE) -> None:
     """Refuse zones that have no scene in their season.
 
     Raises:
@@ -289,7 +300,7 @@ def require_scenes(without: Iterable[Zone], season_start: str) -> None:
     """
     zone_ids: dict[Season, list[str]] = {}
     for zone in without:
-        zone_ids.setdefault(Season(zone.season_start or season_start), []).append(zone.zone_id)
+        zone_ids.setdefault(Season(zone.season_start or season_start, cube), []).append(zone.zone_id)
     if zone_ids:
         raise InputError("; ".join(_no_scene(ids, season) for season, ids in zone_ids.items()))
 
@@ -302,23 +313,24 @@ def _no_scene(zone_ids: list[str], season: Season) -> str:
 
 
 def acquisitions_by_month(scenes: Sequence[Scene], season: Season) -> list[list[tuple[Scene, ...]]]:
-    """Each month's scenes, those of one instant together: neighbouring MGRS tiles overlap and must not count twice."""
-    return [_acquisitions(scenes, start, end) for start, end in season.months]
+    """Each step's scenes, those of one instant together: neighbouring MGRS tiles overlap and must not count twice."""
+    return [_acquisitions(scenes, start, end) for start, end in season.steps]
 
 
 def _acquisitions(scenes: Sequence[Scene], start: dt.date, end: dt.date) -> list[tuple[Scene, ...]]:
-    month = [scene for scene in scenes if start <= scene.acquired.date() < end]
-    return [tuple(parts) for _, parts in itertools.groupby(month, key=lambda scene: scene.acquired)]
+    step = [scene for scene in scenes if start <= scene.acquired.date() < end]
+    return [tuple(parts) for _, parts in itertools.groupby(step, key=lambda scene: scene.acquired)]
 
 
-def _composite_months(
-    source: SceneSource, months: Sequence[Sequence[tuple[Scene, ...]]], grid: Grid
+def _composite_steps(
+    source: SceneSource, steps: Sequence[Sequence[tuple[Scene, ...]]], grid: Grid
 ) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint8]]:
-    composite = np.zeros((N_MONTHS, N_BANDS, *grid.shape), np.uint16)
-    n_obs = np.zeros((N_MONTHS, *grid.shape), np.uint8)
+    n_bands = len(source.bands)
+    composite = np.zeros((len(steps), n_bands, *grid.shape), np.uint16)
+    n_obs = np.zeros((len(steps), *grid.shape), np.uint8)
     with ThreadPoolExecutor(source.scenes_at_once, thread_name_prefix="scene") as pool:
-        for position, acquisitions in enumerate(months):
-            stack = np.zeros((len(acquisitions), N_BANDS, *grid.shape), np.uint16)
+        for position, acquisitions in enumerate(steps):
+            stack = np.zeros((len(acquisitions), n_bands, *grid.shape), np.uint16)
             scl = np.zeros((len(acquisitions), *grid.shape), np.uint8)
             list(pool.map(partial(_read_parts, source, grid), acquisitions, stack, scl))
             composite[position], n_obs[position] = monthly_median(stack, scl)

@@ -1,11 +1,11 @@
-"""The monthly median: exact, and about as fast as memory can be read.
+"""The median of a step of time: exact, and about as fast as memory can be read.
 
 A median per pixel needs a sort per pixel, and a sort branches on every value. A sorting network does not: it is a fixed
 list of compare-and-exchange steps, each on whole rows of pixels, so that one instruction serves many pixels.
 
 Pixels have different numbers of clear observations. The others are replaced by the largest and the smallest value in
 turn: as many go to the top of the order as to the bottom, or one more, and the median stays in the middle rows whatever
-their number. So the network is cut down to the exchanges that the middle rows depend on; and a month may be filled up
+their number. So the network is cut down to the exchanges that the middle rows depend on; and a step may be filled up
 with cloudy scenes to a multiple of four, so that its first exchanges are made four and eight rows at a time, in registers.
 """
 
@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from cropray.bands import SCL_CLEAR_MAX, SCL_CLEAR_MIN
+from cropray.core.sensors import SCL_CLEAR_MAX, SCL_CLEAR_MIN
 from cropray.imagery.kernels import Words, compiled, rounded_mean
 
 MAX_SCENES: Final = 255  # n_obs is uint8
@@ -101,7 +101,7 @@ def _require_stack(stack: Words, scl: Counts) -> None:
     if stack.dtype != np.uint16 or scl.dtype != np.uint8:
         raise ValueError(f"needs a uint16 stack and uint8 scene classes; got {stack.dtype} and {scl.dtype}")
     if len(stack) > MAX_SCENES:
-        raise ValueError(f"{len(stack)} scenes in one month; at most {MAX_SCENES} can be counted")
+        raise ValueError(f"{len(stack)} scenes in one step; at most {MAX_SCENES} can be counted")
 
 
 # Below, images are flat: stack [T, C, N], scl [T, N], median [C, N], n_obs [N].

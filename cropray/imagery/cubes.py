@@ -73,7 +73,7 @@ def acquire_cube(source: CompositeSource, zone: Zone, season: Season, workspace:
     """
     composite, n_obs = source.read(zone, season)
     n_scenes = [int(step.any()) for step in n_obs]
-    record = store_zone(zone, season.first_month, n_scenes, composite, n_obs, workspace)
+    record = store_zone(zone, season, n_scenes, composite, n_obs, workspace)
     record = replace(record, is_filled=source.fills)
     write_record(workspace, record, source.files(zone, season), {})
     return record

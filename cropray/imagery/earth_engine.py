@@ -1,4 +1,4 @@
-"""Earth Engine's client: listings and monthly medians, asked for with our own patience.
+"""Earth Engine's client: listings and medians of steps, asked for with our own patience.
 
 The client library keeps one session per process. It must never be used in a process that was forked after it was
 set up (two processes would then share its connections), so every worker process connects for itself.
@@ -22,18 +22,18 @@ import httplib2
 import numpy as np
 import requests
 
-from cropray.bands import BANDS, SCL_CLEAR_MAX, SCL_CLEAR_MIN
+from cropray.core.cube import STUDY_CUBE, Season
+from cropray.core.sensors import SCL_CLEAR_MAX, SCL_CLEAR_MIN
 from cropray.errors import CroprayError
 from cropray.grid import Grid, Window
 from cropray.imagery.earth_engine_ledger import Account
 from cropray.imagery.earth_engine_months import MonthPixels, MonthUnit
-from cropray.imagery.earth_engine_settings import MONTH_DTYPE, EarthEngineSettings, fits_one_request
+from cropray.imagery.earth_engine_settings import EarthEngineSettings, fits_one_request, ids_of, step_dtype
 from cropray.imagery.retry import Judgement, RetryPolicy, Verdict, retry_after_s, with_retries
-from cropray.imagery.scenes import Season
 
 ResultT = TypeVar("ResultT")
 
-_BANDS: Final = [band.earth_engine_id for band in BANDS]
+_STUDY: Final = ids_of(STUDY_CUBE.bands)
 _SCL: Final = "SCL"
 _N_OBS: Final = "n_obs"
 _TOO_MUCH: Final = ("memory", "timed out", "total request size", "too many pixels")  # in the text of a 400
@@ -123,13 +123,14 @@ class EarthEngine:
         return tuple(map(str, indexes))
 
     def month(self, unit: MonthUnit) -> MonthPixels:
-        """Median and number of the clear observations of one month, on exactly the unit's grid.
+        """Median and number of the clear observations of one step, on exactly the unit's grid.
 
         Raises:
             EarthEngineError: refused, or no answer.
         """
-        pixels = self.pixels(month_expression(unit.acquisitions), unit.grid, MONTH_DTYPE)
-        return MonthPixels(np.stack([pixels[band] for band in _BANDS]), np.ascontiguousarray(pixels[_N_OBS]))
+        expression = month_expression(unit.acquisitions, unit.band_ids)
+        pixels = self.pixels(expression, unit.grid, step_dtype(unit.band_ids))
+        return MonthPixels(np.stack([pixels[band] for band in unit.band_ids]), np.ascontiguousarray(pixels[_N_OBS]))
 
     def pixels(self, expression: ee.Image, grid: Grid, dtype: np.dtype[Any]) -> Any:
         """[H, W] of an image's bands on exactly a grid, asked for in quarters where it is too much for one answer.
@@ -258,42 +259,43 @@ def _credentials(settings: EarthEngineSettings) -> Any:
         ) from None
 
 
-def month_expression(acquisitions: Sequence[Sequence[str]]) -> ee.Image:
+def month_expression(acquisitions: Sequence[Sequence[str]], band_ids: Sequence[str] = _STUDY) -> ee.Image:
     """Median of the clear observations as uint16, rounded half up, and their number as uint8; 0 where there is none.
 
     Args:
         acquisitions: asset ids; parts of one acquisition together, the first with data counts.
+        band_ids: Earth Engine's. Bands of 20 m are resampled by nearest neighbour, which is its default.
 
     The same rules as `composite.monthly_median` has: SCL 4–7 is clear, a pixel with any band 0 is no data.
     """
-    clear = ee.ImageCollection.fromImages([_clear(_mosaic(parts)) for parts in acquisitions])
+    clear = ee.ImageCollection.fromImages([_clear(_mosaic(parts, band_ids), band_ids) for parts in acquisitions])
     # `round` does not say which way it rounds a half.
     median = clear.median().add(0.5).floor().unmask(0, False).toUint16()
-    n_obs = clear.select([_BANDS[0]]).count().unmask(0, False).toUint8().rename([_N_OBS])
+    n_obs = clear.select([band_ids[0]]).count().unmask(0, False).toUint8().rename([_N_OBS])
     return median.addBands(n_obs)
 
 
-def expression_json(acquisitions: Sequence[Sequence[str]]) -> str:
+def expression_json(acquisitions: Sequence[Sequence[str]], band_ids: Sequence[str] = _STUDY) -> str:
     """The expression as it is sent; when it changes, `earth_engine_months.RECIPE` must."""
-    return json.dumps(ee.serializer.encode(month_expression(acquisitions)), sort_keys=True)
+    return json.dumps(ee.serializer.encode(month_expression(acquisitions, band_ids)), sort_keys=True)
 
 
-def _mosaic(parts: Sequence[str]) -> ee.Image:
-    images = [_with_data(asset) for asset in parts]
+def _mosaic(parts: Sequence[str], band_ids: Sequence[str]) -> ee.Image:
+    images = [_with_data(asset, band_ids) for asset in parts]
     return images[0] if len(images) == 1 else ee.ImageCollection.fromImages(images[::-1]).mosaic()  # the last is on top
 
 
-def _with_data(asset: str) -> ee.Image:
-    image = ee.Image(asset).select([*_BANDS, _SCL])
+def _with_data(asset: str, band_ids: Sequence[str]) -> ee.Image:
+    image = ee.Image(asset).select([*band_ids, _SCL])
     has_data = image.select([_SCL])
-    for band in _BANDS:
+    for band in band_ids:
         has_data = has_data.And(image.select([band]))  # a reducer would pass over a band that is masked
     return image.updateMask(has_data)
 
 
-def _clear(image: ee.Image) -> ee.Image:
+def _clear(image: ee.Image, band_ids: Sequence[str]) -> ee.Image:
     scl = image.select([_SCL])
-    return image.select(_BANDS).updateMask(scl.gte(SCL_CLEAR_MIN).And(scl.lte(SCL_CLEAR_MAX)))
+    return image.select(list(band_ids)).updateMask(scl.gte(SCL_CLEAR_MIN).And(scl.lte(SCL_CLEAR_MAX)))
 
 
 def _pixel_grid(grid: Grid) -> dict[str, Any]:

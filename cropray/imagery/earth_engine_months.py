@@ -1,6 +1,6 @@
-"""What Earth Engine is asked for, and what has come: a zone's listing, its months on disk, its composite.
+"""What Earth Engine is asked for, and what has come: a zone's listing, its steps on disk, its composite.
 
-The unit of work is one month of one zone. It is kept as a file of its own until the zone's composite is written, so
+The unit of work is one step of time of one zone, a month in the study's cube. It is kept as a file of its own until the zone's composite is written, so
 that an interrupted run goes on where it stood.
 """
 
@@ -16,13 +16,13 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from cropray.bands import N_BANDS, N_MONTHS
+from cropray.core.cube import STUDY_CUBE, Season
 from cropray.errors import InputError
 from cropray.grid import Grid
 from cropray.imagery.acquire import ZoneAcquisition, acquisitions_by_month, finish_zone, write_record
 from cropray.imagery.composite import MAX_SCENES
-from cropray.imagery.earth_engine_settings import EarthEngineSettings
-from cropray.imagery.scenes import Scene, Season
+from cropray.imagery.earth_engine_settings import EarthEngineSettings, ids_of
+from cropray.imagery.scenes import Scene
 from cropray.settings import fingerprint
 from cropray.storage import local_file, remove, whole_file, write_json
 from cropray.workspace import Workspace
@@ -38,14 +38,16 @@ _ASSET: Final = re.compile(r"\d{8}T\d{6}_\w+_T(?P<utm>\d{2})(?P<belt>[C-HJ-NP-X]
 
 @dataclass(frozen=True, slots=True)
 class MonthUnit:
-    """One month of one zone: the pixels that one request asks for."""
+    """One step of one zone: the pixels that one request asks for."""
 
     zone_id: str
     month: str
-    """`YYYY-MM`."""
+    """Its name: `2023-05`, or the first day of a step that is no month."""
     grid: Grid
     acquisitions: tuple[tuple[str, ...], ...]
     """Asset ids; those of one instant together, the first with data counts."""
+    band_ids: tuple[str, ...] = ids_of(STUDY_CUBE.bands)
+    """Earth Engine's."""
 
     @property
     def name(self) -> str:
@@ -55,15 +57,16 @@ class MonthUnit:
     def key(self) -> str:
         """Fingerprint of everything that the pixels depend on."""
         grid = self.grid
-        return fingerprint([RECIPE, self.acquisitions, grid.epsg, grid.bounds, grid.shape])
+        others = [] if self.band_ids == ids_of(STUDY_CUBE.bands) else [self.band_ids]
+        return fingerprint([RECIPE, self.acquisitions, grid.epsg, grid.bounds, grid.shape, *others])
 
 
 @dataclass(frozen=True, slots=True)
 class MonthPixels:
-    """One month of one zone, as it came."""
+    """One step of one zone, as it came."""
 
     median: npt.NDArray[np.uint16]
-    """[4, H, W]; 0 where no observation is clear."""
+    """[C, H, W]; 0 where no observation is clear."""
     n_obs: npt.NDArray[np.uint8]
     """[H, W] clear observations."""
 
@@ -74,7 +77,8 @@ def listing_key(settings: EarthEngineSettings, zone: Zone, season: Season) -> st
     Code is not hashed: a changed line must not ask for a country again. What changes pixels raises `RECIPE`.
     """
     grid = zone.grid
-    return fingerprint([RECIPE, settings.collection, season.first_month, grid.epsg, grid.bounds, grid.shape])
+    place = [grid.epsg, grid.bounds, grid.shape]
+    return fingerprint([RECIPE, settings.collection, season.first_month, *place, *season.cube.in_keys()])
 
 
 def scenes_of(indexes: Sequence[str], collection: str, grid: Grid, season: Season) -> tuple[Scene, ...]:
@@ -150,18 +154,18 @@ def read_listing(workspace: Workspace, settings: EarthEngineSettings, zone: Zone
 
 
 def month_units(zone: Zone, season: Season, scenes: Sequence[Scene]) -> tuple[MonthUnit, ...]:
-    """The months of a zone that have a scene, in time order: an empty month needs no request.
+    """The steps of a zone that have a scene, in time order: an empty one needs no request.
 
     Raises:
-        InputError: a month has more acquisitions than can be counted.
+        InputError: a step has more acquisitions than can be counted.
     """
-    units = []
-    for (start, _), acquisitions in zip(season.months, acquisitions_by_month(scenes, season), strict=True):
+    units, band_ids = [], ids_of(season.cube.bands)
+    for name, acquisitions in zip(season.names, acquisitions_by_month(scenes, season), strict=True):
         if len(acquisitions) > MAX_SCENES:
-            raise InputError(f"{len(acquisitions)} acquisitions in {start:%Y-%m}; at most {MAX_SCENES} can be counted")
+            raise InputError(f"{len(acquisitions)} acquisitions in {name}; at most {MAX_SCENES} can be counted")
         if acquisitions:
             assets = tuple(tuple(scene.href for scene in parts) for parts in acquisitions)
-            units.append(MonthUnit(zone.zone_id, f"{start:%Y-%m}", zone.grid, assets))
+            units.append(MonthUnit(zone.zone_id, name, zone.grid, assets, band_ids))
     return tuple(units)
 
 
@@ -192,15 +196,17 @@ def assemble_zone(workspace: Workspace, zone: Zone, season: Season, units: Seque
     Raises:
         InputError: a month is missing, or no pixel is ever clear.
     """
-    composite = np.zeros((N_MONTHS, N_BANDS, *zone.grid.shape), np.uint16)
-    n_obs = np.zeros((N_MONTHS, *zone.grid.shape), np.uint8)
-    n_scenes = [0] * N_MONTHS
-    months = [f"{start:%Y-%m}" for start, _ in season.months]
+    cube = season.cube
+    composite = np.zeros((*cube.shape, *zone.grid.shape), np.uint16)
+    n_obs = np.zeros((cube.n_steps, *zone.grid.shape), np.uint8)
+    n_scenes = [0] * cube.n_steps
     for unit in units:
         pixels = _read_month(workspace, unit)
         if pixels is None:
-            raise InputError(f"month {unit.month} is not in '{workspace.acquisition}' any more; run the stage again")
-        position = months.index(unit.month)
+            raise InputError(
+                f"{cube.noun} {unit.month} is not in '{workspace.acquisition}' any more; run the stage again"
+            )
+        position = season.names.index(unit.month)
         composite[position], n_obs[position] = pixels.median, pixels.n_obs
         n_scenes[position] = len(unit.acquisitions)
     record = finish_zone(zone, season, n_scenes, composite, n_obs, workspace)

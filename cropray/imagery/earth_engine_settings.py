@@ -1,18 +1,17 @@
 """Settings of the Earth Engine source; apart from its client, so that a job file is read without loading it."""
 
+from collections.abc import Iterable
 from typing import Any, Final, Literal
 
 import numpy as np
 from pydantic import Field
 
-from cropray.bands import BANDS
+from cropray.core.sensors import SENTINEL_2, Band
 from cropray.settings import Settings
 
 # Source: Earth Engine documentation, "Earth Engine quotas": per project.
 MAX_CONCURRENT: Final = 40
 MAX_REQUESTS_PER_S: Final = 100
-MONTH_DTYPE: Final = np.dtype([*((band.earth_engine_id, "<u2") for band in BANDS), ("n_obs", "u1")])
-"""A pixel of a month: medians of the bands, and the number of clear observations."""
 MAX_REQUEST_BYTES: Final = 48 * 2**20  # source: Earth Engine documentation, `computePixels`
 
 
@@ -24,8 +23,18 @@ def fits_one_request(n_pixels: float, dtype: np.dtype[Any]) -> bool:
     return n_pixels * (dtype.itemsize + len(dtype.names or ())) <= MAX_REQUEST_BYTES
 
 
+def step_dtype(band_ids: Iterable[str]) -> np.dtype[Any]:
+    """A pixel of a step: medians of the bands, by Earth Engine's ids, and the number of clear observations."""
+    return np.dtype([*((band_id, "<u2") for band_id in band_ids), ("n_obs", "u1")])
+
+
+def ids_of(bands: Iterable[Band]) -> tuple[str, ...]:
+    """Earth Engine's ids."""
+    return tuple(band.earth_engine_id for band in bands)
+
+
 class EarthEngineSettings(Settings):
-    """Monthly medians that Earth Engine computes; one request per zone and month."""
+    """Medians that Earth Engine computes; one request per zone and step."""
 
     source: Literal["earth_engine"]
     project: str = Field(min_length=1)
@@ -51,3 +60,8 @@ class EarthEngineSettings(Settings):
     """Where the doubling ends. A wait that the service asks for (Retry-After) comes on top."""
     min_window_px: int = Field(default=64, ge=1)
     """A window that is too much for the service is asked for in quarters, down to this height and width."""
+
+    @property
+    def band_ids(self) -> tuple[str, ...]:
+        """Bands of the collection."""
+        return tuple(band.id for band in SENTINEL_2.bands)

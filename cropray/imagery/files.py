@@ -1,4 +1,4 @@
-"""Scenes from files, on a disk or in object storage: one GeoTIFF per scene with the bands B2 B3 B4 B8 and SCL.
+"""Scenes from files, on a disk or in object storage: one GeoTIFF per scene with the cube's bands and SCL.
 
 A file name must hold the start of sensing as `YYYYMMDDTHHMMSS` (as ESA's product names do). Bands are found by their
 descriptions, in any order, `B2` or `B02`. Files must lie in the UTM system of the zones that they cover, with their
@@ -27,12 +27,13 @@ import shapely
 from pydantic import Field
 from rasterio.enums import MaskFlags
 
-from cropray.bands import BANDS, N_BANDS, NODATA, SATURATED, SCL_NODATA
+from cropray.core.cube import STUDY_CUBE
+from cropray.core.sensors import NODATA, SATURATED, SCL_NODATA, Band
 from cropray.errors import InputError
 from cropray.grid import Grid, Window, in_full
 from cropray.imagery.file_listing import SETTING, Listing, list_scenes
 from cropray.imagery.file_names import FileName, offset_of_file, says_nothing_of_offset, understand_name
-from cropray.imagery.offsets import FIRST_DAY_WITH_OFFSET, LEAST_OFFSET, offset_is_gone, offset_of_scale, shift
+from cropray.imagery.offsets import FIRST_DAY_WITH_OFFSET, LEAST_OFFSET, offset_is_gone, offset_of_scale, shift, visible
 from cropray.imagery.raster_files import open_raster, read_window
 from cropray.imagery.scenes import Found, Remarks, Scene, one_instant_per_pass
 from cropray.raw_files import FileState, InputSetting, as_input, state_of, states_below
@@ -64,6 +65,7 @@ class FileScenes:
     """A `SceneSource` over files."""
 
     settings: FilesSettings
+    bands: tuple[Band, ...] = STUDY_CUBE.bands
 
     @property
     def scenes_at_once(self) -> int:
@@ -112,20 +114,20 @@ class FileScenes:
         return {remark: names for remark, names in remarks.items() if names}
 
     def read(self, scene: Scene, grid: Grid) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint8]]:
-        """Digital numbers [4, H, W] uint16 and scene classes [H, W] uint8 on the grid; 0 outside the scene.
+        """Digital numbers [C, H, W] uint16 of `bands` and scene classes [H, W] uint8 on the grid; 0 outside the scene.
 
         Raises:
             InputError: the file cannot be read or does not fit the grid.
         """
         path = as_input(scene.href)
-        header = _header(path, _state(path))
+        header = _header(path, _state(path), self.bands)
         _require_fit(path, header.grid, grid)
         pixels = _read_window(path, header, header.grid.window_of(grid))
-        bands = pixels[:N_BANDS]
+        bands, classes = pixels[:-1], pixels[-1]
         bands[(bands == header.nodata) | (bands == SATURATED)] = NODATA
-        scl = np.minimum(pixels[N_BANDS], np.iinfo(np.uint8).max).astype(np.uint8)
+        scl = np.minimum(classes, np.iinfo(np.uint8).max).astype(np.uint8)
         scl[(bands == NODATA).any(axis=0)] = SCL_NODATA
-        if self.settings.offset == "auto" and scene.offset and offset_is_gone(bands, scl):
+        if self.settings.offset == "auto" and scene.offset and offset_is_gone(bands[visible(self.bands)], scl):
             raise InputError(
                 f"scene '{path}': its name or tags say that an offset of {-scene.offset} is in its numbers, and its "
                 f"land is so dark that it cannot be; set 'imagery.offset' to 0 if it was taken out, or mend the file"
@@ -162,7 +164,9 @@ class FileScenes:
         """The headers of some files; each is read once in a process."""
         with ThreadPoolExecutor(self._n_readers, thread_name_prefix="header") as pool, warnings.catch_warnings():
             warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)  # refused in our words
-            return list(pool.map(lambda file: _header(file[0].path, file[1] or _state(file[0].path)), files))
+            return list(
+                pool.map(lambda file: _header(file[0].path, file[1] or _state(file[0].path), self.bands), files)
+            )
 
     def _taken_as_plain(self, files: Sequence[tuple[FileName, "_Header"]]) -> Remarks:
         """Files of before ESA's offset: processed again, they hold it, and nothing in them might say so."""
@@ -183,7 +187,7 @@ class _Header:
 
     grid: Grid
     indexes: tuple[int, ...]
-    """1-based file bands of `BANDS`, then SCL."""
+    """1-based file bands of the wanted ones, then SCL."""
     nodata: float | None
     offset: int | None
     """Digital numbers to add to the bands, as their scale and offset tags say; None: there are none."""
@@ -210,13 +214,13 @@ def _state(path: Location) -> FileState:
 
 
 @functools.lru_cache(maxsize=100_000)
-def _header(path: Location, state: FileState) -> _Header:
+def _header(path: Location, state: FileState, bands: tuple[Band, ...]) -> _Header:
     try:
         with rasterio.Env(**_GDAL_OPTIONS), open_raster(path, SETTING) as dataset:
             if is_cut_off(dataset, state.size):
                 raise InputError(f"scene '{path}' is cut off: its last pixels are missing; fetch it again")
-            indexes = _indexes_of(path, dataset)
-            _require_integers(path, dataset, indexes)
+            indexes = _indexes_of(path, dataset, bands)
+            _require_integers(path, dataset, indexes, bands)
             _require_no_mask(path, dataset, indexes)
             return _Header(_grid_of(path, dataset), indexes, dataset.nodata, _tagged_offset(path, dataset, indexes))
     except rasterio.errors.RasterioError as error:
@@ -244,16 +248,16 @@ def _epsg_of(wkt: str) -> int | None:
     return epsg
 
 
-def _indexes_of(path: Location, dataset: Any) -> tuple[int, ...]:
+def _indexes_of(path: Location, dataset: Any, bands: Sequence[Band]) -> tuple[int, ...]:
     described = [str(name).upper() for name in dataset.descriptions]
     found = {name: index for index, name in enumerate(described, start=1)}
-    wanted = [(band.id, band.earth_engine_id) for band in BANDS] + [(_SCL, _SCL)]
+    wanted = [_spellings(band) for band in bands] + [(_SCL,)]
     indexes = [next((found[name] for name in names if name in found), None) for names in wanted]
     missing = [names[0] for names, index in zip(wanted, indexes, strict=True) if index is None]
     if missing:
         raise InputError(
             f"scene '{path}' lacks {missing}: its bands are described as {list(dataset.descriptions)}; "
-            f"describe them as B02 B03 B04 B08 SCL (rasterio: `dataset.descriptions = (…)`)"
+            f"describe them as {' '.join(names[0] for names in wanted)} (rasterio: `dataset.descriptions = (…)`)"
         )
     several = [names[0] for names in wanted if sum(described.count(name) for name in set(names)) > 1]
     if several:
@@ -264,11 +268,16 @@ def _indexes_of(path: Location, dataset: Any) -> tuple[int, ...]:
     return tuple(index for index in indexes if index is not None)
 
 
-def _require_integers(path: Location, dataset: Any, indexes: Sequence[int]) -> None:
+def _spellings(band: Band) -> tuple[str, ...]:
+    """As descriptions of bands may have it, in capitals."""
+    return tuple(name.upper() for name in (band.id, band.earth_engine_id) if name)
+
+
+def _require_integers(path: Location, dataset: Any, indexes: Sequence[int], bands: Sequence[Band]) -> None:
     types = [str(dataset.dtypes[index - 1]) for index in indexes]
-    if set(types[:N_BANDS]) != {"uint16"} or types[N_BANDS] not in {"uint8", "uint16"}:
+    if set(types[:-1]) != {"uint16"} or types[-1] not in {"uint8", "uint16"}:
         raise InputError(
-            f"scene '{path}' holds {', '.join(types)} in B02, B03, B04, B08, SCL; the bands must be uint16 digital numbers "
+            f"scene '{path}' holds {', '.join(types)} in {', '.join((*(band.id for band in bands), _SCL))}; the bands must be uint16 digital numbers "
             f"(reflectance × 10000), SCL uint8 or uint16: convert it (`gdal_translate -ot UInt16`, with `-scale` where it "
             f"is another unit)"
         )
@@ -285,7 +294,7 @@ def _require_no_mask(path: Location, dataset: Any, indexes: Sequence[int]) -> No
 
 
 def _tagged_offset(path: Location, dataset: Any, indexes: Sequence[int]) -> int | None:
-    tags = {(dataset.scales[index - 1], dataset.offsets[index - 1]) for index in indexes[:N_BANDS]}
+    tags = {(dataset.scales[index - 1], dataset.offsets[index - 1]) for index in indexes[:-1]}
     try:
         offsets = {offset_of_scale(*tag) for tag in tags}
     except ValueError as error:
@@ -335,7 +344,7 @@ def _require_fit(path: Location, scene: Grid, zone: Grid) -> None:
 
 
 def _read_window(path: Location, header: _Header, window: Window) -> npt.NDArray[np.uint16]:
-    """[5, H, W] uint16: bands, then SCL; 0 where the window reaches beyond the scene."""
+    """[C + 1, H, W] uint16: bands, then SCL; 0 where the window reaches beyond the scene."""
     pixels = np.zeros((len(header.indexes), window.height, window.width), np.uint16)
     top, left = max(window.row, 0), max(window.col, 0)
     bottom = min(window.row + window.height, header.grid.height)

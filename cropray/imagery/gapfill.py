@@ -1,4 +1,4 @@
-"""Filling months without a clear observation from their neighbours in time."""
+"""Filling steps without a clear observation from their neighbours in time."""
 
 from typing import Final
 
@@ -7,19 +7,19 @@ import numpy.typing as npt
 
 from cropray.imagery.kernels import Words, compiled, rounded_mean
 
-_BLOCK: Final = 4096  # pixels filled together: 12 months of one band, 96 KiB, stay in the second-level cache
+_BLOCK: Final = 4096  # pixels filled together: 12 steps of one band, 96 KiB, stay in the second-level cache
 
 
 def fill_gaps(composites: Words, valid: npt.NDArray[np.bool_]) -> Words:
-    """Fill each gap with the mean of the nearest valid month before and after it.
+    """Fill each gap with the mean of the nearest valid step before and after it.
 
-    A gap with valid months on one side only takes that side's nearest; a pixel without any valid month stays 0.
+    A gap with valid steps on one side only takes that side's nearest; a pixel without any valid step stays 0.
     Only values that were observed are read, never values that were filled. Where the study's rule (mean of the
     month before and the month after) is defined, the result equals it.
 
     Args:
-        composites: [M, C, H, W] uint16, monthly medians in time order; values where `valid` is false are not read.
-        valid: [M, H, W] bool, true where a month was observed.
+        composites: [M, C, H, W] uint16, medians in time order; values where `valid` is false are not read.
+        valid: [M, H, W] bool, true where a step was observed.
 
     Returns:
         [M, C, H, W] uint16, a new array; means are rounded half up.
@@ -27,7 +27,7 @@ def fill_gaps(composites: Words, valid: npt.NDArray[np.bool_]) -> Words:
     Raises:
         ValueError: shapes or types do not fit.
 
-    Source: original study, "Data cleaning"; extended to gaps of several months.
+    Source: original study, "Data cleaning"; extended to gaps of several steps, of any length.
     """
     if composites.ndim != 4 or valid.shape != (composites.shape[0], *composites.shape[2:]):
         raise ValueError(f"needs composites [M, C, H, W], valid [M, H, W]; got {composites.shape}, {valid.shape}")

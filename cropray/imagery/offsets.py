@@ -7,12 +7,13 @@ stored. Collection 1 carries it on old dates as well: the baseline decides, not 
 import datetime as dt
 import math
 import re
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from cropray.bands import NODATA, REFLECTANCE_SCALE
+from cropray.core.sensors import NODATA, REFLECTANCE_SCALE, Band
 from cropray.imagery.kernels import Words, compiled
 
 Baseline = tuple[int, int]
@@ -28,6 +29,7 @@ _MAX_MAJOR_IN_NAME: Final = 9  # from N1000 on it is rather a latitude
 _MAX_MINOR: Final = 89
 _VEGETATION: Final = 4  # SCL
 _SOIL: Final = 5  # SCL
+_VISIBLE: Final = ("B02", "B03", "B04")
 _MIN_PIXELS: Final = 100  # pixels; fewer say nothing
 _MANY_PIXELS: Final = 100_000
 _OFFSET_IS_GONE_BELOW: Final = 900  # digital number of the darkest visible band over land
@@ -71,15 +73,20 @@ def offset_of_scale(scale: float, offset: float) -> int | None:
     return round(added)
 
 
+def visible(bands: Sequence[Band]) -> list[int]:
+    """Positions of the bands that `offset_is_gone` looks at: the visible ones, where there is none all."""
+    return [i for i, band in enumerate(bands) if band.id in _VISIBLE] or list(range(len(bands)))
+
+
 def offset_is_gone(bands: Words, scl: npt.NDArray[np.uint8]) -> bool:
-    """Whether land is darker than it could be if the numbers [4, H, W] still held ESA's offset.
+    """Whether land is darker than it could be if the numbers [C, H, W] of `visible` bands still held ESA's offset.
 
     More than half of the vegetation, or of the bare soil where that is most of what there is, must read less than 900 in
     its darkest visible band, which with the offset would be a reflectance below −1 %. Of 102 real scenes without the
     offset, 101 have such vegetation. Every fourth row of large images is enough.
     """
     rows = slice(None, None, 4 if scl.size > _MANY_PIXELS else 1)
-    darkest = bands[:3, rows].min(axis=0)  # blue, green, red
+    darkest = bands[:, rows].min(axis=0)
     has_data = darkest > NODATA
     vegetation, soil = (darkest[has_data & (scl[rows] == land)] for land in (_VEGETATION, _SOIL))
     return _is_too_dark(vegetation) or (soil.size * 2 > has_data.sum() and _is_too_dark(soil))

@@ -1,7 +1,6 @@
-"""What a source of Sentinel-2 scenes offers, and the twelve months that a season has."""
+"""What a source of Sentinel-2 scenes offers."""
 
 import datetime as dt
-import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,7 +9,7 @@ from typing import Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from cropray.bands import N_MONTHS
+from cropray.core.sensors import Band
 from cropray.grid import Grid
 
 LONGEST_PASS: Final = dt.timedelta(hours=1)
@@ -69,6 +68,11 @@ class SceneSource(Protocol):
     """Where scenes come from. Picklable: it is sent to the workers, and opens files there."""
 
     @property
+    def bands(self) -> tuple[Band, ...]:
+        """What `read` gives, in this order: those of the job's cube."""
+        ...
+
+    @property
     def scenes_at_once(self) -> int:
         """How many scenes of a zone are best read at the same time, each in a thread of its own."""
         ...
@@ -98,7 +102,7 @@ class SceneSource(Protocol):
         ...
 
     def read(self, scene: Scene, grid: Grid) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint8]]:
-        """Digital numbers [4, H, W] in the order of `bands.BANDS`, and scene classes [H, W], on the grid.
+        """Digital numbers [C, H, W] of `bands`, and scene classes [H, W], on the grid.
 
         Both are 0 outside the scene, and the class is 0 wherever a band has no data.
 
@@ -114,37 +118,3 @@ class SceneSource(Protocol):
             InputError: a scene is not there any more.
         """
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Season:
-    """Twelve months from a first one."""
-
-    first_month: str
-    """`YYYY-MM`."""
-
-    def __post_init__(self) -> None:
-        try:
-            dt.date.fromisoformat(f"{self.first_month}-01")
-        except ValueError:
-            raise ValueError(f"season starts in '{self.first_month}'; write the first month as YYYY-MM") from None
-
-    @property
-    def months(self) -> tuple[tuple[dt.date, dt.date], ...]:
-        """(first day, first day of the next month) of each month."""
-        starts = [self._month(position) for position in range(N_MONTHS + 1)]
-        return tuple(itertools.pairwise(starts))
-
-    @property
-    def start(self) -> dt.date:
-        """First day."""
-        return self._month(0)
-
-    @property
-    def end(self) -> dt.date:
-        """Day after the last."""
-        return self._month(N_MONTHS)
-
-    def _month(self, position: int) -> dt.date:
-        year, month = map(int, self.first_month.split("-"))
-        return dt.date(year + (month - 1 + position) // 12, (month - 1 + position) % 12 + 1, 1)

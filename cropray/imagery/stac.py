@@ -28,16 +28,17 @@ import numpy as np
 import numpy.typing as npt
 import rasterio.warp
 
-from cropray.bands import BAND_IDS, N_BANDS
+from cropray.core.cube import STUDY_CUBE
+from cropray.core.sensors import Band
 from cropray.errors import InputError
 from cropray.grid import Grid
-from cropray.imagery.offsets import offset_is_gone, shift
+from cropray.imagery.offsets import offset_is_gone, shift, visible
 from cropray.imagery.retry import RetryPolicy
 from cropray.imagery.scenes import LONGEST_PASS, Found, Remarks, Scene, one_instant_per_pass
 from cropray.imagery.stac_doors import require_door
-from cropray.imagery.stac_items import SCL, ItemScene, newest_versions, understand
+from cropray.imagery.stac_items import ItemScene, newest_versions, understand
 from cropray.imagery.stac_read import read_band, signed
-from cropray.imagery.stac_settings import EXCLUDED, StacSettings
+from cropray.imagery.stac_settings import EXCLUDED, SCL, StacSettings
 from cropray.redaction import redact
 from cropray.settings import fingerprint
 
@@ -55,11 +56,12 @@ class StacScenes:
     """A `SceneSource` over a STAC API."""
 
     settings: StacSettings
+    bands: tuple[Band, ...] = STUDY_CUBE.bands
 
     @property
     def scenes_at_once(self) -> int:
-        """So many that the threads have work, each scene in its five files."""
-        return max(1, self.settings.read_threads // (N_BANDS + 1))
+        """So many that the threads have work, each scene in its files."""
+        return max(1, self.settings.read_threads // (len(self.bands) + 1))
 
     def find(self, grid: Grid, start: dt.date, end: dt.date) -> tuple[Scene, ...]:
         """Scenes that reach into the grid, acquired in [start, end), in time order; the last processing of each.
@@ -77,19 +79,19 @@ class StacScenes:
         Raises:
             InputError: as `find`.
         """
-        return _find(self.settings, grid, start, end, int(time.monotonic() // _ANSWERS_AGE_S))
+        return _find(self, grid, start, end, int(time.monotonic() // _ANSWERS_AGE_S))
 
     def read(self, scene: Scene, grid: Grid) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint8]]:
-        """Digital numbers [4, H, W] uint16, without ESA's offset, and scene classes [H, W] uint8; 0 outside the scene.
+        """Digital numbers [C, H, W] uint16 of `bands`, without ESA's offset, and scene classes [H, W] uint8.
 
-        Classes are repeated from 20 m pixels. A number that would fall to 0 or below becomes 1: 0 is no data.
+        Both are 0 outside the scene. Classes and bands of 20 m are repeated (nearest neighbour). A number that would fall to 0 or below becomes 1: 0 is no data.
 
         Raises:
             InputError: a file cannot be read or does not fit the grid; the message names the item.
         """
-        bands = np.empty((N_BANDS, *grid.shape), np.uint16)
+        bands = np.empty((len(self.bands), *grid.shape), np.uint16)
         scl = np.empty(grid.shape, np.uint8)
-        places = dict(zip((*BAND_IDS, SCL), (*bands, scl), strict=True))
+        places = dict(zip((*(band.id for band in self.bands), SCL), (*bands, scl), strict=True))
         policy, timeout_s = _policy(self.settings), self.settings.timeout_s
 
         # Signed one after the other: the first asks for the signature, the others find it.
@@ -111,7 +113,7 @@ class StacScenes:
                 f"item {scene.href}: {error}; run the stage again later, or put the item's id into 'exclude'"
             ) from None
         offset = scene.offset
-        if self.settings.offset == "auto" and offset and offset_is_gone(bands, scl):
+        if self.settings.offset == "auto" and offset and offset_is_gone(bands[visible(self.bands)], scl):
             _log.warning("%s: its pixels hold no offset although its metadata say so; none is subtracted", scene.href)
             offset = 0
         shift(bands, scl, offset)
@@ -134,9 +136,10 @@ def _pool(n_threads: int) -> ThreadPoolExecutor:
 
 
 @functools.lru_cache(maxsize=10_000)
-def _find(settings: StacSettings, grid: Grid, start: dt.date, end: dt.date, hour: int) -> Found:  # noqa: ARG001  the hour is part of the key
+def _find(source: StacScenes, grid: Grid, start: dt.date, end: dt.date, hour: int) -> Found:  # noqa: ARG001  the hour is part of the key
     from cropray.imagery.stac_search import search_items  # noqa: PLC0415  its client loads for half a second
 
+    settings, band_ids = source.settings, [band.id for band in source.bands]
     bbox = rasterio.warp.transform_bounds(f"EPSG:{grid.epsg}", "EPSG:4326", *grid.bounds)
     first, last = (dt.datetime.combine(day, dt.time(), dt.UTC) for day in (start, end))
     span = first - LONGEST_PASS, last + LONGEST_PASS
@@ -146,7 +149,7 @@ def _find(settings: StacSettings, grid: Grid, start: dt.date, end: dt.date, hour
     names = settings.assets.model_dump() if settings.assets else None
     offset = None if settings.offset == "auto" else settings.offset
     wanted = [item for item in answer if item["id"] not in settings.exclude]
-    items = [understand(item, names, offset) for item in wanted]
+    items = [understand(item, names, offset, band_ids) for item in wanted]
     items = [item for item in items if first <= item.scene.acquired < last]
     _require_system(items, grid)
     here = [item for item in items if _reaches_into(item, grid)]

@@ -6,27 +6,19 @@ Computer and others that follow the `s2`, `proj` and `grid` extensions.
 
 import datetime as dt
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from cropray.bands import BAND_IDS
+from cropray.core.cube import STUDY_CUBE
 from cropray.errors import InputError
 from cropray.grid import Grid
 from cropray.imagery.offsets import BOA_OFFSET, Baseline, is_esas, offset_of_baseline, offset_of_scale
 from cropray.imagery.scenes import Scene
 from cropray.imagery.stac_doors import absolute
+from cropray.imagery.stac_settings import SCL, USUAL_ASSETS
 from cropray.redaction import redact
 
-SCL: Final = "SCL"
-
-# Names of the assets at Planetary Computer, Earth Search and the Copernicus Data Space, in this order.
-_USUAL_NAMES: Final = {
-    "B02": ("B02", "blue", "B02_10m"),
-    "B03": ("B03", "green", "B03_10m"),
-    "B04": ("B04", "red", "B04_10m"),
-    "B08": ("B08", "nir", "B08_10m"),
-    SCL: (SCL, "scl", "SCL_20m"),
-}
 # GS2B_20230505T105031_012345_N05.09 and S2B_MSIL2A_20230505T105031_N0509_R051_T31UES_20230505T145630.SAFE
 _DATA_TAKE: Final = re.compile(r"(?:^GS2[A-Z]_|_MSIL2A_)(\d{8}T\d{6})_")
 _BASELINE: Final = re.compile(r"(?:^|_N)(\d{1,2})\.?(\d{2})(?:_|$)")
@@ -60,19 +52,25 @@ class ItemScene:
         return self.mgrs_tile, self.scene.acquired, self.data_strip
 
 
-def understand(item: dict[str, Any], asset_names: dict[str, str] | None, offset: int | None) -> ItemScene:
+def understand(
+    item: dict[str, Any],
+    asset_names: dict[str, str] | None,
+    offset: int | None,
+    band_ids: Sequence[str] = STUDY_CUBE.band_ids,
+) -> ItemScene:
     """Read an item.
 
     Args:
         item: GeoJSON of the item.
         asset_names: band id (and `SCL`) → key of the asset; None: the usual ones.
         offset: digital numbers to add; None: by processing baseline.
+        band_ids: which bands are wanted, beside SCL.
 
     Raises:
         InputError: it lacks an asset, its coordinate system, its time, or its baseline while that is needed, or is none.
     """
     try:
-        return _understand(item, asset_names, offset)
+        return _understand(item, asset_names, offset, band_ids)
     except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
         raise InputError(
             f"item '{item.get('id')}' is not as STAC describes items ({type(error).__name__}: {redact(str(error))}); put "
@@ -80,11 +78,13 @@ def understand(item: dict[str, Any], asset_names: dict[str, str] | None, offset:
         ) from None
 
 
-def _understand(item: dict[str, Any], asset_names: dict[str, str] | None, offset: int | None) -> ItemScene:
+def _understand(
+    item: dict[str, Any], asset_names: dict[str, str] | None, offset: int | None, band_ids: Sequence[str]
+) -> ItemScene:
     properties = item["properties"]
     item_id = str(item["id"])
     product = str(properties.get("s2:product_uri") or item_id).removesuffix(".SAFE")
-    assets = _assets(item, asset_names)
+    assets = _assets(item, asset_names, band_ids)
     baseline = _baseline(properties, product)
     stated = _stated_offset(item, [key for key, band in assets if band != SCL])
     if offset is None:
@@ -118,11 +118,11 @@ def _processed(item: ItemScene) -> tuple[Baseline, str, str]:
     return item.baseline, item.generated, item.scene.scene_id
 
 
-def _assets(item: dict[str, Any], asset_names: dict[str, str] | None) -> list[tuple[str, str]]:
-    """(key, band id) of the four bands and of SCL."""
+def _assets(item: dict[str, Any], asset_names: dict[str, str] | None, band_ids: Sequence[str]) -> list[tuple[str, str]]:
+    """(key, band id) of the wanted bands and of SCL."""
     there = item.get("assets") or {}
-    usual = {band: (name,) for band, name in asset_names.items()} if asset_names else _USUAL_NAMES
-    keys = {band: next((name for name in usual[band] if name in there), None) for band in (*BAND_IDS, SCL)}
+    usual = {band: (name,) for band, name in asset_names.items()} if asset_names else USUAL_ASSETS
+    keys = {band: next((name for name in usual[band] if name in there), None) for band in (*band_ids, SCL)}
     missing = [f"{band} ({' or '.join(usual[band])})" for band, key in keys.items() if key is None]
     if missing:
         raise InputError(

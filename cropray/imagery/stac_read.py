@@ -12,7 +12,7 @@ import rasterio
 import rasterio.errors
 import rasterio.windows
 
-from cropray.bands import NODATA, SATURATED
+from cropray.core.sensors import NODATA, SATURATED
 from cropray.errors import InputError
 from cropray.grid import MAX_DRIFT_PX, Grid, Window
 from cropray.imagery.retry import Judgement, RetryPolicy, Verdict, with_retries

@@ -3,21 +3,37 @@
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Final, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from cropray.settings import Settings
 
+SCL: Final = "SCL"
 EXCLUDED: Final = "items named by 'exclude'"  # a remark
 EARTH_SEARCH: Final = "https://earth-search.aws.element84.com/v1"
 
 
-class StacAssets(Settings):
-    """Keys of the assets of an item."""
+# Keys of the assets at Planetary Computer, Earth Search and the Copernicus Data Space, in this order.
+USUAL_ASSETS: Final[Mapping[str, tuple[str, ...]]] = {
+    "B02": ("B02", "blue", "B02_10m"),
+    "B03": ("B03", "green", "B03_10m"),
+    "B04": ("B04", "red", "B04_10m"),
+    "B05": ("B05", "rededge1", "B05_20m"),
+    "B06": ("B06", "rededge2", "B06_20m"),
+    "B07": ("B07", "rededge3", "B07_20m"),
+    "B08": ("B08", "nir", "B08_10m"),
+    "B8A": ("B8A", "nir08", "B8A_20m"),
+    "B11": ("B11", "swir16", "B11_20m"),
+    "B12": ("B12", "swir22", "B12_20m"),
+    SCL: (SCL, "scl", "SCL_20m"),
+}
 
-    B02: str
-    B03: str
-    B04: str
-    B08: str
+
+class StacAssets(Settings):
+    """Keys of the assets of an item: of SCL, and of each band of the cube by its id."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, str]
+
     SCL: str
 
 
@@ -30,7 +46,8 @@ class StacSettings(Settings):
     collection: str = "sentinel-2-l2a"
     """Sentinel-2 Level-2A; Earth Search has ESA's reprocessed Collection 1 as `sentinel-2-c1-l2a`."""
     assets: StacAssets | None = None
-    """Asset of each band; None: the names of Earth Search, Planetary Computer and the Copernicus Data Space."""
+    """Asset of SCL and of each band of the cube, `{SCL: …, B02: …}`; None: the names of Earth Search, Planetary Computer
+    and the Copernicus Data Space."""
     sign: Literal["planetary_computer"] | None = None
     """Whose signature the files' addresses need."""
     max_cloud_cover: float = Field(default=100, ge=0, le=100)
@@ -40,13 +57,18 @@ class StacSettings(Settings):
     offset: Literal["auto"] | Annotated[int, Field(ge=-10_000, le=0)] = "auto"
     """Digital numbers to add to every item's bands; auto: −1000 where the processing baseline asks for it."""
     read_threads: int = Field(default=20, ge=1, le=64)
-    """Files that one worker reads at the same time; a scene is five. Most of the time is spent waiting for the server."""
+    """Files that one worker reads at the same time; a scene is one for each band and one more. Most of the time is spent waiting for the server."""
     max_attempts: int = Field(default=6, ge=1)
     """How often a server is asked while it is busy or out of reach."""
     max_wait_s: float = Field(default=60, ge=0)
     """Longest wait between two attempts, s."""
     timeout_s: float = Field(default=60, gt=0)
     """Longest silence of a server, s."""
+
+    @property
+    def band_ids(self) -> tuple[str, ...]:
+        """Bands whose assets are known."""
+        return tuple(band for band in (self.assets.model_dump() if self.assets else USUAL_ASSETS) if band != SCL)
 
     def unheard(self, left_out: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
         """Ids of `exclude` that no item has, by their remark: misspelt, they leave nothing out.

@@ -6,17 +6,17 @@ soil spectrum by cover (linear mixing). Dates and spectra are typical values, no
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from cropray.landscape import spectra
 from cropray.landscape.regions import EXCLUDED_CODE, UNKNOWN_CODE, RegionStyle, Spectrum
 
 Floats = npt.NDArray[np.float64]
 
-_STRAW: Final = np.array([0.085, 0.130, 0.175, 0.300])  # cut stubble and dry grass
 _CUT_RECOVERY_DAYS: Final = 16.0  # grass regains 1 - 1/e of its cover
 _CUT_LOSS: Final = 0.6  # share of the cover that a cut takes away
 _STUBBLE_SPAN_DAYS: Final = 5.0
@@ -47,7 +47,7 @@ class Canopy:
     uncut_share: float = 0.0
     """Share of the parcels that are grazed or left, not cut."""
     flower_day: float | None = None
-    flower: Spectrum = (0.0, 0.0, 0.0, 0.0)
+    flower: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
     """Reflectance added at full bloom."""
     residue: float = 1.0
     """Share of the bare ground that dry residue covers after dieback, 0–1."""
@@ -150,13 +150,30 @@ def draw_stand(
     )
 
 
-def reflectance(stand: Stand, day: float, drought: float) -> tuple[Floats, Floats]:
+def in_derived(stand: Stand, rng: np.random.Generator) -> Stand:
+    """The same units in the bands that the described ones determine, each with shades of its own."""
+    n = len(stand.canopies)
+    shades = (rng.normal(1, 0.06, (n, 1)) * rng.normal(1, 0.03, (n, len(spectra.DERIVED))) for _ in range(2))
+    leaf_shade, soil_shade = shades
+    canopies = tuple(replace(canopy, flower=tuple(spectra.green(np.array(canopy.flower)))) for canopy in stand.canopies)
+    return replace(
+        stand,
+        canopies=canopies,
+        green=spectra.green(stand.green) * leaf_shade,
+        soil=np.maximum(spectra.dry(stand.soil), 0.01) * soil_shade,
+    )
+
+
+def reflectance(
+    stand: Stand, day: float, drought: float, colours: spectra.Spectra = spectra.IN_DESCRIBED
+) -> tuple[Floats, Floats]:
     """Reflectance of every unit on one day, and how it answers to a denser or thinner canopy.
 
     Args:
         stand: the U land units.
         day: day of year, 1–366.
         drought: share of the green cover that grassland loses in August, 0–1.
+        colours: in the stand's bands.
 
     Returns:
         [U, C] reflectance 0–1, and [U, C] its change per unit of relative cover.
@@ -164,7 +181,7 @@ def reflectance(stand: Stand, day: float, drought: float) -> tuple[Floats, Float
     cover = green_cover(stand, day, drought)[:, None]
     dry = _each(stand.canopies, "residue") * _rise(day, stand.dieback_day, _STUBBLE_SPAN_DAYS)
     dry = (dry * (1 - _rise(day, stand.tilled_day, _STUBBLE_SPAN_DAYS)))[:, None]
-    ground = dry * _STRAW + (1 - dry) * stand.soil
+    ground = dry * colours.straw + (1 - dry) * stand.soil
     canopy = stand.green + _bloom(stand, day)
     return cover * canopy + (1 - cover) * ground, cover * (canopy - ground)
 

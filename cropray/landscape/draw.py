@@ -3,7 +3,7 @@
 Files, all a function of the settings alone:
 
     parcels.gpkg              the parcel register: EPSG:2154, columns as IGN ships them
-    scenes/<region>/S2_<region>_<YYYYMMDDTHHMMSS>.tif    B2 B3 B4 B8 SCL, uint16, UTM, 0 = no data
+    scenes/<region>/S2_<region>_<YYYYMMDDTHHMMSS>.tif    bands and SCL, uint16, UTM, 0 = no data
     worldcover.tif            land cover classes, EPSG:4326
     zones.csv                 the zone table
     landscape.json            the settings, written last
@@ -30,6 +30,7 @@ from cropray.landscape.regions import REGION_STYLES, RegionStyle
 from cropray.landscape.scenes import Land, draw_scene, grow_land
 from cropray.landscape.settings import LandscapeSettings
 from cropray.landscape.sky import acquisition_times
+from cropray.landscape.spectra import bands_of
 from cropray.landscape.worldcover import draw_worldcover
 from cropray.settings import fingerprint
 from cropray.storage import whole_folder, write_json
@@ -136,9 +137,10 @@ def _draw_region_scenes(settings: LandscapeSettings, target: LandscapeFiles, ind
     """Draw one region and write its scenes."""
     style = REGION_STYLES[index]
     canvas, cells, land = _draw_region(settings, index, style)
+    bands = bands_of(settings.bands)
     for acquired in acquisition_times(settings, _random(settings, index, _TIMES)):
         scene = draw_scene(land, settings, acquired, _random(settings, index, _SKY, int(acquired.timestamp())))
-        files.write_scene(target.scenes / style.region / _scene_name(style, acquired), scene, land.grid)
+        files.write_scene(target.scenes / style.region / _scene_name(style, acquired), scene, land.grid, bands)
     return canvas, cells
 
 

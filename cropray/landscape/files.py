@@ -18,13 +18,12 @@ import shapely
 from affine import Affine
 from pyproj import Transformer
 
-from cropray.bands import BANDS, NODATA, REFLECTANCE_SCALE
+from cropray.core.sensors import NODATA, REFLECTANCE_SCALE, Band
 from cropray.grid import Grid
 from cropray.landscape import worldcover
 
 RPG_EPSG: Final = 2154  # Lambert-93, in which IGN ships the register
 RPG_LAYER: Final = "PARCELLES_GRAPHIQUES"
-SCENE_BANDS: Final = (*(band.earth_engine_id for band in BANDS), "SCL")
 
 _FIXED_DATE: Final = "2024-01-01T00:00:00.000Z"  # GeoPackages hold the date of their last change
 
@@ -39,10 +38,11 @@ class Declaration:
     code: str
 
 
-def write_scene(path: Path, scene: npt.NDArray[np.uint16], grid: Grid) -> None:
-    """Write one acquisition, [5, H, W]: B2 B3 B4 B8 SCL; its tags say that the bands hold no offset."""
+def write_scene(path: Path, scene: npt.NDArray[np.uint16], grid: Grid, bands: Sequence[Band]) -> None:
+    """Write one acquisition, [C + 1, H, W]: B2 B3 B4 … SCL; its tags say that the bands hold no offset."""
     profile = {"crs": f"EPSG:{grid.epsg}", "transform": Affine(*grid.transform), "predictor": 2}
-    _write_raster(path, scene, SCENE_BANDS, profile, (*(REFLECTANCE_SCALE for _ in BANDS), 1.0))
+    names = (*(band.earth_engine_id for band in bands), "SCL")
+    _write_raster(path, scene, names, profile, (*(REFLECTANCE_SCALE for _ in bands), 1.0))
 
 
 def write_worldcover(path: Path, cover: npt.NDArray[np.uint8]) -> None:

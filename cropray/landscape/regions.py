@@ -12,7 +12,7 @@ EXCLUDED_CODE: Final = "SNE"  # not farmed this year: known to the legend, and e
 UNKNOWN_CODE: Final = "XYZ"  # in no code table; one parcel of every landscape carries it
 
 Spectrum = tuple[float, float, float, float]
-"""Surface reflectance, 0–1, in the order of `bands.BANDS`."""
+"""Surface reflectance, 0–1, in the order of `spectra.DESCRIBED`."""
 
 _LOAM: Final[Spectrum] = (0.075, 0.105, 0.135, 0.205)
 _CHALKY: Final[Spectrum] = (0.105, 0.145, 0.180, 0.260)

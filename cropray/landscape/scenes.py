@@ -11,9 +11,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from cropray.bands import N_BANDS, NODATA, REFLECTANCE_SCALE
+from cropray.core.sensors import NODATA, REFLECTANCE_SCALE
 from cropray.grid import Grid
-from cropray.landscape import canopy, sky
+from cropray.landscape import canopy, sky, spectra
 from cropray.landscape.canopy import Stand
 from cropray.landscape.fields import Canvas, Cell, burn
 from cropray.landscape.regions import RegionStyle
@@ -26,7 +26,6 @@ _ZONE_LATENESS_DAYS: Final = 3.5  # standard deviation between the zones of a re
 _DENSITY_SPREAD: Final = 0.07  # standard deviation of relative cover within a field
 _NOISE: Final = 0.003  # standard deviation of the sensor's noise, reflectance
 _CALIBRATION_SPREAD: Final = 0.025  # standard deviation of a scene's gain (atmospheric correction)
-_HAZE: Final = np.array([0.012, 0.008, 0.005, 0.003])  # standard deviation of a scene's offset by band
 _MAX_DN: Final = 16_000
 
 
@@ -57,6 +56,8 @@ class Land:
     mixing: Mixing
     density: Floats
     """[H, W] relative cover within fields, mean 0."""
+    derived: Stand
+    """The stand in the bands that the described ones determine."""
 
 
 def grow_land(canvas: Canvas, cells: list[Cell], style: RegionStyle, rng: np.random.Generator) -> Land:
@@ -66,7 +67,9 @@ def grow_land(canvas: Canvas, cells: list[Cell], style: RegionStyle, rng: np.ran
     lateness = [0.0 if cell.zone_index is None else float(zone_lateness[cell.zone_index]) for cell in cells]
     stand = canopy.draw_stand([*canopies, canopy.BACKGROUND["verge"]], np.array([*lateness, 0.0]), style, rng)
     density = sky.smooth_noise(canvas.grid.shape, 12.0, rng) + sky.smooth_noise(canvas.grid.shape, 2.0, rng)
-    return Land(canvas.grid, style, stand, mix_units(cells, canvas.grid), _DENSITY_SPREAD * density / np.sqrt(2))
+    derived = canopy.in_derived(stand, rng.spawn(1)[0])  # which leaves the other draws as they are
+    spread = _DENSITY_SPREAD * density / np.sqrt(2)
+    return Land(canvas.grid, style, stand, mix_units(cells, canvas.grid), spread, derived)
 
 
 def mix_units(cells: list[Cell], grid: Grid) -> Mixing:
@@ -83,17 +86,37 @@ def mix_units(cells: list[Cell], grid: Grid) -> Mixing:
 def draw_scene(
     land: Land, settings: LandscapeSettings, acquired: dt.datetime, rng: np.random.Generator
 ) -> npt.NDArray[np.uint16]:
-    """One acquisition: B02, B03, B04, B08 and SCL, [5, H, W] uint16, 0 = no data."""
+    """One acquisition: the bands of the settings and SCL, [C + 1, H, W] uint16, 0 = no data."""
     day = float(acquired.timetuple().tm_yday)
-    shape = land.grid.shape
-    units, per_density = canopy.reflectance(land.stand, day, land.style.drought)
+    ground = _ground(land, land.stand, day, spectra.IN_DESCRIBED)
+    over = sky.draw_sky(settings, land.style, land.grid.shape, day, rng)
+    rng_of_derived = rng.spawn(1)[0]  # which leaves the other draws as they are
+    gains, haze = rng.normal(1, _CALIBRATION_SPREAD, ground.shape[-1:]), np.abs(rng.normal(0, 1))
+    numbers = dict(zip(spectra.DESCRIBED, _numbers(ground, over, gains, haze, spectra.IN_DESCRIBED, rng), strict=True))
+    scl = sky.classify_scene(ground, over, rng)
+    if set(settings.bands) - set(numbers):
+        ground = _ground(land, land.derived, day, spectra.IN_DERIVED)
+        gains = rng_of_derived.normal(1, _CALIBRATION_SPREAD, ground.shape[-1:])
+        derived = _numbers(ground, over, gains, haze, spectra.IN_DERIVED, rng_of_derived)
+        numbers |= dict(zip(spectra.DERIVED, derived, strict=True))
+    return np.stack([*(numbers[band] for band in settings.bands), scl]).astype(np.uint16)
+
+
+def _ground(land: Land, stand: Stand, day: float, colours: spectra.Spectra) -> Floats:
+    """[H, W, C] reflectance."""
+    units, per_density = canopy.reflectance(stand, day, land.style.drought, colours)
     ground = land.mixing.average(units) + land.density.reshape(-1, 1) * land.mixing.average(per_density)
-    ground = np.clip(ground, 0.005, 0.9).reshape(*shape, N_BANDS)
-    over = sky.draw_sky(settings, land.style, shape, day, rng)
-    seen = sky.through_sky(ground, over)
-    seen = seen * rng.normal(1, _CALIBRATION_SPREAD, N_BANDS) + np.abs(rng.normal(0, 1)) * _HAZE - _HAZE / 2
+    clipped: Floats = np.clip(ground, 0.005, 0.9).reshape(*land.grid.shape, -1)
+    return clipped
+
+
+def _numbers(
+    ground: Floats, over: sky.Sky, gains: Floats, haze: float, colours: spectra.Spectra, rng: np.random.Generator
+) -> Floats:
+    """[C, H, W] digital numbers of what a satellite sees."""
+    seen = sky.through_sky(ground, over, colours)
+    seen = seen * gains + haze * colours.haze - colours.haze / 2
     seen += rng.normal(0, _NOISE, seen.shape)
     numbers = np.clip(np.rint(seen / REFLECTANCE_SCALE), NODATA + 1, _MAX_DN)
     numbers[~over.is_seen] = NODATA
-    scl = sky.classify_scene(ground, over, rng)
-    return np.concatenate([numbers.transpose(2, 0, 1), scl[None]]).astype(np.uint16)
+    return numbers.transpose(2, 0, 1)

@@ -5,8 +5,10 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from cropray.core.cube import STUDY_CUBE
 from cropray.grid import SCL_SNAP_M
 from cropray.landscape.regions import REGION_STYLES
+from cropray.landscape.spectra import bands_of
 from cropray.settings import Settings
 
 MAX_PARCEL_EXTENT_M = 280.0  # no parcel is longer than this, so that none reaches from one zone to the next
@@ -29,7 +31,11 @@ class LandscapeSettings(Settings):
     margin_px: int = Field(default=12, ge=0)
     """Pixels that the scenes reach beyond the outermost zones."""
     year: int = Field(default=2023, ge=2015, le=2100)
-    """Calendar year of the scenes, January to December."""
+    """Calendar year in which the scenes begin."""
+    first_month: int = Field(default=1, ge=1, le=12)
+    """Month of that year with which the twelve months of scenes begin."""
+    bands: tuple[str, ...] = STUDY_CUBE.band_ids
+    """Bands of the scenes: any of Sentinel-2's of 10 and 20 m, at 10 m."""
     scenes_per_month: int = Field(default=3, ge=2)
     """Typical acquisitions a month; single months have one fewer to two more."""
     missing_month_share: float = Field(default=0.03, ge=0, le=0.5)
@@ -45,6 +51,11 @@ class LandscapeSettings(Settings):
             raise ValueError(
                 f"zones_per_region = {self.zones_per_region} leaves {short} without their test zone; take more"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _has_bands(self) -> Self:
+        bands_of(self.bands)
         return self
 
     @property

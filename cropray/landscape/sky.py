@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from cropray.landscape.regions import RegionStyle
 from cropray.landscape.settings import LandscapeSettings
+from cropray.landscape.spectra import IN_DESCRIBED, Spectra
 
 Floats = npt.NDArray[np.float64]
 
@@ -27,8 +28,6 @@ SCL_CLOUD_MEDIUM: Final = 8
 SCL_CLOUD_HIGH: Final = 9
 SCL_CIRRUS: Final = 10
 
-_CLOUD: Final = np.array([0.52, 0.53, 0.54, 0.60])  # reflectance of a thick cloud, B02 B03 B04 B08
-_CIRRUS: Final = np.array([0.17, 0.17, 0.17, 0.22])
 _SHADOW_LOSS: Final = 0.6  # share of the light that a thick cloud takes from the ground
 _DETECTED_CLOUD: Final = 0.10  # thickness from which the classification sees a cloud, 0–1
 _DETECTED_SHADOW: Final = 0.25
@@ -52,8 +51,8 @@ class Sky:
 
 def acquisition_times(settings: LandscapeSettings, rng: np.random.Generator) -> Iterator[dt.datetime]:
     """The passes over a region in time order, UTC; some months have none."""
-    for month in range(1, 13):
-        first = dt.datetime(settings.year, month, 1, 10, 46, tzinfo=dt.UTC)
+    for month in range(settings.first_month - 1, settings.first_month + 11):
+        first = dt.datetime(settings.year + month // 12, month % 12 + 1, 1, 10, 46, tzinfo=dt.UTC)
         n_scenes = max(1, settings.scenes_per_month + int(rng.choice(_PASSES)))
         days = np.sort(rng.choice(28, size=n_scenes, replace=False))
         seconds = rng.integers(0, 24 * 60, size=n_scenes)
@@ -79,11 +78,11 @@ def draw_sky(
     return Sky(cloud, cirrus, shadow, _swath(shape, rng))
 
 
-def through_sky(ground: Floats, sky: Sky) -> Floats:
-    """Reflectance as the satellite sees it, [H, W, C], from that of the ground."""
+def through_sky(ground: Floats, sky: Sky, spectra: Spectra = IN_DESCRIBED) -> Floats:
+    """Reflectance as the satellite sees it, [H, W, C], from that of the ground; in the bands of some spectra."""
     lit = ground * (1 - _SHADOW_LOSS * sky.shadow)[..., None]
-    hazy = _cover(lit, sky.cirrus * 0.5, _CIRRUS)
-    return _cover(hazy, sky.cloud, _CLOUD)
+    hazy = _cover(lit, sky.cirrus * 0.5, spectra.cirrus)
+    return _cover(hazy, sky.cloud, spectra.cloud)
 
 
 def classify_scene(ground: Floats, sky: Sky, rng: np.random.Generator) -> npt.NDArray[np.uint8]:

@@ -4,13 +4,12 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from cropray.bands import N_FEATURES
-from cropray.maps.models import TilePredictor
+from cropray.training.family import TilePredictor
 
 GB: Final = 1e9
 LEAST_WINDOW_PX: Final = 256  # smaller ones save little memory and cost more calls
 PROCESS_BYTES: Final = 0.7e9  # libraries, weights, the buffers of one call
-ZONE_BYTES: Final = 4 * N_FEATURES  # of a pixel of the zone, in its composite and its map
+NUMBER_BYTES: Final = 4  # of a band and step of a pixel of the zone, in its composite and its map
 
 
 def choose_window(shape: tuple[int, int], model: TilePredictor, task_bytes: float) -> tuple[int, int]:
@@ -29,7 +28,7 @@ def choose_window(shape: tuple[int, int], model: TilePredictor, task_bytes: floa
         Most rows and columns of a window: the smallest that computes least among those that the memory holds; where
         it holds none, the smallest of all.
     """
-    room = task_bytes - PROCESS_BYTES - ZONE_BYTES * shape[0] * shape[1]
+    room = task_bytes - PROCESS_BYTES - NUMBER_BYTES * model.cube.n_features * shape[0] * shape[1]
     rows, columns = (tuple(_sides(length, model.margin_px, model.stride_px)) for length in shape)
     choices = [(h, w, n_rows * n_columns) for h, n_rows in rows for w, n_columns in columns]
     fitting = [choice for choice in choices if choice[0] * choice[1] * model.bytes_per_px <= room]

@@ -1,215 +1,59 @@
-"""Trained models behind one face, whichever kind they are."""
+"""Trained models read back, whichever family they are of."""
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
+from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
-
-from cropray.bands import FEATURE_COLUMNS, N_BANDS, N_FEATURES, N_MONTHS
 from cropray.errors import MissingArtefactError, SchemaError
-from cropray.legend import CropClass
 from cropray.storage import Location, local_folder
+from cropray.training.family import CropModel, families
 
-if TYPE_CHECKING:
-    import xgboost as xgb
-
-    from cropray.training.checkpoint import CnnCheckpoint
-
-CARD_FILE: Final = "card.json"  # whichever kind a model is, see `cropray.training.tree_file` and `network_file`
-
-Samples = npt.NDArray[np.uint16]
-Probabilities = npt.NDArray[np.float32]
-_NUMBER_BYTES: Final = 2
-_FLOAT_BYTES: Final = 4
-
-
-class TilePredictor(Protocol):
-    """What mapping a zone needs of a model."""
-
-    @property
-    def classes(self) -> tuple[CropClass, ...]:
-        """Class of each output, in order."""
-
-    @property
-    def margin_px(self) -> int:
-        """Predictions are exact this far from an edge where a window cuts the image."""
-
-    @property
-    def stride_px(self) -> int:
-        """Windows must start at multiples of this."""
-
-    @property
-    def bytes_per_px(self) -> int:
-        """Most memory that a prediction takes, bytes per pixel of its window."""
-
-    def predict_tiles(self, x: Samples) -> Probabilities:
-        """Class probabilities of each pixel.
-
-        Args:
-            x: [N, T, C, H, W] uint16 digital numbers, 0 = no data.
-
-        Returns:
-            [N, K, H, W] float32, sums to 1 over K.
-        """
-
-
-class CropModel(TilePredictor, Protocol):
-    """What serving and the registry need beside it."""
-
-    loader: ClassVar[str]
-    """Module with MLflow's `_load_pyfunc`; a registered model carries it and what it imports."""
-    columns: ClassVar[tuple[str, ...]]
-    """Of a table of samples, in order; empty: samples are tiles."""
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Axes of `predict_samples`' input, -1 where any length is accepted."""
-
-    @property
-    def output_shape(self) -> tuple[int, ...]:
-        """Axes of `predict_samples`' output."""
-
-    def predict_samples(self, x: Samples) -> Probabilities:
-        """Class probabilities of samples in the model's own form, as a model server gets them."""
-
-
-@dataclass(frozen=True, slots=True)
-class CnnModel:
-    """A CNN; its samples are tiles [N, T, C, H, W]."""
-
-    loader: ClassVar[str] = "cropray.maps.served_network"
-    columns: ClassVar[tuple[str, ...]] = ()
-
-    checkpoint: "CnnCheckpoint"
-    margin_px: int
-    """The network's reach, rounded up to its stride."""
-    stride_px: int
-    """The network's coarsest pixel."""
-
-    @property
-    def classes(self) -> tuple[CropClass, ...]:
-        """Class of each output, in order."""
-        return self.checkpoint.classes
-
-    @property
-    def bytes_per_px(self) -> int:
-        """Input, and the largest of: embeddings of the months, the finest level of the U-Net, the classes.
-
-        Measured as the growth of a process, torch 2.13 on CPU: 1.8-2.2 kB for the study's network (64 channels, U-Net
-        64-128-256-512-512, 1000 × 1000 pixels), 1.3 kB for 64 and 32-32, 0.8 kB for 32 and 16-32-64-64.
-        """
-        config = self.checkpoint.model.config
-        finest = config.unet_channels[0]
-        largest = max(15 * config.temporal_channels, 30 * finest, 4 * finest + 12 * config.n_classes)
-        return (_NUMBER_BYTES + _FLOAT_BYTES) * config.n_months * config.n_bands + largest
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """[N, T, C, H, W]."""
-        return -1, N_MONTHS, N_BANDS, -1, -1
-
-    @property
-    def output_shape(self) -> tuple[int, ...]:
-        """[N, K, H, W]."""
-        return -1, len(self.classes), -1, -1
-
-    def predict_tiles(self, x: Samples) -> Probabilities:
-        """[N, T, C, H, W] uint16 → [N, K, H, W] float32."""
-        return self.checkpoint.predict_proba(x)
-
-    def predict_samples(self, x: Samples) -> Probabilities:
-        """The same: a CNN's samples are tiles."""
-        return self.predict_tiles(x)
-
-
-@dataclass(frozen=True, slots=True)
-class TreeModel:
-    """Boosted trees; their samples are pixels [N, 48] in the order of `FEATURE_COLUMNS`."""
-
-    loader: ClassVar[str] = "cropray.maps.served_trees"
-    columns: ClassVar[tuple[str, ...]] = FEATURE_COLUMNS
-
-    booster: "xgb.Booster"
-    classes: tuple[CropClass, ...]
-
-    @property
-    def margin_px(self) -> int:
-        """Trees look at one pixel."""
-        return 0
-
-    @property
-    def stride_px(self) -> int:
-        """Trees look at one pixel."""
-        return 1
-
-    @property
-    def bytes_per_px(self) -> int:
-        """Features as numbers and as floats, and the classes' probabilities three times."""
-        return (_NUMBER_BYTES + _FLOAT_BYTES) * N_FEATURES + 3 * _FLOAT_BYTES * len(self.classes)
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """[N, 48]."""
-        return -1, N_FEATURES
-
-    @property
-    def output_shape(self) -> tuple[int, ...]:
-        """[N, K]."""
-        return -1, len(self.classes)
-
-    def predict_tiles(self, x: Samples) -> Probabilities:
-        """[N, T, C, H, W] uint16 → [N, K, H, W] float32."""
-        n, months, bands, height, width = x.shape
-        # Features are band-major: axes to N, H, W, C, T before the last two become one.
-        pixels = x.transpose(0, 3, 4, 2, 1).reshape(-1, bands * months)
-        probabilities = self.predict_samples(pixels).reshape(n, height, width, len(self.classes))
-        return np.ascontiguousarray(probabilities.transpose(0, 3, 1, 2))
-
-    def predict_samples(self, x: Samples) -> Probabilities:
-        """[N, 48] uint16 → [N, K] float32."""
-        from cropray.training.tree_file import predict_proba  # noqa: PLC0415
-
-        return predict_proba(self.booster, np.ascontiguousarray(x))
+CARD_FILE: Final = "card.json"  # of every family's models
+Load = Callable[[Path, str], CropModel]
 
 
 def load_model(folder: Location, device: str = "cpu") -> CropModel:
-    """Read a model folder that training has written.
+    """Read a model folder of any family.
 
     Args:
-        folder: weights and `card.json`.
-        device: `cpu` or `cuda`, where a CNN predicts.
+        folder: what a fit wrote.
+        device: `cpu` or `cuda`, for families that predict on either.
 
     Raises:
         ConfigError: torch sees no GPU in this process.
         MissingArtefactError: there is no model.
-        SchemaError: it is damaged, or of an unknown kind.
+        SchemaError: it is damaged, or of an unknown family.
     """
-    kind = _kind(folder)
-    if kind not in _LOADERS:
+    kind, known = _kind(folder), families()
+    if kind not in known:
         raise SchemaError(
-            f"the model in '{folder}' is of kind {kind!r}, this cropray knows {sorted(_LOADERS)}; "
-            f"use the cropray version that trained it, or train it again"
+            f"the model in '{folder}' is of kind {kind!r}, this cropray knows {sorted(known)}; use the cropray version "
+            f"or install the plug-in that trained it, or train it again"
         )
+    return read_model(known[kind].load, folder, device)
+
+
+def read_model(load: Load, folder: Location, device: str = "cpu") -> CropModel:
+    """Read a model folder of a family whose `load` is given; raises as `load_model`."""
+    _kind(folder)
     with local_folder(folder) as files:
-        return _LOADERS[kind](files, device)
+        return load(files, device)
 
 
 @lru_cache(maxsize=1)
-def kept_model(folder: Location, content: str, device: str = "cpu") -> CropModel:
-    """`load_model`, once for the many zones that a worker process predicts.
+def kept_model(load: Load, folder: Location, content: str, device: str = "cpu") -> CropModel:
+    """`read_model`, once for the many zones that a worker process predicts.
 
     Args:
-        folder: weights and `card.json`.
+        load: of the model's family.
+        folder: what a fit wrote.
         content: `folder_hash(folder)`; a model that has changed is read again.
-        device: where a CNN predicts.
+        device: where it predicts.
     """
     del content
-    return load_model(folder, device)
+    return read_model(load, folder, device)
 
 
 def _kind(folder: Location) -> Any:
@@ -221,25 +65,3 @@ def _kind(folder: Location) -> Any:
         ) from None
     except (json.JSONDecodeError, AttributeError) as error:
         raise SchemaError(f"'{folder / CARD_FILE}' is damaged ({error}); remove the folder and train again") from None
-
-
-# Each kind's libraries load with the first model of that kind: mapping with trees does not wait for torch.
-def _load_cnn(folder: Path, device: str) -> CropModel:
-    from cropray.models.crop_net import receptive  # noqa: PLC0415
-    from cropray.training.checkpoint import load_checkpoint  # noqa: PLC0415
-    from cropray.training.device import torch_device  # noqa: PLC0415
-
-    checkpoint = load_checkpoint(folder, str(torch_device(device, "map.device")))
-    reach = receptive(checkpoint.model.config)
-    return CnnModel(checkpoint, reach.margin_px, reach.stride_px)
-
-
-def _load_trees(folder: Path, device: str) -> CropModel:
-    from cropray.training.tree_file import load_booster, read_card  # noqa: PLC0415
-
-    del device  # trees predict on the CPU: one pass over a zone takes seconds
-    classes = tuple(CropClass(**record) for record in read_card(folder)["classes"])
-    return TreeModel(load_booster(folder), classes)
-
-
-_LOADERS: Final[dict[str, Callable[[Path, str], CropModel]]] = {"cnn": _load_cnn, "xgboost": _load_trees}

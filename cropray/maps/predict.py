@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
-from cropray.bands import NODATA
+from cropray.core.sensors import NODATA
 from cropray.grid import Window
-from cropray.training.tiles import IGNORE
+from cropray.training.deep.tiles import IGNORE
 
 if TYPE_CHECKING:
-    from cropray.maps.models import Probabilities, TilePredictor
+    from cropray.training.family import Probabilities, TilePredictor
 
 MAP_NODATA: Final = IGNORE  # a pixel that was never seen clear has no prediction
 
@@ -30,7 +30,7 @@ class ZoneMap:
     second_id: Bytes
     """Legend class id of the second likeliest class, 255 = no data."""
     n_clear: Bytes
-    """Months with at least one clear observation, 0–12."""
+    """Steps with at least one clear observation."""
 
 
 def predict_zone(
@@ -44,7 +44,7 @@ def predict_zone(
     Args:
         model: a trained model with at least two classes.
         composite: [T, C, H, W] digital numbers, 0 = no data.
-        n_obs: [T, H, W] clear observations per month.
+        n_obs: [T, H, W] clear observations per step.
         window_px: most rows and columns that the model reads at once.
 
     Raises:
@@ -89,7 +89,7 @@ def likeliest(probabilities: "Probabilities") -> npt.NDArray[np.int64]:
 
 
 def never_seen(composite: npt.NDArray[np.uint16]) -> npt.NDArray[np.bool_]:
-    """[H, W] true where no month has any data: a map leaves such pixels blank."""
+    """[H, W] true where no step has any data: a map leaves such pixels blank."""
     blank: npt.NDArray[np.bool_] = (composite == NODATA).all((0, 1))
     return blank
 

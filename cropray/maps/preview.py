@@ -10,14 +10,14 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from cropray.bands import BAND_IDS
+from cropray.core.cube import STUDY_CUBE, CubeSpec
 from cropray.legend import IGNORE, CropClass
 from cropray.maps.predict import ZoneMap
 from cropray.storage import Location, whole_file
 
 DPI: Final = 160
-_RED_GREEN_BLUE: Final = tuple(BAND_IDS.index(band) for band in ("B04", "B03", "B02"))
-_NEAR_INFRARED: Final = BAND_IDS.index("B08")
+_RED_GREEN_BLUE: Final = ("B04", "B03", "B02")
+_NEAR_INFRARED: Final = "B08"
 _STRETCH: Final = (2, 98)  # percentiles that become black and white
 _BLANK: Final = "#eef0f2"  # pixels without label or prediction
 _INK: Final = "#1f2933"
@@ -43,18 +43,21 @@ class PreviewData:
     composite: npt.NDArray[np.uint16]
     """[T, C, H, W] digital numbers, 0 = no data."""
     n_obs: npt.NDArray[np.uint8]
-    """[T, H, W] clear observations per month."""
+    """[T, H, W] clear observations per step."""
     labels: npt.NDArray[np.uint8] | None
     """[H, W] class ids, 255 = unlabelled; None: there are none."""
     zone_map: ZoneMap
     classes: tuple[CropClass, ...]
     """Legend classes that occur in labels or map."""
+    cube: CubeSpec = STUDY_CUBE
 
 
 def draw_preview(data: PreviewData, path: Location) -> None:
     """Write the picture whole, as PNG: image, labels, prediction and confidence beside each other."""
     predicted = data.zone_map.class_id
-    panels = [("Image, natural colours", natural_colours(data.composite, data.n_obs))]
+    has_colours = data.cube.positions(_RED_GREEN_BLUE) is not None
+    title = "Image, natural colours" if has_colours else f"Image, {data.cube.band_ids[0]}"
+    panels = [(title, natural_colours(data.composite, data.n_obs, data.cube))]
     if data.labels is not None:
         panels.append(("Labels", paint(data.labels, data.classes)))
     panels.append(("Prediction", paint(predicted, data.classes)))
@@ -77,20 +80,25 @@ def draw_preview(data: PreviewData, path: Location) -> None:
         figure.savefig(temporary, format="png", dpi=DPI, metadata={"Software": None})
 
 
-def natural_colours(composite: npt.NDArray[np.uint16], n_obs: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
-    """Red, green, blue of the best-observed month; of equally observed ones, the greenest.
+def natural_colours(
+    composite: npt.NDArray[np.uint16], n_obs: npt.NDArray[np.uint8], cube: CubeSpec = STUDY_CUBE
+) -> npt.NDArray[np.float64]:
+    """Red, green, blue of the best-observed step; of equally observed ones, the greenest. Grey where a cube lacks them.
 
     Args:
         composite: [T, C, H, W] digital numbers, 0 = no data.
-        n_obs: [T, H, W] clear observations per month.
+        n_obs: [T, H, W] clear observations per step.
+        cube: steps and bands; without these three, its first band is shown.
 
     Returns:
         [H, W, 3] 0–1, stretched between the 2nd and 98th percentile of each band.
     """
     n_clear = (n_obs > 0).sum((1, 2))
-    greenness = composite[:, _NEAR_INFRARED].mean((1, 2))
-    month = max(range(len(composite)), key=lambda t: (n_clear[t], greenness[t]))
-    image = composite[month, _RED_GREEN_BLUE].transpose(1, 2, 0).astype(np.float64)
+    (green_band,) = cube.positions([_NEAR_INFRARED]) or (0,)
+    greenness = composite[:, green_band].mean((1, 2))
+    step = max(range(len(composite)), key=lambda t: (n_clear[t], greenness[t]))
+    channels = cube.positions(_RED_GREEN_BLUE) or (0, 0, 0)
+    image = composite[step, channels].transpose(1, 2, 0).astype(np.float64)
     low, high = np.percentile(image, _STRETCH, axis=(0, 1))
     stretched: npt.NDArray[np.float64] = np.clip((image - low) / np.maximum(high - low, 1), 0, 1)
     return stretched

@@ -9,13 +9,13 @@ from cropray.imagery.composites import read_composite, read_n_obs
 from cropray.legend import Legend
 from cropray.maps.cog import write_map
 from cropray.maps.layout import choose_window
-from cropray.maps.models import TilePredictor
 from cropray.maps.parcels import vote
 from cropray.maps.predict import Bytes, predict_zone
 from cropray.maps.preview import PreviewData, draw_preview
 from cropray.maps.settings import MapSettings
 from cropray.parcels.labels import read_labels, read_parcel_index
 from cropray.storage import local_file, whole_file
+from cropray.training.family import TilePredictor
 from cropray.workspace import Workspace
 from cropray.zones import Zone
 
@@ -51,17 +51,19 @@ def map_zone(model: TilePredictor, zone: Zone, job: MapJob) -> tuple[int, int]:
 
     Raises:
         MissingArtefactError: the zone has no composite.
-        SchemaError: an artefact is damaged.
+        SchemaError: an artefact is damaged, or the composite is of another cube than the model reads.
         InputError: one lies elsewhere than the zone.
     """
     workspace, zone_id, name = job.workspace, zone.zone_id, job.model_name
-    composite, n_obs = read_composite(workspace.composite(zone_id), zone.grid), read_n_obs(workspace.n_obs(zone_id))
+    composite = read_composite(workspace.composite(zone_id), zone.grid, model.cube)
+    n_obs = read_n_obs(workspace.n_obs(zone_id), cube=model.cube)
     window = zone_window(job.settings, zone.grid.shape, model, job.task_bytes)
     zone_map = predict_zone(model, composite, n_obs, window)
     labels = read_labels(workspace.labels(zone_id), zone.grid) if workspace.labels(zone_id).exists() else None
     title = f"{zone_id} · {name} · {zone.split} zone"
     draw_preview(
-        PreviewData(title, composite, n_obs, labels, zone_map, job.legend.classes), workspace.map_preview(name, zone_id)
+        PreviewData(title, composite, n_obs, labels, zone_map, job.legend.classes, model.cube),
+        workspace.map_preview(name, zone_id),
     )
     if workspace.parcels(zone_id).exists():
         _map_parcels(zone_id, zone_map.class_id, job)

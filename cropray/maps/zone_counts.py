@@ -6,17 +6,18 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from cropray.core.cube import CubeSpec
 from cropray.datasets.build import band_sums
 from cropray.datasets.manifest import BandSums
 from cropray.datasets.storage import read_pixels
 from cropray.errors import SchemaError
 from cropray.imagery.composites import read_composite
 from cropray.legend import IGNORE
-from cropray.maps.models import CropModel
 from cropray.maps.predict import likeliest, never_seen, predicted_parts
 from cropray.maps.settings import MapSettings
 from cropray.maps.zone import zone_window
 from cropray.metrics import Counts, confusion, log_loss_sum
+from cropray.training.family import CropModel
 from cropray.training.pixel_blocks import class_indices, features
 from cropray.workspace import Workspace
 
@@ -45,7 +46,7 @@ class ZoneCounts:
     loss_sum: float
     """Negative log-likelihood summed over the zone's labelled pixels, nats."""
     n_blank: int = 0
-    """Labelled pixels that no month has data of: they count by the model's guess, and the map leaves them blank."""
+    """Labelled pixels that no step has data of: they count by the model's guess, and the map leaves them blank."""
     window: tuple[int, int] | None = None
     """Most rows and columns that the model read at once; None for points."""
 
@@ -56,8 +57,8 @@ def count_points(model: CropModel, zone_id: str, job: CountJob) -> ZoneCounts:
     Raises:
         SchemaError: the table is damaged, or not of this dataset.
     """
-    table = read_pixels(job.workspace, zone_id)
-    x = features(table)
+    table = read_pixels(job.workspace, zone_id, model.cube)
+    x = features(table, columns=model.cube.columns)
     matrix, loss_sum = _count(model.predict_samples(x).T, class_indices(table, job.lookup))
     return ZoneCounts(matrix, loss_sum, int((x == 0).all(1).sum()))
 
@@ -77,8 +78,8 @@ def count_zone_pixels(model: CropModel, zone_id: str, sums: BandSums, job: Count
         MissingArtefactError: the zone has no composite, or no pixel table.
         SchemaError: the composite has changed since the dataset was built, or an artefact is damaged.
     """
-    composite = read_composite(job.workspace.composite(zone_id))
-    labels = _labels(zone_id, composite, sums, job)
+    composite = read_composite(job.workspace.composite(zone_id), cube=model.cube)
+    labels = labels_of_composite(zone_id, composite, sums, job, model.cube)
     window = zone_window(job.settings, labels.shape, model, job.task_bytes)
     counted = []
     for part, probabilities in predicted_parts(model, composite, window):
@@ -89,18 +90,20 @@ def count_zone_pixels(model: CropModel, zone_id: str, sums: BandSums, job: Count
     return ZoneCounts(matrix, math.fsum(loss for _, loss in counted), n_blank, window)
 
 
-def _labels(zone_id: str, composite: npt.NDArray[np.uint16], sums: BandSums, job: CountJob) -> Bytes:
+def labels_of_composite(
+    zone_id: str, composite: npt.NDArray[np.uint16], sums: BandSums, job: CountJob, cube: CubeSpec
+) -> Bytes:
     """[H, W] class index of the zone's labelled pixels in the dataset, 255 elsewhere.
 
     Raises:
         SchemaError: the composite is not the one that the dataset was built from.
     """
-    table = read_pixels(job.workspace, zone_id)
+    table = read_pixels(job.workspace, zone_id, cube)
     row, col = table["row"].to_numpy(), table["col"].to_numpy()
     shape = composite.shape[-2:]
     if len(row) and not (0 <= row.min() <= row.max() < shape[0] and 0 <= col.min() <= col.max() < shape[1]):
         raise _another_composite(zone_id, job, f"it has {shape[0]} × {shape[1]} pixels, labels lie beyond them")
-    stored = features(table).reshape(len(row), composite.shape[1], composite.shape[0])  # band by band
+    stored = features(table, columns=cube.columns).reshape(len(row), cube.n_bands, cube.n_steps)  # band by band
     differ = (stored != composite[:, :, row, col].transpose(2, 1, 0)).any((1, 2))
     if differ.any():
         raise _another_composite(zone_id, job, f"{differ.sum():,} of {len(row):,} labelled pixels have other values")

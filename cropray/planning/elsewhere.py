@@ -11,7 +11,7 @@ from cropray.planning.estimate import Estimate, JobWork, estimate
 from cropray.planning.limits import GB
 from cropray.planning.table import quantity
 from cropray.planning.traffic import Traffic
-from cropray.planning.work import Cluster, ZoneWork
+from cropray.planning.work import Cluster, ZoneWork, section
 from cropray.search.placement import Node
 
 RAY_STORE_SHARE: Final = 0.3  # of memory, where nothing is set; source: Ray's documentation
@@ -72,7 +72,7 @@ def foretell(measured: Measured, work: JobWork) -> Estimate:
     grown = work_there(work, target.more_zones)
     costs = costs_there(measured, target)
     result = estimate(grown, costs)
-    if not job.cnn.use_gpu or not costs.cnn:
+    if not section(job, "cnn").use_gpu or not costs.cnn:
         return result
     # Only fits are foretold on GPUs: scores and maps as on CPUs, which `assumptions` says.
     seconds = {**result.seconds, "search": estimate(grown, _with_gpu(measured, target, costs)).seconds["search"]}
@@ -83,8 +83,8 @@ def costs_there(measured: Measured, target: PlanSettings) -> UnitCosts:
     """Unit costs on a CPU there, with the threads that the job asks for."""
     costs, job = measured.costs, measured.job
     trees = cnn = 1 / target.cpu_speed
-    trees *= thread_factor(job.xgboost.threads, measured.cpus_here)
-    cnn *= thread_factor(job.cnn.threads, measured.cpus_here)
+    trees *= thread_factor(section(job, "xgboost").threads, measured.cpus_here)
+    cnn *= thread_factor(section(job, "cnn").threads, measured.cpus_here)
     return UnitCosts(
         ray_start_s=costs.ray_start_s,
         worker_start_s=costs.worker_start_s / target.cpu_speed,
@@ -155,18 +155,21 @@ def assumptions(measured: Measured) -> list[str]:
         "storage, catalogue and tracking server answer many nodes as fast as this machine",
         "the cluster stands when the job begins, and no node is lost",
     ]
-    threads = max(job.xgboost.threads if measured.costs.trees else 0, job.cnn.threads if measured.costs.cnn else 0)
+    threads = max(
+        section(job, "xgboost").threads if measured.costs.trees else 0,
+        section(job, "cnn").threads if measured.costs.cnn else 0,
+    )
     if threads > measured.cpus_here:
         said.append(
             f"a fit's threads beyond the {measured.cpus_here:g} that were measured add {MORE_THREADS:.0%} of a CPU each"
         )
-    if job.cnn.use_gpu and measured.costs.cnn:
+    if section(job, "cnn").use_gpu and measured.costs.cnn:
         said.append(_gpu_assumption(target, measured.tile_operations))
     if job.map.device == "cuda" and measured.costs.cnn:
         said.append(
             "scores and maps of the CNN take as long as on CPUs: at most; what a GPU saves (map.device) is not counted"
         )
-    if job.xgboost.device == "cuda" and measured.costs.trees:
+    if section(job, "xgboost").device == "cuda" and measured.costs.trees:
         said.append("trees take as long as on CPUs: NOT MEASURED on a GPU (xgboost.device)")
     if target.more_zones:
         said.append(

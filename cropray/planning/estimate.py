@@ -2,10 +2,12 @@
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from cropray.config import JobConfig
+from cropray.core.cube import STUDY_CUBE, CubeSpec
 from cropray.errors import ConfigError
 from cropray.planning.costs import (
     FILMS_SHOWN,
@@ -25,8 +27,9 @@ from cropray.planning.costs import (
 from cropray.planning.traffic import Traffic
 from cropray.planning.work import Cluster, Fit, SearchWork, ZoneWork, at_once, makespan
 from cropray.search.placement import Placement
-from cropray.search.space import ModelName, search_units
+from cropray.search.sampling import trials
 from cropray.search.store import LOADING_COPIES, data_bytes
+from cropray.training.family import Sample, family
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +54,14 @@ class JobWork:
 
     zones: ZoneWork
     search: SearchWork
-    placements: Mapping[ModelName, Placement]
+    placements: Mapping[str, Placement]
     cluster: Cluster
     tile_size: int
     traffic: Traffic | None = None
+    cube: CubeSpec = STUDY_CUBE
 
 
-def search_work(
-    job: JobConfig, placements: Mapping[ModelName, Placement], n_folds: int, n_regions: int = 0
-) -> SearchWork:
+def search_work(job: JobConfig, placements: Mapping[str, Placement], n_folds: int, n_regions: int = 0) -> SearchWork:
     """All fits of a job. Models whose units take the same share of the cluster run side by side.
 
     Args:
@@ -78,27 +80,36 @@ def search_work(
             "set search.leave_region_out to false"
         )
     groups: list[tuple[Fit, ...]] = []
-    for _, group in itertools.groupby(job.search.models, key=lambda m: (placements[m], job.takes_share(m))):
+    for _, group in itertools.groupby(job.search.models, key=lambda m: (placements[m], job.settings_of(m).takes_share)):
         models = list(group)
         groups.append(tuple(fit for model in models for fit in _fits(job, model, n_folds)))
         refits = [_refit(job, model) for model in models]
         without = [replace(fit, is_refit=False, is_region_out=True) for fit in refits for _ in range(n_left_out)]
         groups.append((*refits, *without))
-    return SearchWork(tuple(groups), n_folds, job.cnn.batch_size, n_left_out)
+    return SearchWork(tuple(groups), n_folds, n_left_out)
 
 
-def _fits(job: JobConfig, model: ModelName, n_folds: int) -> list[Fit]:
-    units = search_units(job.search, model, n_folds)
+def _fits(job: JobConfig, model: str, n_folds: int) -> list[Fit]:
+    settings = job.settings_of(model)
+    found = trials(family(model), settings, job.search, job.seed)
+    return [_fit(model, settings.with_values(trial.values), trial.steps) for trial in found for _ in range(n_folds)]
+
+
+def kernel_sizes(job: JobConfig) -> set[int]:
+    """Of the CNN."""
+    return {fit.kernel_size for fit in _fits(job, "cnn", 1)}
+
+
+def _fit(model: str, settings: Any, steps: tuple[int, ...]) -> Fit:
     if model == "xgboost":
-        return [Fit(model, 0, max(job.search.xgboost.n_estimators)) for _ in units]
-    return [Fit(model, unit.point.kernel_size, job.cnn.epochs) for unit in units if hasattr(unit.point, "kernel_size")]
+        return Fit(model, 0, steps[-1])
+    return Fit(model, settings.kernel_size, settings.epochs)
 
 
-def _refit(job: JobConfig, model: ModelName) -> Fit:
+def _refit(job: JobConfig, model: str) -> Fit:
     """The winner is not known; the largest is assumed."""
-    if model == "xgboost":
-        return Fit(model, 0, max(job.search.xgboost.n_estimators), is_refit=True)
-    return Fit(model, max(job.search.cnn.kernel_size), job.cnn.epochs, is_refit=True)
+    fits = _fits(job, model, 1)
+    return replace(max(fits, key=lambda fit: (fit.kernel_size, fit.steps)), is_refit=True)
 
 
 def estimate(work: JobWork, costs: UnitCosts) -> Estimate:
@@ -107,7 +118,7 @@ def estimate(work: JobWork, costs: UnitCosts) -> Estimate:
         seconds=_seconds(work, costs),
         disk_bytes=_disk(work, costs),
         worker_bytes=_memory(work, costs),
-        object_store_bytes=object_store_bytes(work.zones, list(work.placements), work.tile_size),
+        object_store_bytes=object_store_bytes(work.zones, list(work.placements), work.tile_size, work.cube),
         traffic=work.traffic,
     )
 
@@ -155,7 +166,9 @@ def loading_seconds(work: JobWork) -> float:
     """Reading the training data of all models into the object store, and bringing each node what the others read."""
     cluster, zones = work.cluster, work.zones
     models = list(work.placements)
-    size = sum(data_bytes(model, zones.train_rows, zones.train_tiles, work.tile_size) for model in models)
+    size = sum(
+        data_bytes(each, zones.train_rows, zones.train_tiles, work.tile_size, work.cube) for each in samples_of(models)
+    )
     others = (cluster.n_nodes - 1) / cluster.n_nodes
     return size / (READ_BYTES_S * at_once(cluster)) + size * others / cluster.network_bytes_s
 
@@ -177,7 +190,7 @@ def fit_seconds(fit: Fit, work: JobWork, costs: UnitCosts) -> float:
     return own_s / max(n_workers, 1) + (WORKER_GROUP_S if n_workers else 0.0)
 
 
-def _evaluate_seconds(work: JobWork, costs: UnitCosts, model: ModelName) -> float:
+def _evaluate_seconds(work: JobWork, costs: UnitCosts, model: str) -> float:
     """Test zones are predicted as they are mapped; points row by row."""
     n, slots = max(work.zones.n_test, 1), at_once(work.cluster)
     if model == "xgboost":
@@ -190,7 +203,7 @@ def _evaluate_seconds(work: JobWork, costs: UnitCosts, model: ModelName) -> floa
     return costs.fixed_s("evaluate") + makespan([zone_s] * n, slots)
 
 
-def _map_seconds(work: JobWork, costs: UnitCosts, model: ModelName) -> float:
+def _map_seconds(work: JobWork, costs: UnitCosts, model: str) -> float:
     n, slots = work.zones.n_mapped, at_once(work.cluster)
     if model == "xgboost":
         assert costs.trees is not None
@@ -235,12 +248,12 @@ def _fit_bytes(fit: Fit, costs: UnitCosts) -> float:
     return costs.cnn[fit.kernel_size].model_bytes
 
 
-def _model_bytes(work: JobWork, costs: UnitCosts, model: ModelName) -> float:
+def _model_bytes(work: JobWork, costs: UnitCosts, model: str) -> float:
     refits = [fit for group in work.search.groups for fit in group if fit.model == model and fit.is_refit]
     return sum(_fit_bytes(fit, costs) for fit in refits)
 
 
-def _map_bytes(costs: UnitCosts, model: ModelName) -> float:
+def _map_bytes(costs: UnitCosts, model: str) -> float:
     if model == "xgboost":
         assert costs.trees is not None
         return costs.trees.map_bytes
@@ -265,9 +278,15 @@ def tree_bytes(trees: TreeCosts | None, rows: float, placement: Placement) -> fl
     return size if size <= placement.memory_bytes else trees.worker_bytes + share * trees.resident_row_bytes
 
 
-def object_store_bytes(zones: ZoneWork, models: Sequence[ModelName], tile_size: int) -> float:
+def object_store_bytes(zones: ZoneWork, models: Sequence[str], tile_size: int, cube: CubeSpec = STUDY_CUBE) -> float:
     """Training data of all models, with the copies while it is read."""
-    return LOADING_COPIES * sum(data_bytes(model, zones.train_rows, zones.train_tiles, tile_size) for model in models)
+    rows, tiles = zones.train_rows, zones.train_tiles
+    return LOADING_COPIES * sum(data_bytes(sample, rows, tiles, tile_size, cube) for sample in samples_of(models))
+
+
+def samples_of(models: Iterable[str]) -> set[Sample]:
+    """Kinds of samples that some families train on."""
+    return {family(model).sample for model in models}
 
 
 def n_tiles(shape: tuple[int, int], tile_size: int) -> int:

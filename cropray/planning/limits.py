@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from cropray.bands import N_BANDS, N_MONTHS
+from cropray.core.cube import STUDY_CUBE, CubeSpec
 from cropray.errors import ConfigError
 
-# Least sizes, so that nothing is refused that could work. Composites of cropland compress to 60–80 of 96 bytes.
+# Least sizes with the study's cube, so that nothing is refused that could work. Its composites of cropland compress to
+# 60–80 of 96 bytes.
 LEAST_COMPOSITE_PIXEL_BYTES: Final = 40
 LEAST_LABELLED_SHARE: Final = 0.1
 LEAST_ROW_BYTES: Final = 40  # on disk, of 107
-RAW_PIXEL_BYTES: Final = N_MONTHS * (2 * N_BANDS + 1)
 GB: Final = 1e9
 
 
@@ -47,12 +47,18 @@ class Need:
     """Worker processes at the same time, on one node."""
 
 
-def least_need(n_pixels: int, n_train_pixels: int, *, has_images: bool) -> Need:
+def least_need(n_pixels: int, n_train_pixels: int, cube: CubeSpec = STUDY_CUBE, *, has_images: bool) -> Need:
     """The least that zones of so many pixels can need."""
     if not has_images:
         return Need(0, 0, 0, 0)
     disk = n_pixels * (LEAST_COMPOSITE_PIXEL_BYTES + LEAST_LABELLED_SHARE * LEAST_ROW_BYTES)
-    return Need(disk, n_train_pixels * LEAST_LABELLED_SHARE * RAW_PIXEL_BYTES, 0, 0)
+    disk *= cube.n_features / STUDY_CUBE.n_features
+    return Need(disk, n_train_pixels * LEAST_LABELLED_SHARE * raw_pixel_bytes(cube), 0, 0)
+
+
+def raw_pixel_bytes(cube: CubeSpec = STUDY_CUBE) -> int:
+    """Numbers of a pixel and its clear observations, bytes."""
+    return 2 * cube.n_features + cube.n_steps
 
 
 def refusals(need: Need, room: Room) -> list[str]:

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from cropray.bands import N_BANDS, N_MONTHS
+from cropray.core.cube import STUDY_CUBE, CubeSpec
+from cropray.core.sensors import known_band
 from cropray.grid import Grid
-from cropray.imagery.earth_engine_settings import MONTH_DTYPE, EarthEngineSettings, fits_one_request
+from cropray.imagery.earth_engine_settings import EarthEngineSettings, fits_one_request, ids_of, step_dtype
 
 # Earth Engine.
 LISTING_BYTES: Final = 150 * 40  # a year of asset ids
@@ -42,52 +43,70 @@ class Traffic:
 
 
 def earth_engine_traffic(
-    settings: EarthEngineSettings, grids: Sequence[Grid], measured_unit_s: float | None = None
+    settings: EarthEngineSettings,
+    grids: Sequence[Grid],
+    measured_unit_s: float | None = None,
+    cube: CubeSpec = STUDY_CUBE,
 ) -> Traffic:
-    """Listings and months of some zones.
+    """Listings and steps of some zones.
 
     Args:
         settings: rate and concurrency.
-        grids: the zones'; each has twelve months, all with scenes.
+        grids: the zones'; each has all steps, with scenes.
         measured_unit_s: seconds per request in an earlier run; None: assumed.
+        cube: bands and steps.
     """
-    windows = [n_windows(grid.height * grid.width) for grid in grids]
-    units = len(grids) * (1 + N_MONTHS)
+    windows = [n_windows(grid.height * grid.width, cube) for grid in grids]
+    n_steps, pixel_bytes = cube.n_steps, step_dtype(ids_of(cube.bands)).itemsize
+    units = len(grids) * (1 + n_steps)
     clients = min(settings.max_concurrent, units)
     # A window that is too large is refused by the client itself, before it is sent: only its quarters are requests.
-    answers = len(grids) + N_MONTHS * sum(windows)
+    answers = len(grids) + n_steps * sum(windows)
     n_pixels = sum(grid.height * grid.width for grid in grids)
-    n_bytes = clients * CLIENT_BYTES + len(grids) * LISTING_BYTES + N_MONTHS * n_pixels * MONTH_DTYPE.itemsize
+    n_bytes = (
+        clients * CLIENT_BYTES
+        + len(grids) * LISTING_BYTES * cube.months / STUDY_CUBE.months
+        + n_steps * n_pixels * pixel_bytes
+    )
     requests = answers + clients * CLIENT_REQUESTS
     if measured_unit_s is None:
-        busy_s = answers * ASSUMED_ANSWER_S + N_MONTHS * n_pixels * ASSUMED_ANSWER_S_PER_PIXEL
+        busy_s = answers * ASSUMED_ANSWER_S + n_steps * n_pixels * ASSUMED_ANSWER_S_PER_PIXEL
     else:
         busy_s = units * measured_unit_s
     seconds = max(requests / settings.max_requests_per_s, busy_s / clients)
-    read = N_MONTHS * n_pixels * ASSUMED_SCENES_PER_MONTH * (N_BANDS + 1)
+    read = cube.months * n_pixels * ASSUMED_SCENES_PER_MONTH * (cube.n_bands + 1)
     return Traffic(requests, n_bytes, seconds, read * ASSUMED_EECU_S_PER_BAND_PIXEL / 3600)
 
 
-def n_windows(n_pixels: int) -> int:
-    """Requests for one month of one zone: quarters, and quarters of quarters, until each is small enough."""
+def n_windows(n_pixels: int, cube: CubeSpec = STUDY_CUBE) -> int:
+    """Requests for one step of one zone: quarters, and quarters of quarters, until each is small enough."""
     windows = 1
-    while not fits_one_request(n_pixels / windows, MONTH_DTYPE):
+    dtype = step_dtype(ids_of(cube.bands))
+    while not fits_one_request(n_pixels / windows, dtype):
         windows *= 4
     return windows
 
 
-def stac_traffic(grids: Sequence[Grid], n_items: Sequence[int]) -> Traffic:
+def stac_traffic(grids: Sequence[Grid], n_items: Sequence[int], cube: CubeSpec = STUDY_CUBE) -> Traffic:
     """Searches and windows of some zones, with the number of items of each; their time counts with the zones'."""
-    n_bytes = sum(n * item_bytes(grid) for grid, n in zip(grids, n_items, strict=True))
-    requests = len(grids) + sum(n_items) * (N_BANDS + 1) * 2  # a header and, merged, its blocks
+    n_bytes = sum(n * item_bytes(grid, cube) for grid, n in zip(grids, n_items, strict=True))
+    requests = len(grids) + sum(n_items) * (cube.n_bands + 1) * 2  # a header and, merged, its blocks
     return Traffic(requests, n_bytes, 0.0)
 
 
-def item_bytes(grid: Grid) -> float:
+def item_bytes(grid: Grid, cube: CubeSpec = STUDY_CUBE) -> float:
     """Bytes of one item's windows on a grid; blocks that it touches are read whole, wherever it lies in them."""
-    bands = _touched(grid.height) * _touched(grid.width) * BAND_PIXEL_BYTES
-    scl = _touched(math.ceil(grid.height / SCL_STEP)) * _touched(math.ceil(grid.width / SCL_STEP)) * SCL_PIXEL_BYTES
-    return N_BANDS * bands + scl + (N_BANDS + 1) * HEADER_BYTES
+    resolutions = [
+        (known_band(band_id) or band).resolution_m for band_id, band in zip(cube.band_ids, cube.bands, strict=True)
+    ]
+    steps = [max(1, round((resolution or grid.resolution_m) / grid.resolution_m)) for resolution in resolutions]
+    bands = sum(_pixels(grid, step) for step in steps) * BAND_PIXEL_BYTES
+    return bands + _pixels(grid, SCL_STEP) * SCL_PIXEL_BYTES + (cube.n_bands + 1) * HEADER_BYTES
+
+
+def _pixels(grid: Grid, step: int) -> int:
+    """Of the blocks that a grid touches in a file whose pixels are `step` of the grid's wide."""
+    return _touched(math.ceil(grid.height / step)) * _touched(math.ceil(grid.width / step))
 
 
 def _touched(length: int) -> int:

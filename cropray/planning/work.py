@@ -3,9 +3,9 @@
 import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from cropray.search.placement import Node
-from cropray.search.space import ModelName
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class ZoneWork:
 class Fit:
     """One unit of a search, as far as its cost goes."""
 
-    model: ModelName
+    model: str
     kernel_size: int
     """Of the CNN; 0 for trees."""
     steps: int
@@ -60,7 +60,6 @@ class SearchWork:
 
     groups: tuple[tuple[Fit, ...], ...]
     n_folds: int
-    batch_size: int
     n_regions: int = 0
     """Regions that leave-region-out scores; 0: it does not."""
 
@@ -93,6 +92,11 @@ class Cluster:
     def object_store_bytes(self) -> float:
         """Of one node: what a fit reads must lie in its own node's store."""
         return sum(node.object_store_bytes for node in self.nodes) / self.n_nodes
+
+
+def section(job: Any, model: str) -> Any:
+    """The job's settings of a family whose fields are known here."""
+    return job.settings_of(model)
 
 
 def makespan(durations_s: Iterable[float], n_slots: int) -> float:

@@ -65,7 +65,8 @@ def _on_pixels(inputs: ReportInputs) -> Iterator[str]:
         return
     filled = _spread(inputs.zone_quality, "share_filled")
     ignored = _spread(inputs.zone_quality, "share_unlabelled")
-    yield f"{filled} of the pixel-months had no clear observation and were filled from neighbouring months."
+    noun = inputs.manifest.cube.noun
+    yield f"{filled} of the pixel-{noun}s had no clear observation and were filled from neighbouring {noun}s."
     yield f"{ignored} of the pixels lie in no usable parcel: neither trained on nor scored, yet mapped."
 
 

@@ -1,14 +1,13 @@
 """How pictures of the report look, and how one is written."""
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from cropray.bands import N_MONTHS
-from cropray.imagery.scenes import Season
+from cropray.core.cube import Season
 from cropray.storage import Location, whole_file
 
 INK: Final = "#1f2933"
@@ -73,16 +72,31 @@ def compact(count: float) -> str:
     return f"{count:.0f}"
 
 
-def month_names(season: Season) -> tuple[str, ...]:
-    """`Jan 2023` and so on, the same in every locale."""
-    return tuple(f"{_MONTHS[start.month - 1]} {start.year}" for start, _ in season.months)
+def step_names(season: Season) -> tuple[str, ...]:
+    """`Jan 2023` and so on for months, `11 Jan 2023` by their first days for other steps; the same in every locale."""
+    is_month = season.cube.step == "month"
+    return tuple(
+        f"{'' if is_month else f'{start.day} '}{_MONTHS[start.month - 1]} {start.year}" for start, _ in season.steps
+    )
 
 
-def common_months(names: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+def common_steps(names: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
     """Names for an axis that several zones share.
 
     Returns:
-        `Jan` and so on; the positions `1` to `12` where seasons begin in different months of the year.
+        `Jan` and so on, or `11 Jan`; the positions `1` to T where seasons begin on different days of the year.
     """
-    short = {tuple(name[:3] for name in months) for months in names}
-    return short.pop() if len(short) == 1 else tuple(str(i) for i in range(1, N_MONTHS + 1))
+    short = {tuple(name.rpartition(" ")[0] for name in steps) for steps in names}
+    first = next(iter(short))
+    return first if len(short) == 1 else tuple(str(i) for i in range(1, len(first) + 1))
+
+
+def initials(names: Sequence[str]) -> tuple[str, ...]:
+    """Short marks for an axis: the first letter of each month where one begins, empty for its further steps.
+
+    Args:
+        names: of `step_names` or `common_steps`; positions stay as they are.
+    """
+    months = [next((word for word in name.split() if word.isalpha()), name) for name in names]
+    marks = [month[0] if month.isalpha() else month for month in months]
+    return tuple("" if i and months[i - 1] == month else marks[i] for i, month in enumerate(months))

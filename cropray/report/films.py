@@ -1,4 +1,4 @@
-"""Films: a zone through its twelve months, one animated GIF per view, every month with the same stretch."""
+"""Films: a zone through its season, one animated GIF per view, every step with the same stretch."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from cropray.bands import BAND_IDS, BANDS, NODATA
-from cropray.report.drawing import INK
+from cropray.core.cube import STUDY_CUBE, CubeSpec
+from cropray.core.sensors import NODATA
+from cropray.report.drawing import INK, initials
 from cropray.storage import Location, whole_file
 
 FRAME_MS: Final = 700
@@ -42,11 +43,17 @@ class View:
     """One stretch for all bands, so that grey stays grey; else each band has its own."""
 
 
-VIEWS: Final = (
-    View("true_colour", "true colour", ("B04", "B03", "B02"), one_stretch=True),
-    View("false_colour", "infrared, red, green", ("B08", "B04", "B03")),
-    *(View(band.id, f"{band.id}, {band.name}", (band.id,)) for band in BANDS),
-)
+_TRUE_COLOUR: Final = View("true_colour", "true colour", ("B04", "B03", "B02"), one_stretch=True)
+_FALSE_COLOUR: Final = View("false_colour", "infrared, red, green", ("B08", "B04", "B03"))
+
+
+def views_of(cube: CubeSpec) -> tuple[View, ...]:
+    """The films of a zone: in colours, and of each band; none where the cube lacks the bands that eyes see."""
+    if cube.positions(_TRUE_COLOUR.bands) is None:
+        return ()
+    colours = [view for view in (_TRUE_COLOUR, _FALSE_COLOUR) if cube.positions(view.bands) is not None]
+    names = ((band.id, f"{band.id}, {band.name}" if band.name else band.id) for band in cube.bands)
+    return (*colours, *(View(band_id, title, (band_id,)) for band_id, title in names))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +62,14 @@ class ZoneYear:
 
     zone_id: str
     months: tuple[str, ...]
-    """`Jan 2023` and so on."""
+    """Of each step, `Jan 2023` and so on."""
     image: npt.NDArray[np.float32]
     """[T, C, h, w] digital numbers; NaN = no data."""
     filled: npt.NDArray[np.bool_]
-    """[T, h, w] no clear observation in the month: the value was made up from neighbouring months."""
+    """[T, h, w] no clear observation in the step: the value was made up from neighbouring ones."""
     share_filled: tuple[float, ...]
-    """Per month, of the pixels at full size."""
+    """Per step, of the pixels at full size."""
+    cube: CubeSpec = STUDY_CUBE
 
 
 def zone_year(
@@ -70,15 +78,17 @@ def zone_year(
     composite: npt.NDArray[np.uint16],
     n_obs: npt.NDArray[np.uint8],
     size_px: int,
+    cube: CubeSpec = STUDY_CUBE,
 ) -> ZoneYear:
     """Bring a zone to the size of its films.
 
     Args:
         zone_id: shown in the film.
-        months: name of each month.
+        months: name of each step.
         composite: [T, C, H, W] digital numbers, 0 = no data.
-        n_obs: [T, H, W] clear observations per month.
+        n_obs: [T, H, W] clear observations per step.
         size_px: longer side.
+        cube: which bands and steps these are.
     """
     images = []
     for month in composite:
@@ -88,7 +98,7 @@ def zone_year(
         images.append(np.where(weight >= 0.5, values / np.maximum(weight, 1e-6), np.nan).astype(np.float32))
     filled = np.stack([fit(month == 0, size_px) >= 0.5 for month in n_obs])
     shares = tuple(float(share) for share in (n_obs == 0).mean((1, 2)))
-    return ZoneYear(zone_id, tuple(months), np.stack(images), filled, shares)
+    return ZoneYear(zone_id, tuple(months), np.stack(images), filled, shares, cube)
 
 
 def fit(image: npt.NDArray[Any], size_px: int) -> npt.NDArray[np.float32]:
@@ -103,7 +113,7 @@ def fit(image: npt.NDArray[Any], size_px: int) -> npt.NDArray[np.float32]:
 
 
 def draw_film(year: ZoneYear, view: View, path: Location) -> None:
-    """Write one film whole, as an animated GIF of twelve frames with one palette."""
+    """Write one film whole, as an animated GIF of a frame per step with one palette."""
     pictures = _paint(year, view)
     indices, palette = _quantise(pictures)
     frames = [_frame(year, view, month, index) for month, index in enumerate(indices)]
@@ -121,7 +131,7 @@ def draw_film(year: ZoneYear, view: View, path: Location) -> None:
 
 def stretch(year: ZoneYear, band: str) -> tuple[float, float]:
     """(black, white) of a band: percentiles over everything that was observed in the year, digital numbers."""
-    values = year.image[:, BAND_IDS.index(band)]
+    values = year.image[:, year.cube.band_ids.index(band)]
     known = np.isfinite(values)
     observed = values[known & ~year.filled]
     pool = observed if observed.size else values[known]
@@ -137,7 +147,7 @@ def _paint(year: ZoneYear, view: View) -> npt.NDArray[np.uint8]:
     if view.one_stretch:
         limits = [(min(low for low, _ in limits), max(high for _, high in limits))] * len(limits)
     channels = [
-        np.clip((year.image[:, BAND_IDS.index(band)] - low) / (high - low), 0, 1)
+        np.clip((year.image[:, year.cube.band_ids.index(band)] - low) / (high - low), 0, 1)
         for band, (low, high) in zip(view.bands, limits, strict=True)
     ]
     colours = np.stack(channels if len(channels) == 3 else channels * 3, axis=-1) * 255
@@ -187,14 +197,15 @@ def _frame(year: ZoneYear, view: View, month: int, picture: npt.NDArray[np.uint8
 
 
 def _draw_year(pen: ImageDraw.ImageDraw, year: ZoneYear, month: int, top: int) -> None:
-    """The initials of the months in a row, the current one marked."""
+    """The initials of the months in a row, the current step marked."""
+    marks = initials(year.months)
     step = year.image.shape[-1] / len(year.months)
-    for i, name in enumerate(year.months):
+    for i, mark in enumerate(marks):
         left = _MARGIN + i * step
         is_now = i == month
         pen.rectangle((left + 1, top + 4, left + step - 2, top + 7), fill=0 if is_now else 215)
         tone = 0 if is_now else round(255 * _MUTED)
-        pen.text((left + step / 2, top + 9), name[0], fill=tone, font=_font(10, bold=is_now), anchor="ma")
+        pen.text((left + step / 2, top + 9), mark, fill=tone, font=_font(10, bold=is_now), anchor="ma")
 
 
 def _percent(share: float) -> str:

@@ -1,4 +1,4 @@
-"""Pictures of how often the ground was seen: by zone and month, and pixel by pixel."""
+"""Pictures of how often the ground was seen: by zone and step, and pixel by pixel."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,18 +10,19 @@ from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, ListedColormap, to_rgb
 
-from cropray.bands import N_MONTHS
-from cropray.report.drawing import INK, MUTED, picture
+from cropray.report.drawing import INK, MUTED, initials, picture
 from cropray.report.summary import Observations
 from cropray.storage import Location
 
 MAX_ROWS: Final = 60  # zones listed singly; above that, regions
 NEVER_SEEN: Final = "#d9722b"
-_MOST_COUNTED: Final = 8  # clear observations per month that are told apart
+_MOST_COUNTED: Final = 8  # clear observations per step that are told apart
 _MAP_PX: Final = 320  # drawn size of a map, pixels; more rows than that are thinned
 _DARK_CELL: Final = 0.55  # cells above this share of the scale are written in white
 _PER_ROW: Final = 4
 _CELLS: Final = 0.24  # inches per row of the table
+_CELL_WIDTH, _LABELS = 0.5, 2.6  # inches: of a cell, and of what stands beside them
+_MOST_NAMED: Final = 24  # steps whose names fit over the table
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +34,15 @@ class ObservedZone:
     observations: Observations
 
 
-def draw_observed_months(zones: Sequence[ObservedZone], months: Sequence[str], path: Location) -> None:
-    """Mean clear observations per pixel of each zone and month, and the share of pixel-months that were filled."""
+def draw_observed_months(
+    zones: Sequence[ObservedZone], months: Sequence[str], path: Location, noun: str = "month"
+) -> None:
+    """Mean clear observations per pixel of each zone and step, and the share of the pixels' steps that were filled."""
     rows = observed_rows(zones)
+    n_steps = len(months)
     counts = np.array([seen.n_clear / seen.n_pixels for seen in rows.values()])
     filled = [seen.share_filled for seen in rows.values()]
-    with picture(path, 8.6, 1.0 + _CELLS * len(rows)) as figure:
+    with picture(path, max(8.6, _LABELS + _CELL_WIDTH * n_steps), 1.0 + _CELLS * len(rows)) as figure:
         axes = figure.subplots()
         top = max(1.0, float(counts.max()))
         axes.imshow(counts, vmin=0, vmax=top, cmap="YlGnBu", aspect="auto")
@@ -46,25 +50,25 @@ def draw_observed_months(zones: Sequence[ObservedZone], months: Sequence[str], p
             colour = NEVER_SEEN if count < 0.05 else "white" if count > _DARK_CELL * top else INK
             axes.text(x, y, f"{count:.1f}", ha="center", va="center", fontsize=6.8, color=colour)
         for y, share in enumerate(filled):
-            axes.text(N_MONTHS - 0.3, y, f"{100 * share:.0f} %", va="center", color=MUTED)
-        axes.text(N_MONTHS - 0.3, -1, "filled", va="center", color=MUTED)
+            axes.text(n_steps - 0.3, y, f"{100 * share:.0f} %", va="center", color=MUTED)
+        axes.text(n_steps - 0.3, -1, "filled", va="center", color=MUTED)
         axes.set_yticks(range(len(rows)), list(rows))
-        axes.set_xticks(range(N_MONTHS), list(months))
+        axes.set_xticks(range(n_steps), list(months) if n_steps <= _MOST_NAMED else initials(months))
         axes.xaxis.tick_top()
-        axes.set_xticks(np.arange(N_MONTHS + 1) - 0.5, minor=True)
+        axes.set_xticks(np.arange(n_steps + 1) - 0.5, minor=True)
         axes.set_yticks(np.arange(len(rows) + 1) - 0.5, minor=True)
         axes.grid(which="minor", color="white", linewidth=1.2)
         axes.spines[:].set_visible(False)
-        axes.set_title("Clear observations of a pixel in each month, mean", pad=18)
+        axes.set_title(f"Clear observations of a pixel in each {noun}, mean", pad=18)
 
 
 def draw_n_obs(title: str, n_obs: npt.NDArray[np.uint8], months: Sequence[str], path: Location) -> None:
-    """Maps of the clear observations of each month; never seen stands out.
+    """Maps of the clear observations of each step; never seen stands out.
 
     Args:
         title: names the zone.
-        n_obs: [T, H, W] clear observations per month, before gap filling.
-        months: name of each month.
+        n_obs: [T, H, W] clear observations per step, before gap filling.
+        months: name of each step.
         path: file to write.
     """
     step = -(-max(n_obs.shape[1:]) // _MAP_PX)
@@ -72,12 +76,14 @@ def draw_n_obs(title: str, n_obs: npt.NDArray[np.uint8], months: Sequence[str], 
     most = int(np.clip(n_obs.max(), 1, _MOST_COUNTED))
     colours = ListedColormap([to_rgb(NEVER_SEEN), *colormaps["YlGnBu"](np.linspace(0.15, 1, most))])
     norm = BoundaryNorm(np.arange(-0.5, most + 1), colours.N)
-    n_rows = N_MONTHS // _PER_ROW
+    n_rows = -(-len(months) // _PER_ROW)
     aspect = shown.shape[1] / shown.shape[2]
     with picture(path, 5.6, 0.6 + n_rows * (0.36 + 1.12 * aspect)) as figure:
-        grid: Any = figure.subplots(n_rows, _PER_ROW)
-        for axes, name, month, whole in zip(grid.flat, months, shown, n_obs, strict=True):
-            axes.imshow(np.minimum(month, most), cmap=colours, norm=norm, interpolation="nearest")
+        grid: Any = figure.subplots(n_rows, _PER_ROW, squeeze=False)
+        for axes in grid.flat[len(months) :]:
+            axes.set_visible(False)
+        for axes, name, step_seen, whole in zip(grid.flat, months, shown, n_obs, strict=False):
+            axes.imshow(np.minimum(step_seen, most), cmap=colours, norm=norm, interpolation="nearest")
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(False)
             axes.set_title(name, fontsize=8)

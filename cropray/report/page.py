@@ -9,7 +9,6 @@ from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from cropray.bands import FEATURE_COLUMNS
 from cropray.report import tables
 from cropray.report.class_pictures import draw_class_scores, draw_confusion
 from cropray.report.doubts import doubts
@@ -161,7 +160,7 @@ def render_page(inputs: ReportInputs, pictures: Pictures) -> str:
         search_rows={model.name: search_rows(model) for model in inputs.models},
         doubts=doubts(inputs),
         new_region=tables.NEW_REGION if any(model.new_region for model in inputs.models) else tables.NO_NEW_REGION,
-        n_features=len(FEATURE_COLUMNS),
+        cube=inputs.manifest.cube,
         study={"citation": CITATION, "rows": PUBLISHED, "reasons": WHY_NOT_COMPARABLE},
     )
     return page

@@ -1,5 +1,6 @@
 """Pictures of how the classes go through the year: NDVI and reflectance, class by class."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -9,10 +10,10 @@ import numpy.typing as npt
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from cropray.bands import BANDS, N_MONTHS
+from cropray.core.sensors import Band
 from cropray.legend import CropClass
-from cropray.report.drawing import INK, LINE, MUTED, compact, picture
-from cropray.report.summary import SERIES, Profiles
+from cropray.report.drawing import INK, LINE, MUTED, compact, initials, picture
+from cropray.report.summary import NDVI, Profiles, series_of
 from cropray.storage import Location
 
 MAX_CLASSES: Final = 24  # most frequent classes that get a panel; more make a picture that nobody reads
@@ -21,9 +22,12 @@ _INNER: Final = (0.25, 0.75)  # and the dark one
 _OUTER_OPACITY, _INNER_OPACITY = 0.3, 0.8
 _PER_ROW: Final = 4
 _MAX_LABEL: Final = 24  # characters that fit over a panel
-_MONTHS: Final = np.arange(N_MONTHS)
-_NDVI: Final = SERIES.index("NDVI")
-_BAND_COLOURS: Final = {"B02": "#2f6fb5", "B03": "#3a9a4f", "B04": "#d0483e", "B08": "#7a4a9e"}
+_REFLECTANCE: Final = "reflectance"
+_BAND_COLOURS: Final = {
+    "B02": "#2f6fb5", "B03": "#3a9a4f", "B04": "#d0483e", "B05": "#e08a3c", "B06": "#c7a52b", "B07": "#93a83a",
+    "B08": "#7a4a9e", "B8A": "#b070c0", "B11": "#7d5a3c", "B12": "#4f4f4f",
+}  # fmt: skip
+_OTHER_COLOURS: Final = ("#2f6fb5", "#d0483e", "#3a9a4f", "#7a4a9e", "#e08a3c", "#4f4f4f")  # of other bands, in turn
 _REFLECTANCE_TICKS: Final = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8)
 
 
@@ -38,7 +42,7 @@ class ProfileData:
     n_pixels: npt.NDArray[np.int64]
     """[K] labelled pixels in the training zones."""
     months: tuple[str, ...]
-    """`Jan` and so on, of which the first letter is shown; or positions `1` to `12`."""
+    """Of the steps, `Jan` and so on, of which the first letters are shown; or positions `1` to T."""
 
     @property
     def shown(self) -> list[int]:
@@ -55,7 +59,7 @@ class ProfileData:
 
 @dataclass(frozen=True, slots=True)
 class Area:
-    """Between two quantiles of each class and month."""
+    """Between two quantiles of each class and step."""
 
     lower: npt.NDArray[np.float64]
     """[K, T]."""
@@ -66,11 +70,12 @@ class Area:
 
 def draw_ndvi_profiles(data: ProfileData, path: Location) -> None:
     """NDVI through the year, one panel per class, before the means of all others."""
-    shown, mean = data.shown, data.profiles.mean[:, _NDVI]
-    areas = _areas(data.profiles, _NDVI)
+    position = series_of(data.profiles.cube).index(NDVI)
+    shown, mean = data.shown, data.profiles.mean[:, position]
+    areas, steps = _areas(data.profiles, position), np.arange(len(data.months))
     with picture(path, 9.6, _height(data)) as figure:
         for axes, k in _panels(figure, data, "NDVI"):
-            axes.plot(_MONTHS, mean[[other for other in shown if other != k]].T, color=LINE, linewidth=0.8, zorder=0.8)
+            axes.plot(steps, mean[[other for other in shown if other != k]].T, color=LINE, linewidth=0.8, zorder=0.8)
             # The mean in ink: many class colours are too light for a line.
             _draw_profile(axes, areas, mean, k, data.classes[k].colour, INK)
         figure.axes[0].set_ylim(*_limits(areas, shown))
@@ -84,29 +89,40 @@ def draw_ndvi_profiles(data: ProfileData, path: Location) -> None:
         figure.legend(handles=handles, loc="outside lower center", ncols=4, labelcolor=MUTED)
 
 
-def draw_band_profiles(data: ProfileData, path: Location) -> None:
-    """Reflectance of the four bands through the year, one panel per class."""
-    mean = data.profiles.mean
-    areas = {band: _areas(data.profiles, SERIES.index(band))[:1] for band in _BAND_COLOURS}
+def draw_band_profiles(data: ProfileData, path: Location, unit: str = _REFLECTANCE) -> None:
+    """Values of the bands of one unit through the year, one panel per class."""
+    mean, series = data.profiles.mean, series_of(data.profiles.cube)
+    colours = _colours([band for band in data.profiles.cube.bands if band.unit == unit])
+    areas = {band: _areas(data.profiles, series.index(band.id))[:1] for band in colours}
     with picture(path, 9.6, _height(data)) as figure:
-        for axes, k in _panels(figure, data, "reflectance"):
-            for band, colour in _BAND_COLOURS.items():
-                _draw_profile(axes, areas[band], mean[:, SERIES.index(band)], k, colour, colour)
+        for axes, k in _panels(figure, data, unit):
+            for band, colour in colours.items():
+                _draw_profile(axes, areas[band], mean[:, series.index(band.id)], k, colour, colour)
         axes = figure.axes[0]
-        # Square roots: the visible bands are dark and close together, near infrared is far above them.
-        axes.set_yscale("function", functions=(_signed_root, np.square))
-        axes.set_yticks(_REFLECTANCE_TICKS, [f"{tick:g}" for tick in _REFLECTANCE_TICKS])
         spans = [_limits(area, data.shown) for area in areas.values()]
-        axes.set_ylim(max(0, min(low for low, _ in spans)), max(high for _, high in spans))
-        figure.suptitle(f"Reflectance of each class in the training zones{data.left_out}", **_TITLE)
-        handles: list[Any] = [
-            Line2D([], [], color=_BAND_COLOURS[band.id], label=f"{band.id}, {band.name}") for band in BANDS
-        ]
+        lowest, highest = min(low for low, _ in spans), max(high for _, high in spans)
+        if unit == _REFLECTANCE:
+            # Square roots: the visible bands are dark and close together, near infrared is far above them.
+            axes.set_yscale("function", functions=(_signed_root, np.square))
+            axes.set_yticks(_REFLECTANCE_TICKS, [f"{tick:g}" for tick in _REFLECTANCE_TICKS])
+            lowest = max(0, lowest)
+        axes.set_ylim(lowest, highest)
+        figure.suptitle(f"{unit[:1].upper()}{unit[1:]} of each class in the training zones{data.left_out}", **_TITLE)
+        handles: list[Any] = [Line2D([], [], color=colour, label=_title(band)) for band, colour in colours.items()]
         handles.append(Patch(color=MUTED, alpha=_OUTER_OPACITY, linewidth=0, label="four fifths of the pixels"))
         figure.legend(handles=handles, loc="outside lower center", ncols=5, labelcolor=MUTED)
 
 
 _TITLE: Final[dict[str, Any]] = {"x": 0.01, "ha": "left", "fontsize": 9.5, "fontweight": "bold"}
+
+
+def _colours(bands: Sequence[Band]) -> dict[Band, str]:
+    others = itertools.cycle(_OTHER_COLOURS)
+    return {band: _BAND_COLOURS.get(band.id) or next(others) for band in bands}
+
+
+def _title(band: Band) -> str:
+    return f"{band.id}, {band.name}" if band.name else band.id
 
 
 def _height(data: ProfileData) -> float:
@@ -129,8 +145,9 @@ def _panels(figure: Any, data: ProfileData, unit: str) -> Iterator[tuple[Any, in
         axes.tick_params(labelbottom=True)  # the lowest panel of each column
     for axes in grid[:, 0]:
         axes.set_ylabel(unit)
-    grid[0, 0].set_xticks(_MONTHS, [name[0] if name.isalpha() else name for name in data.months], fontsize=7.5)
-    grid[0, 0].set_xlim(-0.3, N_MONTHS - 0.7)
+    n_steps = len(data.months)
+    grid[0, 0].set_xticks(range(n_steps), initials(data.months), fontsize=7.5)
+    grid[0, 0].set_xlim(-0.3, n_steps - 0.7)
 
 
 def _areas(profiles: Profiles, series: int) -> list[Area]:
@@ -144,9 +161,10 @@ def _areas(profiles: Profiles, series: int) -> list[Area]:
 def _draw_profile(
     axes: Any, areas: Sequence[Area], mean: npt.NDArray[np.float64], k: int, fill: str, line: str
 ) -> None:
+    steps = np.arange(mean.shape[1])
     for area in areas:
-        axes.fill_between(_MONTHS, area.lower[k], area.upper[k], color=fill, alpha=area.opacity, linewidth=0)
-    axes.plot(_MONTHS, mean[k], color=line, linewidth=1.2)
+        axes.fill_between(steps, area.lower[k], area.upper[k], color=fill, alpha=area.opacity, linewidth=0)
+    axes.plot(steps, mean[k], color=line, linewidth=1.2)
 
 
 def _limits(areas: Sequence[Area], shown: Sequence[int]) -> tuple[float, float]:

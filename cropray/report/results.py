@@ -98,7 +98,7 @@ class ZoneQuality:
 
     zone_id: str
     share_filled: float
-    """Share of pixel-months without a clear observation: their values are made up from neighbouring months."""
+    """Share of the pixels' steps without a clear observation: their values are made up from neighbouring steps."""
     share_unlabelled: float
     """Share of pixels that lie in no usable parcel: neither trained on nor scored."""
 

@@ -10,25 +10,27 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from cropray.bands import BAND_IDS, N_MONTHS, NODATA, REFLECTANCE_SCALE
+from cropray.core.cube import STUDY_CUBE, CubeSpec
+from cropray.core.sensors import LARGEST, NODATA, Band
 from cropray.legend import IGNORE
 from cropray.metrics import Counts
 from cropray.storage import Location, local_file, whole_file
 
-SERIES: Final = ("NDVI", *BAND_IDS)  # what a profile is drawn of
 N_BINS: Final = 1000  # per series: 0.001 of reflectance from 0 to 1, 0.002 of NDVI from -1 to 1
-_DN_PER_BIN: Final = 10
+NDVI: Final = "NDVI"
+_DN_PER_BIN: Final = 10  # of reflectance
 _RED, _NEAR_INFRARED = "B04", "B08"
 
 
 @dataclass(frozen=True, slots=True)
 class Profiles:
-    """Values of each class by series and month; profiles of several zones are added field by field."""
+    """Values of each class by series and step; profiles of several zones are added field by field."""
 
     counts: Counts
-    """[K, S, T, N_BINS] int64: pixels by class, series, month and bin; pixels without data are not counted."""
+    """[K, S, T, N_BINS] int64: pixels by class, series, step and bin; pixels without data are not counted."""
     totals: npt.NDArray[np.float64]
-    """[K, S, T]: sum of the values, reflectance 0–1 or NDVI."""
+    """[K, S, T]: sum of the values, reflectance 0–1, NDVI, or what the band's unit is."""
+    cube: CubeSpec = STUDY_CUBE
 
     def add(self, other: "Profiles") -> None:
         """Add the pixels of other zones, in place."""
@@ -37,7 +39,7 @@ class Profiles:
 
     @property
     def mean(self) -> npt.NDArray[np.float64]:
-        """[K, S, T] mean value; NaN where a class has no value in a month."""
+        """[K, S, T] mean value; NaN where a class has no value in a step."""
         n_values = self.counts.sum(-1)
         means: npt.NDArray[np.float64] = np.where(n_values > 0, self.totals / np.maximum(n_values, 1), np.nan)
         return means
@@ -49,13 +51,14 @@ class Profiles:
             share: 0–1.
 
         Returns:
-            [K, S, T]; NaN where a class has no value in a month.
+            [K, S, T]; NaN where a class has no value in a step.
         """
         up_to = self.counts.cumsum(-1)
         n_values = up_to[..., -1:]
         rank = np.maximum(np.ceil(share * n_values - 1e-9), 1)  # 0.1 × 30 is a little more than 3 in floating point
         bins = (up_to < rank).sum(-1)
-        return np.where(n_values[..., 0] > 0, _bin_values()[np.arange(len(SERIES))[:, None], bins % N_BINS], np.nan)
+        values = _bin_values(self.cube)
+        return np.where(n_values[..., 0] > 0, values[np.arange(len(values))[:, None], bins % N_BINS], np.nan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +73,8 @@ class Observations:
 
     @property
     def share_filled(self) -> float:
-        """Share of pixel-months without a clear observation."""
-        return 1 - float(self.n_seen.sum()) / (self.n_pixels * N_MONTHS)
+        """Share of the steps of all pixels without a clear observation."""
+        return 1 - float(self.n_seen.sum()) / (self.n_pixels * len(self.n_seen))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,28 +87,36 @@ class ZoneSummary:
     """None for a zone of points, which has no images."""
 
 
-def no_profiles(n_classes: int) -> Profiles:
+def series_of(cube: CubeSpec) -> tuple[str, ...]:
+    """What a profile is drawn of: the vegetation index where the cube has its bands, and each band."""
+    has_index = cube.positions((_RED, _NEAR_INFRARED)) is not None
+    return (NDVI, *cube.band_ids) if has_index else cube.band_ids
+
+
+def no_profiles(n_classes: int, cube: CubeSpec = STUDY_CUBE) -> Profiles:
     """Profiles without any pixel, to add to."""
-    shape = (n_classes, len(SERIES), N_MONTHS)
-    return Profiles(np.zeros((*shape, N_BINS), np.int64), np.zeros(shape))
+    shape = (n_classes, len(series_of(cube)), cube.n_steps)
+    return Profiles(np.zeros((*shape, N_BINS), np.int64), np.zeros(shape), cube)
 
 
-def count_profiles(table: pa.Table, n_classes: int) -> Profiles:
+def count_profiles(table: pa.Table, n_classes: int, cube: CubeSpec = STUDY_CUBE) -> Profiles:
     """Profiles of the labelled pixels of a zone.
 
     Args:
-        table: columns of `pixel_schema()`; digital numbers, 0 = no data.
+        table: columns of `pixel_schema(cube)`; digital numbers, 0 = no data.
         n_classes: labels are 0 … n_classes - 1.
+        cube: bands and steps of the table.
     """
-    profiles = no_profiles(n_classes)
+    profiles = no_profiles(n_classes, cube)
     labels = table["label"].to_numpy().astype(np.int64)
-    for month in range(N_MONTHS):
-        bands = {band: table[f"{band}_{month + 1:02d}"].to_numpy() for band in BAND_IDS}
-        for series, name in enumerate(SERIES):
-            values, bins, seen = _ndvi(bands) if name == "NDVI" else _reflectance(bands[name])
+    by_id = dict(zip(cube.band_ids, cube.bands, strict=True))
+    for step, step_name in enumerate(cube.step_names):
+        bands = {band: table[f"{band}_{step_name}"].to_numpy() for band in cube.band_ids}
+        for series, name in enumerate(series_of(cube)):
+            values, bins, seen = _values(bands[name], by_id[name]) if name in by_id else _ndvi(bands)
             cells = labels[seen] * N_BINS + bins[seen]
-            profiles.counts[:, series, month] = np.bincount(cells, minlength=n_classes * N_BINS).reshape(-1, N_BINS)
-            profiles.totals[:, series, month] = np.bincount(labels[seen], values[seen], n_classes)
+            profiles.counts[:, series, step] = np.bincount(cells, minlength=n_classes * N_BINS).reshape(-1, N_BINS)
+            profiles.totals[:, series, step] = np.bincount(labels[seen], values[seen], n_classes)
     return profiles
 
 
@@ -129,12 +140,13 @@ def save_summary(summary: ZoneSummary, path: Location) -> None:
         np.savez_compressed(temporary, **arrays)
 
 
-def read_summary(path: Location, lookup: npt.NDArray[np.uint8]) -> ZoneSummary:
+def read_summary(path: Location, lookup: npt.NDArray[np.uint8], cube: CubeSpec = STUDY_CUBE) -> ZoneSummary:
     """A summary that `save_summary` wrote.
 
     Args:
         path: the file.
         lookup: [256] uint8: legend class id → index in the profiles; `Manifest.lookup()`.
+        cube: of the dataset.
 
     Returns:
         Profiles over class indices; observations.
@@ -143,7 +155,7 @@ def read_summary(path: Location, lookup: npt.NDArray[np.uint8]) -> ZoneSummary:
     with local_file(path) as file, np.load(file, allow_pickle=False) as arrays:
         profiles, observations = None, None
         if "class_ids" in arrays:
-            profiles = no_profiles(n_classes)
+            profiles = no_profiles(n_classes, cube)
             rows = lookup[arrays["class_ids"]]
             profiles.counts[rows] = arrays["counts"]
             profiles.totals[rows] = arrays["totals"]
@@ -152,15 +164,23 @@ def read_summary(path: Location, lookup: npt.NDArray[np.uint8]) -> ZoneSummary:
     return ZoneSummary(profiles, observations)
 
 
-def _reflectance(band: npt.NDArray[np.uint16]) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[np.bool_]]:
-    """(values, bins, which pixels hold data) of a band in a month."""
-    return band * REFLECTANCE_SCALE, np.minimum(band // _DN_PER_BIN, N_BINS - 1), band != NODATA
+def _values(
+    numbers: npt.NDArray[np.uint16], band: Band
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[np.bool_]]:
+    """(values, bins, which pixels hold data) of a band in a step."""
+    values = numbers * band.scale + band.offset
+    return values, np.minimum(numbers // _numbers_per_bin(band), N_BINS - 1), numbers != NODATA
+
+
+def _numbers_per_bin(band: Band) -> int:
+    """Of reflectance only what is below 1 is told apart; of others everything that can be stored."""
+    return _DN_PER_BIN if band.is_plain_reflectance else -(-(LARGEST + 1) // N_BINS)
 
 
 def _ndvi(
     bands: dict[str, npt.NDArray[np.uint16]],
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[np.bool_]]:
-    """(values, bins, which pixels hold data) of the vegetation index in a month."""
+    """(values, bins, which pixels hold data) of the vegetation index in a step."""
     red, near = bands[_RED].astype(np.float64), bands[_NEAR_INFRARED].astype(np.float64)
     seen = (bands[_RED] != NODATA) & (bands[_NEAR_INFRARED] != NODATA)
     values = (near - red) / np.maximum(near + red, 1)
@@ -168,8 +188,9 @@ def _ndvi(
     return values, bins, seen
 
 
-def _bin_values() -> npt.NDArray[np.float64]:
+def _bin_values(cube: CubeSpec) -> npt.NDArray[np.float64]:
     """[S, N_BINS] value at the centre of each bin."""
     centres = np.arange(N_BINS) + 0.5
-    bands = np.tile(centres * _DN_PER_BIN * REFLECTANCE_SCALE, (len(BAND_IDS), 1))
-    return np.vstack([-1 + centres * (2 / N_BINS), bands])
+    bands = [centres * _numbers_per_bin(band) * band.scale + band.offset for band in cube.bands]
+    index = [] if series_of(cube) == cube.band_ids else [-1 + centres * (2 / N_BINS)]
+    return np.vstack([*index, *bands])

@@ -1,45 +1,61 @@
 """What a search cannot know of itself: whether better values lie beyond those searched, and what its losses leave out."""
 
+import json
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, get_args
 
-from cropray.bands import BAND_IDS
 from cropray.datasets.manifest import Manifest
 from cropray.search.results import ConfigurationResult
-from cropray.search.space import ModelName
-
-_CLOSED: Final = {"kernel_size"}  # takes 3 or 5: nothing lies beyond
+from cropray.training.family import Family, FamilySettings
 
 
 def search_warnings(
-    model: ModelName, configurations: Sequence[ConfigurationResult], best: ConfigurationResult, most_epochs: int | None
+    found: Family, settings: FamilySettings, configurations: Sequence[ConfigurationResult], best: ConfigurationResult
 ) -> list[str]:
     """Where the winner lies at an end of what was allowed.
 
     Args:
-        model: named in the settings to change.
+        found: the family.
+        settings: the job's.
         configurations: all that were searched.
         best: the winner.
-        most_epochs: `cnn.epochs`; None for trees, whose number is searched.
     """
     warnings = []
     for name, value in best.params.items():
-        values = sorted({configuration.params[name] for configuration in configurations})
-        if len(values) < 2 or name in _CLOSED or values[0] < value < values[-1]:
+        values = {json.dumps(c.params[name]): c.params[name] for c in configurations if name in c.params}.values()
+        if len(values) < 2 or not all(isinstance(each, int | float) for each in values) or isinstance(value, bool):
             continue
-        end, beyond = ("smallest", "below") if value == values[0] else ("largest", "above")
-        searched = ", ".join(f"{each:g}" for each in values)
+        searched = sorted(values)
+        if searched[0] < value < searched[-1] or value in _ends(found, name):
+            continue
+        end, beyond = ("smallest", "below") if value == searched[0] else ("largest", "above")
+        listed = ", ".join(f"{each:g}" for each in searched)
         warnings.append(
-            f"the winner's {name} {value:g} is the {end} of those searched ({searched}): a better one may lie {beyond}; "
-            f"widen search.{model}.{name}"
+            f"the winner's {name} {value:g} is the {end} of those searched ({listed}): a better one may lie {beyond}; "
+            f"widen search.{found.name}.{name}"
         )
-    late = [str(fold.fold) for fold in best.folds if most_epochs is not None and fold.best_step >= most_epochs]
-    if late:
-        warnings.append(
-            f"the winner's best epoch was the last one allowed ({most_epochs}) in {len(late)} of {len(best.folds)} folds "
-            f"({', '.join(late)}): it may not have learnt all it can; raise {model}.epochs"
-        )
-    return warnings
+    return warnings + _late(found, settings, best)
+
+
+def _ends(found: Family, name: str) -> Sequence[Any]:
+    """Least and largest value of a field that takes only some: nothing lies beyond."""
+    taken = get_args(found.settings.model_fields[name].annotation)
+    numbers = [value for value in taken if isinstance(value, int | float)]
+    return [min(numbers), max(numbers)] if numbers else []
+
+
+def _late(found: Family, settings: FamilySettings, best: ConfigurationResult) -> list[str]:
+    if found.most_steps is None:
+        return []
+    most, step = getattr(settings.with_values(best.params), found.most_steps), found.step_name
+    late = [str(fold.fold) for fold in best.folds if fold.best_step >= most]
+    if not late:
+        return []
+    warning = (
+        f"the winner's best {step} was the last one allowed ({most}) in {len(late)} of {len(best.folds)} folds "
+        f"({', '.join(late)}): it may not have learnt all it can; raise {found.name}.{found.most_steps}"
+    )
+    return [warning]
 
 
 def fold_doubts(manifest: Manifest) -> tuple[str, ...]:
@@ -47,10 +63,10 @@ def fold_doubts(manifest: Manifest) -> tuple[str, ...]:
     doubts = []
     for fold in range(manifest.n_folds):
         train, scored = manifest.fold_zones(fold)
-        blank = [band for band, n in zip(BAND_IDS, manifest.band_sums(train).count, strict=True) if not n]
+        blank = [band for band, n in zip(manifest.cube.band_ids, manifest.band_sums(train).count, strict=True) if not n]
         if blank:
             doubts.append(
-                f"fold {fold}: its training zones have no value of {', '.join(blank)} in any month; models cannot use it"
+                f"fold {fold}: its training zones have no value of {', '.join(blank)} in any {manifest.cube.noun}; models cannot use it"
             )
         n_untrained = manifest.untrained(train, scored)
         if n_untrained:

@@ -27,14 +27,11 @@ import ray
 from ray.autoscaler.sdk import request_resources
 from ray.util.client import ray as client
 
-from cropray.datasets.loading import READ_CPUS
 from cropray.errors import ConfigError
 from cropray.search.node_memory import memory_of_workers
-from cropray.search.space import ModelName
-from cropray.training.resources import GB, worker_resources
-from cropray.training.settings import CnnSettings, XgboostSettings
+from cropray.training.family import FamilySettings
+from cropray.training.resources import GB, Need
 
-FRAME_CPUS: Final = 1.0  # the tasks that make the frames which actors of xgboost-ray, already placed, wait for
 HEAD: Final = {"node:__internal_head__": 0.001}  # Ray's own mark of the head node, as Ray Train uses it for its actors
 _POLL_S: Final = 1.0
 _MEMORY_STEP: Final = 1e8  # bytes, of proposed settings
@@ -55,46 +52,9 @@ class Node:
     """Beside the object store; inf: not known."""
 
 
-@dataclass(frozen=True, slots=True)
-class UnitNeed:
-    """What one unit asks for."""
-
-    model: ModelName
-    num_workers: int
-    """0: it trains in its trial."""
-    cpus: float
-    """Per worker, or of the trial."""
-    gpus: float
-    """Per worker, or of the trial."""
-    task_cpus: float = READ_CPUS
-    """Of the largest task that a unit may wait for while it holds its CPUs."""
-    memory_bytes: float = 0.0
-    """Per worker, or of the trial; 0: it takes its share of the node."""
-
-    @classmethod
-    def of(cls, settings: CnnSettings | XgboostSettings) -> "UnitNeed":
-        """The need of one kind of model; where it takes its share of the CPUs, the least: `share_cpus` gives it more."""
-        workers, cpus = settings.num_workers, float(settings.cpus_per_worker or 1)
-        memory = (settings.memory_gb or 0.0) * GB
-        if isinstance(settings, CnnSettings):
-            return cls("cnn", workers, cpus, float(settings.use_gpu), memory_bytes=memory)
-        task_cpus = FRAME_CPUS if settings.engine == "xgboost_ray" else READ_CPUS
-        return cls("xgboost", workers, cpus, float(settings.gpus_per_worker), task_cpus, memory)
-
-    def bundles(self, n_units: int) -> list[dict[str, float]]:
-        """What so many units ask for, and one task that reads for them."""
-        bundle = worker_resources(self.cpus, self.gpus, self.memory_bytes / GB)
-        return [bundle] * (n_units * self.n_bundles) + [{"CPU": self.task_cpus}]
-
-    @property
-    def memory_gb(self) -> float:
-        """As in the settings, GB."""
-        return self.memory_bytes / GB
-
-    @property
-    def n_bundles(self) -> int:
-        """Bundles that a unit holds while it trains."""
-        return max(self.num_workers, 1)
+def need_of(model: str, settings: FamilySettings) -> Need:
+    """What a unit of a family asks for; where it takes its share of the CPUs, the least: `share_cpus` gives it more."""
+    return replace(settings.need(), model=model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +118,7 @@ def live_nodes() -> tuple[Node, ...]:
     )
 
 
-def place_units(nodes: Sequence[Node], need: UnitNeed, limit: int | None) -> Placement:
+def place_units(nodes: Sequence[Node], need: Need, limit: int | None) -> Placement:
     """Compute how many units run at once, from what each node has.
 
     Workers of a unit may sit on several nodes, one worker may not.
@@ -189,7 +149,7 @@ def place_units(nodes: Sequence[Node], need: UnitNeed, limit: int | None) -> Pla
     )
 
 
-def share_cpus(nodes: Sequence[Node], need: UnitNeed, placement: Placement, n_units: int) -> Placement:
+def share_cpus(nodes: Sequence[Node], need: Need, placement: Placement, n_units: int) -> Placement:
     """The same placement with as many CPUs for each unit as let just as many of so many units run at once.
 
     Args:
@@ -208,7 +168,7 @@ def share_cpus(nodes: Sequence[Node], need: UnitNeed, placement: Placement, n_un
     return placement
 
 
-def place_when_ready(need: UnitNeed, limit: int | None, wait_s: float) -> Placement:
+def place_when_ready(need: Need, limit: int | None, wait_s: float) -> Placement:
     """`place_units` on the connected cluster, once it holds the units that are wanted or the time is up.
 
     An autoscaler is asked for nodes; another cluster is waited for as well, should nodes be on their way.
@@ -282,7 +242,7 @@ class _Room:
         return max(self.cpus - task, 0) // n if n else 0
 
 
-def _count(room: Mapping[_Room, int], need: UnitNeed, limit: int | None) -> tuple[int, int]:
+def _count(room: Mapping[_Room, int], need: Need, limit: int | None) -> tuple[int, int]:
     """(units at once, CPUs that each bundle asks for, in Ray's steps)."""
     bundle = _Bundle(max(_steps(need.cpus), 1), _steps(need.gpus), need.memory_bytes)
     task = _steps(need.task_cpus)
@@ -317,7 +277,7 @@ def _share(room: Mapping[_Room, int], bundle: _Bundle, n_bundles: int) -> float:
     return WORKERS_SHARE * min(shares)
 
 
-def _refusal(room: Mapping[_Room, int], need: UnitNeed) -> str:
+def _refusal(room: Mapping[_Room, int], need: Need) -> str:
     """Why no unit can run, node by node, and what to change."""
     n, each = need.n_bundles, _amount(need.cpus, need.gpus, need.memory_bytes)
     unit = f"{_plural(n, 'worker')} of {each}" if need.num_workers else each
@@ -331,17 +291,16 @@ def _refusal(room: Mapping[_Room, int], need: UnitNeed) -> str:
     )
 
 
-def _remedy(room: Mapping[_Room, int], need: UnitNeed) -> str:
+def _remedy(room: Mapping[_Room, int], need: Need) -> str:
     """Settings that one unit would run with, each with the largest value that does."""
-    least_workers = 1 if need.task_cpus == FRAME_CPUS else 0  # xgboost-ray trains in actors only
-    step = 1.0 if need.model == "xgboost" else 0.25
-    workers = [replace(need, num_workers=n) for n in range(need.num_workers - 1, least_workers - 1, -1)]
+    step = need.cpu_step
+    workers = [replace(need, num_workers=n) for n in range(need.num_workers - 1, need.least_workers - 1, -1)]
     thinner = [replace(need, cpus=n * step) for n in range(math.ceil(need.cpus / step) - 1, 0, -1)]
     ways = [
         (f"{need.model}.num_workers to {{0.num_workers}}", workers),
         (f"{need.model}.cpus_per_worker to {{0.cpus:g}}", thinner),
         (f"{need.model}.memory_gb to {{0.memory_gb:g}}", _with_less_memory(room, need)),
-        ("cnn.use_gpu to false" if need.model == "cnn" else "xgboost.device to cpu", [replace(need, gpus=0.0)]),
+        (f"{need.model}.{need.gpu_setting} to {need.without_gpu}", [replace(need, gpus=0.0)] if need.gpus else []),
         (
             f"{need.model}.num_workers to {{0.num_workers}} and cpus_per_worker to {{0.cpus:g}}",
             [replace(few, cpus=thin.cpus) for few in workers for thin in thinner],
@@ -353,7 +312,7 @@ def _remedy(room: Mapping[_Room, int], need: UnitNeed) -> str:
     return f"Set {' or '.join(single)}, or {add}" if single else f"{add[0].upper()}{add[1:]}"
 
 
-def _with_less_memory(room: Mapping[_Room, int], need: UnitNeed) -> list[UnitNeed]:
+def _with_less_memory(room: Mapping[_Room, int], need: Need) -> list[Need]:
     """The need with the parts of a node that are less than it asks for, largest first."""
     if not need.memory_bytes:
         return []
@@ -366,7 +325,7 @@ def _with_less_memory(room: Mapping[_Room, int], need: UnitNeed) -> list[UnitNee
     ]
 
 
-def _first(room: Mapping[_Room, int], needs: Iterable[UnitNeed]) -> UnitNeed | None:
+def _first(room: Mapping[_Room, int], needs: Iterable[Need]) -> Need | None:
     return next((need for need in needs if _count(room, need, 1)[0]), None)
 
 

@@ -14,7 +14,8 @@ from cropray.metrics import Counts, Scores, score
 from cropray.search.space import Objective
 from cropray.storage import Location, write_json
 
-Params = Mapping[str, float | int]
+Params = Mapping[str, Any]
+"""Searched field → value, as JSON has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +117,9 @@ def _tested(results: Iterable[FoldResult]) -> Scores:
 
 def group_by_configuration(results: Iterable[FoldResult]) -> tuple[ConfigurationResult, ...]:
     """Collect fold results by their parameters, in order of first appearance."""
-    groups: dict[tuple[tuple[str, float | int], ...], list[FoldResult]] = {}
+    groups: dict[str, list[FoldResult]] = {}
     for result in results:
-        groups.setdefault(tuple(sorted(result.params.items())), []).append(result)
+        groups.setdefault(json.dumps(result.params, sort_keys=True), []).append(result)
     return tuple(
         ConfigurationResult(folds[0].params, tuple(sorted(folds, key=lambda result: result.fold)))
         for folds in groups.values()
@@ -127,8 +128,13 @@ def group_by_configuration(results: Iterable[FoldResult]) -> tuple[Configuration
 
 def winner(configurations: Sequence[ConfigurationResult], objective: Objective) -> ConfigurationResult:
     """The configuration with the best mean of the objective; the first one on a tie."""
+    return max(configurations, key=lambda configuration: merit(configuration, objective))
+
+
+def merit(configuration: ConfigurationResult, objective: Objective) -> float:
+    """The mean of the objective over the folds; more is better."""
     sign = -1 if objective == "val_loss" else 1
-    return max(configurations, key=lambda configuration: sign * configuration.metrics[f"{objective}_mean"])
+    return sign * configuration.metrics[f"{objective}_mean"]
 
 
 def save_results(path: Location, results: Sequence[FoldResult]) -> None:

@@ -8,10 +8,11 @@ Tune's own restore does not check.
 import contextlib
 import json
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from ray import tune
 
@@ -28,7 +29,10 @@ _FAILED = "failed"  # what a trial reports instead of raising where the same err
 _FINAL = (CroprayError, FloatingPointError)
 
 
-Fit: TypeAlias = Callable[[Unit, Path, Location], Sequence[FoldResult]]
+OnStep: TypeAlias = Callable[[Mapping[str, float]], None]
+Fit: TypeAlias = Callable[[Unit, Path, Location, OnStep], Sequence[FoldResult]]
+TELL_S: Final = 10.0  # least time between two steps that a trial tells of
+_RECORD: Final = "record"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,18 +68,24 @@ def run_units(  # noqa: PLR0913 - what to fit, where, and whom to tell
     max_failures: int = 1,
     *,
     on_trouble: Callable[[str], None] = log.warning,
+    on_step: Callable[[UnitJob, Mapping[str, float]], None] = lambda *_: None,
+    time_s: float | None = None,
+    tell_s: float = TELL_S,
 ) -> None:
     """Fit the units that are not finished; each becomes a whole folder.
 
     Args:
         jobs: units and their folders.
         fit: trains a unit, writes its model into the given folder and returns its results; runs in the trial. It is also
-            given the file from which it goes on.
+            given the file from which it goes on, and what to tell of its steps.
         placement: resources and concurrency.
         storage: folder of Tune's own state.
         on_finished: called in the driver for each unit that this call finished.
         max_failures: how often a unit is started again after it failed or its process was lost.
         on_trouble: called in the driver with what happened to a unit that is started again.
+        on_step: called in the driver with a unit and the record of a step of its fit, every now and then.
+        tell_s: least time between two of these, of one unit, s.
+        time_s: units that are not finished then are stopped and left as they are, to go on another time; None: no limit.
 
     Raises:
         StageFailedError: some units failed more often; it lists them.
@@ -88,14 +98,16 @@ def run_units(  # noqa: PLR0913 - what to fit, where, and whom to tell
             pending[job.folder.name] = job
     if not pending:
         return
-    finished = _Finished(pending, on_finished, on_trouble)
-    errors = _errors(_tuner(pending, fit, placement, storage, finished, max_failures).fit())
+    finished = _Finished(pending, on_finished, on_trouble, on_step)
+    started = time.monotonic()
+    errors = _errors(_tuner(pending, fit, placement, storage, finished, (max_failures, time_s, tell_s)).fit())
     finished.tell_of_the_rest()
     # The folders decide: a trial whose process died early may have an error but no config (Trial.last_result).
+    is_over = time_s is not None and time.monotonic() - started >= time_s
     failures = {
         job.unit.title: errors.get(name, "its process died; see Ray's logs, and lower max_concurrent if memory ran out")
         for name, job in pending.items()
-        if not job.is_finished
+        if not job.is_finished and (name in errors or not is_over)
     }
     if failures:
         raise StageFailedError("search", failures, len(jobs) - len(failures))
@@ -123,15 +135,20 @@ def _tuner(
     placement: Placement,
     storage: Location,
     callback: "_Finished",
-    max_failures: int,
+    limits: tuple[int, float | None, float],
 ) -> tune.Tuner:
-    """One trial for each pending unit."""
+    """One trial for each pending unit; limits: failures of each, seconds of all, seconds between steps."""
+    max_failures, time_s, tell_s = limits
     filesystem, storage_path = arrow_path(storage)
-    trainable = tune.with_resources(tune.with_parameters(_trial, jobs=pending, fit=fit), placement.trial_resources)
+    trainable = tune.with_resources(
+        tune.with_parameters(_trial, jobs=pending, fit=fit, tell_s=tell_s), placement.trial_resources
+    )
     return tune.Tuner(
         trainable,
         param_space={"unit": tune.grid_search(list(pending))},
-        tune_config=tune.TuneConfig(max_concurrent_trials=placement.max_concurrent, reuse_actors=True),
+        tune_config=tune.TuneConfig(
+            max_concurrent_trials=placement.max_concurrent, reuse_actors=True, time_budget_s=time_s
+        ),
         run_config=tune.RunConfig(
             name="tune",
             storage_path=storage_path,
@@ -143,12 +160,12 @@ def _tuner(
     )
 
 
-def _trial(config: dict[str, Any], jobs: Mapping[str, UnitJob], fit: Fit) -> None:
+def _trial(config: dict[str, Any], jobs: Mapping[str, UnitJob], fit: Fit, tell_s: float) -> None:
     job = jobs[config["unit"]]
     if not job.is_finished:  # else its process was lost after the folder stood, before Tune knew
         try:
             with whole_folder(job.folder, last=RESULT_FILE) as folder, _warnings() as said:
-                results = fit(job.unit, folder, job.progress)
+                results = fit(job.unit, folder, job.progress, _Teller(tell_s))
                 if said:
                     write_json(folder / NOTES_FILE, said)
                 save_results(folder / RESULT_FILE, results)
@@ -157,6 +174,19 @@ def _trial(config: dict[str, Any], jobs: Mapping[str, UnitJob], fit: Fit) -> Non
             return
     remove(job.progress)
     tune.report({"finished": 1})
+
+
+class _Teller:
+    """Tells Tune, and by it the driver, of a step now and then: each report waits for the driver."""
+
+    def __init__(self, every_s: float) -> None:
+        self._every_s = every_s
+        self._last = time.monotonic()
+
+    def __call__(self, record: Mapping[str, float]) -> None:
+        if time.monotonic() - self._last >= self._every_s:
+            self._last = time.monotonic()
+            tune.report({_RECORD: dict(record), **record})
 
 
 @contextlib.contextmanager
@@ -176,19 +206,28 @@ class _Finished(tune.Callback):  # type: ignore[misc]  # ray is untyped
     """Tells the driver of each finished unit."""
 
     def __init__(
-        self, jobs: Mapping[str, UnitJob], on_finished: Callable[[UnitJob], None], on_trouble: Callable[[str], None]
+        self,
+        jobs: Mapping[str, UnitJob],
+        on_finished: Callable[[UnitJob], None],
+        on_trouble: Callable[[str], None],
+        on_step: Callable[[UnitJob, Mapping[str, float]], None],
     ) -> None:
         self._waiting = dict(jobs)
         self._on_finished = on_finished
         self._on_trouble = on_trouble
+        self._on_step = on_step
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune saves its callbacks to restore them elsewhere, this one belongs to the running driver."""
         return {}
 
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **_: Any) -> None:  # noqa: ARG002
+        if _RECORD in result:
+            self._on_step(self._waiting[trial.config["unit"]], result[_RECORD])
+
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:  # noqa: ARG002
         name = trial.config["unit"]
-        if _FAILED not in trial.last_result:
+        if _FAILED not in trial.last_result and self._waiting[name].is_finished:  # else its time was up
             self._on_finished(self._waiting.pop(name))
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:  # noqa: ARG002

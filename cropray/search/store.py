@@ -1,53 +1,55 @@
 """Training data in Ray's object store: how much it is, and what of it goes through the disk."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Final
 
-from cropray.bands import N_BANDS, N_FEATURES, N_MONTHS
+from cropray.core.cube import STUDY_CUBE, CubeSpec
 from cropray.datasets.manifest import Manifest
 from cropray.errors import ConfigError
 from cropray.search.placement import Node
-from cropray.search.space import ModelName
+from cropray.training.family import Sample
 from cropray.training.resources import GB
 
 LOADING_COPIES: Final = 2  # while a dataset is read: blocks as they came, then zone by zone
 _FULL_SHARE: Final = 0.95  # of a disk, from which on Ray writes nothing more on it
 
 
-def data_bytes(model: ModelName, rows: float, tiles: float, tile_size: int) -> float:
-    """Training data of one model in the object store.
+def data_bytes(sample: Sample, rows: float, tiles: float, tile_size: int, cube: CubeSpec = STUDY_CUBE) -> float:
+    """Training data in the object store, which families that read the same samples share.
 
     Args:
-        model: which one; trees read rows, the CNN reads tiles.
+        sample: rows of pixel tables, or tiles.
         rows: labelled pixels of the training zones.
         tiles: tiles of the training zones.
         tile_size: their side, pixels.
+        cube: bands and steps.
     """
-    if model == "xgboost":
-        return rows * (2 * N_FEATURES + 1)
-    return tiles * tile_bytes(tile_size)
+    if sample == "pixel":
+        return rows * (2 * cube.n_features + 1)
+    return tiles * tile_bytes(tile_size, cube)
 
 
-def tile_bytes(tile_size: int) -> int:
-    """One tile in memory: uint16 bands of every month, and a label."""
-    return tile_size**2 * (2 * N_MONTHS * N_BANDS + 1)
+def tile_bytes(tile_size: int, cube: CubeSpec = STUDY_CUBE) -> int:
+    """One tile in memory: uint16 bands of every step, and a label."""
+    return tile_size**2 * (2 * cube.n_features + 1)
 
 
-def scratch_bytes(tiles: float, tile_size: int, n_workers: int) -> float:
-    """Files into which workers of the CNN copy their tiles.
+def scratch_bytes(tiles: float, tile_size: int, n_workers: int, cube: CubeSpec = STUDY_CUBE) -> float:
+    """Files into which workers copy the tiles that they train on.
 
     Args:
         tiles: tiles of the training zones.
         tile_size: their side, pixels.
         n_workers: workers of all units that run at once.
+        cube: bands and steps.
     """
-    return n_workers * tiles * tile_bytes(tile_size)
+    return n_workers * tiles * tile_bytes(tile_size, cube)
 
 
 def store_line(
-    manifest: Manifest, models: Sequence[ModelName], nodes: Sequence[Node], disk: Path, n_cnn_workers: int
+    manifest: Manifest, samples: Collection[Sample], nodes: Sequence[Node], disk: Path, n_tile_workers: int
 ) -> str:
     """What the training data takes of the cluster's object store and of the disk, in words.
 
@@ -56,20 +58,21 @@ def store_line(
 
     Args:
         manifest: the dataset.
-        models: that are searched.
+        samples: that the searched families read; those of one kind are there once.
         nodes: the living nodes.
         disk: a folder on this node's disk to which Ray writes; the others' are not looked at.
-        n_cnn_workers: workers of the CNN that train at the same time, each with a scratch file.
+        n_tile_workers: workers that train on tiles at the same time, each with a scratch file.
 
     Raises:
         ConfigError: even all disks together, were they as this one, could not take it.
     """
     zones = manifest.of_split("train")
     rows, tiles = sum(zone.n_labelled for zone in zones), sum(zone.n_tiles for zone in zones)
-    size = sum(data_bytes(model, rows, tiles, manifest.tile_size or 0) for model in models)
+    size_px, cube = manifest.tile_size or 0, manifest.cube
+    size = sum(data_bytes(sample, rows, tiles, size_px, cube) for sample in set(samples))
     store = sum(node.object_store_bytes for node in nodes)
     spilled = max(LOADING_COPIES * size - store, 0.0)
-    scratch = scratch_bytes(tiles, manifest.tile_size or 0, n_cnn_workers) if "cnn" in models else 0.0
+    scratch = scratch_bytes(tiles, size_px, n_tile_workers, cube)
     usage = shutil.disk_usage(disk)
     free = max(usage.free - (1 - _FULL_SHARE) * usage.total, 0.0)
     if spilled + scratch > free * len(nodes):

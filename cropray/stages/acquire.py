@@ -1,4 +1,4 @@
-"""`acquire`: scenes to gap-filled monthly composites, or ready cubes taken over, one zone a task."""
+"""`acquire`: scenes to gap-filled composites of every step of time, or ready cubes taken over, one zone a task."""
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,6 @@ from functools import partial
 
 from cropray.config import JobConfig
 from cropray.core.closure import code_digest
-from cropray.core.cube import Season as CubeSeason
 from cropray.errors import ConfigError
 from cropray.imagery.acquire import (
     ZoneAcquisition,
@@ -23,7 +22,7 @@ from cropray.imagery.acquire import (
 )
 from cropray.imagery.cubes import acquire_cube
 from cropray.imagery.earth_engine_settings import EarthEngineSettings
-from cropray.imagery.scenes import Found, SceneSource, Season
+from cropray.imagery.scenes import Found, SceneSource
 from cropray.imagery.sources import SceneSettings, composite_source, describe, scene_source
 from cropray.imagery.sources.cubes import CubesSettings
 from cropray.imagery.stac_settings import StacSettings
@@ -31,7 +30,7 @@ from cropray.progress import Progress
 from cropray.settings import fingerprint
 from cropray.stages import earth_engine
 from cropray.stages.cluster import ray_session
-from cropray.stages.inputs import job_zones, season_of, zone_fingerprint
+from cropray.stages.inputs import job_zones, steps_of, zone_fingerprint
 from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks
 from cropray.storage import Location, write_json
 from cropray.workspace import Workspace
@@ -58,17 +57,21 @@ def run(job: JobConfig, progress: Progress) -> None:
 
 def _run_scenes(job: JobConfig, settings: SceneSettings, progress: Progress) -> None:
     zones, workspace = job_zones(job), job.artefacts
-    progress.stage("acquire", f"monthly medians of {describe(settings)} for {len(zones)} zones")
-    source = scene_source(settings)
-    found = survey_zones(source, zones, job.season_start)
+    progress.stage("acquire", f"medians per {job.cube_spec.noun} of {describe(settings)} for {len(zones)} zones")
+    cube = job.cube_spec
+    source = scene_source(settings, cube)
+    found = survey_zones(source, zones, job.season_start, cube)
     _tell(job, source, zones, found, progress)
     code = code_digest(acquire_zone, type(source))
     tasks = [
         ZoneTask(
             zone.zone_id,
-            partial(acquire_zone, source, zone, job.season_start, workspace),
+            partial(acquire_zone, source, zone, job.season_start, workspace, cube),
             fingerprint(
-                [zone_fingerprint(zone), job.season_start, code, source.fingerprint(found[zone.zone_id].scenes)]
+                [
+                    *(zone_fingerprint(zone), job.season_start, code),
+                    *(source.fingerprint(found[zone.zone_id].scenes), *cube.in_keys()),
+                ]
             ),
             _outputs(workspace, zone),
         )
@@ -82,7 +85,7 @@ def _run_scenes(job: JobConfig, settings: SceneSettings, progress: Progress) -> 
 
 
 def _run_cubes(job: JobConfig, settings: CubesSettings, progress: Progress) -> None:
-    workspace, seasons = job.artefacts, [(zone, CubeSeason(season_of(zone, job))) for zone in job_zones(job)]
+    workspace, seasons = job.artefacts, [(zone, steps_of(zone, job)) for zone in job_zones(job)]
     progress.stage("acquire", f"ready cubes of {describe(settings)} for {len(seasons)} zones")
     source = composite_source(settings)
     left_out = {remark: sorted(names) for remark, names in source.survey(seasons).items()}
@@ -125,7 +128,7 @@ def _run_tasks(
 def _tell(
     job: JobConfig, source: SceneSource, zones: Sequence[Zone], found: Mapping[str, Found], progress: Progress
 ) -> None:
-    """Say what is not used of what lies there, and which months have nothing."""
+    """Say what is not used of what lies there, and which steps have nothing."""
     scenes = [scene for each in found.values() for scene in each.scenes]
     left_out = gather_left_out(found.values(), source.never_used(scenes))
     if isinstance(job.imagery, StacSettings):
@@ -135,12 +138,12 @@ def _tell(
         progress.note(line)
     empty, today = {}, dt.datetime.now(dt.UTC).date()
     for zone in zones:
-        season = Season(season_of(zone, job))
-        months = acquisitions_by_month(found[zone.zone_id].scenes, season)
-        empty[zone.zone_id] = months_without([len(month) for month in months], season)
-    for line in describe_empty_months(empty):
+        season = steps_of(zone, job)
+        steps = acquisitions_by_month(found[zone.zone_id].scenes, season)
+        empty[zone.zone_id] = months_without([len(step) for step in steps], season)
+    for line in describe_empty_months(empty, job.cube_spec):
         progress.note(line)
-    ends = {Season(season_of(zone, job)).end for zone in zones}
+    ends = {steps_of(zone, job).end for zone in zones}
     for end in sorted(end for end in ends if end > today):
         progress.note(
             f"a season ends on {end}, after today: run `cropray acquire` again then, what is missing is filled"

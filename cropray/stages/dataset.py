@@ -98,6 +98,7 @@ def run(job: JobConfig, progress: Progress) -> None:
         job.dataset.tile_size,
         bundled_legend().hash(),
         code_digest(build_zone, make_folds, separate, separate_regions),
+        *job.cube_spec.in_keys(),
     ]
     made_from = _each(partial(_fingerprint, common, workspace), zones)
     inputs = fingerprint([made_from, *_rules(job)])
@@ -118,7 +119,8 @@ def run(job: JobConfig, progress: Progress) -> None:
     of_regions, conflict = across_regions(find, rule, is_wanted=job.search.leave_region_out)
     trims = join(trims, of_regions or {})
     names, size = legend.names, job.dataset.tile_size
-    jobs = [ZoneJob(z, folds.get(z.zone_id), size, names, trims.get(z.zone_id, Trim()), workspace) for z in zones]
+    cube = job.cube_spec
+    jobs = [ZoneJob(z, folds.get(z.zone_id), size, names, trims.get(z.zone_id, Trim()), workspace, cube) for z in zones]
     _forget(workspace)
     with ray_session(job.cluster):
         entries = _build(_tasks(jobs, made_from), job, progress)
@@ -132,16 +134,16 @@ def run(job: JobConfig, progress: Progress) -> None:
 
 def _run_points(job: JobConfig, progress: Progress) -> None:
     assert job.points is not None
-    settings, path = job.dataset, job.points.path
+    settings, path, cube = job.dataset, job.points.path, job.cube_spec
     progress.stage("dataset", f"labelled points of {path}")
-    source = [job.points.fingerprint(), source_fingerprint([path]), code_digest(*_OF_POINTS)]
+    source = [job.points.fingerprint(), source_fingerprint([path]), code_digest(*_OF_POINTS), *cube.in_keys()]
     rule, by_region = settings.on_overlap, job.search.leave_region_out
     inputs = fingerprint([source, *_rules(job)])
     workspace = job.artefacts
     if not job.overwrite and workspace.is_current("dataset", "all", inputs, [workspace.manifest]):
         progress.note("dataset is up to date")
         return
-    whole = read_points(path)
+    whole = read_points(path, cube, job.points.values)
     folds = points_folds(whole, settings.n_folds)
     if by_region:
         pairs = zip(whole["zone_id"].to_pylist(), whole["region"].to_pylist(), strict=True)
@@ -154,12 +156,12 @@ def _run_points(job: JobConfig, progress: Progress) -> None:
     require_folds(table, folds, settings.buffer_m)
     legend = points_legend(table)
     _forget(workspace)
-    write_points(table, workspace, legend)
+    write_points(table, workspace, legend, cube)
     n_given: Counter[str] = Counter()
     for one in given:
         n_given[one.zone_id] += one.n_points
-    entries = points_entries(table, workspace, folds, n_given)
-    doubts = [*points_doubts(whole, path), *separation_doubts(table, folds, given, settings.buffer_m)]
+    entries = points_entries(table, workspace, folds, n_given, cube)
+    doubts = [*points_doubts(whole, path, cube), *separation_doubts(table, folds, given, settings.buffer_m)]
     lost = set(points_legend(whole).names) - set(legend.names)
     _finish(job, progress, "points", legend, entries, _Told([*_lost_classes(lost), *doubts], conflict))
     workspace.mark_current("dataset", "all", inputs)
@@ -234,8 +236,9 @@ def _finish(
         tile_size=job.dataset.tile_size if source == "parcels" else None,
         n_folds=job.dataset.n_folds,
         zones=tuple(entries),
-        notes=(*_notes(entries, unit), *told.doubts),
+        notes=(*_notes(entries, unit, job.cube_spec.noun), *told.doubts),
         region_conflict=told.region_conflict,
+        cube=job.cube_spec,
     )
     workspace = job.artefacts
     with whole_file(workspace.folds) as path:
@@ -255,7 +258,7 @@ def _finish(
         progress.note(f"note: the regions are not apart for leave-region-out: {manifest.region_conflict}")
 
 
-def _notes(entries: Sequence[ZoneEntry], unit: str = "pixels") -> tuple[str, ...]:
+def _notes(entries: Sequence[ZoneEntry], unit: str = "pixels", noun: str = "month") -> tuple[str, ...]:
     notes = []
     only = classes_only_in_test(entries)
     if only:
@@ -271,7 +274,7 @@ def _notes(entries: Sequence[ZoneEntry], unit: str = "pixels") -> tuple[str, ...
     empty = [f"{entry.zone_id} {entry.n_empty:,}" for entry in entries if entry.n_empty]
     if empty:
         notes.append(
-            f"labelled {unit} without a value in any month, trained on and scored like the others: {some(empty)}"
+            f"labelled {unit} without a value in any {noun}, trained on and scored like the others: {some(empty)}"
         )
     return tuple(notes)
 

@@ -5,18 +5,19 @@ from typing import Literal
 
 from cropray.config import JobConfig
 from cropray.errors import ConfigError
-from cropray.search.placement import UnitNeed, live_nodes, place_when_ready
-from cropray.search.space import ModelName
+from cropray.search.placement import live_nodes, place_when_ready
+from cropray.training.family import family
+from cropray.training.resources import Need
 
 Device = Literal["cpu", "cuda"]
 
 
-def device_of(job: JobConfig, model: ModelName) -> Device:
-    """Where a model predicts, for scores as for maps. Trees do so on CPUs: one pass over a zone takes seconds."""
-    return job.map.device if model == "cnn" else "cpu"
+def device_of(job: JobConfig, model: str) -> Device:
+    """Where a model predicts, for scores as for maps: `map.device`, where its family can."""
+    return job.map.device if family(model).predicts_on_gpu else "cpu"
 
 
-def gpus_per_task(job: JobConfig, model: ModelName) -> int:
+def gpus_per_task(job: JobConfig, model: str) -> int:
     """GPUs that the task of one zone asks Ray for."""
     return int(device_of(job, model) == "cuda")
 
@@ -25,12 +26,12 @@ def memory_of(task_bytes: float, device: Device) -> float:
     """What a window may take in this process: the task's share of the node, and no more than its GPU has free."""
     if device == "cpu":
         return task_bytes
-    from cropray.training.device import free_gpu_bytes  # noqa: PLC0415  torch: only where a GPU is asked for
+    from cropray.training.deep.device import free_gpu_bytes  # noqa: PLC0415  torch: only where a GPU is asked for
 
     return min(task_bytes, free_gpu_bytes())
 
 
-def require_devices(job: JobConfig, models: Sequence[ModelName]) -> None:
+def require_devices(job: JobConfig, models: Sequence[str]) -> None:
     """See that the connected cluster has what the zones' tasks will ask for; an autoscaler gets `cluster.wait_s`.
 
     Raises:
@@ -39,7 +40,7 @@ def require_devices(job: JobConfig, models: Sequence[ModelName]) -> None:
     if not any(gpus_per_task(job, model) for model in models):
         return
     try:
-        place_when_ready(UnitNeed("cnn", 0, 1.0, 1.0, task_cpus=0.0), 1, job.cluster.wait_s)
+        place_when_ready(Need(gpus=1.0, task_cpus=0.0), 1, job.cluster.wait_s)
     except ConfigError:
         nodes = live_nodes()
         raise ConfigError(

@@ -134,8 +134,7 @@ def _check_earth_engine(cluster: ClusterSettings, settings: EarthEngineSettings)
 
 
 def _uses_gpus(job: JobConfig) -> bool:
-    models = job.search.models
-    return ("cnn" in models and job.cnn.use_gpu) or ("xgboost" in models and job.xgboost.device == "cuda")
+    return any(job.settings_of(model).need().gpus for model in job.search.models)
 
 
 def _check_gpus(cluster: ClusterSettings) -> str:
@@ -143,8 +142,8 @@ def _check_gpus(cluster: ClusterSettings) -> str:
         seen = ask_nodes(describe_gpu, lambda has: has.get("GPU", 0) > 0, gpus=_GPU_SHARE)
     if not seen:
         raise CroprayError(
-            "the job asks for GPUs and no node has one now; set cnn.use_gpu to false and xgboost.device to cpu, or ask "
-            "again while a node with a GPU is there (an autoscaler starts one for a search that waits: cluster.wait_s)"
+            "the job asks for GPUs and no node has one now; set use_gpu to false and device to cpu in the models' sections, or "
+            "ask again while a node with a GPU is there (an autoscaler starts one for a search that waits: cluster.wait_s)"
         )
     return "; ".join(f"{address}: {what}" for address, what in seen.items())
 

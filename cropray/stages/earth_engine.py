@@ -1,4 +1,4 @@
-"""`acquire` from Earth Engine: every zone is listed, its months are asked for, its composite is written.
+"""`acquire` from Earth Engine: every zone is listed, its steps of time are asked for, its composite is written.
 
 What came stays in the workspace: an interrupted run goes on where it stood, and asks for nothing that is there.
 """
@@ -12,6 +12,7 @@ from functools import partial
 import ray
 
 from cropray.config import JobConfig
+from cropray.core.cube import Season
 from cropray.errors import CroprayError, InputError, StageFailedError
 from cropray.imagery.acquire import (
     ZoneAcquisition,
@@ -39,11 +40,11 @@ from cropray.imagery.earth_engine_months import (
     write_listing,
 )
 from cropray.imagery.earth_engine_settings import EarthEngineSettings
-from cropray.imagery.scenes import Found, Scene, Season
+from cropray.imagery.scenes import Found, Scene
 from cropray.progress import Progress
 from cropray.stages.cluster import ray_session, require_cpus
 from cropray.stages.earth_engine_pool import ClientPool, ListingUnit
-from cropray.stages.inputs import job_zones, season_of
+from cropray.stages.inputs import job_zones, steps_of
 from cropray.stages.zone_jobs import ZoneOutcome, ZoneTask, attempt
 from cropray.storage import write_json
 from cropray.workspace import Workspace
@@ -63,7 +64,9 @@ def run(job: JobConfig, settings: EarthEngineSettings, progress: Progress) -> No
     """
     zones = job_zones(job)
     require_past(job, zones, dt.datetime.now(dt.UTC).date())
-    progress.stage(STAGE, f"monthly medians of {settings.collection} on Earth Engine for {len(zones)} zones")
+    progress.stage(
+        STAGE, f"medians per {job.cube_spec.noun} of {settings.collection} on Earth Engine for {len(zones)} zones"
+    )
     todo = _prepare(job, settings, zones)
     if len(todo) < len(zones):
         progress.note(f"{len(zones) - len(todo)} of {len(zones)} zones are up to date and skipped")
@@ -87,11 +90,11 @@ def require_past(job: JobConfig, zones: Sequence[Zone], today: dt.date) -> None:
     Raises:
         InputError: there is such a zone.
     """
-    unfinished = [zone.zone_id for zone in zones if Season(season_of(zone, job)).end > today]
+    unfinished = [zone.zone_id for zone in zones if steps_of(zone, job).end > today]
     if unfinished:
         raise InputError(
-            f"the season of {', '.join(map(repr, unfinished[:5]))} ends after today ({today}): its last months would be "
-            f"taken for months without a scene; set season_start to 12 months that are over"
+            f"the season of {', '.join(map(repr, unfinished[:5]))} ends after today ({today}): its last {job.cube_spec.noun}s would be "
+            f"taken for {job.cube_spec.noun}s without a scene; set season_start to {job.cube.months} months that are over"
         )
 
 
@@ -101,7 +104,7 @@ def _prepare(job: JobConfig, settings: EarthEngineSettings, zones: Sequence[Zone
     for zone in zones:
         remove_leftovers(workspace, zone.zone_id)
         outputs = (workspace.composite(zone.zone_id), workspace.n_obs(zone.zone_id))
-        inputs = listing_key(settings, zone, Season(season_of(zone, job)))
+        inputs = listing_key(settings, zone, steps_of(zone, job))
         if job.overwrite:
             forget_zone(workspace, zone.zone_id)
         elif workspace.is_current(STAGE, zone.zone_id, inputs, outputs):
@@ -122,6 +125,7 @@ class _Acquisition:
         self._settings = settings
         self._pool = pool
         self._progress = progress
+        self._noun = job.cube_spec.noun
         self._workspace: Workspace = job.artefacts
         self._account = RunAccount(dt.datetime.now(dt.UTC).isoformat(timespec="seconds"))
         self._zones: dict[str, Zone] = {}
@@ -160,14 +164,14 @@ class _Acquisition:
             if outcome.error is None and self._take_listing(zone, outcome.assets) == ():
                 empty.append(zone)
             self._progress.step(done, len(unlisted), zone.zone_id, "zones listed")
-        require_scenes(empty, self._job.season_start)
+        require_scenes(empty, self._job.season_start, self._job.cube_spec)
         left_out = gather_left_out(self._found, {})
         write_json(self._workspace.left_out, left_out)
         for line in [*describe_left_out(left_out), *self._empty_months()]:
             self._progress.note(line)
 
     def fetch_months(self) -> None:
-        """Ask for the months that are not there; write each zone's composite when its last one has come."""
+        """Ask for the steps that are not there; write each zone's composite when its last one has come."""
         self._progress.restart()
         missing = {
             zone_id: {unit.month: unit for unit in units if not has_month(self._workspace, unit)}
@@ -176,7 +180,7 @@ class _Acquisition:
         todo = [unit for units in missing.values() for unit in units.values()]
         n_months = sum(map(len, self._units.values()))
         if len(todo) < n_months:
-            self._progress.note(f"{n_months - len(todo)} of {n_months} months are here already")
+            self._progress.note(f"{n_months - len(todo)} of {n_months} {self._noun}s are here already")
         for zone_id in [zone_id for zone_id, units in missing.items() if not units]:
             self._assemble(zone_id)
         for done, outcome in enumerate(self._outcomes(todo), start=1):
@@ -185,7 +189,7 @@ class _Acquisition:
                 if not missing[outcome.zone_id]:
                     self._assemble(outcome.zone_id)
             self._finish(timeout_s=0.0)
-            self._progress.step(done, len(todo), f"{outcome.zone_id} {outcome.unit}", "months")
+            self._progress.step(done, len(todo), f"{outcome.zone_id} {outcome.unit}", f"{self._noun}s")
         while self._assembling:
             self._finish(timeout_s=None)
 
@@ -193,11 +197,11 @@ class _Acquisition:
         empty = {}
         for zone_id, units in self._units.items():
             season, listed = self._season(self._zones[zone_id]), {unit.month for unit in units}
-            empty[zone_id] = months_without([f"{start:%Y-%m}" in listed for start, _ in season.months], season)
-        return describe_empty_months(empty)
+            empty[zone_id] = months_without([name in listed for name in season.names], season)
+        return describe_empty_months(empty, self._job.cube_spec)
 
     def _season(self, zone: Zone) -> Season:
-        return Season(season_of(zone, self._job))
+        return steps_of(zone, self._job)
 
     def _outcomes(self, units: Sequence[ListingUnit] | Sequence[MonthUnit]) -> Iterator[UnitOutcome]:
         """Outcomes of units, written down and counted."""

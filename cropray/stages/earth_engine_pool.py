@@ -12,12 +12,12 @@ from typing import Any, Final, Self
 
 import ray
 
+from cropray.core.cube import Season
 from cropray.errors import CroprayError
 from cropray.imagery.earth_engine import EarthEngine
 from cropray.imagery.earth_engine_ledger import LISTING, Account, UnitOutcome
 from cropray.imagery.earth_engine_months import MonthUnit, write_month
 from cropray.imagery.earth_engine_settings import EarthEngineSettings
-from cropray.imagery.scenes import Season
 from cropray.stages.cluster import ask_nodes
 from cropray.workspace import Workspace
 from cropray.zones import Zone

@@ -15,7 +15,7 @@ from cropray.core.closure import code_digest
 from cropray.datasets.manifest import BandSums, Manifest, load_manifest
 from cropray.errors import SchemaError
 from cropray.maps.layout import window_note
-from cropray.maps.models import kept_model, load_model
+from cropray.maps.models import Load, kept_model, read_model
 from cropray.maps.zone_counts import CountJob, ZoneCounts, count_points, count_zone_pixels
 from cropray.metrics import (
     Scores,
@@ -30,7 +30,6 @@ from cropray.progress import Progress
 from cropray.report.class_pictures import draw_confusion
 from cropray.report.score_pictures import draw_curves
 from cropray.report.tables import score_table
-from cropray.search.space import ModelName
 from cropray.settings import dump_yaml, fingerprint
 from cropray.stages.cluster import ray_session
 from cropray.stages.devices import Device, device_of, gpus_per_task, memory_of, require_devices
@@ -38,9 +37,10 @@ from cropray.stages.results import evaluation_run, load_model_result, load_searc
 from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks, task_bytes
 from cropray.storage import Location, copy_file, folder_hash, whole_folder, write_json
 from cropray.tracking import Tracker, outcome
+from cropray.training.family import family
 from cropray.workspace import Workspace, require
 
-_COUNTING: Final = (load_model, count_points, count_zone_pixels)  # what decides the counts of a zone
+_COUNTING: Final = (count_points, count_zone_pixels)  # what decides the counts of a zone, beside the family's `load`
 _SCORING: Final = (
     *(score, score_study_protocol, region_scores, bootstrap_intervals, why_no_intervals),
     *(draw_confusion, draw_curves),
@@ -70,7 +70,7 @@ def run(job: JobConfig, progress: Progress) -> None:
         progress.note(line)
 
 
-def _evaluate_model(job: JobConfig, model: ModelName, manifest: Manifest, progress: Progress) -> Tracker:
+def _evaluate_model(job: JobConfig, model: str, manifest: Manifest, progress: Progress) -> Tracker:
     workspace = job.artefacts
     zone_ids = [zone.zone_id for zone in manifest.of_split("test")]
     progress.stage("evaluate", f"{model} on {len(zone_ids)} test zones")
@@ -79,7 +79,7 @@ def _evaluate_model(job: JobConfig, model: ModelName, manifest: Manifest, progre
             folder_hash(workspace.model(model)),
             manifest.fingerprint(),
             job.map.window_px,
-            code_digest(*_COUNTING),
+            code_digest(family(model).load, *_COUNTING),
         ]
     )
     target = workspace.evaluation(model)
@@ -100,7 +100,7 @@ def _evaluate_model(job: JobConfig, model: ModelName, manifest: Manifest, progre
     return tracker
 
 
-def _require_model_of(manifest: Manifest, workspace: Workspace, model: ModelName) -> None:
+def _require_model_of(manifest: Manifest, workspace: Workspace, model: str) -> None:
     """A model of another dataset may have learnt from today's test zones, and may count classes otherwise."""
     require(workspace.model(model), "search")
     if load_search(workspace, model)["dataset"] != manifest.fingerprint():
@@ -111,12 +111,13 @@ def _require_model_of(manifest: Manifest, workspace: Workspace, model: ModelName
 
 
 def _count_zones(
-    job: JobConfig, model: ModelName, manifest: Manifest, inputs: str, progress: Progress
+    job: JobConfig, model: str, manifest: Manifest, inputs: str, progress: Progress
 ) -> list[tuple[str, ZoneCounts]]:
     """(test zone, its counts); zones that an interrupted run counted are not counted again."""
     workspace, tasks, share = job.artefacts, [], task_bytes()
     count_job = CountJob(workspace, manifest.lookup(), job.map, share)
-    trained = (folder_hash(workspace.model(model)), device_of(job, model))
+    load = family(model).load
+    trained = (load, folder_hash(workspace.model(model)), device_of(job, model))
     for zone in manifest.of_split("test"):
         sums = None if manifest.source == "points" else zone.sums
         count = partial(_count_zone, zone.zone_id, model, trained, sums, count_job)
@@ -126,7 +127,7 @@ def _count_zones(
     found = [(task.zone_id, _read_counts(task.outputs[0])) for task in tasks]
     windows = {zone.window for _, zone in found if zone.window is not None}
     if windows:
-        progress.note(window_note(windows, load_model(workspace.model(model)), share))
+        progress.note(window_note(windows, read_model(load, workspace.model(model)), share))
     if n_blank := sum(zone.n_blank for _, zone in found):
         progress.note(
             f"{n_blank:,} labelled test pixels have no data in any month: they are scored, maps leave them blank"
@@ -134,11 +135,14 @@ def _count_zones(
     return found
 
 
-def _count_zone(zone_id: str, model: ModelName, kept: tuple[str, Device], sums: BandSums | None, job: CountJob) -> None:
-    """Count one zone with the model of a content (`folder_hash`) on a device."""
-    trained = kept_model(job.workspace.model(model), *kept)
-    job = replace(job, task_bytes=memory_of(job.task_bytes, kept[1]))
-    counts = count_points(trained, zone_id, job) if sums is None else count_zone_pixels(trained, zone_id, sums, job)
+def _count_zone(
+    zone_id: str, model: str, trained: tuple[Load, str, Device], sums: BandSums | None, job: CountJob
+) -> None:
+    """Count one zone with the model that a family's `load` reads, of a content (`folder_hash`), on a device."""
+    load, content, device = trained
+    predictor = kept_model(load, job.workspace.model(model), content, device)
+    job = replace(job, task_bytes=memory_of(job.task_bytes, device))
+    counts = count_points(predictor, zone_id, job) if sums is None else count_zone_pixels(predictor, zone_id, sums, job)
     write_json(job.workspace.zone_counts(model, zone_id), {**asdict(counts), "matrix": counts.matrix.tolist()})
 
 
@@ -149,7 +153,7 @@ def _read_counts(path: Location) -> ZoneCounts:
 
 
 def _write(
-    folder: Path, job: JobConfig, model: ModelName, manifest: Manifest, counts: Sequence[tuple[str, ZoneCounts]]
+    folder: Path, job: JobConfig, model: str, manifest: Manifest, counts: Sequence[tuple[str, ZoneCounts]]
 ) -> None:
     zone_ids = [zone_id for zone_id, _ in counts]
     cube = np.stack([zone.matrix for _, zone in counts])
@@ -193,7 +197,7 @@ def _write_class_table(path: Path, manifest: Manifest, scores: Scores) -> None:
             writer.writerow([name, row.support, row.predicted, *values])
 
 
-def _draw(job: JobConfig, manifest: Manifest, model: ModelName) -> None:
+def _draw(job: JobConfig, manifest: Manifest, model: str) -> None:
     workspace = job.artefacts
     result = load_model_result(workspace, manifest, model)
     draw_confusion(result, manifest, workspace.evaluation(model) / "confusion.png")

@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from cropray.bands import N_MONTHS
 from cropray.config import JobConfig
+from cropray.core.cube import STUDY_CUBE, CubeSpec, Season
 from cropray.errors import ConfigError, InputError, SchemaError
-from cropray.imagery.scenes import Season
 from cropray.legend import FIRST_YEAR, LAST_YEAR
 from cropray.settings import fingerprint
 from cropray.storage import Location, content_id, local_file
@@ -53,6 +53,11 @@ def season_of(zone: Zone, job: JobConfig) -> str:
     return zone.season_start or job.season_start
 
 
+def steps_of(zone: Zone, job: JobConfig) -> Season:
+    """A zone's season in the steps of the job's cube."""
+    return Season(season_of(zone, job), job.cube_spec)
+
+
 def register_year(zone: Zone, job: JobConfig) -> int:
     """Year of the parcel register whose code table counts for a zone: the settings', else the middle of the season's.
 
@@ -61,7 +66,7 @@ def register_year(zone: Zone, job: JobConfig) -> int:
     """
     if job.parcels is not None and job.parcels.year is not None:
         return job.parcels.year
-    year = Season(season_of(zone, job)).months[N_MONTHS // 2][0].year
+    year = steps_of(zone, job).middle.year
     if not FIRST_YEAR <= year <= LAST_YEAR:
         raise ConfigError(
             f"zone '{zone.zone_id}' has its season in {year}; the code table knows the registers of {FIRST_YEAR} to "
@@ -77,7 +82,7 @@ def zone_fingerprint(zone: Zone) -> str:
 
 
 def require_season_of_composites(zones: Sequence[Zone], job: JobConfig) -> None:
-    """Refuse composites that were made for another season than the job's; one without a record passes.
+    """Refuse composites that were made for another season or cube than the job's; one without a record passes.
 
     Raises:
         InputError: there are such; one is named.
@@ -86,7 +91,18 @@ def require_season_of_composites(zones: Sequence[Zone], job: JobConfig) -> None:
     for zone in zones:
         if (said := _said(job.artefacts.acquisition_record(zone.zone_id), "season_start")) is not None:
             pairs[zone.zone_id] = said, season_of(zone, job)
+            _require_cube(zone.zone_id, job, _said(job.artefacts.acquisition_record(zone.zone_id), "cube"))
     _require_same("composites", pairs, ("acquire", "season_start"))
+
+
+def _require_cube(zone_id: str, job: JobConfig, record: Any) -> None:
+    """Refuse a composite whose record says that it is of another cube."""
+    there, here = STUDY_CUBE if record is None else CubeSpec.from_record(record), job.cube_spec
+    if there.fingerprint() != here.fingerprint():
+        raise InputError(
+            f"the composite of zone '{zone_id}' is of another cube, {there.describe()}, than the job, {here.describe()}; run "
+            f"`cropray acquire CONFIG.yaml` again, or put 'cube' back"
+        )
 
 
 def require_year_of_labels(zones: Sequence[Zone], job: JobConfig) -> None:

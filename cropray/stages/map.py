@@ -13,10 +13,9 @@ from cropray.datasets.manifest import load_manifest
 from cropray.errors import ConfigError
 from cropray.legend import bundled_legend
 from cropray.maps.layout import window_note
-from cropray.maps.models import kept_model, load_model
+from cropray.maps.models import Load, kept_model, read_model
 from cropray.maps.zone import MapJob, map_zone
 from cropray.progress import Progress
-from cropray.search.space import ModelName
 from cropray.settings import fingerprint
 from cropray.stages.cluster import ray_session
 from cropray.stages.devices import Device, device_of, gpus_per_task, memory_of, require_devices
@@ -25,6 +24,7 @@ from cropray.stages.results import evaluation_run, why_no_scores
 from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks, task_bytes
 from cropray.storage import Location, copy_file, folder_hash
 from cropray.tracking import outcome
+from cropray.training.family import family
 from cropray.workspace import Workspace, require
 from cropray.zones import Zone
 
@@ -53,18 +53,18 @@ def run(job: JobConfig, progress: Progress) -> None:
             _map_model(job, model, zones, progress)
 
 
-def _map_model(job: JobConfig, model: ModelName, zones: list[Zone], progress: Progress) -> None:
+def _map_model(job: JobConfig, model: str, zones: list[Zone], progress: Progress) -> None:
     workspace = job.artefacts
     progress.stage("map", f"{model} on {len(zones)} zones")
     share, wait_s = task_bytes(), job.cluster.wait_s
     tasks = _tasks(job, model, zones, share)
     windows = run_zone_tasks(f"map-{model}", tasks, workspace, progress, overwrite=job.overwrite, wait_s=wait_s)
     if windows:
-        progress.note(window_note(windows.values(), load_model(workspace.model(model)), share))
+        progress.note(window_note(windows.values(), read_model(family(model).load, workspace.model(model)), share))
     _record(job, model, zones, progress)
 
 
-def current_previews(job: JobConfig, model: ModelName, zones: Sequence[Zone]) -> list[tuple[str, Location]]:
+def current_previews(job: JobConfig, model: str, zones: Sequence[Zone]) -> list[tuple[str, Location]]:
     """(zone, preview) of the zones whose maps are those of today's model and composites."""
     workspace = job.artefacts
     drawn = [zone for zone in zones if workspace.map_preview(model, zone.zone_id).exists()]
@@ -76,17 +76,17 @@ def current_previews(job: JobConfig, model: ModelName, zones: Sequence[Zone]) ->
 
 
 def _tasks(
-    job: JobConfig, model: ModelName, zones: Sequence[Zone], share: float = math.inf
+    job: JobConfig, model: str, zones: Sequence[Zone], share: float = math.inf
 ) -> list[ZoneTask[tuple[int, int]]]:
     """One per zone; what a task may take of the memory is no part of what a map depends on."""
     workspace = job.artefacts
     map_job = MapJob(model, bundled_legend(), job.map, workspace, share)
-    content, device = folder_hash(workspace.model(model)), device_of(job, model)
-    common = [content, job.map.window_px, code_digest(map_zone, load_model)]
+    load, content, device = family(model).load, folder_hash(workspace.model(model)), device_of(job, model)
+    common = [content, job.map.window_px, code_digest(map_zone, load)]
     return [
         ZoneTask(
             zone.zone_id,
-            partial(_map_zone, zone, map_job, content, device),
+            partial(_map_zone, zone, map_job, (load, content, device)),
             fingerprint([*common, zone_fingerprint(zone), artefact_fingerprint(_inputs(job, zone))]),
             _outputs(workspace, model, zone.zone_id),
             gpus_per_task(job, model),
@@ -95,7 +95,7 @@ def _tasks(
     ]
 
 
-def _record(job: JobConfig, model: ModelName, zones: list[Zone], progress: Progress) -> None:
+def _record(job: JobConfig, model: str, zones: list[Zone], progress: Progress) -> None:
     """Add the pictures to the run of the model's evaluation, where it has one."""
     workspace = job.artefacts
     if not workspace.manifest.exists():
@@ -116,8 +116,10 @@ def _record(job: JobConfig, model: ModelName, zones: list[Zone], progress: Progr
         progress.note(line)
 
 
-def _map_zone(zone: Zone, job: MapJob, content: str, device: Device) -> tuple[int, int]:
-    model = kept_model(job.workspace.model(job.model_name), content, device)
+def _map_zone(zone: Zone, job: MapJob, trained: tuple[Load, str, Device]) -> tuple[int, int]:
+    """Map one zone with the model that a family's `load` reads, of a content (`folder_hash`), on a device."""
+    load, content, device = trained
+    model = kept_model(load, job.workspace.model(job.model_name), content, device)
     return map_zone(model, zone, replace(job, task_bytes=memory_of(job.task_bytes, device)))
 
 
@@ -132,6 +134,6 @@ def _inputs(job: JobConfig, zone: Zone) -> list[Location]:
     ]
 
 
-def _outputs(workspace: Workspace, model: ModelName, zone_id: str) -> tuple[Location, ...]:
+def _outputs(workspace: Workspace, model: str, zone_id: str) -> tuple[Location, ...]:
     outputs = (workspace.map(model, zone_id), workspace.map_preview(model, zone_id))
     return (*outputs, workspace.mapped_parcels(model, zone_id)) if workspace.parcels(zone_id).exists() else outputs

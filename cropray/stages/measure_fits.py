@@ -20,19 +20,18 @@ from cropray.legend import CropClass, Legend
 from cropray.maps.models import load_model
 from cropray.maps.zone import MapJob, map_zone
 from cropray.planning.costs import CnnCosts, TreeCosts
+from cropray.planning.estimate import kernel_sizes
 from cropray.search.placement import Placement
-from cropray.search.space import ModelName
 from cropray.stages.measure_maps import SampledModel
 from cropray.stages.measure_zones import peak_memory, weigh
 from cropray.stages.zone_jobs import task_bytes
 from cropray.storage import whole_folder
-from cropray.training.cnn import CnnData, train_cnn
-from cropray.training.memory import resident_bytes, row_bytes
+from cropray.training.cnn.fit import CnnData, train_cnn
+from cropray.training.deep.tiles import ChannelStats
 from cropray.training.pixel_blocks import PixelBlock, TreeData, features
-from cropray.training.settings import CnnPoint, XgboostPoint
-from cropray.training.tiles import ChannelStats
-from cropray.training.tree_file import CARD_FILE, MODEL_FILE, load_booster, predict_proba
-from cropray.training.xgboost import train_xgboost
+from cropray.training.xgboost.fit import train_xgboost
+from cropray.training.xgboost.memory import resident_bytes, row_bytes
+from cropray.training.xgboost.tree_file import CARD_FILE, MODEL_FILE, load_booster, predict_proba
 from cropray.workspace import Workspace
 from cropray.zones import Zone
 
@@ -71,7 +70,7 @@ class FitCosts:
     cnn: Mapping[int, CnnCosts]
 
 
-def measure_fits(sample: FitSample, placements: Mapping[ModelName, Placement], n_cpus: float) -> FitCosts:
+def measure_fits(sample: FitSample, placements: Mapping[str, Placement], n_cpus: float) -> FitCosts:
     """Fit beside each other as many copies as a search would, and take the mean."""
     trees = [r.trees for r in _copies(sample, "xgboost", placements, n_cpus) if r.trees is not None]
     cnn = [r.cnn for r in _copies(sample, "cnn", placements, n_cpus)]
@@ -79,9 +78,7 @@ def measure_fits(sample: FitSample, placements: Mapping[ModelName, Placement], n
     return FitCosts(_mean(trees) if trees else None, {size: _mean([copy[size] for copy in cnn]) for size in kernels})
 
 
-def _copies(
-    sample: FitSample, model: ModelName, placements: Mapping[ModelName, Placement], n_cpus: float
-) -> list[FitCosts]:
+def _copies(sample: FitSample, model: str, placements: Mapping[str, Placement], n_cpus: float) -> list[FitCosts]:
     if model not in placements:
         return []
     placement = placements[model]
@@ -99,11 +96,11 @@ def _mean(costs: Sequence[Any]) -> Any:
 
 
 @ray.remote(max_retries=0)  # type: ignore[untyped-decorator]  # ray is untyped
-def _measure(sample: FitSample, model: ModelName, number: int) -> FitCosts:
+def _measure(sample: FitSample, model: str, number: int) -> FitCosts:
     own = Workspace(sample.scratch.root / f"copy-{number}")  # copies must not write the same files
     if model == "xgboost":
         return FitCosts(measure_trees(sample, own), {})
-    return FitCosts(None, {size: measure_cnn(sample, own, size) for size in sample.job.search.cnn.kernel_size})
+    return FitCosts(None, {size: measure_cnn(sample, own, size) for size in kernel_sizes(sample.job)})
 
 
 def measure_trees(sample: FitSample, own: Workspace) -> TreeCosts:
@@ -120,14 +117,13 @@ def _measure_trees(sample: FitSample, folder: Path) -> TreeCosts:
     job = sample.job
     table = sample.table if sample.table is not None else _rows(sample)
     n = int(min(max(sample.train_rows, 100), MOST_ROWS))
-    settings = job.xgboost.model_copy(update={"num_workers": 0, "engine": "ray_train"})
-    rate = float(np.mean(job.search.xgboost.learning_rate))
+    settings: Any = job.settings_of("xgboost").model_copy(update={"num_workers": 0, "engine": "ray_train"})
 
     def seconds(n_rows: int, rounds: int) -> float:
         train = _tree_data(sample, table, n_rows)
         val = _tree_data(sample, table, max(n_rows // (job.dataset.n_folds - 1), 2))
         started = time.perf_counter()
-        train_xgboost(settings, XgboostPoint(rate, (rounds,)), train, val, job.seed, folder)
+        train_xgboost(settings, (rounds,), train, val, job.seed, folder)
         return time.perf_counter() - started
 
     seconds(n // 10, 1)  # starts threads and fills caches
@@ -141,7 +137,7 @@ def _measure_trees(sample: FitSample, folder: Path) -> TreeCosts:
         round_row_s = max(round_s - half_s, 0.0) / (n - n // 2)
         fixed_s = max(round_s - n * round_row_s, 0.0)
         seconds(n, MORE_ROUNDS)  # the model that is mapped below
-    predict_row_s = _predict_row_s(folder, table)
+    predict_row_s = _predict_row_s(folder, table, job.cube_spec.columns)
     return TreeCosts(
         setup_row_s=setup_s / n,
         round_s=fixed_s,
@@ -151,24 +147,24 @@ def _measure_trees(sample: FitSample, folder: Path) -> TreeCosts:
         map_s=0.0,  # comes with the zone that is mapped
         map_bytes=0.0,
         worker_bytes=peak_memory(),
-        row_bytes=row_bytes(job.xgboost, len(sample.classes)),
+        row_bytes=row_bytes(settings, len(sample.classes), job.cube_spec.n_features),
         resident_row_bytes=resident_bytes(len(sample.classes)),
     )
 
 
 def _rows(sample: FitSample) -> pa.Table:
-    return pa.concat_tables([read_pixels(sample.scratch, zone.zone_id) for zone in sample.zones])
+    return pa.concat_tables([read_pixels(sample.scratch, zone.zone_id, sample.job.cube_spec) for zone in sample.zones])
 
 
 def _tree_data(sample: FitSample, table: pa.Table, n_rows: int) -> TreeData:
     """Rows drawn from the sample, more than once where it has fewer."""
     picked = np.random.default_rng(n_rows).integers(0, len(table), max(n_rows, 2))
     block = PixelBlock(table.take(pa.array(np.sort(picked))), len(picked))
-    return TreeData({"sample": block}, sample.classes, sample.legend.hash())
+    return TreeData({"sample": block}, sample.classes, sample.legend.hash(), sample.job.cube_spec)
 
 
-def _predict_row_s(folder: Path, table: pa.Table) -> float:
-    booster, x = load_booster(folder), features(table.slice(0, MOST_ROWS))
+def _predict_row_s(folder: Path, table: pa.Table, columns: Sequence[str]) -> float:
+    booster, x = load_booster(folder), features(table.slice(0, MOST_ROWS), columns=columns)
     predict_proba(booster, x)
     started = time.perf_counter()
     predict_proba(booster, x)
@@ -185,17 +181,18 @@ def measure_cnn(sample: FitSample, own: Workspace, kernel_size: Any) -> CnnCosts
 
 def _measure_cnn(sample: FitSample, folder: Path, kernel_size: Any) -> CnnCosts:
     job = sample.job
-    step = job.cnn.batch_size if job.cnn.use_gpu else min(job.cnn.batch_size, MOST_TILES)
+    cnn: Any = job.settings_of("cnn")
+    step = cnn.batch_size if cnn.use_gpu else min(cnn.batch_size, MOST_TILES)
     tiles, data = _cnn_data(sample, 2 * step), None
-    point = CnnPoint(learning_rate=min(job.search.cnn.learning_rate), kernel_size=kernel_size)
-    settings = job.cnn.model_copy(update={"num_workers": 0, "epochs": 3, "patience": 9, "batch_size": step})
+    few = {"num_workers": 0, "epochs": 3, "patience": 9, "batch_size": step, "kernel_size": kernel_size}
+    settings = cnn.model_copy(update=few)
     before = peak_memory()
 
     def epochs(data: CnnData) -> tuple[float, float]:
         """(seconds of one epoch after the first, seconds outside the epochs)."""
         ends: list[float] = []
         started = time.perf_counter()
-        train_cnn(settings, point, data, job.seed, folder, lambda _: ends.append(time.perf_counter()))
+        train_cnn(settings, data, job.seed, folder, lambda _: ends.append(time.perf_counter()))
         epoch_s = (ends[-1] - ends[0]) / (len(ends) - 1)
         return epoch_s, max(time.perf_counter() - started - len(ends) * epoch_s, 0.0)
 
@@ -209,17 +206,18 @@ def _measure_cnn(sample: FitSample, folder: Path, kernel_size: Any) -> CnnCosts:
         model_bytes=weigh([folder]),
         map_s=0.0,  # comes with the zone that is mapped
         map_bytes=0.0,
-        peak_bytes=before + (peak_memory() - before) * job.cnn.batch_size / step,
+        peak_bytes=before + (peak_memory() - before) * cnn.batch_size / step,
     )
 
 
 def _cnn_data(sample: FitSample, n_tiles: int) -> CnnData:
     """Tiles of the sampled zones, repeated where there are too few."""
-    blocks = [read_tiles(sample.scratch, zone.zone_id, sample.job.dataset.tile_size) for zone in sample.zones]
+    size, cube = sample.job.dataset.tile_size, sample.job.cube_spec
+    blocks = [read_tiles(sample.scratch, zone.zone_id, size, cube) for zone in sample.zones]
     names = Tiles.__dataclass_fields__
     together = Tiles(**{name: np.concatenate([getattr(block, name) for block in blocks]) for name in names})
     first = sample.zones[0]
-    mean, deviation = statistics(band_sums(read_zone_arrays(first, sample.scratch).composite))
+    mean, deviation = statistics(band_sums(read_zone_arrays(first, sample.scratch, cube).composite))
     lookup = np.full(256, 255, np.uint8)
     for index, crop in enumerate(sample.classes):
         lookup[crop.id] = index
@@ -230,6 +228,7 @@ def _cnn_data(sample: FitSample, n_tiles: int) -> CnnData:
         lookup=lookup,
         classes=sample.classes,
         legend_hash=sample.legend.hash(),
+        cube=cube,
     )
 
 
@@ -238,7 +237,7 @@ def _some(tiles: Any, n: int) -> Tiles:
     return Tiles(**{name: getattr(tiles, name)[picked] for name in Tiles.__dataclass_fields__})
 
 
-def _map(sample: FitSample, own: Workspace, model: ModelName) -> tuple[float, float]:
+def _map(sample: FitSample, own: Workspace, model: str) -> tuple[float, float]:
     """(seconds, bytes) of mapping one zone; the first time may pay for imports."""
     zone, scratch = sample.zones[0], sample.scratch
     job = MapJob(f"{model}-{own.root.name}", sample.legend, sample.job.map, scratch, task_bytes())

@@ -5,8 +5,9 @@ from typing import Final
 
 import numpy as np
 
+from cropray.core.cube import CubeSpec
 from cropray.legend import CropClass
-from cropray.maps.models import Probabilities, Samples, TilePredictor
+from cropray.training.family import Probabilities, Samples, TilePredictor
 
 STRIP_PX: Final = 1 << 16  # pixels that are predicted, or left out, together
 
@@ -25,6 +26,11 @@ class SampledModel:
         self._spent_s = 0.0
         self._n_predicted = self._n_left_out = 0  # pixels, margins included
         self._last: Probabilities | None = None
+
+    @property
+    def cube(self) -> CubeSpec:
+        """The model's."""
+        return self._model.cube
 
     @property
     def classes(self) -> tuple[CropClass, ...]:

@@ -12,9 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import ray
 
-from cropray.bands import N_BANDS, N_MONTHS
 from cropray.config import JobConfig
-from cropray.core.cube import Season as CubeSeason
+from cropray.core.cube import STUDY_CUBE, CubeSpec
 from cropray.datasets.build import ZoneJob, build_zone, count_zone
 from cropray.datasets.separation import Trim
 from cropray.errors import CroprayError
@@ -22,14 +21,13 @@ from cropray.grid import Grid
 from cropray.imagery.acquire import acquire_zone, finish_zone
 from cropray.imagery.composites import read_composite, read_n_obs
 from cropray.imagery.cubes import acquire_cube
-from cropray.imagery.scenes import Season
 from cropray.imagery.sources import FolderSettings, composite_source, scene_source
 from cropray.imagery.sources.cubes import CubesSettings
 from cropray.legend import bundled_legend
 from cropray.parcels.rpg import is_fetched
 from cropray.planning.costs import ZoneCosts
-from cropray.report.drawing import month_names
-from cropray.stages.inputs import register_year, season_of
+from cropray.report.drawing import step_names
+from cropray.stages.inputs import register_year, steps_of
 from cropray.stages.labels import label_from
 from cropray.stages.pictures import ZoneDrawing, draw_zone
 from cropray.storage import Location, size_of
@@ -137,16 +135,16 @@ def measure_zone(job: JobConfig, zone: Zone, scratch: Workspace) -> ZoneSample:
     """Acquire, label and build one zone, and draw its films."""
     assert job.parcels is not None
     clock, legend, parcels = _Clock(), bundled_legend(), job.parcels
-    season = Season(season_of(zone, job))
+    season = steps_of(zone, job)
     clock.time("acquire", lambda: _acquire(job, zone, scratch))
     extract = scratch.parcel_extract if is_fetched(parcels) else None
     clock.time("label", lambda: label_from(parcels, zone, register_year(zone, job), legend, scratch, extract))
     clock.time("count", lambda: count_zone(zone, scratch))
-    zone_job = ZoneJob(zone, 0, job.dataset.tile_size, legend.names, Trim(), scratch)
+    zone_job = ZoneJob(zone, 0, job.dataset.tile_size, legend.names, Trim(), scratch, season.cube)
     entry = clock.time("build", lambda: build_zone(zone_job))
     drawing = ZoneDrawing(
         zone.zone_id, counts_profiles=True, has_images=True, has_film=True, film_px=job.report.film_px,
-        months=month_names(season), n_classes=len(legend.classes), workspace=scratch,
+        months=step_names(season), n_classes=len(legend.classes), workspace=scratch, cube=season.cube,
     )  # fmt: skip
     clock.time("film", lambda: draw_zone(drawing))
     zone_id = zone.zone_id
@@ -172,30 +170,35 @@ def measure_zone(job: JobConfig, zone: Zone, scratch: Workspace) -> ZoneSample:
 
 
 def _acquire(job: JobConfig, zone: Zone, scratch: Workspace) -> None:
-    """Local scenes and cubes are taken; of remote ones only what this machine does is measured, on drawn months."""
+    """Scenes and cubes of one's own are taken; of remote ones only what this machine does is measured, on drawn months."""
+    season = steps_of(zone, job)
+    cube = season.cube
     if isinstance(job.imagery, CubesSettings):
-        acquire_cube(composite_source(job.imagery), zone, CubeSeason(season_of(zone, job)), scratch)
+        acquire_cube(composite_source(job.imagery), zone, season, scratch)
         return
     if isinstance(job.imagery, FolderSettings):
-        acquire_zone(scene_source(job.imagery), zone, job.season_start, scratch)
+        acquire_zone(scene_source(job.imagery, cube), zone, job.season_start, scratch, cube)
         return
     here, zone_id = job.artefacts, zone.zone_id
     if here.composite(zone_id).exists() and here.n_obs(zone_id).exists():
-        composite, n_obs = read_composite(here.composite(zone_id)), read_n_obs(here.n_obs(zone_id))
+        composite = read_composite(here.composite(zone_id), cube=cube)
+        n_obs = read_n_obs(here.n_obs(zone_id), cube=cube)
     else:
-        composite, n_obs = drawn_months(zone.grid)
-    finish_zone(zone, Season(season_of(zone, job)), [1] * N_MONTHS, composite, n_obs, scratch)
+        composite, n_obs = drawn_months(zone.grid, cube)
+    finish_zone(zone, season, [1] * cube.n_steps, composite, n_obs, scratch)
 
 
-def drawn_months(grid: Grid) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint8]]:
-    """Fields with a season and noise, [12, 4, H, W], and counts, [12, H, W]: they compress about as real ones do."""
+def drawn_months(grid: Grid, cube: CubeSpec = STUDY_CUBE) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint8]]:
+    """Fields with a season and noise, [T, C, H, W], and counts, [T, H, W]: they compress about as real ones do."""
     rng = np.random.default_rng(0)
     height, width = grid.shape
     rows, cols = np.arange(height) // _PATCH_PX, np.arange(width) // _PATCH_PX
-    level = rng.uniform(300, 3000, (N_MONTHS, N_BANDS, rows[-1] + 1, cols[-1] + 1)).astype(np.float32)
+    level = rng.uniform(300, 3000, (*cube.shape, rows[-1] + 1, cols[-1] + 1)).astype(np.float32)
     composite = level[:, :, rows[:, None], cols[None, :]]
     composite += rng.normal(0, _NOISE, composite.shape).astype(np.float32)
-    return np.maximum(composite, 1).astype(np.uint16), rng.integers(1, 6, (N_MONTHS, height, width)).astype(np.uint8)
+    return np.maximum(composite, 1).astype(np.uint16), rng.integers(1, 6, (cube.n_steps, height, width)).astype(
+        np.uint8
+    )
 
 
 def zone_costs(samples: Sequence[ZoneSample], mean_pixels: float) -> ZoneCosts:

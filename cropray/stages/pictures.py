@@ -1,23 +1,27 @@
 """Pictures of the data, made by `report` before any training: one zone a task, then the overviews of all zones."""
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Final
 
 from cropray.config import JobConfig
 from cropray.core.closure import code_digest
+from cropray.core.cube import CubeSpec, Season
 from cropray.datasets.manifest import Manifest, ZoneEntry
 from cropray.datasets.storage import read_pixels
 from cropray.errors import ConfigError
 from cropray.imagery.composites import read_composite, read_n_obs
-from cropray.imagery.scenes import Season
 from cropray.progress import Progress
 from cropray.report.class_pictures import draw_class_by_region, draw_class_distribution
-from cropray.report.drawing import common_months, month_names
-from cropray.report.films import VIEWS, draw_film, zone_year
+from cropray.report.drawing import common_steps, step_names
+from cropray.report.films import View, draw_film, views_of, zone_year
 from cropray.report.observation_pictures import ObservedZone, draw_n_obs, draw_observed_months
 from cropray.report.profile_pictures import ProfileData, draw_band_profiles, draw_ndvi_profiles
 from cropray.report.results import DataPictures, ReportInputs, ZonePictures
 from cropray.report.summary import (
+    NDVI,
     Observations,
     ZoneSummary,
     count_observations,
@@ -25,6 +29,7 @@ from cropray.report.summary import (
     no_profiles,
     read_summary,
     save_summary,
+    series_of,
 )
 from cropray.settings import fingerprint
 from cropray.stages.cluster import ray_session
@@ -36,6 +41,7 @@ from cropray.workspace import Workspace, require
 STAGE = "pictures"
 N_OBS_FILE = "n_obs.png"
 SUMMARY_FILE = "summary.npz"
+_NOT_IN_NAMES: Final = re.compile(r"[^\w.-]", re.ASCII)
 ALL_ZONES = "@all"  # name of the overviews' stamp; no zone can have it
 
 
@@ -54,6 +60,7 @@ class ZoneDrawing:
     n_classes: int
     """Legend class ids are below this."""
     workspace: Workspace
+    cube: CubeSpec
 
 
 def make_pictures(
@@ -80,8 +87,10 @@ def make_pictures(
     _remove_others(workspace, manifest)
     summaries = _Summaries(workspace, manifest)
     overviews = _draw_overviews(job, manifest, fingerprint([task.inputs for task in tasks]), summaries)
-    films = [drawing.zone_id for drawing in drawings if drawing.has_film]
-    zones = tuple(_zone_pictures(workspace, zone) for zone in manifest.zones if zone.zone_id in films)
+    films, views = [drawing.zone_id for drawing in drawings if drawing.has_film], views_of(manifest.cube)
+    if not views and manifest.source == "parcels" and job.report.films != "none":
+        progress.note(f"no films: they need B04, B03 and B02, and the cube has {' '.join(manifest.cube.band_ids)}")
+    zones = tuple(_zone_pictures(workspace, zone, views) for zone in manifest.zones if zone.zone_id in films)
     return DataPictures(overviews, zones), summaries.observed
 
 
@@ -91,19 +100,19 @@ def draw_zone(drawing: ZoneDrawing) -> None:
     Raises:
         MissingArtefactError: a composite or a pixel table is missing.
     """
-    workspace, zone_id = drawing.workspace, drawing.zone_id
+    workspace, zone_id, cube = drawing.workspace, drawing.zone_id, drawing.cube
     profiles, observations = None, None
     with whole_folder(workspace.zone_pictures(zone_id)) as folder:
         if drawing.counts_profiles:
-            profiles = count_profiles(read_pixels(workspace, zone_id), drawing.n_classes)
+            profiles = count_profiles(read_pixels(workspace, zone_id, cube), drawing.n_classes, cube)
         if drawing.has_images:
-            n_obs = read_n_obs(workspace.n_obs(zone_id))
+            n_obs = read_n_obs(workspace.n_obs(zone_id), cube=cube)
             observations = count_observations(n_obs)
             if drawing.has_film:
                 draw_n_obs(zone_id, n_obs, drawing.months, folder / N_OBS_FILE)
-                composite = read_composite(workspace.composite(zone_id))
-                year = zone_year(zone_id, drawing.months, composite, n_obs, drawing.film_px)
-                for view in VIEWS:
+                composite = read_composite(workspace.composite(zone_id), cube=cube)
+                year = zone_year(zone_id, drawing.months, composite, n_obs, drawing.film_px, cube)
+                for view in views_of(cube):
                     draw_film(year, view, folder / f"{view.name}.gif")
         save_summary(ZoneSummary(profiles, observations), folder / SUMMARY_FILE)
 
@@ -115,7 +124,7 @@ def film_zones(job: JobConfig, manifest: Manifest) -> tuple[str, ...]:
         ConfigError: `report.films` names zones that the dataset has not.
     """
     films = job.report.films
-    if manifest.source == "points" or films == "none":
+    if manifest.source == "points" or films == "none" or not views_of(manifest.cube):
         return ()
     if isinstance(films, tuple):
         unknown = sorted(set(films) - set(manifest.zone_ids))
@@ -144,18 +153,19 @@ def _drawings(job: JobConfig, manifest: Manifest) -> list[ZoneDrawing]:
             months=months[zone.zone_id],
             n_classes=n_classes,
             workspace=job.artefacts,
+            cube=manifest.cube,
         )
         for zone in manifest.zones
     ]
 
 
 def _months(job: JobConfig, manifest: Manifest) -> dict[str, tuple[str, ...]]:
-    """Zone → name of each month of its season."""
+    """Zone → name of each step of its season."""
     seasons = dict.fromkeys(manifest.zone_ids, job.season_start)
     if manifest.source == "parcels":
         every_zone = job.model_copy(update={"zones": None})
         seasons |= {zone.zone_id: season_of(zone, job) for zone in job_zones(every_zone)}
-    return {zone_id: month_names(Season(seasons[zone_id])) for zone_id in manifest.zone_ids}
+    return {zone_id: step_names(Season(seasons[zone_id], manifest.cube)) for zone_id in manifest.zone_ids}
 
 
 def _task(drawing: ZoneDrawing, zone: ZoneEntry) -> ZoneTask[None]:
@@ -170,8 +180,9 @@ def _task(drawing: ZoneDrawing, zone: ZoneEntry) -> ZoneTask[None]:
         artefact_fingerprint(read),
         [drawing.film_px, drawing.months] if drawing.has_film else None,
         code_digest(draw_zone),
+        *drawing.cube.in_keys(),
     ]
-    drawn = [f"{view.name}.gif" for view in VIEWS] + [N_OBS_FILE] if drawing.has_film else []
+    drawn = [f"{view.name}.gif" for view in views_of(drawing.cube)] + [N_OBS_FILE] if drawing.has_film else []
     outputs = tuple(folder / name for name in (SUMMARY_FILE, *drawn))
     return ZoneTask(zone.zone_id, partial(draw_zone, drawing), fingerprint(inputs), outputs)
 
@@ -180,12 +191,12 @@ class _Summaries:
     """The summaries of all zones, read one after the other."""
 
     def __init__(self, workspace: Workspace, manifest: Manifest) -> None:
-        self.profiles = no_profiles(manifest.n_classes)
+        self.profiles = no_profiles(manifest.n_classes, manifest.cube)
         """Over the training zones and the dataset's class indices."""
         self.observed: dict[str, Observations] = {}
         lookup = manifest.lookup()
         for zone_id in manifest.zone_ids:
-            summary = read_summary(workspace.zone_pictures(zone_id) / SUMMARY_FILE, lookup)
+            summary = read_summary(workspace.zone_pictures(zone_id) / SUMMARY_FILE, lookup, manifest.cube)
             if summary.profiles is not None:
                 self.profiles.add(summary.profiles)
             if summary.observations is not None:
@@ -197,7 +208,7 @@ def _draw_overviews(
 ) -> tuple[tuple[str, Location], ...]:
     """(what it shows, file) of the pictures of all zones together; `zones` is the fingerprint of what they show."""
     workspace = job.artefacts
-    months = common_months(_months(job, manifest).values())
+    months = common_steps(_months(job, manifest).values())
     n_pixels = manifest.class_counts(zone.zone_id for zone in manifest.of_split("train"))
     profiles = ProfileData(summaries.profiles, manifest.classes, n_pixels, months)
     observed = [
@@ -209,11 +220,16 @@ def _draw_overviews(
     drawings = {
         "class_distribution": ("Labelled pixels per class", partial(draw_class_distribution, inputs)),
         "class_by_region": ("Labelled pixels per class and region", partial(draw_class_by_region, inputs)),
-        "ndvi_profiles": ("NDVI of each class through the year", partial(draw_ndvi_profiles, profiles)),
-        "band_profiles": ("Reflectance of each class through the year", partial(draw_band_profiles, profiles)),
     }
+    if NDVI in series_of(manifest.cube):
+        drawings["ndvi_profiles"] = ("NDVI of each class through the year", partial(draw_ndvi_profiles, profiles))
+    for unit in dict.fromkeys(band.unit for band in manifest.cube.bands):
+        name = "band_profiles" if unit == "reflectance" else f"band_profiles_{_NOT_IN_NAMES.sub('-', unit)}"
+        title = f"{unit[:1].upper()}{unit[1:]} of each class through the year"
+        drawings[name] = (title, partial(draw_band_profiles, profiles, unit=unit))
     if observed:
-        drawings["observations"] = ("Clear observations by zone", partial(draw_observed_months, observed, months))
+        draw = partial(draw_observed_months, observed, months, noun=manifest.cube.noun)
+        drawings["observations"] = ("Clear observations by zone", draw)
     pictures = tuple((title, workspace.pictures / f"{name}.png") for name, (title, _) in drawings.items())
     made_from = fingerprint(
         [zones, manifest.fingerprint(), months, code_digest(*(picture.func for _, picture in drawings.values()))]
@@ -226,9 +242,9 @@ def _draw_overviews(
     return pictures
 
 
-def _zone_pictures(workspace: Workspace, zone: ZoneEntry) -> ZonePictures:
+def _zone_pictures(workspace: Workspace, zone: ZoneEntry, views: Sequence[View]) -> ZonePictures:
     folder = workspace.zone_pictures(zone.zone_id)
-    films = tuple((view.title, folder / f"{view.name}.gif") for view in VIEWS)
+    films = tuple((view.title, folder / f"{view.name}.gif") for view in views)
     return ZonePictures(zone.zone_id, zone.region, films, folder / N_OBS_FILE)
 
 

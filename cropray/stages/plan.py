@@ -28,7 +28,7 @@ from cropray.planning.estimate import JobWork, estimate, search_work
 from cropray.planning.limits import least_need, require_room
 from cropray.planning.table import Line, compare, from_records, lines_of, quota_note, table, to_records
 from cropray.planning.traffic import Traffic, stac_traffic
-from cropray.planning.work import Cluster, ZoneWork, at_once
+from cropray.planning.work import Cluster, ZoneWork, at_once, section
 from cropray.progress import Progress
 from cropray.settings import fingerprint, load_settings
 from cropray.stages.cluster import address_of, ray_session
@@ -199,7 +199,7 @@ def _check(job: JobConfig, zones: Sequence[Zone], cluster: Cluster) -> None:
     """
     place(job, cluster)
     train = [zone for zone in zones if zone.split == "train"]
-    least = least_need(n_pixels(zones), n_pixels(train), has_images=job.points is None)
+    least = least_need(n_pixels(zones), n_pixels(train), job.cube_spec, has_images=job.points is None)
     least = replace(least, disk_bytes=max(least.disk_bytes - weigh([job.workspace]), 0.0))
     require_room(least, room(job, cluster, free_bytes(job.workspace)))
 
@@ -244,13 +244,14 @@ class _Measuring:
     def points(self) -> tuple[JobWork, UnitCosts, list[str]]:
         """(work, costs, notes) of a job that reads points."""
         assert self.job.points is not None
-        table = read_points(self.job.points.path)
+        cube = self.job.cube_spec
+        table = read_points(self.job.points.path, cube, self.job.points.values)
         legend = points_legend(table)
-        write_points(table, self.scratch, legend)
+        write_points(table, self.scratch, legend, cube)
         rows: dict[str, dict[str, int]] = {"train": {}, "test": {}}
         for zone_id, split in zip(table["zone_id"].to_pylist(), table["split"].to_pylist(), strict=True):
             rows[split][zone_id] = rows[split].get(zone_id, 0) + 1
-        pixels = pa.concat_tables([read_pixels(self.scratch, zone_id) for zone_id in rows["train"]])
+        pixels = pa.concat_tables([read_pixels(self.scratch, zone_id, cube) for zone_id in rows["train"]])
         in_train = pc.equal(table["split"], "train")
         work = count_points(rows, len(legend.classes), len(pc.unique(table["region"].filter(in_train))))
         sample = FitSample(self.job, self.scratch, (), legend.classes, legend, self._fold_rows(work), pixels)
@@ -287,18 +288,20 @@ class _Measuring:
 
     def _work(self, zones: ZoneWork, traffic: Traffic | None) -> JobWork:
         search = search_work(self.job, self.placements, self.job.dataset.n_folds, zones.n_regions)
-        return JobWork(zones, search, self.placements, self.cluster, self.job.dataset.tile_size, traffic)
+        return JobWork(
+            zones, search, self.placements, self.cluster, self.job.dataset.tile_size, traffic, self.job.cube_spec
+        )
 
     def _stac(self, settings: StacSettings, costs: ZoneCosts) -> tuple[ZoneCosts, Traffic]:
         """One item is read for real; a zone takes as long for each of its items."""
         assert self.scenes is not None
         zone = self.all_zones[0]
         started = time.monotonic()
-        scene_source(settings).read(self.scenes[zone.zone_id][0], zone.grid)
+        scene_source(settings, self.job.cube_spec).read(self.scenes[zone.zone_id][0], zone.grid)
         item_s = time.monotonic() - started
         self.progress.note(f"one item read in {item_s:.1f} s")
         n_items = [len(self.scenes[zone.zone_id]) for zone in self.all_zones]
-        traffic = stac_traffic([zone.grid for zone in self.all_zones], n_items)
+        traffic = stac_traffic([zone.grid for zone in self.all_zones], n_items, self.job.cube_spec)
         return replace(costs, acquire_s=costs.acquire_s + item_s * sum(n_items) / len(n_items)), traffic
 
 
@@ -314,9 +317,8 @@ def _notes(job: JobConfig, zones: ZoneWork, samples: Sequence[ZoneSample], traff
     if zones.is_sampled:
         notes.append(f"{zones.rows:,.0f} labelled pixels of {zones.n_classes} classes are expected from these")
     if "cnn" in job.search.models:
-        notes.append(
-            f"CNN: at most; a fit stops before epoch {job.cnn.epochs} when {job.cnn.patience} bring no improvement"
-        )
+        cnn = section(job, "cnn")
+        notes.append(f"CNN: at most; a fit stops before epoch {cnn.epochs} when {cnn.patience} bring no improvement")
         if job.map.device == "cuda":
             notes.append("scores and maps of the CNN: as on CPUs, at most; a GPU (map.device) is faster")
     if job.imagery is not None and not isinstance(job.imagery, FolderSettings):
@@ -333,9 +335,8 @@ def _units(job: JobConfig, work: JobWork) -> dict[str, tuple[str, int]]:
     units |= {"evaluate": ("zones", zones.n_test * n_models), "report": ("zones", zones.n_zones)}
     if job.points is not None:
         return units
-    acquire = (
-        ("months", zones.n_zones * 12) if isinstance(job.imagery, EarthEngineSettings) else ("zones", zones.n_zones)
-    )
+    steps = (f"{job.cube_spec.noun}s", zones.n_zones * job.cube_spec.n_steps)
+    acquire = steps if isinstance(job.imagery, EarthEngineSettings) else ("zones", zones.n_zones)
     made = {"labels": zones.n_zones, "dataset": zones.n_zones, "map": zones.n_mapped * n_models}
     return units | {"acquire": acquire} | {stage: ("zones", n) for stage, n in made.items()}
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cropray.config import JobConfig
-from cropray.core.cube import Season
 from cropray.datasets.manifest import Manifest, load_manifest
 from cropray.errors import ConfigError, CroprayError
 from cropray.imagery.acquire import check_inputs
@@ -20,13 +19,12 @@ from cropray.planning.estimate import JobWork, n_tiles
 from cropray.planning.limits import Room
 from cropray.planning.traffic import Traffic, earth_engine_traffic
 from cropray.planning.work import Cluster, ZoneWork
-from cropray.search.placement import Node, Placement, UnitNeed, live_nodes, place_units
-from cropray.search.space import ModelName
+from cropray.search.placement import Node, Placement, live_nodes, need_of, place_units
 from cropray.stages.cluster import address_of, ray_disk
-from cropray.stages.inputs import season_of
+from cropray.stages.inputs import steps_of
 from cropray.stages.measure_zones import ZoneSample
 from cropray.storage import free_bytes
-from cropray.training.memory import bins_on_disk, require_gpu_memory
+from cropray.training.family import family
 from cropray.zones import Zone
 
 _RAY_STORE_SHARE = 0.3  # of memory, where nothing is set; source: Ray's documentation
@@ -67,14 +65,14 @@ def room(job: JobConfig, cluster: Cluster, disk_free_bytes: float) -> Room:
     return Room(disk_free_bytes, memory_bytes(), cluster.object_store_bytes, n_cpus, free_bytes(ray_disk()))
 
 
-def place(job: JobConfig, cluster: Cluster) -> dict[ModelName, Placement]:
+def place(job: JobConfig, cluster: Cluster) -> dict[str, Placement]:
     """Model → how its units are placed, as `search` places them.
 
     Raises:
         ConfigError: not even one unit fits.
     """
     return {
-        model: place_units(cluster.nodes, UnitNeed.of(job.settings_of(model)), job.search.max_concurrent)
+        model: place_units(cluster.nodes, need_of(model, job.settings_of(model)), job.search.max_concurrent)
         for model in job.search.models
     }
 
@@ -88,9 +86,9 @@ def find_scenes(job: JobConfig, zones: Sequence[Zone]) -> Scenes | None:
     if job.imagery is None or isinstance(job.imagery, EarthEngineSettings):
         return None
     if isinstance(job.imagery, CubesSettings):
-        composite_source(job.imagery).survey([(zone, Season(season_of(zone, job))) for zone in zones])
+        composite_source(job.imagery).survey([(zone, steps_of(zone, job)) for zone in zones])
         return None
-    return check_inputs(scene_source(job.imagery), zones, job.season_start)
+    return check_inputs(scene_source(job.imagery, job.cube_spec), zones, job.season_start, job.cube_spec)
 
 
 def built_dataset(job: JobConfig, zones: Sequence[Zone]) -> Manifest | None:
@@ -99,9 +97,11 @@ def built_dataset(job: JobConfig, zones: Sequence[Zone]) -> Manifest | None:
         manifest = load_manifest(job.artefacts.manifest)
     except CroprayError:
         return None
-    is_same = [zone.zone_id for zone in zones] == list(
-        manifest.zone_ids
-    ) and manifest.tile_size == job.dataset.tile_size
+    is_same = (
+        [zone.zone_id for zone in zones] == list(manifest.zone_ids)
+        and manifest.tile_size == job.dataset.tile_size
+        and manifest.cube == job.cube_spec
+    )
     return manifest if is_same else None
 
 
@@ -162,22 +162,21 @@ def earth_engine(job: JobConfig, zones: Sequence[Zone]) -> Traffic | None:
     runs = [run for run in read_runs(job.artefacts) if run.get("source") == "earth_engine"]
     units = sum(run["listings"] + run["months"] for run in runs)
     unit_s = sum(run["unit_seconds"] for run in runs) / units if units else None
-    return earth_engine_traffic(job.imagery, [zone.grid for zone in zones], unit_s)
+    return earth_engine_traffic(job.imagery, [zone.grid for zone in zones], unit_s, job.cube_spec)
 
 
 def over_budget(job: JobConfig, work: JobWork, worker_bytes: Mapping[str, float]) -> list[str]:
-    """Why a worker cannot keep its memory budget, per kind of model; empty where it can."""
+    """Why a worker cannot keep its memory budget, per family; empty where it can."""
     reasons = []
-    if "cnn" in work.placements and worker_bytes["cnn"] > (budget := work.placements["cnn"].memory_bytes):
-        reasons.append(
-            f"a worker of the CNN takes {worker_bytes['cnn'] / 1e9:.3g} GB and may take {budget / 1e9:.3g} GB: lower "
-            f"cnn.batch_size or search.max_concurrent, or raise cnn.memory_gb"
-        )
-    if "xgboost" in work.placements:
-        budget = work.placements["xgboost"].memory_bytes
+    for model, placement in work.placements.items():
+        budget = placement.memory_bytes
+        if worker_bytes.get(model, 0.0) > budget:
+            reasons.append(
+                f"a worker of the {family(model).label} takes {worker_bytes[model] / 1e9:.3g} GB and may take {budget / 1e9:.3g} GB: lower "
+                f"{model}.batch_size or search.max_concurrent, or raise {model}.memory_gb"
+            )
         try:
-            bins_on_disk(job.xgboost, work.zones.train_rows, work.zones.n_classes, budget)
-            require_gpu_memory(job.xgboost, work.zones.train_rows, work.zones.n_classes)
+            job.settings_of(model).check(work.zones.train_rows, work.zones.n_classes, budget, job.cube_spec.n_features)
         except ConfigError as error:
             reasons.append(str(error))
     return reasons

@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 from ray._private.accelerators import get_accelerator_manager_for_resource
 
 from cropray.config import JobConfig
-from cropray.core.cube import Season
 from cropray.datasets.doubts import some
 from cropray.errors import ConfigError, CroprayError, InputError, MissingArtefactError
 from cropray.imagery.acquire import check_inputs
@@ -18,7 +17,7 @@ from cropray.imagery.sources.cubes import CubesSettings
 from cropray.parcels.rpg import check_parcels, grids_outside
 from cropray.raw_files import is_there
 from cropray.stages.cluster import address_of, name_of_address
-from cropray.stages.inputs import job_zones, register_year, season_of
+from cropray.stages.inputs import job_zones, register_year, steps_of
 from cropray.stages.ray_address import check_form
 from cropray.storage import Location
 from cropray.workspace import Workspace, require
@@ -99,9 +98,9 @@ def _inputs(job: JobConfig, stages: Sequence[str], zones: Sequence[Zone]) -> lis
 
 def _check_imagery(job: JobConfig, imagery: FolderSettings, zones: Sequence[Zone]) -> None:
     if isinstance(imagery, CubesSettings):
-        composite_source(imagery).survey([(zone, Season(season_of(zone, job))) for zone in zones])
+        composite_source(imagery).survey([(zone, steps_of(zone, job)) for zone in zones])
     else:
-        check_inputs(scene_source(imagery), zones, job.season_start)
+        check_inputs(scene_source(imagery, job.cube_spec), zones, job.season_start, job.cube_spec)
 
 
 def _check_place(job: JobConfig, zones: Sequence[Zone]) -> None:
@@ -153,14 +152,8 @@ def _check_tracking_uri(uri: str) -> None:
 
 
 def _check_gpus(job: JobConfig) -> None:
-    wanted = [
-        setting
-        for model, setting, is_wanted in (
-            ("cnn", "cnn.use_gpu", job.cnn.use_gpu),
-            ("xgboost", "xgboost.device", job.xgboost.gpus_per_worker > 0),
-        )
-        if is_wanted and model in job.search.models
-    ]
+    needs = {model: job.settings_of(model).need() for model in job.search.models}
+    wanted = [f"{model}.{need.gpu_setting}" for model, need in needs.items() if need.gpus]
     if wanted and not get_accelerator_manager_for_resource("GPU").get_current_node_num_accelerators():
         raise ConfigError(
             f"{' and '.join(wanted)} ask for a GPU, and this machine has none; change that, or name a cluster that has "

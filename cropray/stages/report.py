@@ -14,11 +14,11 @@ from cropray.progress import Progress
 from cropray.report.page import write_report
 from cropray.report.results import Preview, ReportInputs, ZoneQuality
 from cropray.report.summary import Observations
-from cropray.search.space import ModelName
 from cropray.stages.inputs import job_zones
 from cropray.stages.map import current_previews
 from cropray.stages.pictures import make_pictures
-from cropray.stages.results import LABELS, load_model_result, why_no_scores
+from cropray.stages.results import load_model_result, why_no_scores
+from cropray.training.family import family
 from cropray.workspace import Workspace
 
 PREVIEWS = 6  # zones shown per model; all previews lie in the maps folder
@@ -48,7 +48,7 @@ def run(job: JobConfig, progress: Progress) -> None:
     inputs = ReportInputs(
         manifest=manifest,
         models=tuple(load_model_result(workspace, manifest, model) for model in models),
-        missing_models={LABELS[model]: why for model, why in missing.items()},
+        missing_models={family(model).label: why for model, why in missing.items()},
         pictures=pictures,
         zone_quality=_zone_quality(manifest, observed),
         unknown_codes_ha=_unknown_codes(workspace, manifest),
@@ -86,9 +86,7 @@ def _unknown_codes(workspace: Workspace, manifest: Manifest) -> dict[str, float]
     return dict(hectares)
 
 
-def _previews(
-    job: JobConfig, manifest: Manifest, models: Iterable[ModelName], progress: Progress
-) -> tuple[Preview, ...]:
+def _previews(job: JobConfig, manifest: Manifest, models: Iterable[str], progress: Progress) -> tuple[Preview, ...]:
     if manifest.source == "points":
         return ()
     shown = {zone.zone_id for zone in manifest.of_split("test")[:PREVIEWS]}
@@ -96,9 +94,11 @@ def _previews(
     previews = []
     for model in models:
         current = dict(current_previews(job, model, zones))
-        previews += [Preview(zone_id, LABELS[model], path) for zone_id, path in current.items()]
+        previews += [Preview(zone_id, family(model).label, path) for zone_id, path in current.items()]
         if absent := [zone.zone_id for zone in zones if zone.zone_id not in current]:
-            progress.note(f"{LABELS[model]} has no map of {', '.join(absent)} by today's model: run `cropray map`")
+            progress.note(
+                f"{family(model).label} has no map of {', '.join(absent)} by today's model: run `cropray map`"
+            )
     return tuple(previews)
 
 

@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
-from cropray.bands import BAND_IDS, N_MONTHS
 from cropray.config import JobConfig
+from cropray.core.cube import CubeSpec
 from cropray.datasets.manifest import Manifest
 from cropray.maps.models import load_model
 from cropray.report.results import ModelResult
@@ -16,17 +16,8 @@ from cropray.search.run import RESULT_FILE
 from cropray.settings import fingerprint
 from cropray.storage import folder_hash, local_file
 from cropray.tracking import EvaluationRecord, Merit, ModelForm, ModelPackage, Run, Tracker
+from cropray.training.family import family
 from cropray.workspace import Workspace, require
-
-LABELS: Final = {"cnn": "CNN", "xgboost": "XGBoost"}
-_LAYOUT: Final = {
-    "bands": list(BAND_IDS),
-    "n_months": N_MONTHS,
-    "values": "digital numbers: reflectance × 10 000, 0 = no data",
-    "columns": "<band>_<position of the month in the season, 01 to 12>",
-    "axes": "tile, month, band, row, column",
-}
-STEP_NAMES: Final = {"cnn": "epoch", "xgboost": "boosting round"}
 
 
 def load_search(workspace: Workspace, model: str) -> dict[str, Any]:
@@ -111,13 +102,13 @@ def load_model_result(workspace: Workspace, manifest: Manifest, model: str) -> M
     region_out = None if saved is None else load_region_out(workspace, model, saved["units"])
     return ModelResult(
         name=model,
-        label=LABELS[model],
+        label=family(model).label,
         configurations=load_configurations(workspace, model, summary),
         best=summary["best"],
         zone_ids=tuple(scores["zone_ids"]),
         cube=cube,
         loss_sum=scores["loss_sum"],
-        step_name=STEP_NAMES[model],
+        step_name=family(model).step_name,
         warnings=tuple(summary.get("warnings", ())),  # a search of an earlier version has none
         new_region=None if region_out is None else region_out.scores,
         new_regions={} if region_out is None else region_out.scores_by_region,
@@ -157,12 +148,26 @@ def register_model(job: JobConfig, tracker: Tracker, run: Run) -> None:
         input_shape=trained.input_shape,
         output_shape=trained.output_shape,
         classes=tuple(crop.name for crop in trained.classes),
-        layout=_LAYOUT,
+        layout=_layout(trained.cube),
     )
     objective = summary["objective"]
     best = next(c for c in summary["configurations"] if c["params"] == summary["best"])
     merit = Merit(model, summary["dataset"], objective, best[f"{objective}_mean"], objective != "val_loss")
     tracker.register(job.name, ModelPackage(workspace.model(model), form, merit), run)
+
+
+def _layout(cube: CubeSpec) -> dict[str, Any]:
+    """What a model's input means."""
+    is_plain = all(band.is_plain_reflectance for band in cube.bands)
+    meaning = "reflectance × 10 000" if is_plain else "(value − offset) / scale of the band in `cube`"
+    return {
+        "bands": list(cube.band_ids),
+        "n_months": cube.n_steps,
+        "values": f"digital numbers: {meaning}, 0 = no data",
+        "columns": f"<band>_<position of the {cube.noun} in the season, {cube.step_names[0]} to {cube.step_names[-1]}>",
+        "axes": f"tile, {cube.noun}, band, row, column",
+        "cube": cube.to_record(),
+    }
 
 
 def _interval_metrics(scores: Mapping[str, Any]) -> dict[str, float]:

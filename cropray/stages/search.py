@@ -1,50 +1,35 @@
 """`search`: every configuration on every fold, the winners, their refit on all training zones, and their runs in MLflow."""
 
 import itertools
-import json
-import math
-import re
-import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+import time
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from cropray.config import JobConfig
-from cropray.core.closure import closure
-from cropray.core.keys import Key, first_difference, key_of
-from cropray.datasets.loading import load_pixels, load_tiles
+from cropray.datasets.doubts import some
 from cropray.datasets.manifest import Manifest, load_manifest
 from cropray.datasets.regions import require_regions
 from cropray.errors import ConfigError
-from cropray.metrics import check_cube
 from cropray.progress import Progress
-from cropray.search.doubts import fold_doubts, search_warnings
-from cropray.search.fit import SearchData, fit_cnn, fit_trees, fit_unit
-from cropray.search.placement import Placement, UnitNeed, live_nodes, place_when_ready, share_cpus
-from cropray.search.results import ConfigurationResult, FoldResult, RegionOut, group_by_configuration, winner
-from cropray.search.run import NOTES_FILE, UnitJob, run_units
-from cropray.search.space import ModelName, Unit, search_units
+from cropray.search.doubts import fold_doubts
+from cropray.search.fit import OnStep, SearchData, fit_unit
+from cropray.search.placement import Placement, live_nodes, share_cpus
+from cropray.search.results import FoldResult
+from cropray.search.run import UnitJob, run_units
+from cropray.search.space import Unit
 from cropray.search.store import store_line
-from cropray.settings import fingerprint
 from cropray.stages.cluster import ray_disk, ray_session
-from cropray.stages.results import load_region_out
-from cropray.stages.search_log import SearchLog, title
-from cropray.storage import Location, local_folder, whole_folder, write_json
+from cropray.stages.family_search import FamilySearch, Samples
+from cropray.stages.search_log import SearchLog
+from cropray.storage import Location
 from cropray.tracking import outcome
-from cropray.training.memory import bins_on_disk, require_gpu_memory
-from cropray.training.network_file import CARD_FILE
-from cropray.training.settings import CnnPoint, CnnSettings, XgboostPoint, XgboostSettings
-from cropray.workspace import Workspace
+from cropray.training.family import family
 
-_FITS: Final[dict[ModelName, tuple[Callable[..., object], ...]]] = {
-    "cnn": (fit_cnn, load_tiles),
-    "xgboost": (fit_trees, load_pixels),
-}
-"""What decides the result of a unit."""
-_NOT_IN_NAMES: Final = re.compile(r"[^\w.=-]", re.ASCII)  # regions are called as people like
-_LONGEST_NAME: Final = 100  # characters of a folder's name before its key
+_FEW: Final = 3  # units that are named in a line
+_TELL_S: Final = 60.0  # least time between two lines about steps of fits
+_TRACK_S: Final = 5.0  # and between two of their records in the tracker
 
 
 def run(job: JobConfig, progress: Progress) -> None:
@@ -56,21 +41,22 @@ def run(job: JobConfig, progress: Progress) -> None:
         StageFailedError: some units failed.
     """
     manifest = load_manifest(job.artefacts.manifest)
-    if "cnn" in job.search.models and manifest.source == "points":
-        raise ConfigError("a dataset of points has no tiles for the CNN: set search.models to [xgboost]")
+    tiled = [model for model in job.search.models if family(model).sample == "tile"]
+    if tiled and manifest.source == "points":
+        raise ConfigError(f"a dataset of points has no tiles for {', '.join(tiled)}: take them out of search.models")
     _check_folds(manifest)
     if job.search.leave_region_out:
         require_regions(manifest)
     with ray_session(job.cluster, needs_dashboard=job.uses_worker_groups):
-        searches = [_ModelSearch(job, manifest, model) for model in job.search.models]
+        samples = Samples(job.artefacts, manifest)
+        searches = [FamilySearch(job, manifest, model, samples) for model in job.search.models]
         for search in searches:
             search.tell_what_changed(progress)
         # Models whose units take the same share of the cluster run side by side: their start-up is paid once.
-        loaded: set[ModelName] = set()
         alike = itertools.groupby(searches, key=lambda search: (search.placement, search.takes_share))
         try:
             for (placement, _), group in alike:
-                _run_group(list(group), placement, loaded, progress)
+                _run_group(list(group), placement, samples, progress)
         finally:  # also of a search that failed: its finished units are tracked, or wait to be
             for line in outcome(*(search.log.tracker for search in searches)):
                 progress.note(line)
@@ -95,31 +81,16 @@ def _check_folds(manifest: Manifest) -> None:
             )
 
 
-def fit_key(model: ModelName, settings: CnnSettings | XgboostSettings, manifest: Manifest, seed: int) -> Key:
-    """What every fit of a model is made from, besides its own point and zones."""
-    content = {"training zones": manifest.training_fingerprint(), "seed": seed}
-    return key_of(closure(*_FITS[model]), {model: settings}, content)
-
-
 def _run_group(
-    searches: "Sequence[_ModelSearch]", placement: Placement | None, loaded: set[ModelName], progress: Progress
+    searches: Sequence[FamilySearch], placement: Placement | None, samples: Samples, progress: Progress
 ) -> None:
-    """Args: placement: None where all is finished; loaded: models whose data is in the object store, these are added."""
-    jobs = [unit for search in searches for unit in search.units]
-    n_finished = sum(unit.is_finished for unit in jobs)
-    already = f", {n_finished} finished before" if n_finished else ""
-    models = " and ".join(search.model for search in searches)
-    progress.stage("search", f"{models}: {len(jobs)} units of (configuration, fold){already}")
-    if placement is not None:
-        loaded |= {search.model for search in searches}
-        n_workers = placement.max_concurrent * max(placement.num_workers, 1)
-        n_cnn_workers = n_workers if any(search.model == "cnn" for search in searches) else 0
-        store = store_line(searches[0].manifest, sorted(loaded), live_nodes(), ray_disk(), n_cnn_workers)
-        slow = "; bins of the trees on disk, which is slower" if any(search.is_on_disk for search in searches) else ""
-        progress.note(f"placement: {placement}; {store}{slow}")
+    """Args: placement: None where all is finished; samples: of all families, which are read when they are needed."""
     for search in searches:
         search.log.write(result for unit in search.units if unit.is_finished for result in unit.results())
-    _run_units(searches, jobs, placement, progress)
+    _tell_units(searches, progress)
+    if placement is not None:
+        progress.note(f"placement: {placement}; {_store_line(searches, placement, samples)}")
+    _run_batches(searches, placement, progress)
     winners = [search.choose(progress) for search in searches]
     refits = [search.refit(best) for search, (_, best) in zip(searches, winners, strict=True)]
     regions = [search.regions(best) for search, (_, best) in zip(searches, winners, strict=True)]
@@ -130,13 +101,56 @@ def _run_group(
             f"refit of the winners on all {len(searches[0].manifest.of_split('train'))} training zones{without}"
         )
     _run_units(searches, last, placement, progress)
+    for search, (_, best) in zip(searches, winners, strict=True):
+        search.write_out_of_fold(best, progress)
     for search, unit, of_model, (configurations, best) in zip(searches, refits, regions, winners, strict=True):
         region_out = search.publish(unit, of_model, configurations, best, progress)
         search.log.finish(best, search.workspace, region_out)
 
 
+def _tell_units(searches: Sequence[FamilySearch], progress: Progress) -> None:
+    search = searches[0].job.search
+    jobs = [unit for each in searches for unit in each.units]
+    n_finished = sum(unit.is_finished for unit in jobs)
+    already = f", {n_finished} finished before" if n_finished else ""
+    more = f" and more as they are proposed, {search.n_trials} trials in all" if search.sampler == "tpe" else ""
+    models = " and ".join(each.model for each in searches)
+    progress.stage("search", f"{models}: {len(jobs)} units of (configuration, fold){more}{already}")
+
+
+def _run_batches(searches: Sequence[FamilySearch], placement: Placement | None, progress: Progress) -> None:
+    """Fit one batch of trials after the other, until there is no other one or the time is up."""
+    budget_s = searches[0].job.search.time_budget_s
+    ends = None if budget_s is None else time.monotonic() + budget_s
+    running = [search for search in searches if not all(unit.is_finished for unit in search.batch)]
+    while running:
+        jobs = [unit for search in running for unit in search.batch]
+        _run_units(searches, jobs, placement, progress, None if ends is None else ends - time.monotonic())
+        if ends is not None and time.monotonic() >= ends:
+            break
+        running = [search for search in running if search.advance()]
+    left_out = [f"{search.model} {title}" for search in searches for title in search.left_out]
+    if left_out:
+        progress.note(
+            f"the time is up (search.time_budget_s = {budget_s:g}): {len(left_out)} units are not finished and their "
+            f"trials are left out ({some(left_out, _FEW)}); run the search again to go on with them"
+        )
+
+
+def _store_line(searches: Sequence[FamilySearch], placement: Placement, samples: Samples) -> str:
+    n_workers = placement.max_concurrent * max(placement.num_workers, 1)
+    kinds = {search.family.sample for search in searches}
+    n_tile_workers = n_workers if "tile" in kinds else 0
+    store = store_line(samples.manifest, kinds | samples.loaded, live_nodes(), ray_disk(), n_tile_workers)
+    return "; ".join([store, *(search.remark for search in searches if search.remark)])
+
+
 def _run_units(
-    searches: "Sequence[_ModelSearch]", jobs: Sequence[UnitJob], placement: Placement | None, progress: Progress
+    searches: Sequence[FamilySearch],
+    jobs: Sequence[UnitJob],
+    placement: Placement | None,
+    progress: Progress,
+    time_s: float | None = None,
 ) -> None:
     n_pending = sum(not unit.is_finished for unit in jobs)
     if not n_pending:
@@ -159,180 +173,46 @@ def _run_units(
 
     storage = searches[0].workspace.root / "search" / ".tune"
     n_times = searches[0].job.search.max_failures
-    run_units(jobs, partial(_fit, data=data), placement, storage, on_finished, n_times, on_trouble=progress.note)
+    fit = partial(_fit, data=data)
+    follow = _Following(logs, progress)
+    run_units(
+        jobs, fit, placement, storage, on_finished, n_times, on_trouble=progress.note, on_step=follow, time_s=time_s
+    )
 
 
-def _shared(searches: "Sequence[_ModelSearch]", placement: Placement, n_units: int, progress: Progress) -> Placement:
+class _Following:
+    """Lets long fits be seen: on the terminal and in the tracker, as often as neither is flooded."""
+
+    def __init__(self, logs: Mapping[str, SearchLog], progress: Progress) -> None:
+        self._logs = logs
+        self._progress = progress
+        self._told = self._tracked = time.monotonic()
+
+    def __call__(self, job: UnitJob, record: Mapping[str, float]) -> None:
+        now, unit = time.monotonic(), job.unit
+        if now - self._tracked >= _TRACK_S and unit.fold is not None:
+            self._tracked = now
+            self._logs[unit.model].follow(unit, record)
+        if now - self._told >= _TELL_S:
+            self._told = now
+            values = ", ".join(f"{name} {value:.4g}" for name, value in record.items() if name.endswith("loss"))
+            step = f"{family(unit.model).step_name} {record['step']:g}"
+            self._progress.note(f"{unit.model} {unit.title}: {step}, {values}")
+
+
+def _shared(searches: Sequence[FamilySearch], placement: Placement, n_units: int, progress: Progress) -> Placement:
     """The placement with all CPUs given away. It counts finished units too: a search that goes on computes as before."""
     if not searches[0].takes_share:
         return placement
     nodes = live_nodes()
-    shares = [share_cpus(nodes, UnitNeed.of(search.settings), placement, n_units) for search in searches]
+    shares = [share_cpus(nodes, search.need, placement, n_units) for search in searches]
     least = min(shares, key=lambda share: share.cpus_per_worker)
     if least != placement:
         progress.note(f"so few units share the CPUs: {least}")
     return least
 
 
-def _fit(unit: Unit, folder: Path, progress: Location, data: Mapping[ModelName, SearchData]) -> Sequence[FoldResult]:
-    return fit_unit(unit, folder, data[unit.model], progress)
-
-
-class _ModelSearch:
-    """The search of one kind of model."""
-
-    def __init__(self, job: JobConfig, manifest: Manifest, model: ModelName) -> None:
-        self.job = job
-        self.manifest = manifest
-        self.model: ModelName = model
-        self.workspace: Workspace = job.artefacts
-        self.settings = job.settings_of(model)
-        self.takes_share = job.takes_share(model)
-        # What a fit depends on besides its own point and fold.
-        self.key = fit_key(model, self.settings, manifest, job.seed)
-        self.context = self.key.digest
-        self.units = [self._job(unit) for unit in search_units(job.search, model, manifest.n_folds)]
-        # A finished search asks for no nodes: it may be published by a machine that could not have made it.
-        self.placement: Placement | None = None
-        self.memory_bytes: float | None = None
-        self.is_on_disk = False
-        if not self._is_finished():
-            self._place()
-        self.log = SearchLog(job, manifest, model, self.context)
-        self._data: SearchData | None = None
-
-    def tell_what_changed(self, progress: Progress) -> None:
-        """Say why units of an earlier search do not count any more."""
-        path = self.workspace.search_result(self.model)
-        if not path.exists():
-            return
-        before = json.loads(path.read_text(encoding="utf-8")).get("key")
-        why = "it was made by an earlier version" if before is None else first_difference(before, self.key.parts)
-        if why is not None:
-            progress.note(f"{self.model:<8} the units of the search that stands are not of this one: {why}")
-
-    def _is_finished(self) -> bool:
-        if not all(unit.is_finished for unit in self.units):
-            return False
-        _, best = self._configurations()
-        return all(unit.is_finished for unit in (self.refit(best), *self.regions(best).values()))
-
-    def _place(self) -> None:
-        """Find room for the units.
-
-        Raises:
-            ConfigError: there will never be any, or a worker's memory is too little for the trees.
-        """
-        need, cluster = UnitNeed.of(self.settings), self.job.cluster
-        self.placement = place_when_ready(need, self.job.search.max_concurrent, cluster.wait_s)
-        memory = self.placement.memory_bytes
-        # Rows of the refit, and of each fold's two parts.
-        n_rows = sum(zone.n_labelled for zone in self.manifest.of_split("train"))
-        self.memory_bytes = memory if math.isfinite(memory) else None
-        if isinstance(self.settings, XgboostSettings):
-            n_classes = self.manifest.n_classes
-            self.is_on_disk = bins_on_disk(self.settings, n_rows, n_classes, self.memory_bytes)
-            require_gpu_memory(self.settings, n_rows, n_classes)
-
-    def data(self, cpus: float) -> SearchData:
-        """Training zones in the object store, read once; and the settings of fits on so many CPUs."""
-        if self._data is None:
-            zone_ids = [zone.zone_id for zone in self.manifest.of_split("train")]
-            blocks = (load_tiles if self.model == "cnn" else load_pixels)(self.workspace, zone_ids)
-            self._data = SearchData(self.manifest, self.settings, blocks, self.job.seed, self.memory_bytes)
-        settings = self.settings.model_copy(update={"cpus_per_worker": cpus if self.model == "cnn" else int(cpus)})
-        return replace(self._data, settings=settings)
-
-    def choose(self, progress: Progress) -> tuple[tuple[ConfigurationResult, ...], ConfigurationResult]:
-        """(all configurations, the winner), which are listed as well."""
-        configurations, best = self._configurations()
-        for configuration in configurations:
-            m = configuration.metrics
-            progress.note(
-                f"{self.model:<8} {title(configuration.params):<38} accuracy {m['val_accuracy_mean']:.4f}  "
-                f"macro F1 {m['val_macro_f1_mean']:.4f} ± {m['val_macro_f1_std']:.4f}  "
-                f"loss {m['val_loss_mean']:.4f}{'  ← best' if configuration is best else ''}"
-            )
-        return configurations, best
-
-    def _configurations(self) -> tuple[tuple[ConfigurationResult, ...], ConfigurationResult]:
-        configurations = group_by_configuration(result for unit in self.units for result in unit.results())
-        return configurations, winner(configurations, self.job.search.objective)
-
-    def refit(self, best: ConfigurationResult) -> UnitJob:
-        """The winner's fit on all training zones."""
-        if self.model == "cnn":
-            return self._job(Unit("cnn", CnnPoint.model_validate(dict(best.params)), None, best.refit_steps))
-        trees = XgboostPoint(float(best.params["learning_rate"]), (int(best.params["n_estimators"]),))
-        return self._job(Unit("xgboost", trees, None))
-
-    def regions(self, best: ConfigurationResult) -> dict[str, UnitJob]:
-        """Region → the refit that leaves it out; none where leave-region-out is not wanted. Nothing is chosen here."""
-        if not self.job.search.leave_region_out:
-            return {}
-        refit = self.refit(best).unit
-        return {region: self._job(replace(refit, region=region)) for region in self.manifest.train_regions}
-
-    def publish(
-        self,
-        refit: UnitJob,
-        regions: Mapping[str, UnitJob],
-        configurations: Sequence[ConfigurationResult],
-        best: ConfigurationResult,
-        progress: Progress,
-    ) -> RegionOut | None:
-        """Write the model that later stages read, then the summary of the search, and tell what is to be doubted."""
-        with (
-            whole_folder(self.workspace.model(self.model), last=CARD_FILE) as folder,
-            local_folder(refit.folder) as fitted,
-        ):
-            shutil.copytree(fitted, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(NOTES_FILE))
-        manifest, region_out = self.manifest, self._region_out(regions)
-        most_epochs = self.settings.epochs if isinstance(self.settings, CnnSettings) else None
-        warnings = search_warnings(self.model, configurations, best, most_epochs)
-        if region_out is not None:
-            scores = region_out.scores
-            progress.note(
-                f"{self.model:<8} new regions ({len(regions)}): accuracy {scores.accuracy:.4f}  macro F1 "
-                f"{scores.macro_f1:.4f}"
-            )
-        for warning in warnings:
-            progress.note(f"{self.model:<8} warning: {warning}")
-        summary: dict[str, Any] = {
-            "model": self.model,
-            "key": self.key.parts,
-            "dataset": manifest.fingerprint(),
-            "objective": self.job.search.objective,
-            "run": self.log.search.key,
-            "best": dict(best.params),
-            "refit_steps": best.refit_steps,
-            "units": [unit.folder.name for unit in self.units],
-            "configurations": [{"params": dict(c.params), **c.metrics} for c in configurations],
-            "untrained": [manifest.untrained(*manifest.fold_zones(fold)) for fold in range(manifest.n_folds)],
-            "warnings": warnings,
-        }
-        if region_out is not None:
-            summary["region_out"] = {
-                "units": {region: unit.folder.name for region, unit in regions.items()},
-                "metrics": region_out.metrics,
-                "regions": {r: s.as_metrics("region_out") for r, s in region_out.scores_by_region.items()},
-            }
-        write_json(self.workspace.search_result(self.model), summary)
-        return region_out
-
-    def _region_out(self, regions: Mapping[str, UnitJob]) -> RegionOut | None:
-        """Raises: AccountingError: the pixels of a region were not counted exactly once."""
-        if not regions:
-            return None
-        region_out = load_region_out(self.workspace, self.model, {r: unit.folder.name for r, unit in regions.items()})
-        zones = {region: self.manifest.region_zones(region)[1] for region in regions}
-        n_labelled = {region: sum(self.manifest.labelled(zones[region]).values()) for region in regions}
-        check_cube(region_out.cube, list(regions), n_labelled)
-        return region_out
-
-    def _job(self, unit: Unit) -> UnitJob:
-        point = unit.point.model_dump() if isinstance(unit.point, CnnPoint) else asdict(unit.point)
-        key = fingerprint([self.context, point, unit.fold, unit.n_epochs, unit.region])[:10]
-        name = _NOT_IN_NAMES.sub("-", unit.title.replace(" ", "_"))[:_LONGEST_NAME]
-        folder = self.workspace.unit(self.model, f"{name}-{key}")
-        return UnitJob(unit, folder, self.workspace.unit_progress(self.model, f"{folder.name}.safetensors"))
+def _fit(
+    unit: Unit, folder: Path, progress: Location, on_step: OnStep, data: Mapping[str, SearchData]
+) -> Sequence[FoldResult]:
+    return fit_unit(unit, folder, data[unit.model], progress, on_step)

@@ -1,24 +1,26 @@
 """A search in the tracker while it runs: search → configuration → fold."""
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from cropray import __version__
 from cropray.config import JobConfig
 from cropray.datasets.manifest import Manifest
+from cropray.search.fit import configuration_of
 from cropray.search.results import ConfigurationResult, FoldResult, Params, RegionOut, group_by_configuration
-from cropray.search.space import ModelName
+from cropray.search.space import Unit, title
 from cropray.settings import dump_yaml, fingerprint
 from cropray.storage import copy_file
 from cropray.tracking import FoldRecord, Run, Tracker
+from cropray.training.family import family
 from cropray.workspace import Workspace
 
 
 class SearchLog:
     """Writes a search to the tracker while it runs: search → configuration → fold."""
 
-    def __init__(self, job: JobConfig, manifest: Manifest, model: ModelName, context: str) -> None:
+    def __init__(self, job: JobConfig, manifest: Manifest, model: str, context: str) -> None:
         self.job = job
         self.manifest = manifest
         self.model = model
@@ -38,15 +40,23 @@ class SearchLog:
     def write(self, results: Iterable[FoldResult]) -> None:
         """Write results of finished units."""
         for result in results:
-            name = title(result.params)
-            run, folds = self.configurations.get(name) or (
-                self.tracker.configuration_run(self.search, name, result.params),
-                [],
-            )
+            run, folds = self._configuration(result.params)
             folds.append(result)
-            self.configurations[name] = (run, folds)
             metrics = {**result.scores.as_metrics("val"), "seconds": result.seconds}
             self.tracker.fold_run(run, FoldRecord(result.fold, metrics, result.history))
+
+    def follow(self, unit: Unit, record: Mapping[str, float]) -> None:
+        """Write one step of a fold that is being fitted, if the store is there: it is written whole when it is finished."""
+        assert unit.fold is not None
+        run, _ = self._configuration(configuration_of(family(unit.model), unit.trial, max(unit.trial.steps, default=0)))
+        self.tracker.follow_fold(run, FoldRecord(unit.fold, {}, (record,)))
+
+    def _configuration(self, params: Params) -> tuple[Run, list[FoldResult]]:
+        """(run of a configuration, its results so far)."""
+        name = title(params)
+        if name not in self.configurations:
+            self.configurations[name] = self.tracker.configuration_run(self.search, name, params), []
+        return self.configurations[name]
 
     def finish(self, best: ConfigurationResult, workspace: Workspace, region_out: RegionOut | None) -> None:
         """Close the configurations with their means, and the search with the winner's and its scores on new regions.
@@ -54,6 +64,8 @@ class SearchLog:
         It waits a little for a store that is away.
         """
         for run, folds in self.configurations.values():
+            if not folds:
+                continue  # its time was up
             (configuration,) = group_by_configuration(folds)
             self.tracker.finish(run, configuration.metrics)
         with tempfile.TemporaryDirectory() as folder:
@@ -63,8 +75,3 @@ class SearchLog:
             metrics = best.metrics if region_out is None else {**best.metrics, **region_out.metrics}
             self.tracker.finish(self.search, metrics, Path(folder))
         self.tracker.close()
-
-
-def title(params: Params) -> str:
-    """Name of a configuration: `learning_rate=0.001 kernel_size=3`."""
-    return " ".join(f"{name}={value:.12g}" for name, value in params.items())

@@ -49,7 +49,7 @@ def model_code(loader: str) -> ModelCode:
     Imports within functions are left out: what they name is not needed to predict.
 
     Args:
-        loader: `cropray.maps.served_trees` …
+        loader: `cropray.training.xgboost.served` …
 
     Raises:
         RefusedError: it is no module of cropray.

@@ -68,6 +68,8 @@ class WriteFold(_Operation):
     params: dict[str, str]
     tags: dict[str, str]
     points: list[Point]
+    is_running: bool = False
+    """Whether these are steps of a fold that is still fitted: its run stays open."""
 
     def __str__(self) -> str:
         """What is done, for messages."""

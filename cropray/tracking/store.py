@@ -51,6 +51,7 @@ CONTENT_TAG: Final = "cropray.content"  # of a fold: what an unfinished run must
 _BATCH: Final = 1000  # most metrics in one request, MLflow REST API
 _PARAM_BATCH: Final = 100  # most params in one request, MLflow REST API
 _FINISHED: Final = "FINISHED"
+_RUNNING: Final = "running"  # content of a fold that is still fitted
 _PROBE_S: Final = 2.0  # patience with a server that did not answer before
 _PORTS: Final = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _REFUSALS: Final = frozenset({"INVALID_PARAMETER_VALUE", "INVALID_STATE"})  # the same write will be refused again
@@ -187,18 +188,21 @@ class Store:
         return Answer(run_id, was_finished)
 
     def _write_fold(self, operation: WriteFold) -> Answer:
-        content = fingerprint([operation.params, operation.points])[:16]
+        content = _RUNNING if operation.is_running else fingerprint([operation.params, operation.points])[:16]
         stored = self._find(operation.key)
         if stored is not None and stored.info.status == _FINISHED:
             return Answer(str(stored.info.run_id), was_finished=True)
-        if stored is not None and stored.data.tags.get(CONTENT_TAG) != content:
+        if stored is not None and stored.data.tags.get(CONTENT_TAG) not in {content, _RUNNING}:
             self.open().delete_run(stored.info.run_id)  # begun by a process that died, with other results
             stored = None
         if stored is None:
             stored = self._create(operation, {CONTENT_TAG: content})
+        if stored.data.tags.get(CONTENT_TAG) == _RUNNING and not operation.is_running:
+            self.open().set_tag(stored.info.run_id, CONTENT_TAG, content)
         self._write_params(stored, operation.params)
         self._write_points(stored.info.run_id, operation.points, operation.time_ms)
-        self.open().set_terminated(stored.info.run_id, _FINISHED, operation.time_ms)
+        if not operation.is_running:
+            self.open().set_terminated(stored.info.run_id, _FINISHED, operation.time_ms)
         return Answer(str(stored.info.run_id))
 
     def _finish(self, operation: FinishRun, folder: Location | None) -> Answer:

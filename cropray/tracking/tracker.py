@@ -102,19 +102,22 @@ class Tracker:
 
     def fold_run(self, configuration: Run, record: FoldRecord) -> Run:
         """Write one finished (configuration, fold), once."""
-        operation = WriteFold(
-            key=f"{configuration.key}/fold-{record.fold}",
-            time_ms=self._now_ms(),
-            model=configuration.model,
-            parent=configuration.key,
-            name=f"fold {record.fold}",
-            params=as_texts({"fold": record.fold}),
-            tags=as_texts({KIND_TAG: "fold", **(record.tags or {})}),
-            points=curve_of(record.history) + points_of(record.metrics),
-        )
+        operation = self._fold(configuration, record)
         self._tell_left_out(operation.key, record.metrics)
         answer = self._write(operation)
         return Run(operation.key, configuration.model, answer.run_id, answer.was_finished)
+
+    def follow_fold(self, configuration: Run, record: FoldRecord) -> None:
+        """Write steps of a fold that is not finished yet; a store that is away misses them, and gets all at the end."""
+        if not self._is_caught_up():
+            return
+        operation = self._fold(configuration, record).model_copy(update={"is_running": True})
+        try:
+            self._apply(operation, self._spool.locate)
+        except RefusedError as error:
+            logger.info("MLflow store '%s' did not %s (%s)", self.uri, operation, error)
+        except OUTAGES as error:
+            self._note_outage(str(operation), error)
 
     def finish(self, run: Run, metrics: Mapping[str, float], artifacts: Location | None = None) -> None:
         """Write the closing metrics and files of a search or configuration, and close it."""
@@ -205,6 +208,18 @@ class Tracker:
             f"tracking_uri and name to write them, or delete '{self._spool.folder.parent}' to give them up"
             for name, n in self._spool.others().items()
         ]
+
+    def _fold(self, configuration: Run, record: FoldRecord) -> WriteFold:
+        return WriteFold(
+            key=f"{configuration.key}/fold-{record.fold}",
+            time_ms=self._now_ms(),
+            model=configuration.model,
+            parent=configuration.key,
+            name=f"fold {record.fold}",
+            params=as_texts({"fold": record.fold}),
+            tags=as_texts({KIND_TAG: "fold", **(record.tags or {})}),
+            points=curve_of(record.history) + points_of(record.metrics),
+        )
 
     def _parent(
         self,

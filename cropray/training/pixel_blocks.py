@@ -3,7 +3,7 @@
 Needs numpy and xgboost only: the rows are Arrow tables, made elsewhere.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import xgboost as xgb
 
-from cropray.bands import FEATURE_COLUMNS, NODATA
+from cropray.core.cube import STUDY_CUBE, CubeSpec
+from cropray.core.sensors import NODATA
 from cropray.errors import AccountingError, SchemaError
 
 if TYPE_CHECKING:
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
     from ray import ObjectRef
 
     from cropray.legend import CropClass
+    from cropray.training.family import Fit, FitData
 
-BATCH_ROWS: Final = 1 << 16  # rows per step of the matrix build; 48 uint16 features: 6 MiB
+BATCH_ROWS: Final = 1 << 16  # rows per step of the matrix build; the study's uint16 features: 6 MiB
 LABEL: Final = "label"
 IGNORE: Final = 255  # class index of what is no class of the dataset, see cropray.legend
 
@@ -31,7 +33,7 @@ class PixelBlock:
     """Rows of a pixel table, usually one zone's, or where Ray keeps them."""
 
     rows: "pa.Table | ObjectRef[pa.Table]"
-    """Columns `label` (legend class id) and the 48 features; others are ignored."""
+    """Columns `label` (legend class id) and the cube's; others are ignored."""
     n_rows: int
     """As the manifest counts them."""
 
@@ -46,6 +48,13 @@ class TreeData:
     """Classes of the dataset; their position is the index that models predict."""
     legend_hash: str
     """Hash of the legend that the class ids belong to."""
+    cube: CubeSpec = STUDY_CUBE
+    """Bands and steps of the rows."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Features, in the order that models read them."""
+        return self.cube.columns
 
     @property
     def n_classes(self) -> int:
@@ -63,6 +72,12 @@ class TreeData:
         for index, crop in enumerate(self.classes):
             table[crop.id] = index
         return table
+
+
+def tree_data(data: "FitData", job: "Fit") -> TreeData:
+    """One side of a fit as rows, in the order of its zones."""
+    blocks = {zone_id: PixelBlock(block, data.n_rows[zone_id]) for zone_id, block in data.blocks.items()}
+    return TreeData(blocks, job.classes, job.legend_hash, job.cube)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,20 +118,23 @@ def checked_rows(zone_id: str, block: PixelBlock, rows: "pa.Table") -> "pa.Table
     return rows
 
 
-def features(rows: "pa.Table", table: npt.NDArray[np.uint16] | None = None) -> npt.NDArray[np.uint16]:
+def features(
+    rows: "pa.Table", table: npt.NDArray[np.uint16] | None = None, columns: Sequence[str] = STUDY_CUBE.columns
+) -> npt.NDArray[np.uint16]:
     """Features of some rows.
 
     Args:
         rows: a pixel table.
-        table: [48, 65536] digital number → what to put in its place, from `binning.bin_table`; None: raw values.
+        table: [F, 65536] digital number → what to put in its place, from `binning.bin_table`; None: raw values.
+        columns: the F features.
 
     Returns:
-        [N, 48] uint16 digital numbers in the order of `FEATURE_COLUMNS`, 0 = missing.
+        [N, F] uint16 digital numbers in the order of `columns`, 0 = missing.
     """
-    columns = (rows[name].to_numpy() for name in FEATURE_COLUMNS)
+    values = (rows[name].to_numpy() for name in columns)
     if table is None:
-        return np.stack(list(columns), axis=1)
-    return np.stack([numbers[column] for numbers, column in zip(table, columns, strict=True)], axis=1)
+        return np.stack(list(values), axis=1)
+    return np.stack([numbers[column] for numbers, column in zip(table, values, strict=True)], axis=1)
 
 
 def class_indices(rows: "pa.Table", lookup: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -154,6 +172,7 @@ class BlockBatches(xgb.DataIter):  # type: ignore[misc]  # xgboost has no types
         table: npt.NDArray[np.uint16],
         cache: Path | None = None,
         unweighed: tuple[int, ...] = (),
+        columns: Sequence[str] = STUDY_CUBE.columns,
     ) -> None:
         """Prepare the first pass.
 
@@ -163,11 +182,13 @@ class BlockBatches(xgb.DataIter):  # type: ignore[misc]  # xgboost has no types
             table: the fit's `bin_table`.
             cache: what the names of a matrix on disk begin with; None: in memory.
             unweighed: class indices whose rows count nothing.
+            columns: the features.
         """
         self._tables = tables
         self._lookup = lookup
         self._table = table
         self._unweighed = unweighed
+        self._columns = columns
         self._batches = in_batches(tables())
         super().__init__(cache_prefix=None if cache is None else str(cache))
 
@@ -182,7 +203,7 @@ class BlockBatches(xgb.DataIter):  # type: ignore[misc]  # xgboost has no types
             return False
         labels = class_indices(rows, self._lookup)
         weight = {"weight": weights(labels, self._unweighed)} if self._unweighed else {}
-        input_data(data=features(rows, self._table), label=labels, **weight)
+        input_data(data=features(rows, self._table, self._columns), label=labels, **weight)
         return True
 
 

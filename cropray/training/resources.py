@@ -1,8 +1,55 @@
-"""What a worker asks Ray for."""
+"""What a fit and its workers ask Ray for."""
 
+from dataclasses import dataclass
 from typing import Final
 
+from cropray.datasets.settings import READ_CPUS
+
 GB: Final = 1e9
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What one fit asks for, and which settings of its family say so."""
+
+    model: str = ""
+    """Family, whose section of the job has these settings."""
+    num_workers: int = 0
+    """0: it trains in its trial."""
+    cpus: float = 1.0
+    """Per worker, or of the trial; where it takes its share of the node, the least."""
+    gpus: float = 0.0
+    """Per worker, or of the trial."""
+    task_cpus: float = READ_CPUS
+    """Of the largest task that a fit may wait for while it holds its CPUs."""
+    memory_bytes: float = 0.0
+    """Per worker, or of the trial; 0: it takes its share of the node."""
+    cpu_step: float = 1.0
+    """What `cpus_per_worker` may be a multiple of."""
+    least_workers: int = 0
+    """Fewest workers that the family trains with."""
+    gpu_setting: str = ""
+    """Setting that asks for a GPU."""
+    without_gpu: str = ""
+    """Its value for none."""
+
+    def bundle(self) -> dict[str, float]:
+        """Of one worker, or of the trial."""
+        return worker_resources(self.cpus, self.gpus, self.memory_bytes / GB)
+
+    def bundles(self, n_units: int) -> list[dict[str, float]]:
+        """What so many fits ask for, and one task that reads for them."""
+        return [self.bundle()] * (n_units * self.n_bundles) + [{"CPU": self.task_cpus}]
+
+    @property
+    def memory_gb(self) -> float:
+        """As in the settings, GB."""
+        return self.memory_bytes / GB
+
+    @property
+    def n_bundles(self) -> int:
+        """Bundles that a fit holds while it trains."""
+        return max(self.num_workers, 1)
 
 
 def worker_resources(cpus: float, gpus: float, memory_gb: float | None) -> dict[str, float]:

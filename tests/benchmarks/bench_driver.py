@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 from pyproj import Transformer
 
-from cropray.bands import N_BANDS
 from cropray.datasets.doubts import parcel_doubts
 from cropray.datasets.manifest import BandSums, Manifest, ZoneEntry, load_manifest, save_manifest
 from cropray.datasets.separation import separate
@@ -20,6 +19,7 @@ from cropray.folds import make_folds
 from cropray.grid import Grid
 from cropray.legend import bundled_legend
 from cropray.zones import Zone
+from tests.study import N_BANDS
 
 N_ZONES, N_FOLDS, BUFFER_M = 5_830, 5, 500
 WEST, EAST, SOUTH, NORTH = -4.5, 8.0, 42.5, 51.0  # degrees

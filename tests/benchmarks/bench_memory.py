@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Final
 
 import psutil
+from cropray.training.settings import XgboostSettings
 
 from cropray.config import JobConfig
 from cropray.datasets.manifest import load_manifest
 from cropray.search.store import data_bytes
 from cropray.stages.cluster import ray_session
-from cropray.training.memory import bins_on_disk
-from cropray.training.settings import XgboostSettings
+from cropray.training.family import family
+from cropray.training.xgboost.memory import bins_on_disk
 from tests.drawn_dataset import N_CLASSES, TILE_SIZE, drawn_job, fit_on_ray, write_dataset
 
 ZONES: Final = {1: 8, 10: 80}
@@ -113,7 +114,7 @@ def main() -> bool:
             rows, tiles = (sum(getattr(z, name) for z in manifest.zones) for name in ("n_labelled", "n_tiles"))
             for model in MODELS:
                 peak = peaks[model, size] = _watch(Path(folder), model)
-                data = data_bytes(model, rows, tiles, TILE_SIZE)
+                data = data_bytes(family(model).sample, rows, tiles, TILE_SIZE)
                 bins = _bins(rows, model)
                 print(
                     f"| {model} | {size} | {rows:,} | {tiles:,} | {peak['driver'] / 1e6:.0f} MB | "

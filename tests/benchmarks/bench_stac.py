@@ -22,15 +22,15 @@ import xarray as xr
 from odc.geo.geobox import GeoBox
 from scipy import ndimage
 
-from cropray.bands import N_BANDS, N_MONTHS
+from cropray.core.cube import Season
 from cropray.grid import Grid, Window
 from cropray.imagery import acquire, stac, stac_search
-from cropray.imagery.scenes import Season
 from cropray.imagery.stac_settings import StacSettings
 from cropray.workspace import Workspace
 from cropray.zones import Zone
 from tests.servers import stac_items
 from tests.servers.stac import StacServer
+from tests.study import N_BANDS, N_MONTHS
 
 SCENES_A_MONTH = 12
 TILE = Grid(32631, 600_000.0, 5_400_000.0, 1536, 1536)

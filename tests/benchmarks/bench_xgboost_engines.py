@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from cropray.training.pixel_blocks import PixelBlock, TreeData
-from cropray.training.xgboost import XgboostPoint, XgboostSettings, train_xgboost
+from cropray.training.xgboost.fit import XgboostSettings, train_xgboost
 from tests.training.small_fits import FatalPath
 from tests.training.tree_rows import CLASSES, draw_rows
 
@@ -93,7 +93,7 @@ def _run_case(name: str) -> dict[str, object]:
         progress = FatalPath(Path(folder, "progress")) if KILLED in name else None
         model = Path(folder, "model")
         model.mkdir()
-        fit = train_xgboost(settings, XgboostPoint(0.1, (N_ROUNDS,)), data, data, 0, model, progress=progress)
+        fit = train_xgboost(settings, (N_ROUNDS,), data, data, 0, model, progress=progress)
     seconds = time.perf_counter() - start
     watch.ended.set()
     return {"seconds": seconds, "peak": watch.peak, "confusion": fit.scores[0].confusion.tolist()}

@@ -5,11 +5,11 @@ import time
 
 import pytest
 
-from cropray.search.placement import UnitNeed, live_nodes, place_units
+from cropray.search.placement import live_nodes, place_units
 from cropray.search.results import FoldResult
 from cropray.search.run import UnitJob, run_units
-from cropray.search.space import Unit
-from cropray.training.xgboost import XgboostPoint
+from cropray.search.space import Trial, Unit
+from cropray.training.resources import Need
 from tests.cluster.preemption import announce
 
 STORE = 80 * 2**20
@@ -34,7 +34,7 @@ def cluster():
 def stepwise_fit(log):
     """A fit of steps that keeps each one and goes on from the last; it notes where each step was made."""
 
-    def fit(unit, folder, progress):
+    def fit(unit, folder, progress, on_step):
         import ray
 
         node = ray.get_runtime_context().get_node_id()
@@ -58,9 +58,9 @@ def notes_of(log):
 def test_a_preempted_node_costs_no_step(cluster, tmp_path):
     (log := tmp_path / "log").mkdir()
     (tmp_path / "progress").mkdir()
-    placement = place_units(live_nodes(), UnitNeed("xgboost", 0, 1, 0), None)
+    placement = place_units(live_nodes(), Need("xgboost", 0, 1, 0), None)
     assert placement.max_concurrent == 2
-    units = [Unit("xgboost", XgboostPoint(0.1, (10,)), fold) for fold in range(N_UNITS)]
+    units = [Unit("xgboost", Trial({"learning_rate": 0.1}, (10,)), fold) for fold in range(N_UNITS)]
     jobs = [
         UnitJob(unit, tmp_path / "units" / f"{unit.fold}", tmp_path / "progress" / f"{unit.fold}") for unit in units
     ]

@@ -5,7 +5,6 @@ import dataclasses
 import numpy as np
 import pytest
 
-from cropray.bands import N_BANDS
 from cropray.datasets.build import ZoneJob, band_sums, build_zone, count_zone, read_zone_arrays
 from cropray.datasets.manifest import statistics
 from cropray.datasets.pixels import pixel_table
@@ -17,6 +16,7 @@ from cropray.legend import IGNORE
 from cropray.storage import file_hash
 from cropray.workspace import Workspace
 from tests.oracles import stitch_labels
+from tests.study import N_BANDS
 from tests.synthetic import manifest, write_artefacts, zone, zone_arrays
 
 NAMES = ("wheat", "maize", "hops", "flax")

@@ -8,7 +8,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cropray.bands import FEATURE_COLUMNS
 from cropray.datasets.points import (
     points_doubts,
     points_entries,
@@ -20,6 +19,7 @@ from cropray.datasets.points import (
 from cropray.datasets.schema import pixel_schema
 from cropray.errors import InputError, LeakageError
 from cropray.workspace import Workspace
+from tests.study import FEATURE_COLUMNS
 
 ZONES = {"a-1": ("a", "train"), "a-2": ("a", "train"), "b-1": ("b", "train"), "b-2": ("b", "test")}
 N_PER_ZONE = 5

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from cropray.bands import FEATURE_COLUMNS
 from tests.deployment.bare_cluster import BareCluster, clone, make_environment
+from tests.study import FEATURE_COLUMNS
 
 # The environment and the first job on it install some gigabytes.
 pytestmark = [pytest.mark.slow, pytest.mark.nightly, pytest.mark.ray, pytest.mark.timeout(2400)]

@@ -43,7 +43,7 @@ search = tracker.search_run("xgboost", "abc", {"seed": 7})
 configuration = tracker.configuration_run(search, "eta=0.1", {"eta": 0.1})
 tracker.fold_run(configuration, FoldRecord(0, {"val_loss": 0.5}, [{"val_loss": 0.8}, {"val_loss": 0.5}]))
 run = tracker.evaluate_run("xgboost", EvaluationRecord("e1", {}, {"test_loss": 0.6}, files))
-form = ModelForm("cropray.maps.served_trees", ("B02_01", "B02_02"), (-1, 2), (-1, 2), ("Wheat", "Maize"))
+form = ModelForm("cropray.training.xgboost.served", ("B02_01", "B02_02"), (-1, 2), (-1, 2), ("Wheat", "Maize"))
 merit = Merit("xgboost", "d1", "val_loss", 0.5, greater_is_better=False)
 version = tracker.register("landscape", ModelPackage(model, form, merit), run)
 answer = {"missed": tracker.n_missed, "run": run.run_id, "version": version}

@@ -16,11 +16,11 @@ import torch.distributed as dist
 from torch import multiprocessing
 
 from cropray.maps.predict import predict_zone
-from cropray.models.crop_net import receptive
-from cropray.models.norm import GlobalBatchNorm
+from cropray.nets.crop_net import receptive
+from cropray.nets.norm import GlobalBatchNorm
 from cropray.training.choices import TREES
-from cropray.training.device import predict_tiles, reproducible, tf32
-from cropray.training.loop import FitResult, FitState, evaluate, fit, summed_loss
+from cropray.training.deep.device import predict_tiles, reproducible, tf32
+from cropray.training.deep.loop import FitResult, FitState, evaluate, fit, summed_loss
 from tests.gpu.drawn import LOOKUP, N_CLASSES, STATS, Crop, drawn, drawn_labels, network, pixel_rows, plan, tile_set
 
 CPU = torch.device("cpu")
@@ -258,8 +258,8 @@ def grow(train, val, kind, n_classes, n_rounds):
     """(trees, last validation loss), by the matrices that a fit builds."""
     import xgboost as xgb
 
-    from cropray.training.binning import bin_table, count_values
     from cropray.training.pixel_blocks import BlockBatches, features, quantile_matrix
+    from cropray.training.xgboost.binning import bin_table, count_values
 
     lookup = np.arange(256, dtype=np.uint8)
     table = bin_table(count_values(features(train)).astype(np.int64), 256)

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from cropray.bands import FEATURE_COLUMNS, N_BANDS, N_MONTHS
-from cropray.models.crop_net import CropNet, CropNetConfig
-from cropray.training.loop import FitPlan
+from cropray.nets.crop_net import CropNet, CropNetConfig
+from cropray.training.deep.loop import FitPlan
+from cropray.training.deep.tiles import ChannelStats, TileSet
 from cropray.training.pixel_blocks import IGNORE
-from cropray.training.tiles import ChannelStats, TileSet
+from tests.study import FEATURE_COLUMNS, N_BANDS, N_MONTHS
 
 N_CLASSES = 6
 STATS = ChannelStats((1500.0,) * N_BANDS, (700.0,) * N_BANDS)

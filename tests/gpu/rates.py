@@ -7,10 +7,10 @@ import numpy as np
 import torch
 
 from cropray.maps.predict import predict_zone
-from cropray.models.crop_net import CropNet
-from cropray.models.operations import tile_operations
-from cropray.training.device import reproducible, tf32
-from cropray.training.loop import FitPlan, train_epoch
+from cropray.nets.crop_net import CropNet
+from cropray.nets.operations import tile_operations
+from cropray.training.deep.device import reproducible, tf32
+from cropray.training.deep.loop import FitPlan, train_epoch
 from tests.gpu.checks import CPU, Predictor, grow, timed
 from tests.gpu.drawn import network, pixel_rows, tile_set
 

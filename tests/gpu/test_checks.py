@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from cropray.legend import IGNORE
-from cropray.training import pixel_blocks, tiles
+from cropray.training import pixel_blocks
+from cropray.training.deep import tiles
 from tests.gpu import __main__ as script
 from tests.gpu import checks
 from tests.gpu.drawn import FULL

@@ -154,9 +154,3 @@ def images_of(pixels: np.ndarray) -> dict:
     }
     images = dict(zip(FINE, pixels, strict=False)) | {band: image.astype(np.uint16) for band, image in coarse.items()}
     return images | {"SCL": pixels[4, ::2, ::2].astype(np.uint8)}
-
-
-def with_coarse_classes(pixels: np.ndarray) -> np.ndarray:
-    """[5, H, W] whose scene classes are of 20 m, as ESA's are."""
-    coarse = pixels[4, ::2, ::2].repeat(2, axis=0).repeat(2, axis=1)
-    return np.concatenate([pixels[:4], coarse[None]])

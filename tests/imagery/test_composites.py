@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import rasterio
 
-from cropray.bands import FEATURE_COLUMNS
 from cropray.errors import MissingArtefactError, SchemaError
 from cropray.grid import Grid
 from cropray.imagery.composites import read_composite, read_n_obs, write_composite, write_n_obs
+from tests.study import FEATURE_COLUMNS
 
 GRID = Grid(32631, 600_000.0, 5_400_000.0, 300, 17)  # taller than one block of 256
 

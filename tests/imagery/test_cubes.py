@@ -116,6 +116,9 @@ def test_embeddings_of_bytes(tmp_path, names):
     values[2, 0, 0] = -128
     write(tmp_path / "beauce-1.tif", values, names, nodata=-128)
     composite, n_obs = source(tmp_path).read(ZONE, YEAR)
+    workspace = Workspace(tmp_path / "work")
+    acquire_cube(source(tmp_path), ZONE, YEAR, workspace)
+    np.testing.assert_array_equal(read_composite(workspace.composite("beauce-1"), GRID, EMBEDDING), composite)
     stored = values.astype(int) + 129  # scale 1, offset −129
     np.testing.assert_array_equal(composite[0], np.where(values == -128, 0, stored))
     np.testing.assert_array_equal(n_obs[0], (values != -128).all(axis=0))
@@ -249,6 +252,18 @@ def test_files_that_are_damaged_or_masked(tmp_path):
             dataset.write_mask(np.eye(*GRID.shape, dtype=bool))
     with pytest.raises(InputError, match="has a mask or alpha band"):
         source(tmp_path).survey([(ZONE, STUDY)])
+
+
+def test_composites_of_a_workspace_with_another_cube(tmp_path):
+    there = CubeSpec((Band("VV", "dB", 0.001, -50.0), Band("VH", "dB", 0.002, -80.0)), "dekad", 1)
+    write_composite(tmp_path / "beauce-1.tif", np.ones((3, 2, *GRID.shape), np.uint16), GRID, there)
+    same = CubeSpec(there.bands[::-1], "dekad", 1)
+    assert not source(tmp_path).read(ZONE, Season("2023-05", same))[0].max() - 1
+    other = CubeSpec((Band("VV", "dB", 0.002, -80.0),), "dekad", 1)
+    with pytest.raises(InputError, match="1 months in steps of a dekad, and stores VV by another scale or offset"):
+        source(tmp_path).survey([(ZONE, Season("2023-05", other))])
+    with pytest.raises(InputError, match="the job's cube has 3 months in steps of a month: mend 'cube'"):
+        source(tmp_path).survey([(ZONE, Season("2023-05", CubeSpec(there.bands, "month", 3)))])
 
 
 def test_zones_without_a_file_are_named_together(tmp_path):

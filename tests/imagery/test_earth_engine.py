@@ -6,9 +6,9 @@ import multiprocessing
 import numpy as np
 import pytest
 
+from cropray.core.cube import Season
 from cropray.imagery.earth_engine import EarthEngine, EarthEngineError, expression_json
 from cropray.imagery.earth_engine_months import RECIPE, MonthUnit, listing_key
-from cropray.imagery.scenes import Season
 from cropray.settings import fingerprint
 from tests.imagery.earth_engine_may import GRID, MAY, may, write_may
 from tests.servers.earth_engine import EarthEngineServer

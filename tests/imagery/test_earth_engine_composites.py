@@ -5,13 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 
+from cropray.core.cube import Season
 from cropray.grid import Grid, Window
 from cropray.imagery.acquire import acquire_zone
 from cropray.imagery.composites import read_composite, read_n_obs
 from cropray.imagery.earth_engine import EarthEngine
 from cropray.imagery.earth_engine_months import assemble_zone, write_month
 from cropray.imagery.files import FileScenes, FilesSettings
-from cropray.imagery.scenes import Season
 from cropray.workspace import Workspace
 from cropray.zones import Zone, read_zones
 from tests.imagery.earth_engine_may import GRID, MAY, units_of, write_may

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+from cropray.core.cube import Season
 from cropray.errors import InputError
 from cropray.grid import Grid
 from cropray.imagery.earth_engine_months import (
@@ -24,7 +25,6 @@ from cropray.imagery.earth_engine_months import (
     write_month,
 )
 from cropray.imagery.earth_engine_settings import EarthEngineSettings
-from cropray.imagery.scenes import Season
 from cropray.workspace import Workspace
 from cropray.zones import Zone
 

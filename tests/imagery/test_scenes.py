@@ -2,11 +2,11 @@ import datetime as dt
 
 import pytest
 
-from cropray.imagery.scenes import Season
+from cropray.core.cube import Season
 
 
 def test_twelve_months_follow_each_other_over_the_year_end():
-    months = Season("2017-12").months
+    months = Season("2017-12").steps
     assert len(months) == 12
     assert months[0] == (dt.date(2017, 12, 1), dt.date(2018, 1, 1))
     assert months[-1] == (dt.date(2018, 11, 1), dt.date(2018, 12, 1))

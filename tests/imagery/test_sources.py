@@ -77,3 +77,22 @@ def test_settings_give_their_source():
     assert composite_source(cubes) == CubeFiles(cubes)
     assert [describe(files), describe(safe), describe(cubes)] == ["scenes", "products", "cubes"]
     assert describe(stac) == f"{stac.collection} at {stac.url}"
+
+
+OWN = {"bands": [{"id": "A00", "unit": "embedding", "scale": 1, "offset": -129}], "step": "season"}
+
+
+def test_ready_cubes_may_be_of_any_bands_and_products_only_of_theirs(tmp_path):
+    def job(imagery, cube):
+        parts = {"name": "j", "workspace": str(tmp_path), "parcels": {"path": "p.gpkg"}}
+        return JobConfig.model_validate(parts | {"imagery": {"folder": "f"} | imagery, "cube": cube})
+
+    assert job({"source": "cubes"}, OWN).cube_spec.columns == ("A00_01",)
+    assert job({"source": "safe"}, {"bands": ["B05", "B12"]}).cube_spec.n_bands == 2
+    with pytest.raises(
+        ValueError, match=r"'cube' has A00, and scenes hold .* ready cubes .'imagery' of source 'cubes'"
+    ):
+        job({"source": "safe"}, OWN)
+    own = {"id": "B10", "unit": "reflectance", "scale": 1e-4}
+    with pytest.raises(ValueError, match="the source 'safe' has no B10"):
+        job({"source": "safe"}, {"bands": ["B02", own]})

@@ -8,14 +8,14 @@ import shapely
 import torch
 import xgboost as xgb
 
-from cropray.bands import FEATURE_COLUMNS, N_BANDS, N_FEATURES, N_MONTHS
 from cropray.imagery.composites import write_composite, write_n_obs
 from cropray.legend import IGNORE, bundled_legend
-from cropray.models.crop_net import CropNet, CropNetConfig
-from cropray.training.checkpoint import CnnCheckpoint, save_checkpoint
+from cropray.nets.crop_net import CropNet, CropNetConfig
+from cropray.training.cnn.checkpoint import CnnCheckpoint, save_checkpoint
+from cropray.training.deep.tiles import ChannelStats
 from cropray.training.pixel_blocks import TreeData
-from cropray.training.tiles import ChannelStats
-from cropray.training.xgboost_model import save_booster
+from cropray.training.xgboost.scoring import save_booster
+from tests.study import FEATURE_COLUMNS, N_BANDS, N_FEATURES, N_MONTHS
 
 DECIDING_FEATURE = "B04_05"
 LEGEND = bundled_legend()

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cropray.bands import FEATURE_COLUMNS
 from cropray.maps.models import load_model
 from cropray.tracking import EvaluationRecord, Merit, ModelForm, ModelPackage, Tracker
 from tests.maps.builders import draw_image, save_cnn, save_trees
+from tests.study import FEATURE_COLUMNS
 
 NAME = "two rivers"
 SAVE = {"cnn": save_cnn, "xgboost": save_trees}

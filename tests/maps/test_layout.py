@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cropray.maps.layout import PROCESS_BYTES, ZONE_BYTES, choose_window, window_note
+from cropray.core.cube import STUDY_CUBE, CubeSpec
+from cropray.maps.layout import NUMBER_BYTES, PROCESS_BYTES, choose_window, window_note
 from cropray.maps.predict import windows
 
 
@@ -17,6 +18,7 @@ class Reach:
     margin_px: int = 160
     stride_px: int = 16
     bytes_per_px: int = 2200
+    cube: CubeSpec = STUDY_CUBE
 
 
 def computed(shape, window, model):
@@ -26,7 +28,7 @@ def computed(shape, window, model):
 
 def task_bytes(shape, window_px, model):
     """Memory that just holds windows of so many pixels."""
-    return PROCESS_BYTES + ZONE_BYTES * shape[0] * shape[1] + window_px * model.bytes_per_px
+    return PROCESS_BYTES + NUMBER_BYTES * model.cube.n_features * shape[0] * shape[1] + window_px * model.bytes_per_px
 
 
 @pytest.mark.parametrize(

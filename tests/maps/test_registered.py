@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
 
-from cropray.bands import FEATURE_COLUMNS
 from cropray.workspace import Workspace
 from tests.maps import registered
 from tests.maps.builders import CLASSES
 from tests.maps.registered import NAME, REFUSED, predict_elsewhere, register, samples, table
+from tests.study import FEATURE_COLUMNS
 
 NAMES = [crop.name for crop in CLASSES]
 

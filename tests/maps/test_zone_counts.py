@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import rasterio
 
+from cropray.core.cube import STUDY_CUBE
 from cropray.datasets.build import ZoneJob, band_sums, build_zone
 from cropray.datasets.separation import Trim
 from cropray.errors import SchemaError
@@ -18,6 +19,7 @@ from cropray.maps.settings import MapSettings
 from cropray.maps.zone import MapJob, map_zone
 from cropray.maps.zone_counts import CountJob, count_points, count_zone_pixels
 from cropray.metrics import confusion
+from cropray.training.family import family
 from cropray.workspace import Workspace
 from tests import synthetic
 from tests.maps.builders import CLASSES, LEGEND, draw_image, field_labels, save_cnn, save_trees
@@ -83,7 +85,7 @@ def test_loss_and_decision_are_of_the_same_probabilities(scored):
     class Undecided:
         """Two classes are equally likely everywhere: the map and the cube take the first."""
 
-        classes, margin_px, stride_px, bytes_per_px = CLASSES, 0, 1, 1
+        classes, margin_px, stride_px, bytes_per_px, cube = CLASSES, 0, 1, 1, STUDY_CUBE
 
         def predict_tiles(self, x):
             probabilities = np.zeros((1, len(CLASSES), *x.shape[-2:]), np.float32)
@@ -154,11 +156,11 @@ def test_points_are_rows(scored):
 
 
 def test_a_process_reads_a_model_once_and_a_changed_one_again(tmp_path):
-    folder = save_trees(tmp_path / "m")
-    first = kept_model(folder, "first")
-    assert kept_model(folder, "first") is first
+    folder, load = save_trees(tmp_path / "m"), family("xgboost").load
+    first = kept_model(load, folder, "first")
+    assert kept_model(load, folder, "first") is first
     save_trees(folder, seed=1)
-    assert kept_model(folder, "second") is not first
+    assert kept_model(load, folder, "second") is not first
 
 
 def test_a_zone_s_job_is_small(tmp_path):

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from cropray.config import PlanSettings
-from cropray.models.crop_net import CropNetConfig
-from cropray.models.operations import tile_operations
+from cropray.nets.crop_net import CropNetConfig
+from cropray.nets.operations import tile_operations
 from cropray.planning.elsewhere import (
     Measured,
     assumptions,
@@ -20,7 +20,7 @@ from cropray.planning.elsewhere import (
 from cropray.planning.estimate import estimate, fit_seconds, search_work
 from cropray.planning.traffic import Traffic
 from cropray.planning.work import Cluster, Fit
-from cropray.search.placement import UnitNeed, place_units
+from cropray.search.placement import need_of, place_units
 from tests.planning.test_estimate import COSTS, job, work
 
 STORE = 1e9
@@ -32,7 +32,7 @@ def elsewhere(config, n_nodes, here=None):
     here = here or work()
     cluster = cluster_there(config.plan, n_nodes, here.cluster.object_store_bytes)
     placements = {
-        model: place_units(cluster.nodes, UnitNeed.of(getattr(config, model)), config.search.max_concurrent)
+        model: place_units(cluster.nodes, need_of(model, getattr(config, model)), config.search.max_concurrent)
         for model in config.search.models
     }
     search = search_work(config, placements, config.dataset.n_folds)

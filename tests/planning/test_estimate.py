@@ -28,8 +28,9 @@ from cropray.planning.costs import (
 from cropray.planning.estimate import JobWork, estimate, fit_seconds, object_store_bytes, search_work, tree_bytes
 from cropray.planning.traffic import Traffic
 from cropray.planning.work import Cluster, Fit, ZoneWork
-from cropray.search.placement import Node, UnitNeed, place_units
+from cropray.search.placement import Node, need_of, place_units
 from cropray.search.store import tile_bytes
+from cropray.training.resources import Need
 
 ZONES = ZoneWork(
     n_zones=5, n_train=4, n_test=1, n_mapped=1, n_films=1, n_pixels=5000, rows=2500, train_rows=1800, test_rows=700,
@@ -70,8 +71,8 @@ def work(config=None, cpus=2, **changes):
     config = config or job()
     nodes = (Node(cpus, object_store_bytes=1e9),)
     placements = {
-        "xgboost": place_units(nodes, UnitNeed.of(config.xgboost), None),
-        "cnn": place_units(nodes, UnitNeed.of(config.cnn), None),
+        "xgboost": place_units(nodes, need_of("xgboost", config.xgboost), None),
+        "cnn": place_units(nodes, need_of("cnn", config.cnn), None),
     }
     search = search_work(config, placements, config.dataset.n_folds)
     values = {"zones": ZONES, "search": search, "placements": placements, "cluster": Cluster(nodes)}
@@ -93,7 +94,9 @@ def test_fits_of_a_search():
 def test_leave_region_out_is_a_fit_per_region_and_model():
     config = job(search={**job().search.model_dump(), "leave_region_out": True})
     nodes = (Node(2, object_store_bytes=1e9),)
-    placements = {model: place_units(nodes, UnitNeed.of(getattr(config, model)), None) for model in ("xgboost", "cnn")}
+    placements = {
+        model: place_units(nodes, need_of(model, getattr(config, model)), None) for model in ("xgboost", "cnn")
+    }
     search = search_work(config, placements, 3, 4)
     _, last = search.groups
     assert [fit.model for fit in last] == ["xgboost", "cnn", *["xgboost"] * 4, *["cnn"] * 4]
@@ -179,7 +182,7 @@ def test_memory():
 
 def test_memory_of_trees_is_a_share_of_the_rows_and_leaves_the_bins_on_disk_beyond_the_budget():
     config = job(xgboost={"num_workers": 2, "memory_gb": 0.50027})
-    placement = place_units((Node(4),), UnitNeed.of(config.xgboost), None)
+    placement = place_units((Node(4),), need_of("xgboost", config.xgboost), None)
     assert tree_bytes(TREES, 1800, placement) == 5e8 + 900 * 300
     assert tree_bytes(TREES, 1802, placement) == 5e8 + 901 * 100
 
@@ -188,7 +191,7 @@ def test_points_have_no_images():
     config = job()
     config = config.model_copy(update={"search": config.search.model_copy(update={"models": ("xgboost",)})})
     nodes = (Node(2, object_store_bytes=1e9),)
-    placements = {"xgboost": place_units(nodes, UnitNeed("xgboost", 0, 1, 0), None)}
+    placements = {"xgboost": place_units(nodes, Need("xgboost", 0, 1, 0), None)}
     search = search_work(config, placements, 3)
     points = replace(ZONES, n_pixels=0, n_mapped=0, train_tiles=0, test_tiles=0)
     of_points = JobWork(points, search, placements, Cluster(nodes), 32)

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cropray.bands import N_MONTHS
-from cropray.imagery.scenes import Season
+from cropray.core.cube import STUDY_CUBE, Season
 from cropray.legend import bundled_legend
-from cropray.report.drawing import month_names
+from cropray.report.drawing import step_names
 from cropray.report.observation_pictures import (
     MAX_ROWS,
     NEVER_SEEN,
@@ -18,10 +17,12 @@ from cropray.report.observation_pictures import (
     observed_rows,
 )
 from cropray.report.profile_pictures import MAX_CLASSES, ProfileData, draw_band_profiles, draw_ndvi_profiles
-from cropray.report.summary import N_BINS, SERIES, Observations, Profiles
+from cropray.report.summary import N_BINS, Observations, Profiles, series_of
 from tests.report.builders import REGIONS
+from tests.study import N_MONTHS
 
-MONTHS = tuple(name[:3] for name in month_names(Season("2023-01")))
+SERIES = series_of(STUDY_CUBE)
+MONTHS = tuple(name[:3] for name in step_names(Season("2023-01")))
 
 
 def draw_profile_data(n_classes, seed=0):

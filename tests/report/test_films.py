@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from cropray.imagery.scenes import Season
+from cropray.core.cube import STUDY_CUBE, Season
 from cropray.report import films
-from cropray.report.drawing import common_months, month_names
-from cropray.report.films import VIEWS, draw_film, fit, stretch, zone_year
+from cropray.report.drawing import common_steps, step_names
+from cropray.report.films import draw_film, fit, stretch, views_of, zone_year
 
-MONTHS = month_names(Season("2022-11"))
+VIEWS = views_of(STUDY_CUBE)
+MONTHS = step_names(Season("2022-11"))
 TRUE_COLOUR, RED = VIEWS[0], next(view for view in VIEWS if view.name == "B04")
 
 
@@ -30,8 +31,8 @@ def image_part(frames, height, width):
 
 def test_months_of_a_season_have_names():
     assert MONTHS[:3] == ("Nov 2022", "Dec 2022", "Jan 2023")
-    assert common_months([MONTHS, month_names(Season("2021-11"))])[:3] == ("Nov", "Dec", "Jan")
-    assert common_months([MONTHS, month_names(Season("2022-10"))])[:3] == ("1", "2", "3")
+    assert common_steps([MONTHS, step_names(Season("2021-11"))])[:3] == ("Nov", "Dec", "Jan")
+    assert common_steps([MONTHS, step_names(Season("2022-10"))])[:3] == ("1", "2", "3")
 
 
 def test_a_large_image_is_averaged_down_and_a_small_one_enlarged():

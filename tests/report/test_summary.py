@@ -6,19 +6,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cropray.bands import BAND_IDS, FEATURE_COLUMNS, N_MONTHS
+from cropray.core.cube import STUDY_CUBE
 from cropray.legend import IGNORE
 from cropray.report.summary import (
-    SERIES,
     ZoneSummary,
     count_observations,
     count_profiles,
     no_profiles,
     read_summary,
     save_summary,
+    series_of,
 )
+from tests.study import BAND_IDS, FEATURE_COLUMNS, N_MONTHS
 
 N_CLASSES = 4
+SERIES = series_of(STUDY_CUBE)
 HALF_BIN = {"NDVI": 0.001, **dict.fromkeys(BAND_IDS, 0.0005)}
 
 

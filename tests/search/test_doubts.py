@@ -5,6 +5,9 @@ import pytest
 from cropray.datasets.manifest import BandSums
 from cropray.search.doubts import fold_doubts, search_warnings
 from cropray.search.results import ConfigurationResult, FoldResult
+from cropray.training.cnn.settings import CnnSettings
+from cropray.training.family import family
+from cropray.training.xgboost.settings import XgboostSettings
 from tests.synthetic import entry, manifest
 
 
@@ -18,7 +21,7 @@ TREES = [configuration(n_estimators=n, learning_rate=rate) for n in (50, 100, 40
 
 def trees_that_win(n, rate):
     best = next(c for c in TREES if c.params == {"n_estimators": n, "learning_rate": rate})
-    return search_warnings("xgboost", TREES, best, None)
+    return search_warnings(family("xgboost"), XgboostSettings(), TREES, best)
 
 
 def test_a_winner_inside_the_grid_is_no_doubt():
@@ -47,15 +50,24 @@ def test_a_winner_at_an_end_of_the_grid_is_told(n, rate, said):
 
 def test_what_has_no_neighbour_or_was_not_searched_is_no_doubt():
     cnns = [configuration(learning_rate=0.01, kernel_size=size) for size in (3, 5)]
-    assert search_warnings("cnn", cnns, cnns[1], 50) == []  # a kernel is 3 or 5 wide, and one rate was searched
+    assert (
+        search_warnings(family("cnn"), CnnSettings(), cnns, cnns[1]) == []
+    )  # a kernel is 3 or 5 wide, and one rate was searched
 
 
 def test_a_best_epoch_that_is_the_last_one_is_told():
     best = configuration((12, 7, 12), learning_rate=0.01, kernel_size=3)
-    (warning,) = search_warnings("cnn", [best], best, 12)
+    (warning,) = search_warnings(family("cnn"), CnnSettings(epochs=12), [best], best)
     assert "the last one allowed (12) in 2 of 3 folds (0, 2)" in warning
     assert "raise cnn.epochs" in warning
-    assert search_warnings("cnn", [best], best, 13) == []
+    assert search_warnings(family("cnn"), CnnSettings(epochs=13), [best], best) == []
+
+
+def test_searched_choices_are_no_doubt_and_searched_epochs_bound_the_winner():
+    several = [configuration(pool=pool, epochs=n) for pool in ("max", "mean") for n in (5, 9, 20)]
+    assert search_warnings(family("cnn"), CnnSettings(), several, several[1]) == []
+    (late,) = search_warnings(family("cnn"), CnnSettings(), several[:1], several[0])
+    assert "the last one allowed (5)" in late
 
 
 def test_folds_with_classes_that_they_cannot_have_learnt_are_told():

@@ -11,11 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cropray.errors import ConfigError
-from cropray.search.placement import Node, UnitNeed, live_nodes, place_units, share_cpus
-from cropray.training.settings import CnnSettings, XgboostSettings
+from cropray.search.placement import Node, live_nodes, need_of, place_units, share_cpus
+from cropray.training.cnn.settings import CnnSettings
+from cropray.training.resources import Need
+from cropray.training.xgboost.settings import XgboostSettings
 from tests.search.ray_scheduler import at_random, clusters, is_safe, pack, run_to_the_end, spread
 
 READ, FRAME = 0.25, 1.0
+
+
+def model_of(settings):
+    return "cnn" if isinstance(settings, CnnSettings) else "xgboost"
+
+
 PICKS = {"pack": lambda: pack, "spread": lambda: spread, "random": lambda: at_random(0)}
 
 
@@ -37,7 +45,7 @@ PICKS = {"pack": lambda: pack, "spread": lambda: spread, "random": lambda: at_ra
 )
 def test_plans(nodes, need, limit, at_once, trial_cpus):
     n_workers, cpus, _ = need
-    placement = place_units([Node(*node) for node in nodes], UnitNeed("cnn", *need), limit)
+    placement = place_units([Node(*node) for node in nodes], Need("cnn", *need), limit)
     assert (placement.max_concurrent, placement.trial_cpus) == (at_once, trial_cpus)
     in_use = at_once * (n_workers * cpus if n_workers else trial_cpus)
     assert placement.cpus_left == sum(node[0] for node in nodes) - in_use
@@ -54,7 +62,7 @@ def test_plans(nodes, need, limit, at_once, trial_cpus):
 )
 def test_plans_that_would_wait_for_ever(nodes, need):
     with pytest.raises(ConfigError, match="it would wait for ever"):
-        place_units([Node(*node) for node in nodes], UnitNeed("cnn", *need), None)
+        place_units([Node(*node) for node in nodes], Need("cnn", *need), None)
 
 
 def check(nodes, need, limit):
@@ -88,7 +96,7 @@ def could_run(nodes, need, n_units):
 
 
 NEEDS = [
-    UnitNeed("xgboost", workers, cpus, gpus, task)
+    Need("xgboost", workers, cpus, gpus, task)
     for workers, cpus, gpus, task in itertools.product(range(5), (1, 2, 4), (0, 1), (READ, FRAME))
     if workers or task == READ  # xgboost-ray has workers
 ]
@@ -115,7 +123,7 @@ shapes = st.tuples(
 
 
 needs = st.builds(
-    lambda workers, cpus, on_gpu, task, memory: UnitNeed(
+    lambda workers, cpus, on_gpu, task, memory: Need(
         "cnn", workers, cpus, float(on_gpu), task if workers else READ, memory
     ),
     st.integers(0, 4),
@@ -133,7 +141,7 @@ def test_mixed_clusters(cluster, need, limit):
 
 def test_trials_that_ask_for_less_do_not_crowd_a_node():
     # A trial of 1 CPU asks for 0.75 if the small node were to keep room; 21 of them would then fit the large one.
-    placement = place_units([Node(1), Node(16)], UnitNeed("xgboost", 0, 1, 0), None)
+    placement = place_units([Node(1), Node(16)], Need("xgboost", 0, 1, 0), None)
     assert placement.trial_cpus == 0.9843
     assert 16 // placement.trial_cpus == 16
 
@@ -190,7 +198,7 @@ def test_trials_that_ask_for_less_do_not_crowd_a_node():
 )
 def test_a_refusal_says_what_is_there_and_what_to_change(nodes, settings, message):
     with pytest.raises(ConfigError) as error:
-        place_units(nodes, UnitNeed.of(settings), None)
+        place_units(nodes, need_of(model_of(settings), settings), None)
     assert re.search(message, str(error.value)), error.value
 
 
@@ -198,34 +206,37 @@ def test_what_is_proposed_is_accepted():
     settings = CnnSettings(num_workers=4, cpus_per_worker=8)
     for nodes in ([Node(8)], [Node(8)] * 3, [Node(3), Node(9)]):
         with pytest.raises(ConfigError) as error:
-            place_units(nodes, UnitNeed.of(settings), None)
+            place_units(nodes, need_of(model_of(settings), settings), None)
         groups = re.search("Set (.*), or add", str(error.value))[1]
         for way in groups.split(" or "):
             found = dict(re.findall(r"(num_workers|cpus_per_worker) to ([\d.]+)", way))
             update = {name: type(getattr(settings, name))(float(value)) for name, value in found.items()}
             assert update
-            assert place_units(nodes, UnitNeed.of(settings.model_copy(update=update)), None).max_concurrent >= 1
+            assert (
+                place_units(nodes, need_of(model_of(settings), settings.model_copy(update=update)), None).max_concurrent
+                >= 1
+            )
 
 
 def test_memory_that_is_set_is_asked_for_and_counted():
-    need = UnitNeed.of(XgboostSettings(memory_gb=4))
+    need = need_of("xgboost", XgboostSettings(memory_gb=4))
     placement = place_units([Node(8, memory_bytes=13e9)], need, None)
     assert placement.max_concurrent == 3
     assert placement.trial_resources == {"CPU": 1, "GPU": 0, "memory": 4_000_000_000}
     assert placement.memory_bytes == 4e9
-    workers = UnitNeed.of(CnnSettings(num_workers=2, memory_gb=4, use_gpu=True))
+    workers = need_of("cnn", CnnSettings(num_workers=2, memory_gb=4, use_gpu=True))
     assert workers.bundles(1) == [{"CPU": 1, "GPU": 1, "memory": 4_000_000_000}] * 2 + [{"CPU": READ}]
 
 
 @pytest.mark.parametrize(
     ("nodes", "need", "limit", "memory"),
     [
-        ([Node(4, memory_bytes=8e9)], UnitNeed("cnn", 0, 1, 0), None, 0.85 * 2e9),  # four trials
-        ([Node(4, memory_bytes=8e9)], UnitNeed("cnn", 0, 1, 0), 1, 0.85 * 8e9),  # one that has it all
-        ([Node(4, memory_bytes=8e9)] * 2, UnitNeed("cnn", 3, 1, 0), None, 0.85 * 2e9),  # two units may mix on a node
-        ([Node(2, memory_bytes=8e9), Node(4, memory_bytes=8e9)], UnitNeed("cnn", 1, 2, 0), None, 0.85 * 4e9),
-        ([Node(0, memory_bytes=1e9), Node(4, memory_bytes=8e9)], UnitNeed("cnn", 0, 2, 0), None, 0.85 * 4e9),
-        ([Node(4)], UnitNeed("cnn", 0, 1, 0), None, math.inf),
+        ([Node(4, memory_bytes=8e9)], Need("cnn", 0, 1, 0), None, 0.85 * 2e9),  # four trials
+        ([Node(4, memory_bytes=8e9)], Need("cnn", 0, 1, 0), 1, 0.85 * 8e9),  # one that has it all
+        ([Node(4, memory_bytes=8e9)] * 2, Need("cnn", 3, 1, 0), None, 0.85 * 2e9),  # two units may mix on a node
+        ([Node(2, memory_bytes=8e9), Node(4, memory_bytes=8e9)], Need("cnn", 1, 2, 0), None, 0.85 * 4e9),
+        ([Node(0, memory_bytes=1e9), Node(4, memory_bytes=8e9)], Need("cnn", 0, 2, 0), None, 0.85 * 4e9),
+        ([Node(4)], Need("cnn", 0, 1, 0), None, math.inf),
     ],
 )
 def test_memory_that_is_not_set_is_a_share_of_the_node(nodes, need, limit, memory):
@@ -238,14 +249,15 @@ def test_a_thousand_nodes_are_refused_within_a_second():
     nodes = [Node(2)] * 1000
     started = time.monotonic()
     with pytest.raises(ConfigError):
-        place_units(nodes, UnitNeed("cnn", 4, 64, 1), None)
+        place_units(nodes, Need("cnn", 4, 64, 1), None)
     assert time.monotonic() - started < 1
 
 
 def test_engines_differ_in_the_tasks_that_they_wait_for():
-    assert UnitNeed.of(XgboostSettings(num_workers=2)) == UnitNeed("xgboost", 2, 1, 0, READ)
-    assert UnitNeed.of(XgboostSettings(num_workers=2, engine="xgboost_ray")).task_cpus == FRAME
-    assert UnitNeed.of(CnnSettings(num_workers=2, use_gpu=True)) == UnitNeed("cnn", 2, 1, 1, READ)
+    assert need_of("xgboost", XgboostSettings(num_workers=2)).task_cpus == READ
+    assert need_of("xgboost", XgboostSettings(num_workers=2, engine="xgboost_ray")).task_cpus == FRAME
+    need = need_of("cnn", CnnSettings(num_workers=2, use_gpu=True))
+    assert (need.model, need.num_workers, need.cpus, need.gpus, need.task_cpus) == ("cnn", 2, 1, 1, READ)
 
 
 @pytest.mark.parametrize(
@@ -253,23 +265,23 @@ def test_engines_differ_in_the_tasks_that_they_wait_for():
     [
         (
             [Node(11), Node(0, 4)],
-            UnitNeed("cnn", 0, 2, 0),
+            Need("cnn", 0, 2, 0),
             "5 units at a time, each 2 CPUs; 1 CPU left for reading",
         ),
         (
             [Node(3, 1)] * 4,
-            UnitNeed("cnn", 1, 2, 1),
+            Need("cnn", 1, 2, 1),
             "4 units at a time, each 1 worker × 2 CPUs + 1 GPU; 4 CPUs left for reading",
         ),
         (
             [Node(8)],
-            UnitNeed("cnn", 4, 1.5, 0),
+            Need("cnn", 4, 1.5, 0),
             "1 unit at a time, each 4 workers × 1.5 CPUs; 2 CPUs left for reading",
         ),
-        ([Node(2)], UnitNeed("cnn", 0, 1, 0), "2 units at a time, each 1 CPU; 0.25 CPUs left for reading"),
+        ([Node(2)], Need("cnn", 0, 1, 0), "2 units at a time, each 1 CPU; 0.25 CPUs left for reading"),
         (
             [Node(5, memory_bytes=16e9)],
-            UnitNeed("cnn", 2, 2, 0),
+            Need("cnn", 2, 2, 0),
             "1 unit at a time, each 2 workers × 2 CPUs and at most 6.8 GB of memory; 1 CPU left for reading",
         ),
     ],
@@ -305,7 +317,7 @@ def test_nodes_that_are_announced_to_go_are_not_counted(monkeypatch):
     ],
 )
 def test_units_that_are_few_share_all_cpus(nodes, need, n_units, at_once, cpus):
-    nodes, need = [Node(*node, memory_bytes=8e9) for node in nodes], UnitNeed("cnn", *need)
+    nodes, need = [Node(*node, memory_bytes=8e9) for node in nodes], Need("cnn", *need)
     placement = place_units(nodes, need, None)
     shared = share_cpus(nodes, need, placement, n_units)
     assert shared.cpus_per_worker == cpus

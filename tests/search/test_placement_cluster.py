@@ -9,12 +9,12 @@ import pytest
 
 from cropray.errors import ConfigError
 from cropray.progress import Progress
-from cropray.search.placement import Node, UnitNeed, live_nodes, place_units, place_when_ready
+from cropray.search.placement import Node, live_nodes, place_units, place_when_ready
 from cropray.search.results import FoldResult
 from cropray.search.run import UnitJob, run_units
-from cropray.search.space import Unit
+from cropray.search.space import Trial, Unit
 from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks
-from cropray.training.xgboost import XgboostPoint
+from cropray.training.resources import Need
 from cropray.workspace import Workspace
 
 PATIENCE_S = 60
@@ -47,7 +47,7 @@ def nodes(cluster):
 def trivial_fit(log, at_once, need):
     """Hold a unit's bundles, wait until so many units hold theirs, read, and end; notes are files in `log`."""
 
-    def fit(unit, folder, progress):
+    def fit(unit, folder, progress, on_step):
         import ray
 
         @ray.remote
@@ -86,11 +86,11 @@ def trivial_fit(log, at_once, need):
 @pytest.mark.parametrize(
     ("need", "at_once"),
     [
-        (UnitNeed("xgboost", 0, 1, 0), 4),  # every CPU trains, a quarter of one is left for reading
-        (UnitNeed("cnn", 1, 1, 1), 2),
-        (UnitNeed("cnn", 2, 1, 1), 1),  # a unit whose workers sit on two nodes
-        (UnitNeed("xgboost", 1, 2, 0), 1),  # whole nodes: one of them is left for reading
-        (UnitNeed("xgboost", 0, 0.5, 0, memory_bytes=3e9), 2),  # of eight by their CPUs
+        (Need("xgboost", 0, 1, 0), 4),  # every CPU trains, a quarter of one is left for reading
+        (Need("cnn", 1, 1, 1), 2),
+        (Need("cnn", 2, 1, 1), 1),  # a unit whose workers sit on two nodes
+        (Need("xgboost", 1, 2, 0), 1),  # whole nodes: one of them is left for reading
+        (Need("xgboost", 0, 0.5, 0, memory_bytes=3e9), 2),  # of eight by their CPUs
     ],
     ids=["in-trials", "one-gpu-each", "across-nodes", "whole-nodes", "memory"],
 )
@@ -103,7 +103,7 @@ def test_units_run_at_once_and_end(nodes, need, at_once, tmp_path):
     assert placement.max_concurrent == at_once
     log = tmp_path / "log"
     log.mkdir()
-    units = [Unit("xgboost", XgboostPoint(0.1, (10,)), fold) for fold in range(at_once + 1)]
+    units = [Unit("xgboost", Trial({"learning_rate": 0.1}, (10,)), fold) for fold in range(at_once + 1)]
     jobs = [UnitJob(unit, tmp_path / "units" / f"{unit.fold}", tmp_path / f"progress-{unit.fold}") for unit in units]
     told = []
     run_units(jobs, trivial_fit(log, at_once, need), placement, tmp_path / "tune", told.append)
@@ -118,9 +118,9 @@ def test_units_run_at_once_and_end(nodes, need, at_once, tmp_path):
 
 
 def test_nodes_on_their_way_are_waited_for(cluster):
-    need, wanted = UnitNeed("xgboost", 0, 2, 0), 3
+    need, wanted = Need("xgboost", 0, 2, 0), 3
     with pytest.raises(ConfigError, match="cpus_per_worker"):
-        place_when_ready(UnitNeed("xgboost", 0, 3, 0), 1, 0.0)
+        place_when_ready(Need("xgboost", 0, 3, 0), 1, 0.0)
     started = time.monotonic()
     assert place_when_ready(need, wanted, 2.0).max_concurrent == 2  # the time is up: as many as fit
     assert 2 <= time.monotonic() - started < 10

@@ -10,15 +10,14 @@ from cropray.errors import ConfigError, StageFailedError
 from cropray.search.placement import Placement
 from cropray.search.results import FoldResult, save_results
 from cropray.search.run import UnitJob, run_units
-from cropray.search.space import Unit
-from cropray.training.xgboost import XgboostPoint
+from cropray.search.space import Trial, Unit
 
 PLACEMENT = Placement(0, 1, 0, 0.875, 2, 0.25)
 
 
 def unit_jobs(folder):
     """Three units of one configuration."""
-    units = [Unit("xgboost", XgboostPoint(0.1, (10,)), fold) for fold in range(3)]
+    units = [Unit("xgboost", Trial({"learning_rate": 0.1}, (10,)), fold) for fold in range(3)]
     names = [f"fold-{unit.fold}" for unit in units]
     return [
         UnitJob(unit, folder / "units" / name, folder / "progress" / name)
@@ -36,7 +35,7 @@ def three_units(tmp_path):
 def fit_function(log, broken=None, dying=None):
     """A fit that notes each call as a file `<fold>-…` in `log`; local, so that workers need not import this module."""
 
-    def fit(unit, folder, progress):
+    def fit(unit, folder, progress, on_step):
         (log / f"{unit.fold}-{uuid.uuid4().hex}").touch()
         progress.parent.mkdir(exist_ok=True)
         with progress.open("a") as file:
@@ -71,9 +70,11 @@ def test_finished_units_are_a_ledger(three_units, tmp_path):
     # A broken unit is tried twice and reported; the others finish.
     with pytest.raises(StageFailedError, match="fold 1 is broken") as error:
         run(fit_function(log, broken=1))
-    assert list(error.value.failures) == ["lr=0.1 trees=10 fold=1"]
+    assert list(error.value.failures) == ["learning_rate=0.1 n_estimators=10 fold=1"]
     assert "1 failed, 2 finished" in str(error.value)
-    assert troubles == ["lr=0.1 trees=10 fold=1 failed and is started again: RuntimeError: fold 1 is broken"]
+    assert troubles == [
+        "learning_rate=0.1 n_estimators=10 fold=1 failed and is started again: RuntimeError: fold 1 is broken"
+    ]
     assert [job.notes() for job in (jobs[0], jobs[2])] == [("the disk is slow",), ("the disk is slow",)]
     assert calls(log) == ["0", "1", "1", "2"]
     assert sorted(told) == [0, 2]
@@ -87,7 +88,7 @@ def test_finished_units_are_a_ledger(three_units, tmp_path):
     # A unit whose process dies is reported too.
     with pytest.raises(StageFailedError) as error:
         run(fit_function(log, dying=1))
-    assert list(error.value.failures) == ["lr=0.1 trees=10 fold=1"]
+    assert list(error.value.failures) == ["learning_rate=0.1 n_estimators=10 fold=1"]
     assert calls(log) == ["0", *"1111", "2"]
     assert told == []
 
@@ -111,8 +112,8 @@ def test_what_would_fail_again_is_not_tried_again(three_units, tmp_path):
     jobs, log = three_units
     told, working = [], fit_function(log)
 
-    def fit(unit, folder, progress):
-        results = working(unit, folder, progress)
+    def fit(unit, folder, progress, on_step):
+        results = working(unit, folder, progress, on_step)
         if unit.fold == 1:
             raise ConfigError("the disk is too small")
         if unit.fold == 2:
@@ -134,8 +135,8 @@ def test_a_process_that_dies_when_its_unit_stands_repeats_nothing(three_units, t
     told, working = [], fit_function(log)
     elsewhere = jobs[1].folder
 
-    def fit(unit, folder, progress):
-        results = working(unit, folder, progress)
+    def fit(unit, folder, progress, on_step):
+        results = working(unit, folder, progress, on_step)
         if unit.fold == 1:  # another process of the same unit, which was thought to be lost, came first
             elsewhere.mkdir()
             save_results(elsewhere / "result.json", results)
@@ -147,3 +148,18 @@ def test_a_process_that_dies_when_its_unit_stands_repeats_nothing(three_units, t
     assert sorted(told) == [0, 1, 2]
     run_units(jobs, fit, PLACEMENT, tmp_path / "tune", lambda job: told.append(job.unit.fold), 2)
     assert len(told) == 3
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_local")
+def test_steps_are_told_while_a_unit_is_fitted(tmp_path):
+    (job, *_), told = unit_jobs(tmp_path), []
+
+    def fit(unit, folder, progress, on_step):
+        for step in (1, 2, 3):
+            on_step({"step": step, "val_loss": 1 / step})
+        return (FoldResult({"learning_rate": 0.1}, unit.fold, 1.0, ((1, 0), (0, 1)), (), 10, 0.1),)
+
+    follow = lambda job, record: told.append((job.unit.fold, record["step"]))  # noqa: E731
+    run_units([job], fit, PLACEMENT, tmp_path / "tune", lambda _: None, on_step=follow, tell_s=0.0)
+    assert told == [(0, 1), (0, 2), (0, 3)]

@@ -39,17 +39,17 @@ def manifest(n_zones=4, counts=50_000_000, n_tiles=10_000, tile_size=64):
 def line(monkeypatch, tmp_path):
     """`store_line` on disks of 1 TB with so much left beside the part that Ray leaves alone."""
 
-    def line(models, nodes, free=100e9, n_cnn_workers=1):
+    def line(samples, nodes, free=100e9, n_tile_workers=0):
         monkeypatch.setattr("shutil.disk_usage", lambda _: Usage(1e12, 0, free + 50e9))
-        return store_line(manifest(), models, nodes, tmp_path, n_cnn_workers)
+        return store_line(manifest(), samples, nodes, tmp_path, n_tile_workers)
 
     return line
 
 
 def test_the_training_zones_are_counted():
     trees, tiles = 3 * 50e6 * 97, 3 * 10_000 * 64 * 64 * 97  # bytes: 14.6 and 11.9 GB; the test zone is not there
-    assert data_bytes("xgboost", 3 * 50e6, 0, 0) == trees
-    assert data_bytes("cnn", 0, 3 * 10_000, 64) == tiles
+    assert data_bytes("pixel", 3 * 50e6, 0, 0) == trees
+    assert data_bytes("tile", 0, 3 * 10_000, 64) == tiles
     assert scratch_bytes(3 * 10_000, 64, 2) == 2 * 3 * 10_000 * 64 * 64 * 97
 
 
@@ -66,29 +66,30 @@ def test_a_tile_in_the_store_is_what_models_read(tmp_path):
 
 def test_what_the_store_holds(line):
     nodes = [Node(4, object_store_bytes=30e9)] * 2
-    assert line(["xgboost"], nodes) == "dataset 15 of 60 GB object store"
-    assert line(["xgboost", "cnn"], nodes) == "dataset 26 of 60 GB object store"
+    assert line(["pixel"], nodes) == "dataset 15 of 60 GB object store"
+    assert line(["pixel", "pixel"], nodes) == line(["pixel"], nodes)  # families share what they read
+    assert line(["pixel", "tile"], nodes) == "dataset 26 of 60 GB object store"
     # No node can hold all that a unit reads.
-    assert line(["xgboost"], [Node(4, 0, 12e9)] * 9).endswith("some of it will go through the disk, which is slower")
+    assert line(["pixel"], [Node(4, 0, 12e9)] * 9).endswith("some of it will go through the disk, which is slower")
     # A head without CPUs trains nothing.
-    assert "through" not in line(["xgboost"], [Node(0, 0, 1e9), *nodes])
+    assert "through" not in line(["pixel"], [Node(0, 0, 1e9), *nodes])
 
 
 def test_what_goes_through_the_disk(line):
     # 29.1 GB while trees' rows are read, 10 GB of them in the store.
-    assert line(["xgboost"], [Node(4, 0, 10e9)]) == (
+    assert line(["pixel"], [Node(4, 0, 10e9)]) == (
         "dataset 15 of 10 GB object store; 19 GB of it will go through the disk, which is slower"
     )
-    assert line(["xgboost"], [Node(4, 0, 10e9)], free=19.2e9)
+    assert line(["pixel"], [Node(4, 0, 10e9)], free=19.2e9)
     with pytest.raises(
         ConfigError, match=r"takes 29.1 GB .* store holds 10 GB; 19.1 GB go to disk.* room for 19 GB on each of 1 node"
     ):
-        line(["xgboost"], [Node(4, 0, 10e9)], free=19e9)
-    assert line(["xgboost"], [Node(4, 0, 5e9)] * 2, free=10e9)  # two disks
+        line(["pixel"], [Node(4, 0, 10e9)], free=19e9)
+    assert line(["pixel"], [Node(4, 0, 5e9)] * 2, free=10e9)  # two disks
 
 
 def test_scratch_files_of_the_cnn_are_counted(line):
-    assert line(["cnn"], [Node(4, 0, 30e9)], free=24e9, n_cnn_workers=2)  # 2 × 11.9 GB
+    assert line(["tile"], [Node(4, 0, 30e9)], free=24e9, n_tile_workers=2)  # 2 × 11.9 GB
     with pytest.raises(ConfigError, match=r"35.8 GB go to disk"):
-        line(["cnn"], [Node(4, 0, 30e9)], free=24e9, n_cnn_workers=3)
-    assert line(["xgboost"], [Node(4, 0, 30e9)], free=0, n_cnn_workers=3)
+        line(["tile"], [Node(4, 0, 30e9)], free=24e9, n_tile_workers=3)
+    assert line(["pixel"], [Node(4, 0, 30e9)], free=0)

@@ -7,13 +7,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cropray.bands import FEATURE_COLUMNS
 from cropray.config import JobConfig
 from cropray.datasets.manifest import load_manifest, statistics
 from cropray.datasets.storage import read_pixels
 from cropray.errors import LeakageError
 from cropray.progress import Progress
 from cropray.stages import dataset
+from tests.study import FEATURE_COLUMNS
 
 LEVEL, NEAR_LEVEL = 1000, 7000  # digital numbers of the points, and of those beside the test zone
 

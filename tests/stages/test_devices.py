@@ -7,12 +7,12 @@ import pytest
 import yaml
 
 from cropray.errors import ConfigError
-from cropray.maps import models
 from cropray.search.placement import Node
 from cropray.stages import devices, evaluate, pipeline, zone_jobs
 from cropray.stages import map as map_stage
 from cropray.stages.devices import device_of, require_devices
 from cropray.stages.zone_jobs import ZoneTask
+from cropray.training.family import family
 from tests.planning.test_estimate import job
 from tests.synthetic import zone
 
@@ -52,7 +52,7 @@ def test_zones_of_the_cnn_ask_for_a_gpu_and_load_the_model_there(device, model, 
     config = job(map={"device": device})
     loaded = []
     for module in (map_stage, evaluate):
-        monkeypatch.setattr(module, "kept_model", lambda _, content, where: loaded.append(where) or stop())
+        monkeypatch.setattr(module, "kept_model", lambda *given: loaded.append(given[-1]) or stop())
     for task in (*map_tasks(config, model), *count_tasks(config, model, monkeypatch)):
         assert task.gpus == gpus
         with pytest.raises(KeyboardInterrupt):
@@ -106,7 +106,7 @@ def test_a_cluster_without_a_gpu_is_refused_at_once(nodes, monkeypatch):
 def test_a_torch_without_gpus_refuses_the_model(monkeypatch, tmp_path):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(ConfigError, match=r"map\.device asks for a GPU, but torch .* sees none.*map\.device to cpu"):
-        models._load_cnn(tmp_path, "cuda")
+        family("cnn").load(tmp_path, "cuda")
 
 
 def test_trees_predict_on_cpus():
@@ -127,7 +127,7 @@ def test_a_run_is_refused_before_its_first_stage(monkeypatch, tmp_path):
 
 
 def test_windows_take_no_more_than_the_gpu_has_free(monkeypatch):
-    monkeypatch.setattr("cropray.training.device.free_gpu_bytes", lambda: 3e9)
+    monkeypatch.setattr("cropray.training.deep.device.free_gpu_bytes", lambda: 3e9)
     assert devices.memory_of(8e9, "cuda") == 3e9
     assert devices.memory_of(2e9, "cuda") == 2e9
     assert devices.memory_of(8e9, "cpu") == 8e9

@@ -10,8 +10,10 @@ from cropray.core import closure as closure_module
 from cropray.core import symbols
 from cropray.core.keys import first_difference
 from cropray.stages import evaluate
-from cropray.stages.search import fit_key
-from cropray.training.settings import CnnSettings, XgboostSettings
+from cropray.stages.family_search import fit_key
+from cropray.training.cnn.settings import CnnSettings
+from cropray.training.family import family
+from cropray.training.xgboost.settings import XgboostSettings
 from tests.synthetic import entry, manifest
 
 DATASET = manifest(entry("a", 0), entry("b", 1), entry("t", None))
@@ -20,7 +22,7 @@ SOURCES = Path(cropray.__file__).parent
 
 
 def keys(dataset=DATASET, seed=0, **settings):
-    return {model: fit_key(model, settings.get(model, SETTINGS[model]), dataset, seed) for model in SETTINGS}
+    return {model: fit_key(family(model), settings.get(model, SETTINGS[model]), dataset, seed) for model in SETTINGS}
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +59,14 @@ def repeated(before, after):
 @pytest.mark.parametrize(
     ("path", "old", "new"),
     [
-        ("training/xgboost.py", "def train_xgboost", "# what follows trains\ndef train_xgboost"),
-        ("training/loop.py", '"""Train until validation stops improving', '"""Fit until validation stops improving'),
-        ("training/loop.py", "    best = None\n", "    best: FitResult | None = None\n"),
-        ("training/settings.py", "    dropout: float", "    momentum: float = 0.0\n    dropout: float"),
+        ("training/xgboost/fit.py", "def train_xgboost", "# what follows trains\ndef train_xgboost"),
+        (
+            "training/deep/loop.py",
+            '"""Train until validation stops improving',
+            '"""Fit until validation stops improving',
+        ),
+        ("training/deep/loop.py", "    best = None\n", "    best: FitResult | None = None\n"),
+        ("training/cnn/settings.py", "    dropout: float", "    momentum: float = 0.0\n    dropout: float"),
         (
             "workspace.py",
             "    @property\n    def report",
@@ -80,11 +86,11 @@ def test_what_repeats_nothing(before, plant, path, old, new):
     ("planted", "models", "place"),
     [
         (("datasets/manifest.py", "if zone.fold != fold", "if zone.fold > fold"), ["cnn", "xgboost"], "Manifest.fold_zones"),
-        (("training/tiles.py", "def normalise(self, x: Tensor) -> Tensor:", "def normalise(self, x, y=0):"), ["cnn"], "ChannelStats.normalise"),
-        (("training/loop.py", 'how = "none"', 'how = "mean"'), ["cnn"], "loop:summed_loss"),
-        (("models/unet.py", "import torch", "import torch\n\ntorch.manual_seed(1)"), ["cnn"], "models.unet"),
+        (("training/deep/tiles.py", "def normalise(self, x: Tensor) -> Tensor:", "def normalise(self, x, y=0):"), ["cnn"], "ChannelStats.normalise"),
+        (("training/deep/loop.py", 'how = "none"', 'how = "mean"'), ["cnn"], "loop:summed_loss"),
+        (("nets/unet.py", "import torch", "import torch\n\ntorch.manual_seed(1)"), ["cnn"], "nets.unet"),
         (("metrics.py", "macro_f1=float(f1", "macro_f1=float(2 * f1"), ["cnn", "xgboost"], "metrics:score"),
-        (("training/pixel_blocks.py", "for name in FEATURE_COLUMNS)", "for name in FEATURE_COLUMNS[::-1])"), ["xgboost"], "pixel_blocks:features"),
+        (("training/pixel_blocks.py", "for name in columns)", "for name in columns[::-1])"), ["xgboost"], "pixel_blocks:features"),
     ],
     ids=["folds", "normalisation", "loss", "network", "metric", "features"],
 )  # fmt: skip
@@ -137,11 +143,11 @@ def test_content_and_settings_that_decide(before, changed, told):
     ("path", "old", "new", "is_other"),
     [
         ("maps/predict.py", "probabilities.argmax(0)", "probabilities.argmin(0)", True),
-        ("training/loop.py", 'how = "none"', 'how = "mean"', False),
+        ("training/deep/loop.py", 'how = "none"', 'how = "mean"', False),
         ("stages/labels.py", "_UPLOADS: Final = 8", "_UPLOADS: Final = 9", False),
     ],
 )
 def test_what_counts_test_zones_again(plant, path, old, new, is_other):
-    before = closure_module.code_digest(*evaluate._COUNTING)
+    before = closure_module.code_digest(family("xgboost").load, *evaluate._COUNTING)
     plant(path, old, new)
-    assert (closure_module.code_digest(*evaluate._COUNTING) != before) == is_other
+    assert (closure_module.code_digest(family("xgboost").load, *evaluate._COUNTING) != before) == is_other

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from cropray.search.placement import Node, UnitNeed, place_units
+from cropray.search.placement import Node, need_of, place_units
 from cropray.stages.plan_work import over_budget
 from tests.drawn_dataset import drawn_job
 
@@ -20,7 +20,7 @@ from tests.drawn_dataset import drawn_job
 )
 def test_a_worker_that_cannot_keep_its_budget_is_refused(rows, cnn_gb, reasons, tmp_path):
     job = drawn_job(tmp_path, cnn={"memory_gb": 2}, xgboost={"memory_gb": 2})
-    placement = place_units([Node(2, memory_bytes=8e9)], UnitNeed.of(job.cnn), None)
+    placement = place_units([Node(2, memory_bytes=8e9)], need_of("cnn", job.cnn), None)
     zones = SimpleNamespace(train_rows=rows, n_classes=4)
     work = SimpleNamespace(placements={"xgboost": placement, "cnn": placement}, zones=zones)
     found = over_budget(job, work, {"cnn": cnn_gb * 1e9, "trees": 1e9})

@@ -148,7 +148,7 @@ def test_a_gpu_that_is_not_here_is_missed_before_the_search(config, monkeypatch)
 
     monkeypatch.setattr(preflight, "get_accelerator_manager_for_resource", lambda _: Manager())
     assert "cnn.use_gpu ask" in refusal(config(cnn=CNN), kind=ConfigError)
-    assert "cnn.use_gpu and xgboost.device ask" in refusal(config(cnn=CNN, xgboost={"device": "cuda"}))
+    assert "xgboost.device and cnn.use_gpu ask" in refusal(config(cnn=CNN, xgboost={"device": "cuda"}))
     check_job(config(cnn=CNN), ["acquire", "labels"])
     check_job(config(cnn=CNN, cluster={"address": "head:6379"}), PIPELINE)  # it may have some
     Manager.n = 1

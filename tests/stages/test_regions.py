@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cropray.bands import FEATURE_COLUMNS
 from cropray.config import JobConfig
 from cropray.datasets.manifest import load_manifest, save_manifest
 from cropray.errors import ConfigError, LeakageError
@@ -20,6 +19,7 @@ from cropray.stages.plan import run_plan
 from cropray.zones import bundled_zones
 from tests.drawn_dataset import drawn_job, write_dataset
 from tests.jobs import write_job
+from tests.study import FEATURE_COLUMNS
 from tests.synthetic import entry, manifest
 
 ZONES = {"e-1": "east, upper", "e-2": "east, upper", "w-1": "west", "w-2": "west", "t-1": "west"}

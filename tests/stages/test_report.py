@@ -11,9 +11,10 @@ from PIL import Image, ImageSequence
 
 from cropray.cli import main
 from cropray.config import JobConfig
+from cropray.core.cube import STUDY_CUBE
 from cropray.datasets.manifest import load_manifest
 from cropray.errors import ConfigError
-from cropray.report.films import VIEWS
+from cropray.report.films import views_of
 from cropray.report.settings import ReportSettings
 from cropray.settings import load_settings
 from cropray.stages.pictures import film_zones
@@ -126,7 +127,7 @@ def test_the_pictures_lie_beside_the_dataset(untrained):
     assert with_films == set(trains.values())
     for zone_id in with_films:
         folder = workspace.zone_pictures(zone_id)
-        assert {path.stem for path in folder.glob("*.gif")} == {view.name for view in VIEWS}
+        assert {path.stem for path in folder.glob("*.gif")} == {view.name for view in views_of(STUDY_CUBE)}
         for film in folder.glob("*.gif"):
             with Image.open(film) as image:
                 assert len(list(ImageSequence.Iterator(image))) == 12

@@ -6,7 +6,6 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
-from cropray.bands import FEATURE_COLUMNS
 from cropray.stages import evaluate
 from cropray.stages import map as map_stage
 from cropray.stages.results import _interval_metrics, evaluation_run, register_model
@@ -14,6 +13,7 @@ from cropray.storage import write_json
 from cropray.tracking import Tracker, outcome
 from cropray.workspace import Workspace
 from tests.maps.builders import CLASSES, save_trees
+from tests.study import FEATURE_COLUMNS
 
 BEST = {"n_estimators": 8, "learning_rate": 0.3}
 

@@ -6,17 +6,17 @@ from types import SimpleNamespace
 import pytest
 
 from cropray.progress import Progress
-from cropray.search.fit import SearchData
-from cropray.search.placement import Node, UnitNeed, place_units
+from cropray.search.placement import Node, need_of, place_units
 from cropray.stages import search
-from cropray.training.settings import CnnSettings, XgboostSettings
+from cropray.training.cnn.settings import CnnSettings
+from cropray.training.xgboost.settings import XgboostSettings
 
 
 def shared(monkeypatch, cpus, n_units, *kinds):
     """(placement of units, what is told) of models that are searched side by side on one node."""
     monkeypatch.setattr(search, "live_nodes", lambda: [Node(cpus)])
-    searches = [SimpleNamespace(settings=kind, takes_share=kind.cpus_per_worker is None) for kind in kinds]
-    placement = place_units([Node(cpus)], UnitNeed.of(kinds[0]), None)
+    searches = [SimpleNamespace(need=need_of("", kind), takes_share=kind.takes_share) for kind in kinds]
+    placement = place_units([Node(cpus)], need_of("cnn", kinds[0]), None)
     log = io.StringIO()
     return search._shared(searches, placement, n_units, Progress(log)), log.getvalue()
 
@@ -37,12 +37,9 @@ def test_cpus_that_are_given_stay(monkeypatch):
     assert shared(monkeypatch, 8, 1, XgboostSettings(cpus_per_worker=2))[0].cpus_per_worker == 2
 
 
-@pytest.mark.parametrize(("model", "kind"), [("cnn", CnnSettings), ("xgboost", XgboostSettings)])
-def test_fits_compute_on_the_cpus_that_they_hold(model, kind):
-    of_search = search._ModelSearch.__new__(search._ModelSearch)
-    of_search.model, of_search.settings = model, kind()
-    of_search._data = SearchData(None, of_search.settings, {}, 0)
-    settings = of_search.data(6.0).settings
+@pytest.mark.parametrize("kind", [CnnSettings, XgboostSettings])
+def test_fits_compute_on_the_cpus_that_they_hold(kind):
+    settings = kind().on_cpus(6.0)
     assert settings.threads == 6
     assert isinstance(settings.threads, int)
-    assert of_search._data.settings == kind()
+    assert kind.model_validate(settings.model_dump()) == settings

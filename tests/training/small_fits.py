@@ -11,12 +11,12 @@ import torch.distributed as dist
 
 from cropray.datasets.tiles import cut_tiles
 from cropray.legend import IGNORE, legend_from_names
-from cropray.models.crop_net import CropNet, CropNetConfig
-from cropray.training import loop
-from cropray.training.cnn_progress import CnnProgress
-from cropray.training.loop import FitPlan, FitResult, fit
+from cropray.nets.crop_net import CropNet, CropNetConfig
+from cropray.training.deep import loop
+from cropray.training.deep.loop import FitPlan, FitResult, fit
+from cropray.training.deep.progress import CnnProgress
+from cropray.training.deep.tiles import ChannelStats, TileSet
 from cropray.training.progress_file import ProgressFile
-from cropray.training.tiles import ChannelStats, TileSet
 from tests.synthetic import zone_arrays
 
 N_CLASSES = 4

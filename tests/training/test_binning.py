@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cropray.training.binning import bin_table, count_values
+from cropray.training.xgboost.binning import bin_table, count_values
 
 values = st.lists(st.integers(0, 60), min_size=1, max_size=80).map(lambda v: np.array(v, np.uint16)[:, None])
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cropray.errors import MissingArtefactError, SchemaError
-from cropray.training.checkpoint import CARD_FILE, WEIGHTS_FILE, CnnCheckpoint, load_checkpoint, save_checkpoint
+from cropray.training.cnn.checkpoint import CARD_FILE, WEIGHTS_FILE, CnnCheckpoint, load_checkpoint, save_checkpoint
 from tests.training.small_fits import CLASSES, STATS, block, network
 
 

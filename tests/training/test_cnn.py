@@ -7,16 +7,15 @@ import pytest
 
 from cropray.datasets.tiles import cut_tiles
 from cropray.errors import ConfigError
-from cropray.training import cnn
-from cropray.training.checkpoint import load_checkpoint
-from cropray.training.cnn import CnnData, CnnPoint, CnnSettings, train_cnn
-from cropray.training.loop import evaluate
-from cropray.training.tiles import TileSet
+from cropray.training.cnn import fit as cnn
+from cropray.training.cnn.checkpoint import load_checkpoint
+from cropray.training.cnn.fit import CnnData, CnnSettings, train_cnn
+from cropray.training.deep.loop import evaluate
+from cropray.training.deep.tiles import TileSet
 from tests.synthetic import zone_arrays
 from tests.training.small_fits import CLASSES, LOOKUP, STATS, block
 
-POINT = CnnPoint(learning_rate=3e-3, kernel_size=3)
-SMALL = CnnSettings(temporal_channels=8, unet_channels=(8, 8), epochs=3, batch_size=8)
+SMALL = CnnSettings(learning_rate=3e-3, temporal_channels=8, unet_channels=(8, 8), epochs=3, batch_size=8)
 
 
 def data(*, with_val=True, put=lambda block: block):
@@ -26,7 +25,7 @@ def data(*, with_val=True, put=lambda block: block):
 
 def test_the_checkpoint_is_the_best_epoch(tmp_path):
     told = []
-    result = train_cnn(SMALL, POINT, data(), 5, tmp_path / "unit", told.append)
+    result = train_cnn(SMALL, data(), 5, tmp_path / "unit", told.append)
     assert tuple(told) == result.history
     checkpoint = load_checkpoint(tmp_path / "unit")
     tiles, untrained = TileSet([block(2)], LOOKUP, checkpoint.stats), result.validation.untrained
@@ -45,20 +44,17 @@ def test_the_checkpoint_is_the_best_epoch(tmp_path):
 def test_tiles_of_the_dataset_are_blocks(tmp_path):
     tiles = cut_tiles(zone_arrays((24, 24), len(CLASSES), seed=0), 8)
     only = CnnData({"b": tiles}, None, STATS, LOOKUP, CLASSES, "hash")
-    assert len(train_cnn(SMALL, POINT, only, 5, tmp_path).history) == 3
+    assert len(train_cnn(SMALL, only, 5, tmp_path).history) == 3
 
 
 def test_the_order_of_zones_does_not_matter(tmp_path):
     given = data()
     shuffled = CnnData(dict(sorted(given.train.items())), given.val, STATS, LOOKUP, CLASSES, "hash")
-    assert (
-        train_cnn(SMALL, POINT, data(), 5, tmp_path / "1").history
-        == train_cnn(SMALL, POINT, shuffled, 5, tmp_path / "2").history
-    )
+    assert train_cnn(SMALL, data(), 5, tmp_path / "1").history == train_cnn(SMALL, shuffled, 5, tmp_path / "2").history
 
 
 def test_refit_runs_all_epochs(tmp_path):
-    result = train_cnn(SMALL, POINT, data(with_val=False), 5, tmp_path)
+    result = train_cnn(SMALL, data(with_val=False), 5, tmp_path)
     assert result.validation is None
     assert result.best_epoch == 3
 
@@ -66,13 +62,13 @@ def test_refit_runs_all_epochs(tmp_path):
 def test_a_gpu_that_is_not_there_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(ConfigError, match="use_gpu"):
-        train_cnn(SMALL.model_copy(update={"use_gpu": True}), POINT, data(), 5, tmp_path)
+        train_cnn(SMALL.model_copy(update={"use_gpu": True}), data(), 5, tmp_path)
 
 
 def test_a_worker_without_its_gpu_is_refused_and_not_started_again(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("ray.get", lambda job: job)
-    job = cnn._Job(SMALL.model_copy(update={"use_gpu": True, "num_workers": 1}), POINT, data(), 5)
+    job = cnn._Job(SMALL.model_copy(update={"use_gpu": True, "num_workers": 1}), data(), 5)
     outcome = cnn._worker({"job": job})
     assert isinstance(outcome, ConfigError)
     assert "cnn.use_gpu" in str(outcome)
@@ -81,7 +77,7 @@ def test_a_worker_without_its_gpu_is_refused_and_not_started_again(monkeypatch):
 @pytest.mark.parametrize("wrong", [{"learning_rate": -1, "kernel_size": 3}, {"learning_rate": 1e-3, "kernel_size": 4}])
 def test_impossible_points_are_refused(wrong):
     with pytest.raises(ValueError):
-        CnnPoint(**wrong)
+        CnnSettings(**wrong)
 
 
 @pytest.mark.ray
@@ -91,10 +87,10 @@ def test_two_ray_workers_are_one_process(tmp_path):
     import ray
 
     one_cpu = SMALL.model_copy(update={"cpus_per_worker": 1})
-    alone = train_cnn(one_cpu, POINT, data(), 5, tmp_path / "alone")
+    alone = train_cnn(one_cpu, data(), 5, tmp_path / "alone")
     told = []
     settings = one_cpu.model_copy(update={"num_workers": 2, "memory_gb": 1.0})
-    together = train_cnn(settings, POINT, data(put=ray.put), 5, tmp_path / "together", told.append)
+    together = train_cnn(settings, data(put=ray.put), 5, tmp_path / "together", told.append)
     assert tuple(told) == together.history
     assert together.best_epoch == alone.best_epoch
     # The same sums in another order: a first epoch agrees to the last digits of float32. Later ones drift apart, since Adam
@@ -110,7 +106,7 @@ def test_two_ray_workers_are_one_process(tmp_path):
 
 def test_other_numbers_of_cpus_differ_by_rounding(tmp_path):
     one, two = (
-        train_cnn(SMALL.model_copy(update={"cpus_per_worker": n, "epochs": 2}), POINT, data(), 5, tmp_path / str(n))
+        train_cnn(SMALL.model_copy(update={"cpus_per_worker": n, "epochs": 2}), data(), 5, tmp_path / str(n))
         for n in (1, 2)
     )
     for mine, theirs in zip(one.history, two.history, strict=True):
@@ -142,7 +138,7 @@ def test_all_cpus_of_a_worker_compute_and_old_files_are_read(given, cpus, thread
 
 def test_resources_are_no_part_of_a_fit():
     """What was fitted on one machine is not fitted again on another."""
-    job = cnn._Job(SMALL, POINT, data(), 5)
+    job = cnn._Job(SMALL, data(), 5)
     for changes in ({"cpus_per_worker": 3}, {"use_gpu": True}, {"num_workers": 2}, {"memory_gb": 1}):
         assert replace(job, settings=SMALL.model_copy(update=changes)).fingerprint() == job.fingerprint()
     assert replace(job, settings=SMALL.model_copy(update={"dropout": 0.2})).fingerprint() != job.fingerprint()

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from cropray.errors import ConfigError
-from cropray.training.device import predict_tiles, reproducible, tf32, torch_device
+from cropray.training.deep.device import predict_tiles, reproducible, tf32, torch_device
 from tests.training.small_fits import STATS, block, network
 
 

@@ -9,9 +9,9 @@ import torch.multiprocessing as mp
 
 from cropray.legend import IGNORE
 from cropray.metrics import PROBABILITY_FLOOR, confusion, log_loss_sum
-from cropray.training import loop
-from cropray.training.loop import FitPlan, class_weights, epoch_shares, evaluate, fit, scheduled_rate
-from cropray.training.tiles import TileSet
+from cropray.training.deep import loop
+from cropray.training.deep.loop import FitPlan, class_weights, epoch_shares, evaluate, fit, scheduled_rate
+from cropray.training.deep.tiles import TileSet
 from tests.training.small_fits import (
     LOOKUP,
     N_CLASSES,

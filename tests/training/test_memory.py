@@ -4,12 +4,12 @@ import pytest
 import xgboost as xgb
 
 from cropray.errors import ConfigError
-from cropray.training import memory
-from cropray.training.memory import PROCESS_BYTES, bins_on_disk, resident_bytes, row_bytes
 from cropray.training.resources import GB
 from cropray.training.scratch import LOCK, PREFIX, scratch_folder
-from cropray.training.settings import XgboostPoint, XgboostSettings
-from cropray.training.xgboost import train_xgboost
+from cropray.training.xgboost import memory
+from cropray.training.xgboost.fit import train_xgboost
+from cropray.training.xgboost.memory import PROCESS_BYTES, bins_on_disk, resident_bytes, row_bytes
+from cropray.training.xgboost.settings import XgboostSettings
 from tests.training.tree_rows import train_zones, val_zones
 
 ROWS, K = 10_000_000, 12
@@ -67,9 +67,7 @@ def test_trees_with_bins_on_disk_are_the_same(changes, tmp_path, monkeypatch, ca
     for name, memory_bytes in (("memory", None), ("disk", room)):
         folder = tmp_path / name
         folder.mkdir()
-        fit = train_xgboost(
-            settings, XgboostPoint(0.3, (3, 8)), train_zones(), val_zones(), 0, folder, memory_bytes=memory_bytes
-        )
+        fit = train_xgboost(settings, (3, 8), train_zones(), val_zones(), 0, folder, memory_bytes=memory_bytes)
         fits[name] = ((folder / "model.ubj").read_bytes(), fit.history, fit.scores[-1].confusion.tolist())
     assert len(made) == 2
     assert fits["disk"] == fits["memory"]
@@ -118,8 +116,8 @@ def test_rows_that_a_gpu_cannot_hold_are_refused():
 def test_a_fit_looks_at_its_gpu_before_it_begins(tmp_path, monkeypatch):
     on_gpu = XgboostSettings(device="cuda")
     with pytest.raises(ConfigError, match=r"xgboost\.device asks for a GPU.*set xgboost\.device to cpu"):
-        train_xgboost(on_gpu, XgboostPoint(0.3, (3,)), train_zones(), None, 0, tmp_path)
+        train_xgboost(on_gpu, (3,), train_zones(), None, 0, tmp_path)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (1e8, 8e10))
     with pytest.raises(ConfigError, match=r"of 0.1 GB \(xgboost.gpu_memory_gb, or what is free"):
-        train_xgboost(on_gpu, XgboostPoint(0.3, (3,)), train_zones(), None, 0, tmp_path)
+        train_xgboost(on_gpu, (3,), train_zones(), None, 0, tmp_path)

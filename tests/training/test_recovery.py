@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 from upath import UPath
 
-from cropray.training import loop
-from cropray.training.cnn import CnnData, CnnPoint, CnnSettings, train_cnn
-from cropray.training.xgboost import XgboostPoint, XgboostSettings, train_xgboost
-from cropray.training.xgboost_progress import RoundBooster
+from cropray.training.cnn.fit import CnnData, CnnSettings, train_cnn
+from cropray.training.deep import loop
+from cropray.training.xgboost.fit import XgboostSettings, train_xgboost
+from cropray.training.xgboost.progress import RoundBooster
 from tests.training.small_fits import CLASSES, LOOKUP, STATS, block
 from tests.training.tree_rows import train_zones, val_zones
 
 CNN = CnnSettings(
+    learning_rate=3e-3,
     temporal_channels=8,
     unet_channels=(8, 8),
     epochs=4,
@@ -24,8 +25,7 @@ CNN = CnnSettings(
     weight_decay=0.01,
     augment=True,
 )
-CNN_POINT = CnnPoint(learning_rate=3e-3, kernel_size=3)
-TREES = XgboostSettings(max_depth=4, checkpoint_every=3)
+TREES = XgboostSettings(learning_rate=0.3, max_depth=4, checkpoint_every=3)
 N_ROUNDS = 8
 SAMPLED = TREES.model_copy(update={"subsample": 0.6, "colsample_bytree": 0.5})
 
@@ -69,14 +69,14 @@ def epochs(monkeypatch):
 def test_a_cnn_goes_on_from_any_epoch(tmp_path, epochs, every, with_val):
     settings = CNN.model_copy(update={"checkpoint_every": every})
     data = cnn_data(with_val=with_val)
-    through = train_cnn(settings, CNN_POINT, data, 5, tmp_path / "through")
+    through = train_cnn(settings, data, 5, tmp_path / "through")
     for lost in range(1, settings.epochs + 1):
         progress, folder = tmp_path / f"progress-{lost}", tmp_path / f"lost-{lost}"
         with pytest.raises(LostError):
-            train_cnn(settings, CNN_POINT, data, 5, folder, lose_at(lost), progress=progress)
+            train_cnn(settings, data, 5, folder, lose_at(lost), progress=progress)
         epochs.clear()
         told = []
-        resumed = train_cnn(settings, CNN_POINT, data, 5, folder, told.append, progress=progress)
+        resumed = train_cnn(settings, data, 5, folder, told.append, progress=progress)
         assert epochs == list(range((lost - 1) // every * every + 1, settings.epochs + 1))
         assert resumed.history == through.history == tuple(told)
         assert resumed.best_epoch == through.best_epoch
@@ -87,35 +87,35 @@ def test_a_cnn_goes_on_from_any_epoch(tmp_path, epochs, every, with_val):
 
 
 def test_patience_counts_epochs_before_the_loss(tmp_path, epochs):
-    settings = CNN.model_copy(update={"epochs": 9, "patience": 1})
-    point = CNN_POINT.model_copy(update={"learning_rate": 0.3})  # so large that it soon gets worse
-    through = train_cnn(settings, point, cnn_data(), 5, tmp_path / "through")
+    # A rate so large that it soon gets worse.
+    settings = CNN.model_copy(update={"epochs": 9, "patience": 1, "learning_rate": 0.3})
+    through = train_cnn(settings, cnn_data(), 5, tmp_path / "through")
     assert len(through.history) < 9
     last = len(through.history)
     with pytest.raises(LostError):
-        train_cnn(settings, point, cnn_data(), 5, tmp_path, lose_at(last), progress=tmp_path / "progress")
+        train_cnn(settings, cnn_data(), 5, tmp_path, lose_at(last), progress=tmp_path / "progress")
     epochs.clear()
-    resumed = train_cnn(settings, point, cnn_data(), 5, tmp_path / "resumed", progress=tmp_path / "progress")
+    resumed = train_cnn(settings, cnn_data(), 5, tmp_path / "resumed", progress=tmp_path / "progress")
     assert epochs == [last]
     assert resumed.history == through.history
     assert files(tmp_path / "resumed") == files(tmp_path / "through")
 
 
 def test_progress_of_another_fit_is_not_taken(tmp_path, epochs, caplog):
-    train_cnn(CNN, CNN_POINT, cnn_data(), 5, tmp_path / "one", progress=tmp_path / "progress")
+    train_cnn(CNN, cnn_data(), 5, tmp_path / "one", progress=tmp_path / "progress")
     epochs.clear()
     with caplog.at_level(logging.WARNING):
-        other = train_cnn(CNN, CNN_POINT, cnn_data(), 6, tmp_path / "other", progress=tmp_path / "progress")
+        other = train_cnn(CNN, cnn_data(), 6, tmp_path / "other", progress=tmp_path / "progress")
     assert epochs == [1, 2, 3, 4]
     assert "of another job" in caplog.text
-    assert other.history == train_cnn(CNN, CNN_POINT, cnn_data(), 6, tmp_path / "again").history
+    assert other.history == train_cnn(CNN, cnn_data(), 6, tmp_path / "again").history
 
 
 def test_how_often_progress_is_kept_makes_no_other_fit(tmp_path, epochs):
-    train_cnn(CNN, CNN_POINT, cnn_data(), 5, tmp_path / "one", progress=tmp_path / "progress")
+    train_cnn(CNN, cnn_data(), 5, tmp_path / "one", progress=tmp_path / "progress")
     epochs.clear()
     rarely = CNN.model_copy(update={"checkpoint_every": 3, "max_failures": 9})
-    train_cnn(rarely, CNN_POINT, cnn_data(), 5, tmp_path / "one", progress=tmp_path / "progress")
+    train_cnn(rarely, cnn_data(), 5, tmp_path / "one", progress=tmp_path / "progress")
     assert epochs == []
 
 
@@ -145,9 +145,7 @@ def test_trees_go_on_from_any_round(tmp_path, rounds, settings, val):
     def fit(name, progress=None):
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
-        return train_xgboost(
-            settings, XgboostPoint(0.3, (3, N_ROUNDS)), train_zones(), val, 0, folder, progress=progress
-        )
+        return train_xgboost(settings, (3, N_ROUNDS), train_zones(), val, 0, folder, progress=progress)
 
     through = fit("through")
     for lost in range(1, N_ROUNDS + 1):
@@ -165,7 +163,7 @@ def test_trees_go_on_from_any_round(tmp_path, rounds, settings, val):
 
 
 def test_kept_trees_of_other_pixels_are_not_taken(tmp_path, rounds, caplog):
-    point, progress = XgboostPoint(0.3, (N_ROUNDS,)), tmp_path / "progress"
+    point, progress = (N_ROUNDS,), tmp_path / "progress"
     train_xgboost(TREES, point, train_zones(), None, 0, tmp_path, progress=progress)
     rounds.clear()
     train_xgboost(TREES, point, val_zones(), None, 0, tmp_path, progress=progress)
@@ -174,8 +172,8 @@ def test_kept_trees_of_other_pixels_are_not_taken(tmp_path, rounds, caplog):
 
 
 def test_a_model_holds_no_trace_of_its_progress(tmp_path):
-    train_xgboost(TREES, XgboostPoint(0.3, (4,)), train_zones(), None, 0, tmp_path, progress=tmp_path / "progress")
-    from cropray.training.tree_file import load_booster
+    train_xgboost(TREES, (4,), train_zones(), None, 0, tmp_path, progress=tmp_path / "progress")
+    from cropray.training.xgboost.tree_file import load_booster
 
     assert load_booster(tmp_path).attributes() == {}
     assert "progress" not in json.dumps(json.loads((tmp_path / "card.json").read_text()))

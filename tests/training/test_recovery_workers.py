@@ -7,8 +7,8 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from cropray.training.cnn import CnnData, CnnPoint, CnnSettings, train_cnn
-from cropray.training.xgboost import XgboostPoint, XgboostSettings, train_xgboost
+from cropray.training.cnn.fit import CnnData, CnnSettings, train_cnn
+from cropray.training.xgboost.fit import XgboostSettings, train_xgboost
 from tests.training.small_fits import CLASSES, LOOKUP, STATS, FatalPath, block, one_of_some
 from tests.training.tree_rows import train_zones, val_zones
 
@@ -41,12 +41,13 @@ def test_workers_go_on_together(tmp_path):
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_local")
 def test_a_cnn_whose_worker_is_killed_goes_on(tmp_path):
-    settings = CnnSettings(temporal_channels=8, unet_channels=(8, 8), epochs=4, batch_size=8, num_workers=2)
-    point = CnnPoint(learning_rate=3e-3, kernel_size=3)
+    settings = CnnSettings(
+        learning_rate=3e-3, temporal_channels=8, unet_channels=(8, 8), epochs=4, batch_size=8, num_workers=2
+    )
     data = CnnData({"b": block(0), "a": block(1)}, {"c": block(2)}, STATS, LOOKUP, CLASSES, "hash")
-    through = train_cnn(settings, point, data, 5, tmp_path / "through")
+    through = train_cnn(settings, data, 5, tmp_path / "through")
     progress = FatalPath(tmp_path / "progress")
-    resumed = train_cnn(settings, point, data, 5, tmp_path / "resumed", progress=progress)
+    resumed = train_cnn(settings, data, 5, tmp_path / "resumed", progress=progress)
     # Epoch 1, epoch 2 with which the process went, and by another process epochs 2, 3 and 4.
     first, *others = progress.writers
     assert others[0] == first
@@ -58,8 +59,9 @@ def test_a_cnn_whose_worker_is_killed_goes_on(tmp_path):
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.usefixtures("ray_local")
-@pytest.mark.parametrize("engine", ["ray_train", pytest.param("xgboost_ray", marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("engine", ["ray_train", "xgboost_ray"])
 def test_trees_whose_worker_is_killed_go_on(tmp_path, engine):
     settings = XgboostSettings(max_depth=4, engine=engine, num_workers=2, checkpoint_every=3, colsample_bytree=0.5)
     progress = FatalPath(tmp_path / "progress")
@@ -67,7 +69,7 @@ def test_trees_whose_worker_is_killed_go_on(tmp_path, engine):
     def fit(name, progress=None):
         folder = tmp_path / name
         folder.mkdir()
-        point = XgboostPoint(0.3, (4, 11))
+        point = (4, 11)
         return train_xgboost(settings, point, train_zones(), val_zones(), 0, folder, progress=progress)
 
     through, resumed = fit("through"), fit("resumed", progress)

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-import cropray.bands
 import cropray.legend
-from cropray.training import tiles
-from cropray.training.tiles import ChannelStats, TileSet
+from cropray.core import sensors
+from cropray.training.deep import tiles
+from cropray.training.deep.tiles import ChannelStats, TileSet
 from tests.training.small_fits import LOOKUP, N_CLASSES, STATS, Block, block, tile_set
 
 CPU = torch.device("cpu")
@@ -15,7 +15,7 @@ CPU = torch.device("cpu")
 
 def test_constants_are_those_of_their_owners():
     assert tiles.IGNORE == cropray.legend.IGNORE
-    assert tiles.NODATA == cropray.bands.NODATA
+    assert tiles.NODATA == sensors.NODATA
 
 
 def test_normalise_is_per_band_and_missing_is_the_mean():

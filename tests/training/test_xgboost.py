@@ -11,13 +11,13 @@ import xgboost as xgb
 from cropray.errors import ConfigError, InputError, MissingArtefactError, SchemaError
 from cropray.legend import legend_from_names
 from cropray.training.pixel_blocks import PixelBlock, TreeData, class_indices, features
-from cropray.training.tree_file import load_booster, predict_proba
-from cropray.training.xgboost import XgbFit, XgboostPoint, XgboostSettings, train_xgboost
-from cropray.training.xgboost_progress import RoundBooster
+from cropray.training.xgboost.fit import XgbFit, XgboostSettings, train_xgboost
+from cropray.training.xgboost.progress import RoundBooster
+from cropray.training.xgboost.tree_file import load_booster, predict_proba
 from tests.training.tree_rows import CLASSES, draw_rows, train_zones, tree_data, val_zones
 
-POINT = XgboostPoint(0.3, (3, 8))
-SMALL = XgboostSettings(max_depth=4)
+POINT = (3, 8)
+SMALL = XgboostSettings(learning_rate=0.3, max_depth=4)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_a_fit_learns(fit: tuple[XgbFit, Path]) -> None:
 
 
 def test_every_prefix_equals_a_fit_of_its_length(fit: tuple[XgbFit, Path], tmp_path: Path) -> None:
-    short = train_xgboost(SMALL, XgboostPoint(0.3, (3,)), train_zones(), val_zones(), 0, tmp_path)
+    short = train_xgboost(SMALL, (3,), train_zones(), val_zones(), 0, tmp_path)
     np.testing.assert_array_equal(short.scores[0].confusion, fit[0].scores[0].confusion)
     assert short.scores[0].loss_sum == fit[0].scores[0].loss_sum
     assert short.history == fit[0].history[:3]
@@ -120,10 +120,10 @@ def test_trees_hold_for_raw_values(fit: tuple[XgbFit, Path]) -> None:
     data = TreeData(coarse, CLASSES, "")
     x = np.concatenate([features(block.rows) for block in coarse.values()])
     y = np.concatenate([class_indices(block.rows, data.lookup()) for block in coarse.values()])
-    plain = xgb.train(SMALL.parameters(4, 0.3, 0), xgb.DMatrix(x.astype(np.float32), label=y, missing=0), 3)
+    plain = xgb.train(SMALL.parameters(4, 0), xgb.DMatrix(x.astype(np.float32), label=y, missing=0), 3)
     folder = fit[1] / "coarse"
     folder.mkdir()
-    train_xgboost(SMALL, XgboostPoint(0.3, (3,)), data, None, 0, folder)
+    train_xgboost(SMALL, (3,), data, None, 0, folder)
     np.testing.assert_array_equal(predict_proba(load_booster(folder), x), plain.inplace_predict(x, missing=0))
 
 
@@ -151,7 +151,7 @@ def test_a_class_absent_from_training_keeps_its_place(tmp_path: Path) -> None:
 
 
 def test_a_refit_has_no_scores(tmp_path: Path) -> None:
-    fit = train_xgboost(SMALL, XgboostPoint(0.3, (4,)), train_zones(), None, 0, tmp_path)
+    fit = train_xgboost(SMALL, (4,), train_zones(), None, 0, tmp_path)
     assert fit.scores == ()
     assert [set(point) for point in fit.history] == [{"step", "train_loss"}] * 4
     assert load_booster(tmp_path).num_boosted_rounds() == 4
@@ -169,7 +169,7 @@ def test_the_card_tells_classes_and_origin(fit: tuple[XgbFit, Path]) -> None:
 def test_damaged_models_are_refused(tmp_path: Path) -> None:
     with pytest.raises(MissingArtefactError, match="holds no trained trees"):
         load_booster(tmp_path)
-    train_xgboost(SMALL, XgboostPoint(0.3, (2,)), train_zones(), None, 0, tmp_path)
+    train_xgboost(SMALL, (2,), train_zones(), None, 0, tmp_path)
     model, card = tmp_path / "model.ubj", tmp_path / "card.json"
     whole = model.read_bytes()
     model.write_bytes(whole[: len(whole) // 2])
@@ -190,7 +190,7 @@ def test_unusable_settings_are_refused(tmp_path: Path) -> None:
         XgboostSettings(engine="xgboost_ray")
     for trees in ((), (0, 5), (5, 3), (5, 5)):
         with pytest.raises(ValueError, match="rising numbers"):
-            XgboostPoint(0.1, trees)
+            train_xgboost(SMALL, trees, train_zones(), None, 0, tmp_path)
     few = tree_data(a=draw_rows(1, 3))
     with pytest.raises(ConfigError, match="3 training pixels cannot be divided among 4 workers"):
         train_xgboost(XgboostSettings(num_workers=4), POINT, few, None, 0, tmp_path)

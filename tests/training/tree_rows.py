@@ -3,9 +3,9 @@
 import numpy as np
 import pyarrow as pa
 
-from cropray.bands import FEATURE_COLUMNS
 from cropray.legend import legend_from_names
 from cropray.training.pixel_blocks import PixelBlock, TreeData
+from tests.study import FEATURE_COLUMNS
 
 LEGEND = legend_from_names(["beet", "fallow", "maize", "rape", "wheat"])
 CLASSES = tuple(crop for crop in LEGEND.classes if crop.name != "fallow")  # the dataset lacks one class of the legend

@@ -9,6 +9,8 @@ from typing import Annotated, Any, assert_never
 
 from pydantic import Discriminator, Tag
 
+from cropray.core.cube import STUDY_CUBE, CubeSpec
+from cropray.core.sensors import SENTINEL_2
 from cropray.imagery.cubes import CompositeSource
 from cropray.imagery.earth_engine_settings import EarthEngineSettings
 from cropray.imagery.files import FileScenes, FilesSettings
@@ -37,15 +39,15 @@ ImagerySettings = Annotated[
 ]
 
 
-def scene_source(settings: SceneSettings) -> SceneSource:
-    """The source that gives scenes for these settings."""
+def scene_source(settings: SceneSettings, cube: CubeSpec = STUDY_CUBE) -> SceneSource:
+    """The source that gives scenes for these settings, with the cube's bands."""
     match settings:
         case FilesSettings():
-            return FileScenes(settings)
+            return FileScenes(settings, cube.bands)
         case SafeSettings():
-            return SafeScenes(settings)
+            return SafeScenes(settings, cube.bands)
         case StacSettings():
-            return StacScenes(settings)
+            return StacScenes(settings, cube.bands)
         case _:
             assert_never(settings)
 
@@ -64,3 +66,29 @@ def describe(settings: SceneSettings | CubesSettings) -> str:
             return f"{settings.collection} at {settings.url}"
         case _:
             assert_never(settings)
+
+
+def require_bands(settings: ImagerySettings, cube: CubeSpec) -> None:
+    """Refuse a cube that a source of scenes cannot have: scenes of Sentinel-2 hold reflectance × 10 000.
+
+    Ready cubes may be of any bands; each file says which it has.
+
+    Raises:
+        ValueError: a band is of another unit or scale, or the source has no band of this name.
+    """
+    if isinstance(settings, CubesSettings):
+        return
+    others = [band.id for band in cube.bands if not band.is_plain_reflectance]
+    if others:
+        raise ValueError(
+            f"'cube' has {', '.join(others)}, and scenes hold bands of reflectance × 10 000 only: take bands of "
+            f"{SENTINEL_2.name}, or give 'points' or ready cubes ('imagery' of source 'cubes') that have them"
+        )
+    if isinstance(settings, FilesSettings):
+        return  # each file says which bands it has
+    lacking = [band_id for band_id in cube.band_ids if band_id not in settings.band_ids]
+    if lacking:
+        raise ValueError(
+            f"imagery of the source '{settings.source}' has no {', '.join(lacking)}, which 'cube' has; it has "
+            f"{', '.join(settings.band_ids)}: take these, or (STAC) name the asset in imagery.assets"
+        )

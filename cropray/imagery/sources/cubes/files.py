@@ -1,6 +1,7 @@
 """One file of a ready cube: where it lies, which of its bands are the cube's columns, and its numbers as they are stored."""
 
 import functools
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from cropray.core.cube import CubeSpec
 from cropray.core.sensors import LARGEST, NODATA, Band
 from cropray.errors import InputError
 from cropray.grid import Grid, Window
+from cropray.imagery.composites import CUBE_TAG
 from cropray.imagery.file_listing import SETTING
 from cropray.imagery.files import is_cut_off
 from cropray.imagery.raster_files import open_raster, read_window
@@ -121,6 +123,7 @@ def header_of(path: Location, there: FileState, cube: CubeSpec, named: tuple[str
     """
     grid = _grid_of(path, there)
     with rasterio.Env(**_GDAL_OPTIONS), open_raster(path, SETTING) as dataset:
+        _require_same_numbers(path, dataset, cube)
         names = _names(path, dataset, cube, named)
         columns = [_column_names(cube, band, step) for band in cube.band_ids for step in cube.step_names]
         layers = tuple(_layer(path, dataset, index) for index in _indexes(path, names, columns))
@@ -205,6 +208,24 @@ def _out_of_range(path: Location, wrong: Mapping[str, int], cube: CubeSpec) -> s
         f"numbers of another unit, tag the file (`gdal_edit.py -scale … -offset …`), else clip them or widen the scale and "
         f"offset of the band in 'cube'"
     )
+
+
+def _require_same_numbers(path: Location, dataset: Any, cube: CubeSpec) -> None:
+    """Refuse a composite of a workspace whose cube has other steps, or stores a band otherwise."""
+    if (tag := dataset.tags().get(CUBE_TAG)) is None:
+        return
+    try:
+        there = CubeSpec.from_record(json.loads(tag))
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"cube '{path}' has a tag {CUBE_TAG} that is none ({error}); make it again") from None
+    stored = {band.id: (band.unit, band.scale, band.offset) for band in there.bands}
+    others = [b.id for b in cube.bands if stored.get(b.id, (b.unit, b.scale, b.offset)) != (b.unit, b.scale, b.offset)]
+    if others or (there.step, there.months) != (cube.step, cube.months):
+        raise InputError(
+            f"cube '{path}' has {there.months} months in steps of a {there.noun}"
+            + (f", and stores {some(others)} by another scale or offset" if others else "")
+            + f"; the job's cube has {cube.months} months in steps of a {cube.noun}: mend 'cube'"
+        )
 
 
 def _names(path: Location, dataset: Any, cube: CubeSpec, named: tuple[str, ...] | None) -> list[str]:

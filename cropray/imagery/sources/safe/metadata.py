@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 from xml.etree import ElementTree as ET
 
-from cropray.bands import NODATA, SATURATED
+from cropray.core.sensors import NODATA, SATURATED
 from cropray.errors import InputError
 from cropray.grid import Grid
 from cropray.imagery.offsets import (

@@ -14,13 +14,12 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from cropray.bands import NODATA, SCL_NODATA
 from cropray.core.cube import STUDY_CUBE
-from cropray.core.sensors import SENTINEL_2, Band
-from cropray.errors import ConfigError, InputError
+from cropray.core.sensors import NODATA, SCL_NODATA, Band
+from cropray.errors import InputError
 from cropray.grid import Grid, in_full
 from cropray.imagery.files import overlap
-from cropray.imagery.offsets import offset_is_gone, shift
+from cropray.imagery.offsets import offset_is_gone, shift, visible
 from cropray.imagery.scenes import LONGEST_PASS, Found, Remarks, Scene, one_instant_per_pass
 from cropray.imagery.sources.safe.images import SCL, image_addresses, read_image, require_image
 from cropray.imagery.sources.safe.metadata import RESOLUTION_M, Product, Tile, read_product, read_tile
@@ -40,7 +39,6 @@ from cropray.settings import fingerprint
 # `MTD_TL.xml`; of PSD 13 `S2A_USER_MTD_L2A_TL_….xml`, beside which its report may lie.
 _TILE_METADATA: Final = re.compile(r"(?:MTD_TL|S2[A-Z]_[^/]*_MTD_L2A_TL_[^/]*(?<!_Report))\.xml$")
 _STORE_READERS: Final = 8  # products of a store that are read at a time: they mostly wait for the network
-_VISIBLE: Final = ("B02", "B03", "B04")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +72,6 @@ class SafeScenes:
 
         Raises:
             InputError: the folder or a product of these dates cannot be used; the message names it.
-            ConfigError: a band is not Sentinel-2's.
         """
         return self.survey(grid, start, end).scenes
 
@@ -83,9 +80,7 @@ class SafeScenes:
 
         Raises:
             InputError: the folder or a product of these dates cannot be used; the message names it.
-            ConfigError: a band is not Sentinel-2's.
         """
-        self._require_bands()
         listing = self._listing()
         for broken in listing.broken:
             if _may_be_of(broken.name, start, end):
@@ -142,8 +137,7 @@ class SafeScenes:
         for band_id, address in scene.assets:
             read_image(address, grid, places[band_id], scene.scene_id)
         scl[(bands == NODATA).any(axis=0)] = SCL_NODATA
-        visible = [index for index, band in enumerate(self.bands) if band.id in _VISIBLE]
-        if any(scene.offsets) and visible and offset_is_gone(bands[visible], scl):
+        if any(scene.offsets) and offset_is_gone(bands[visible(self.bands)], scl):
             raise InputError(
                 f"product '{scene.scene_id}': its metadata say that ESA's offset is in its numbers, and its land is so dark "
                 f"that it cannot be; {REMEDY}"
@@ -181,14 +175,6 @@ class SafeScenes:
 
     def _is_excluded(self, name: str) -> bool:
         return any(_is_named(each, name) for each in self.settings.exclude)
-
-    def _require_bands(self) -> None:
-        others = [band.id for band in self.bands if SENTINEL_2.band(band.id) != band]
-        if others:
-            raise ConfigError(
-                f"the cube has {', '.join(others)}, which no Sentinel-2 L2A product holds: 'imagery' of source 'safe' gives "
-                f"{', '.join(band.id for band in SENTINEL_2.bands)}"
-            )
 
     def _scene(self, part: _Part) -> Scene:
         product, name = part.product, part.package.name

@@ -1,0 +1,69 @@
+"""The cube as a job file writes it."""
+
+from typing import Annotated, Any, Final, Self
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from cropray.core.cube import STUDY_CUBE, CubeSpec, Step
+from cropray.core.sensors import SENSORS, Band, known_band
+from cropray.settings import Settings
+
+_OWN: Final = "own"
+
+
+class OwnBand(Settings):
+    """A band that no sensor of cropray has. A stored number n > 0 is the value `n · scale + offset`; 0 is no data."""
+
+    id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]*$")
+    """Letters, digits and `-`; columns are named `<id>_<step>`."""
+    unit: str = Field(min_length=1)
+    """`reflectance`, `dB`, or a word of your own."""
+    scale: float = Field(gt=0, allow_inf_nan=False)
+    """Of a stored number."""
+    offset: float = Field(default=0.0, allow_inf_nan=False)
+    """Value of the number 0, were it one."""
+
+
+def _kind_of(entry: Any) -> str:
+    return _OWN if isinstance(entry, dict | OwnBand) else "known"
+
+
+BandSetting = Annotated[Annotated[str, Tag("known")] | Annotated[OwnBand, Tag(_OWN)], Discriminator(_kind_of)]
+
+
+class CubeSettings(Settings):
+    """Which bands and which steps of time a pixel has."""
+
+    bands: tuple[BandSetting, ...] = STUDY_CUBE.band_ids
+    """In this order: ids of known bands (Sentinel-2 `B02` … `B12`, Sentinel-1 `VV`, `VH`), or `{id, unit, scale, offset}`."""
+    step: Step = STUDY_CUBE.step
+    """Length of a step: a `month`, a `half-month` (from days 1 and 16), a `dekad` (from days 1, 11 and 21), `16d`, or one
+    step for the whole `season`."""
+    months: int = Field(default=STUDY_CUBE.months, ge=1)
+    """Length of the season, from `season_start` on."""
+
+    @model_validator(mode="after")
+    def _is_a_cube(self) -> Self:
+        _ = self.spec
+        return self
+
+    @property
+    def spec(self) -> CubeSpec:
+        """The cube.
+
+        Raises:
+            ValueError: a band is not known, or the bands or steps make no cube.
+        """
+        return CubeSpec(tuple(map(_band, self.bands)), self.step, self.months)
+
+
+def _band(entry: str | OwnBand) -> Band:
+    if isinstance(entry, OwnBand):
+        return Band(entry.id, entry.unit, entry.scale, entry.offset)
+    if (band := known_band(entry)) is None:
+        known = "; ".join(f"{sensor.name}: {', '.join(band.id for band in sensor.bands)}" for sensor in SENSORS)
+        raise ValueError(
+            f"band '{entry}' is not known; known are {known}. Take one of these, or say what it is: "
+            f"{{id: {entry}, unit: …, scale: …, offset: …}}"
+        )
+    return band

@@ -1,0 +1,247 @@
+"""Input features of pixel models: what is computed from the raw cube wherever a model is trained, scored, mapped or served.
+
+Every feature is a uint16 number with 0 = missing, as the cube's own are: so models keep one form of input, bins stay
+exact and missing stays missing. An index is stored evenly over its range, 1 … 65535; what leaves the range is cut off.
+
+A job names features in a list:
+
+    bands                    every band at every step, as stored
+    ndvi                     an index at every step; `INDICES` holds those that are known by name
+    wet[-1,1]=(B03-B11)/(B03+B11)
+                             an index by formula over band ids, in physical values; its range may be left out: [-1,1]
+    differences              of every series above, between one step and the next
+    quantiles                of every series above: 10, 25, 50, 75, 90 % of the steps that are there
+    phenology                of every index: largest value, its step, first and last step above half of the amplitude
+"""
+
+import ast
+import operator
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from cropray.core.cube import CubeSpec
+from cropray.core.sensors import LARGEST, NODATA
+from cropray.errors import ConfigError
+
+Numbers = npt.NDArray[np.uint16]
+Values = npt.NDArray[np.float64]
+INDICES: Final[Mapping[str, str]] = {
+    "ndvi": "(B08-B04)/(B08+B04)",  # Rouse et al. 1974
+    "gndvi": "(B08-B03)/(B08+B03)",  # Gitelson et al. 1996
+    "ndwi": "(B03-B08)/(B03+B08)",  # McFeeters 1996
+    "ndmi": "(B08-B11)/(B08+B11)",  # Gao 1996, as of Sentinel-2's bands
+    "ndre": "(B8A-B05)/(B8A+B05)",  # Barnes et al. 2000, as of Sentinel-2's bands
+    "nbr": "(B08-B12)/(B08+B12)",  # Key and Benson 2006
+    "evi": "2.5*(B08-B04)/(B08+6*B04-7.5*B02+1)",  # Huete et al. 2002
+    "savi": "1.5*(B08-B04)/(B08+B04+0.5)",  # Huete 1988
+}
+BANDS: Final = "bands"
+QUANTILES: Final = (10, 25, 50, 75, 90)
+PHENOLOGY: Final = ("top", "top_step", "rise_step", "fall_step")
+_ZERO: Final = 32_768  # stored number of no difference
+_STEP: Final = 64  # stored number of one step of time: 1,023 steps at most
+_OWN: Final = re.compile(r"(?P<name>\w+)(\[(?P<low>[^,\]]+),(?P<high>[^,\]]+)\])?=(?P<formula>.+)")
+_OPERATORS: Final[Mapping[type[ast.AST], Callable[..., Any]]] = {
+    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
+    ast.Pow: operator.pow, ast.USub: operator.neg, ast.UAdd: operator.pos,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """One value per step, by a formula over band ids."""
+
+    name: str
+    formula: str
+    low: float = -1.0
+    high: float = 1.0
+
+    def compute(self, bands: Mapping[str, Values]) -> Numbers:
+        """Stored numbers of physical values; NaN, and what a division by 0 gives, is missing."""
+        with np.errstate(all="ignore"):
+            values = np.asarray(_evaluate(ast.parse(self.formula, mode="eval").body, bands), np.float64)
+            share = np.clip((values - self.low) / (self.high - self.low), 0, 1)
+            return np.where(np.isfinite(values), 1 + np.rint(share * (LARGEST - 1)), NODATA).astype(np.uint16)
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureSet:
+    """The features of one model: made from a job's list and the cube, saved in the model's card."""
+
+    cube: CubeSpec
+    names: tuple[str, ...] = (BANDS,)
+
+    def __post_init__(self) -> None:
+        if not self.names:
+            raise ConfigError("'features' is empty: a model needs one at least; write [bands] for the cube as it is")
+        twice = sorted({name for name in self.columns if self.columns.count(name) > 1})
+        if twice:
+            raise ConfigError(f"features: the columns {twice[:3]} come twice; name each feature once")
+
+    @property
+    def is_raw(self) -> bool:
+        """Whether they are the cube's columns as they are."""
+        return self.names == (BANDS,)
+
+    @property
+    def indices(self) -> tuple[Index, ...]:
+        """In the order of the list."""
+        found = [self._index(name) for name in self.names if name != BANDS and name not in _DERIVED]
+        return tuple(found)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the features, in order: `B02_01 …`, `ndvi_01 …`, `d_ndvi_02 …`, `ndvi_q10 …`, `ndvi_top …`."""
+        steps, columns = self.cube.step_names, list[str]()
+        for name in self.names:
+            if name == BANDS:
+                columns += self.cube.columns
+            elif name == "differences":
+                columns += [f"d_{series}_{step}" for series in self._series for step in steps[1:]]
+            elif name == "quantiles":
+                columns += [f"{series}_q{q}" for series in self._series for q in QUANTILES]
+            elif name == "phenology":
+                columns += [f"{index.name}_{what}" for index in self.indices for what in PHENOLOGY]
+            else:
+                columns += [f"{self._index(name).name}_{step}" for step in steps]
+        return tuple(columns)
+
+    def compute(self, raw: Numbers) -> Numbers:
+        """Features of pixels.
+
+        Args:
+            raw: [N, C · T] stored numbers, band-major as in `CubeSpec.columns`, 0 = no data.
+
+        Returns:
+            [N, F] uint16 in the order of `columns`, 0 = missing.
+        """
+        if self.is_raw:
+            return raw
+        series = self._compute_series(raw.reshape(len(raw), self.cube.n_bands, self.cube.n_steps))
+        parts: list[Numbers] = []
+        for name in self.names:
+            if name == BANDS:
+                parts.append(raw)
+            elif name in _DERIVED:
+                of = [index.name for index in self.indices] if name == "phenology" else self._series
+                parts += [_DERIVED[name](series[each]) for each in of]
+            else:
+                parts.append(series[self._index(name).name])
+        return np.concatenate(parts, axis=1)
+
+    @property
+    def _series(self) -> list[str]:
+        """What has a value at every step: bands, if they are features, and indices."""
+        bands = self.cube.band_ids if BANDS in self.names else ()
+        return [*bands, *(index.name for index in self.indices)]
+
+    def _compute_series(self, raw: Numbers) -> dict[str, Numbers]:
+        """Band or index → [N, T], of [N, C, T]."""
+        found = {band: raw[:, position] for position, band in enumerate(self.cube.band_ids)}
+        if indices := self.indices:
+            physical = {
+                band.id: np.where(found[band.id] == NODATA, np.nan, found[band.id] * band.scale + band.offset)
+                for band in self.cube.bands
+            }
+            found |= {index.name: index.compute(physical) for index in indices}
+        return found
+
+    def _index(self, text: str) -> Index:
+        return index_of(text, self.cube.band_ids)
+
+
+def index_of(text: str, band_ids: Sequence[str]) -> Index:
+    """An index by its name, or by a formula of the job's.
+
+    Raises:
+        ConfigError: it is not known, or its formula cannot be computed from these bands.
+    """
+    match = _OWN.fullmatch(text.replace(" ", ""))
+    if match is None and text not in INDICES:
+        known = ", ".join([BANDS, *_DERIVED, *INDICES])
+        raise ConfigError(
+            f"features: '{text}' is not known; write one of {known}, or an index as name=(B08-B04)/(B08+B04)"
+        )
+    try:
+        name = text if match is None else match["name"]
+        low, high = (
+            (-1.0, 1.0) if match is None or match["low"] is None else (float(match["low"]), float(match["high"]))
+        )
+        formula = INDICES[text] if match is None else match["formula"]
+        if text == "evi":
+            high = 2.0
+        missing = sorted(_names(ast.parse(formula, mode="eval").body) - set(band_ids))
+    except (SyntaxError, ValueError) as error:
+        raise ConfigError(
+            f"features: '{text}' cannot be read ({error}); write it as name[-1,1]=(B08-B04)/(B08+B04)"
+        ) from None
+    if missing:
+        raise ConfigError(f"features: '{text}' needs the bands {missing}; this cube has {', '.join(band_ids)}")
+    if not low < high:
+        raise ConfigError(f"features: the range of '{text}' must rise, got {low:g} to {high:g}")
+    return Index(name, formula, low, high)
+
+
+def _names(node: ast.AST) -> set[str]:
+    """Band ids of a formula; anything but names, numbers and arithmetic is refused."""
+    match node:
+        case ast.Name():
+            return {node.id}
+        case ast.Constant(value=int() | float()):
+            return set()
+        case ast.BinOp() if type(node.op) in _OPERATORS:
+            return _names(node.left) | _names(node.right)
+        case ast.UnaryOp() if type(node.op) in _OPERATORS:
+            return _names(node.operand)
+    raise ValueError("only band ids, numbers, + - * / ** and parentheses are understood")
+
+
+def _evaluate(node: ast.AST, bands: Mapping[str, Values]) -> Any:
+    match node:
+        case ast.Name():
+            return bands[node.id]
+        case ast.BinOp():
+            return _OPERATORS[type(node.op)](_evaluate(node.left, bands), _evaluate(node.right, bands))
+        case ast.UnaryOp():
+            return _OPERATORS[type(node.op)](_evaluate(node.operand, bands))
+    assert isinstance(node, ast.Constant)
+    return node.value
+
+
+def _differences(series: Numbers) -> Numbers:
+    """[N, T] → [N, T - 1]: step less the step before, around 32768; missing where one of them is."""
+    whole = series.astype(np.int32)
+    shifted = np.clip(np.diff(whole, axis=1) + _ZERO, 1, LARGEST)
+    return np.where((whole[:, 1:] == NODATA) | (whole[:, :-1] == NODATA), NODATA, shifted).astype(np.uint16)
+
+
+def _quantiles(series: Numbers) -> Numbers:
+    """[N, T] → [N, 5]: of the steps that are there, the value of the lower rank; missing where none is."""
+    ordered = np.sort(np.where(series == NODATA, LARGEST + 1, series.astype(np.int32)), axis=1)
+    n = (series != NODATA).sum(1)
+    ranks = np.stack([np.maximum(n - 1, 0) * q // 100 for q in QUANTILES], axis=1)
+    return np.where(n[:, None] > 0, np.take_along_axis(ordered, ranks, 1), NODATA).astype(np.uint16)
+
+
+def _phenology(series: Numbers) -> Numbers:
+    """[N, T] → [N, 4]: largest value, its step, first and last step above half of the amplitude; steps × 64, from 64 on."""
+    there = series != NODATA
+    top = series.max(1).astype(np.int32)
+    least = np.where(there, series, LARGEST).min(1).astype(np.int32)
+    above = there & (2 * series.astype(np.int32) >= (top + least)[:, None])
+    n_steps = series.shape[1]
+    steps = [series.argmax(1), above.argmax(1), n_steps - 1 - above[:, ::-1].argmax(1)]
+    found = np.stack([top, *(_STEP * (step + 1) for step in steps)], axis=1)
+    return np.where(there.any(1)[:, None], np.minimum(found, LARGEST), NODATA).astype(np.uint16)
+
+
+_DERIVED: Final[dict[str, Callable[[Numbers], Numbers]]] = {
+    "differences": _differences,
+    "quantiles": _quantiles,
+    "phenology": _phenology,
+}

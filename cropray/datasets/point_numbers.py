@@ -1,0 +1,80 @@
+"""Features of a table of points as they are stored: whole numbers of 16 bits, by the affine of their band."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+
+from cropray.core.sensors import LARGEST, NODATA, Band
+
+_NEEDED: Final = "whole digital numbers 0–65535 ({0}, 0 = missing), best stored as uint16"
+
+
+@dataclass(frozen=True, slots=True)
+class PointValues:
+    """How numbers of a table become values in the unit of their band: `number · scale + offset`."""
+
+    scale: float
+    offset: float
+
+
+def stored_numbers(column: pa.ChunkedArray, band: Band, values: PointValues | None) -> pa.ChunkedArray:
+    """The stored numbers of one column, uint16, 0 = missing.
+
+    Args:
+        column: as it stands in the table.
+        band: whose values it holds.
+        values: how its numbers become values; None: whole numbers are stored ones already, and fractions are values, as
+            far as the band is no reflectance, which tables hold as fractions and as digital numbers alike.
+
+    Raises:
+        ValueError: a value cannot be stored; the message follows the column's name.
+    """
+    if values is None and pa.types.is_floating(column.type) and band.unit != "reflectance":
+        values = PointValues(1.0, 0.0)
+    return _whole(column, band) if values is None else _converted(column, band, values)
+
+
+def _whole(column: pa.ChunkedArray, band: Band) -> pa.ChunkedArray:
+    meaning = (
+        "reflectance × 10 000"
+        if band.is_plain_reflectance
+        else f"{band.unit} = number × {band.scale:g} + {band.offset:g}"
+    )
+    needed = _NEEDED.format(meaning)
+    if column.null_count:
+        raise ValueError(
+            f"has {column.null_count} empty values; write 0 for a missing feature and drop rows without label, zone or place"
+        )
+    if not pa.types.is_integer(column.type):
+        raise ValueError(
+            f"is {column.type}; it must hold {needed}. For others set points.scale to what makes values in {band.unit} of "
+            f"them: 1 where they are such values"
+        )
+    try:
+        return column.cast(pa.uint16())
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"must hold {needed}: {error}") from None
+
+
+def _converted(column: pa.ChunkedArray, band: Band, values: PointValues) -> pa.ChunkedArray:
+    try:
+        table_numbers = column.cast(pa.float64()).to_numpy()  # empty values become NaN
+    except pa.ArrowException:
+        raise ValueError(f"is {column.type}; it must hold numbers, NaN or empty = missing") from None
+    physical = table_numbers * values.scale + values.offset
+    numbers = np.rint((physical - band.offset) / band.scale)
+    missing = np.isnan(numbers)
+    # Reflectance of 0 is what many tables write for a missing one; the least value of a band with an offset is a value.
+    least = NODATA if band.offset == 0 else NODATA + 1
+    outside = np.flatnonzero(~missing & ~((numbers >= least) & (numbers <= LARGEST)))
+    if outside.size:
+        row = outside[0]
+        low, high = (number * band.scale + band.offset for number in (NODATA + 1, LARGEST))
+        raise ValueError(
+            f"has in row {row} the value {physical[row]:g} (number {table_numbers[row]:g}), {len(outside)} such in all; band "
+            f"{band.id} can store {low:g} to {high:g} {band.unit}: mend the values or points.scale and points.offset, or "
+            f"give the band another scale and offset in 'cube'"
+        )
+    return pa.chunked_array([pa.array(np.where(missing, NODATA, numbers).astype(np.uint16))])

@@ -1,0 +1,279 @@
+"""The search of one family: its units, its winner, the refits, and the model that later stages read."""
+
+import json
+import math
+import re
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from typing import Any, Final
+
+from cropray.config import JobConfig
+from cropray.core.closure import closure
+from cropray.core.keys import Key, first_difference, key_of
+from cropray.datasets.loading import load_pixels, load_tiles
+from cropray.datasets.manifest import Manifest
+from cropray.errors import StageFailedError
+from cropray.maps.models import CARD_FILE
+from cropray.metrics import check_cube
+from cropray.progress import Progress
+from cropray.search.doubts import search_warnings
+from cropray.search.fit import SearchData, fit_unit
+from cropray.search.placement import Placement, need_of, place_when_ready
+from cropray.search.results import ConfigurationResult, RegionOut, group_by_configuration, merit, winner
+from cropray.search.run import NOTES_FILE, UnitJob
+from cropray.search.sampling import batches
+from cropray.search.space import Trial, Unit, title
+from cropray.settings import fingerprint
+from cropray.stages.out_of_fold import write_of_winner
+from cropray.stages.results import load_region_out
+from cropray.stages.search_log import SearchLog
+from cropray.storage import local_folder, whole_folder, write_json
+from cropray.training.family import Family, FamilySettings, Sample, family
+from cropray.workspace import Workspace
+
+_LOADERS: Final[Mapping[Sample, Callable[[Workspace, Sequence[str]], Mapping[str, Any]]]] = {
+    "pixel": load_pixels,
+    "tile": load_tiles,
+}
+_NOT_IN_NAMES: Final = re.compile(r"[^\w.=-]", re.ASCII)  # regions are called as people like
+_LONGEST_NAME: Final = 100  # characters of a folder's name before its key
+
+
+def fit_key(found: Family, settings: FamilySettings, manifest: Manifest, seed: int) -> Key:
+    """What every fit of a family is made from, besides its own values and zones."""
+    content = {"training zones": manifest.training_fingerprint(), "seed": seed}
+    return key_of(closure(found.fit, fit_unit, _LOADERS[found.sample]), {found.name: settings}, content)
+
+
+class Samples:
+    """Training samples in the object store: each kind is read once, for all families that train on it."""
+
+    def __init__(self, workspace: Workspace, manifest: Manifest) -> None:
+        self.workspace = workspace
+        self.manifest = manifest
+        self._blocks: dict[Sample, Mapping[str, Any]] = {}
+
+    @property
+    def loaded(self) -> set[Sample]:
+        """Kinds that are there."""
+        return set(self._blocks)
+
+    def blocks(self, sample: Sample) -> Mapping[str, Any]:
+        """Training zone → its samples."""
+        if sample not in self._blocks:
+            zone_ids = [zone.zone_id for zone in self.manifest.of_split("train")]
+            load = partial(load_pixels, cube=self.manifest.cube) if sample == "pixel" else _LOADERS[sample]
+            self._blocks[sample] = load(self.workspace, zone_ids)
+        return self._blocks[sample]
+
+
+class FamilySearch:
+    """The search of one family."""
+
+    def __init__(self, job: JobConfig, manifest: Manifest, model: str, samples: Samples) -> None:
+        self.job = job
+        self.manifest = manifest
+        self.model = model
+        self.family = family(model)
+        self.samples = samples
+        self.workspace: Workspace = job.artefacts
+        self.settings = job.settings_of(model)
+        self.takes_share = self.settings.takes_share
+        self.need = need_of(model, self.settings)
+        # What a fit depends on besides its own values and fold.
+        searched = job.search.space(model).searched()
+        defaults = type(self.settings)().model_dump(include=set(searched))
+        self.key = fit_key(self.family, self.settings.model_copy(update=defaults), manifest, job.seed)
+        self.context = self.key.digest
+        self._batches = batches(self.family, self.settings, job.search, job.seed, self._score)
+        self.units: list[UnitJob] = []
+        """Of all trials so far."""
+        self.batch: list[UnitJob] = []
+        """Of the last trials, which may wait for more."""
+        self.advance()
+        # A finished search asks for no nodes: it may be published by a machine that could not have made it.
+        self.placement: Placement | None = None
+        self.memory_bytes: float | None = None
+        self.remark = ""
+        """How fits are made, where a person should know."""
+        if not self._is_finished():
+            self._place()
+        self.log = SearchLog(job, manifest, model, self.context)
+
+    def advance(self) -> bool:
+        """Go on to the next batch that has a unit to fit; whether there is one."""
+        for proposed in self._batches:
+            self.batch = [self._job(Unit(self.model, trial, fold)) for trial in proposed for fold in self._folds]
+            known = {unit.folder for unit in self.units}
+            self.units += [unit for unit in self.batch if unit.folder not in known]
+            if not all(unit.is_finished for unit in self.batch):
+                return True
+        return False
+
+    @property
+    def _folds(self) -> range:
+        return range(self.manifest.n_folds)
+
+    def _score(self, trial: Trial) -> float | None:
+        """Mean of the objective over the folds, more is better; None: a fold is missing."""
+        units = [self._job(Unit(self.model, trial, fold)) for fold in self._folds]
+        if not all(unit.is_finished for unit in units):
+            return None
+        (configuration,) = group_by_configuration(result for unit in units for result in unit.results())
+        return merit(configuration, self.job.search.objective)
+
+    @property
+    def left_out(self) -> list[str]:
+        """Titles of units that are not finished, though the search is: its time was up."""
+        return [unit.unit.title for unit in self.units if not unit.is_finished]
+
+    def tell_what_changed(self, progress: Progress) -> None:
+        """Say why units of an earlier search do not count any more."""
+        path = self.workspace.search_result(self.model)
+        if not path.exists():
+            return
+        before = json.loads(path.read_text(encoding="utf-8")).get("key")
+        why = "it was made by an earlier version" if before is None else first_difference(before, self.key.parts)
+        if why is not None:
+            progress.note(f"{self.model:<8} the units of the search that stands are not of this one: {why}")
+
+    def _is_finished(self) -> bool:
+        if not all(unit.is_finished for unit in self.units):
+            return False
+        _, best = self._configurations()
+        return all(unit.is_finished for unit in (self.refit(best), *self.regions(best).values()))
+
+    def _place(self) -> None:
+        """Find room for the units.
+
+        Raises:
+            ConfigError: there will never be any, or a worker's memory is too little for the trees.
+        """
+        self.placement = place_when_ready(self.need, self.job.search.max_concurrent, self.job.cluster.wait_s)
+        memory, manifest = self.placement.memory_bytes, self.manifest
+        # Rows of the refit, and of each fold's two parts.
+        n_rows = sum(zone.n_labelled for zone in manifest.of_split("train"))
+        self.memory_bytes = memory if math.isfinite(memory) else None
+        self.remark = self.settings.check(n_rows, manifest.n_classes, self.memory_bytes, manifest.cube.n_features)
+
+    def data(self, cpus: float) -> SearchData:
+        """Training zones in the object store, read once; and the settings of fits on so many CPUs."""
+        blocks, settings = self.samples.blocks(self.family.sample), self.settings.on_cpus(cpus)
+        return SearchData(self.family, self.manifest, settings, blocks, self.job.seed, self.memory_bytes)
+
+    def choose(self, progress: Progress) -> tuple[tuple[ConfigurationResult, ...], ConfigurationResult]:
+        """(all configurations, the winner), which are listed as well."""
+        configurations, best = self._configurations()
+        for configuration in configurations:
+            m = configuration.metrics
+            progress.note(
+                f"{self.model:<8} {title(configuration.params):<38} accuracy {m['val_accuracy_mean']:.4f}  "
+                f"macro F1 {m['val_macro_f1_mean']:.4f} ± {m['val_macro_f1_std']:.4f}  "
+                f"loss {m['val_loss_mean']:.4f}{'  ← best' if configuration is best else ''}"
+            )
+        return configurations, best
+
+    def _configurations(self) -> tuple[tuple[ConfigurationResult, ...], ConfigurationResult]:
+        results = (result for unit in self.units if unit.is_finished for result in unit.results())
+        whole = [c for c in group_by_configuration(results) if len(c.folds) == self.manifest.n_folds]
+        if not whole:
+            raise StageFailedError("search", dict.fromkeys(self.left_out, "its time was up (search.time_budget_s)"), 0)
+        configurations = tuple(whole)
+        return configurations, winner(configurations, self.job.search.objective)
+
+    def refit(self, best: ConfigurationResult) -> UnitJob:
+        """The winner's fit on all training zones."""
+        n_steps = None if self.family.most_steps is None else best.refit_steps
+        return self._job(Unit(self.model, self._trial(best), None, n_steps))
+
+    def _trial(self, best: ConfigurationResult) -> Trial:
+        values, steps = dict(best.params), self.family.steps
+        return Trial(values) if steps is None else Trial(values, (int(values.pop(steps)),))
+
+    def regions(self, best: ConfigurationResult) -> dict[str, UnitJob]:
+        """Region → the refit that leaves it out; none where leave-region-out is not wanted. Nothing is chosen here."""
+        if not self.job.search.leave_region_out:
+            return {}
+        refit = self.refit(best).unit
+        return {region: self._job(replace(refit, region=region)) for region in self.manifest.train_regions}
+
+    def write_out_of_fold(self, best: ConfigurationResult, progress: Progress) -> None:
+        """Write what the winner's folds say of the zones that they did not see."""
+        if not self.job.search.oof_rows:
+            return
+        trial = self._trial(best)
+        units = [
+            unit for unit in self.units if unit.is_finished and title(unit.unit.trial.values) == title(trial.values)
+        ]
+        steps = {result.fold: result.best_step for result in best.folds}
+        folds = {
+            unit.unit.fold: (unit, steps[unit.unit.fold])
+            for unit in units
+            if unit.unit.fold is not None and set(trial.steps) <= set(unit.unit.trial.steps)
+        }
+        write_of_winner(self.job, self.manifest, self.model, folds, progress)
+
+    def publish(
+        self,
+        refit: UnitJob,
+        regions: Mapping[str, UnitJob],
+        configurations: Sequence[ConfigurationResult],
+        best: ConfigurationResult,
+        progress: Progress,
+    ) -> RegionOut | None:
+        """Write the model that later stages read, then the summary of the search, and tell what is to be doubted."""
+        with (
+            whole_folder(self.workspace.model(self.model), last=CARD_FILE) as folder,
+            local_folder(refit.folder) as fitted,
+        ):
+            shutil.copytree(fitted, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(NOTES_FILE))
+        manifest, region_out = self.manifest, self._region_out(regions)
+        warnings = search_warnings(self.family, self.settings, configurations, best)
+        if region_out is not None:
+            scores = region_out.scores
+            progress.note(
+                f"{self.model:<8} new regions ({len(regions)}): accuracy {scores.accuracy:.4f}  macro F1 "
+                f"{scores.macro_f1:.4f}"
+            )
+        for warning in warnings:
+            progress.note(f"{self.model:<8} warning: {warning}")
+        summary: dict[str, Any] = {
+            "model": self.model,
+            "key": self.key.parts,
+            "dataset": manifest.fingerprint(),
+            "objective": self.job.search.objective,
+            "run": self.log.search.key,
+            "best": dict(best.params),
+            "refit_steps": best.refit_steps,
+            "units": [unit.folder.name for unit in self.units if unit.is_finished],
+            "left_out": self.left_out,
+            "configurations": [{"params": dict(c.params), **c.metrics} for c in configurations],
+            "untrained": [manifest.untrained(*manifest.fold_zones(fold)) for fold in range(manifest.n_folds)],
+            "warnings": warnings,
+        }
+        if region_out is not None:
+            summary["region_out"] = {
+                "units": {region: unit.folder.name for region, unit in regions.items()},
+                "metrics": region_out.metrics,
+                "regions": {r: s.as_metrics("region_out") for r, s in region_out.scores_by_region.items()},
+            }
+        write_json(self.workspace.search_result(self.model), summary)
+        return region_out
+
+    def _region_out(self, regions: Mapping[str, UnitJob]) -> RegionOut | None:
+        """Raises: AccountingError: the pixels of a region were not counted exactly once."""
+        if not regions:
+            return None
+        region_out = load_region_out(self.workspace, self.model, {r: unit.folder.name for r, unit in regions.items()})
+        zones = {region: self.manifest.region_zones(region)[1] for region in regions}
+        n_labelled = {region: sum(self.manifest.labelled(zones[region]).values()) for region in regions}
+        check_cube(region_out.cube, list(regions), n_labelled)
+        return region_out
+
+    def _job(self, unit: Unit) -> UnitJob:
+        key = fingerprint([self.context, asdict(unit.trial), unit.fold, unit.n_steps, unit.region])[:10]
+        name = _NOT_IN_NAMES.sub("-", unit.title.replace(" ", "_"))[:_LONGEST_NAME]
+        folder = self.workspace.unit(self.model, f"{name}-{key}")
+        return UnitJob(unit, folder, self.workspace.unit_progress(self.model, f"{folder.name}.safetensors"))

@@ -1,0 +1,1 @@
+"""The study's network: convolutions over time, then a U-Net."""

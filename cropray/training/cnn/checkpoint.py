@@ -1,0 +1,83 @@
+"""CNN checkpoints: what training leaves as `weights.safetensors` and `card.json`, no pickle.
+
+Reading and predicting without the rest of cropray: `cropray.training.cnn.network_file`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.torch import save_file
+from torch import Tensor
+
+import cropray
+from cropray.core.cube import STUDY_CUBE, CubeSpec, recorded_cube
+from cropray.legend import CropClass
+from cropray.nets.crop_net import CropNet
+from cropray.storage import whole_file, write_json
+from cropray.training.cnn.network_file import CARD_FILE, CARD_VERSION, WEIGHTS_FILE, read_network
+from cropray.training.deep.device import predict_tiles
+from cropray.training.deep.tiles import ChannelStats
+
+
+@dataclass(frozen=True, slots=True)
+class CnnCheckpoint:
+    """A trained CNN and everything that its use needs."""
+
+    model: CropNet
+    """In evaluation mode."""
+    stats: ChannelStats
+    classes: tuple[CropClass, ...]
+    """Class of each output, in order."""
+    legend_hash: str
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    """JSON-able: settings, point, seed, training zones, history …"""
+    cube: CubeSpec = STUDY_CUBE
+    """Bands and steps of what it reads."""
+
+    def predict_proba(self, x: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
+        """Class probabilities of each pixel, see `predict_tiles`."""
+        return predict_tiles(self.model, self.stats, x)
+
+
+def save_checkpoint(folder: Path, checkpoint: CnnCheckpoint) -> None:
+    """Write weights, then the card: a folder with a card is complete."""
+    weights: dict[str, Tensor] = {
+        name: value.detach().cpu().contiguous() for name, value in checkpoint.model.state_dict().items()
+    }
+    with whole_file(folder / WEIGHTS_FILE) as temporary:
+        save_file(weights, temporary)
+    card = {
+        "kind": "cnn",
+        "card_version": CARD_VERSION,
+        "cropray_version": cropray.__version__,
+        "config": checkpoint.model.config.to_dict(),
+        "stats": asdict(checkpoint.stats),
+        "features": list(checkpoint.cube.columns),
+        "cube": checkpoint.cube.to_record(),
+        "classes": [asdict(crop) for crop in checkpoint.classes],
+        "legend_hash": checkpoint.legend_hash,
+        "provenance": dict(checkpoint.provenance),
+    }
+    write_json(folder / CARD_FILE, card)
+
+
+def load_checkpoint(folder: Path, device: str = "cpu") -> CnnCheckpoint:
+    """Read a checkpoint, ready to predict.
+
+    Raises:
+        MissingArtefactError: there is none.
+        SchemaError: it is of another kind or version, or damaged.
+    """
+    model, stats, card = read_network(folder, device)
+    return CnnCheckpoint(
+        model=model,
+        stats=stats,
+        classes=tuple(CropClass(**record) for record in card["classes"]),
+        legend_hash=card["legend_hash"],
+        provenance=card["provenance"],
+        cube=recorded_cube(card),
+    )

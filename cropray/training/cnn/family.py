@@ -1,0 +1,40 @@
+"""The study's network as a family: convolutions over time per pixel, then a U-Net over space."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from cropray.training.cnn.settings import CnnSettings
+from cropray.training.family import CropModel, Family, Fit, FitScore
+
+
+def fit(job: Fit) -> Sequence[FitScore]:
+    """Train the network until validation stops it, or for a fixed number of epochs."""
+    from cropray.training.cnn.fit import fit_scored  # noqa: PLC0415 - torch: only where networks are trained
+
+    return fit_scored(job)
+
+
+def load(folder: Path, device: str) -> CropModel:
+    """A checkpoint, on its device.
+
+    Raises:
+        ConfigError: torch sees no GPU in this process.
+    """
+    from cropray.training.cnn.model import load_cnn  # noqa: PLC0415
+    from cropray.training.deep.device import torch_device  # noqa: PLC0415
+
+    return load_cnn(folder, str(torch_device(device, "map.device")))
+
+
+FAMILY = Family(
+    name="cnn",
+    label="CNN",
+    step_name="epoch",
+    sample="tile",
+    settings=CnnSettings,
+    fit=fit,
+    load=load,
+    grid={"learning_rate": (1e-3, 1e-4), "kernel_size": (3, 5)},  # the original study's
+    most_steps="epochs",
+    predicts_on_gpu=True,
+)

@@ -1,0 +1,1 @@
+"""What networks of any kind are trained with."""

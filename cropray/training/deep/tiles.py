@@ -1,0 +1,142 @@
+"""Tiles as training sees them: per-zone blocks in memory or in a file, gathered into normalised batches.
+
+Needs numpy and torch only.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from cropray.training.deep.tile_file import FileRows
+
+NODATA: Final = 0  # digital number of a missing value, see cropray.core.sensors
+IGNORE: Final = 255  # label that is neither trained on nor scored, see cropray.legend
+N_SYMMETRIES: Final = 8  # of a square: four quarter turns, each also mirrored
+TILES_AT_ONCE: Final = 256  # whose labels are counted together
+
+Rows: TypeAlias = npt.NDArray[Any] | FileRows
+"""An array in memory or in a file."""
+
+
+class TileBlock(Protocol):
+    """All tiles of one zone, as `cropray.datasets.tiles.Tiles` holds them."""
+
+    @property
+    def x(self) -> Rows:
+        """[N, T, C, H, W] uint16 digital numbers, 0 = no data."""
+
+    @property
+    def labels(self) -> Rows:
+        """[N, H, W] uint8 class ids of the dataset's legend, 255 = ignored."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelStats:
+    """Mean and standard deviation per band, in digital numbers, over the training zones of one fit."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """Zero mean and unit deviation per band; missing values become 0, the mean.
+
+        Args:
+            x: [..., T, C, H, W] digital numbers of any numeric type, 0 = no data.
+
+        Returns:
+            The same shape, float32.
+        """
+        x = x.to(torch.float32)
+        mean = x.new_tensor(self.mean)[:, None, None]
+        std = x.new_tensor(self.std)[:, None, None]
+        return torch.where(x == NODATA, 0.0, (x - mean) / std)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Some tiles, ready for the network."""
+
+    x: Tensor
+    """[B, T, C, H, W] float32, normalised."""
+    labels: Tensor
+    """[B, H, W] int64, class index 0 … K - 1, or IGNORE."""
+
+    def labelled(self) -> Tensor:
+        """[B, H, W] bool: pixels that count."""
+        return self.labels != IGNORE
+
+
+class TileSet:
+    """Tiles of some zones, numbered in the order of the blocks."""
+
+    def __init__(self, blocks: Sequence[TileBlock], lookup: npt.NDArray[np.uint8], stats: ChannelStats) -> None:
+        """Args: lookup: [256] stored class id → class index, or IGNORE; stats: of the training zones."""
+        for block in blocks:
+            if block.x.ndim != 5 or block.labels.shape != (block.x.shape[0], *block.x.shape[3:]):
+                raise ValueError(
+                    f"x must be [N, T, C, H, W] and labels [N, H, W] of the same tiles; "
+                    f"got {block.x.shape} and {block.labels.shape}"
+                )
+        shapes = {block.x.shape[1:] for block in blocks if len(block.x)}
+        if len(shapes) > 1:
+            raise ValueError(f"all tiles must have one shape [T, C, H, W]; got {sorted(shapes)}")
+        self.blocks = [block for block in blocks if len(block.x)]
+        self.lookup = lookup
+        self.stats = stats
+        self._ends = np.cumsum([len(block.x) for block in self.blocks], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if self.blocks else 0
+
+    def batch(self, tiles: npt.NDArray[np.int64], device: torch.device, turns: npt.ArrayLike = 0) -> Batch:
+        """Gather, orient, normalise and move tiles.
+
+        Args:
+            tiles: [B] tile numbers; may be empty.
+            device: where the network is.
+            turns: symmetry of each tile (or of all), 0 … 7; 0 leaves it as it is.
+        """
+        if not self.blocks:
+            raise ValueError("there is no tile to make a batch of; check that these zones hold labels")
+        first = self.blocks[0]
+        x = np.empty((len(tiles), *first.x.shape[1:]), np.uint16)
+        labels = np.empty((len(tiles), *first.labels.shape[1:]), np.uint8)
+        for i, (tile, turn) in enumerate(zip(tiles, np.broadcast_to(turns, len(tiles)), strict=True)):
+            zone = int(np.searchsorted(self._ends, tile, side="right"))
+            block, row = self.blocks[zone], int(tile - self._ends[zone])  # negative: counted from the block's end
+            x[i] = _orient(block.x[row], int(turn))
+            labels[i] = _orient(block.labels[row], int(turn))
+        return Batch(
+            self.stats.normalise(torch.from_numpy(x).to(device)),
+            torch.from_numpy(self.lookup[labels].astype(np.int64)).to(device),
+        )
+
+    def class_counts(self, n_classes: int) -> npt.NDArray[np.int64]:
+        """[K] labelled pixels per class index.
+
+        Raises:
+            ValueError: a label is neither a class index below `n_classes` nor IGNORE.
+        """
+        stored = np.zeros(256, np.int64)
+        for block in self.blocks:
+            for start in range(0, len(block.labels), TILES_AT_ONCE):
+                stored += np.bincount(block.labels[start : start + TILES_AT_ONCE].ravel(), minlength=256)
+        counts = np.zeros(256, np.int64)
+        np.add.at(counts, self.lookup, stored)
+        strange = np.flatnonzero(counts[n_classes:IGNORE]) + n_classes
+        if strange.size:
+            raise ValueError(f"labels hold class indices {strange.tolist()}, but there are only {n_classes} classes")
+        return counts[:n_classes]
+
+
+def _orient(array: npt.NDArray[np.generic], turn: int) -> npt.NDArray[np.generic]:
+    """One of the symmetries of the last two axes; oblong tiles keep to those that preserve their shape."""
+    if array.shape[-1] != array.shape[-2]:
+        turn &= ~2  # no quarter turns
+    turned = np.rot90(array, turn >> 1, axes=(-2, -1))
+    return turned[..., ::-1] if turn & 1 else turned

@@ -1,0 +1,295 @@
+"""A family of models: its settings, how a fit of it is made and scored, and how its models are read back.
+
+A family is one folder of this package, or a plug-in's: a module with a `Family`, named by the entry point
+`cropray.families`. Nothing else in cropray knows its name. Its module and its settings are read with every job file, so
+they import no library that computes; `fit` and `load` import theirs when they are called.
+"""
+
+import importlib
+import importlib.metadata
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from cropray.core.cube import STUDY_CUBE, CubeSpec
+from cropray.errors import ConfigError
+from cropray.legend import CropClass
+from cropray.settings import Settings
+from cropray.storage import Location
+from cropray.training.resources import Need
+
+if TYPE_CHECKING:
+    from cropray.metrics import Counts
+
+Sample = Literal["pixel", "tile"]
+Samples = npt.NDArray[np.uint16]
+Probabilities = npt.NDArray[np.float32]
+ENTRY_POINTS: Final = "cropray.families"
+RESOURCES: Final = frozenset({"checkpoint_every", "max_failures", "memory_gb", "cpus_per_worker"})
+# Other numbers of CPUs change a result by rounding at most, and repeat nothing.
+_BUILT_IN: Final = ("xgboost", "cnn")  # folders of this package
+DEFAULT_FAMILIES: Final = ("xgboost", "cnn")  # of a search: the original study's
+
+
+class FamilySettings(Settings):
+    """Architecture, recipe and resources of a family; every field that is no resource can be searched."""
+
+    num_workers: int = Field(default=0, ge=0)
+    """Workers of one fit; 0: in the calling process."""
+    cpus_per_worker: float | None = Field(default=None, gt=0)
+    """CPUs of each worker, or of the calling process; None: its share of the node."""
+    memory_gb: float | None = Field(default=None, gt=0)
+    """Memory of each worker, or of the calling process, GB; None: its share of the node."""
+
+    def resources(self) -> frozenset[str]:
+        """Fields that change no result."""
+        return RESOURCES
+
+    def need(self) -> Need:
+        """What one fit asks Ray for; where it takes its share of the CPUs, the least."""
+        return Need(
+            num_workers=self.num_workers, cpus=self.cpus_per_worker or 1.0, memory_bytes=(self.memory_gb or 0.0) * 1e9
+        )
+
+    def check(  # - of no use here
+        self,
+        n_rows: float,  # noqa: ARG002
+        n_classes: int,  # noqa: ARG002
+        memory_bytes: float | None,  # noqa: ARG002
+        n_features: int,  # noqa: ARG002
+    ) -> str:
+        """Refuse a fit that cannot be made, before anything is read.
+
+        Args:
+            n_rows: training and validation rows of the largest fit, over all workers.
+            n_classes: classes of the dataset.
+            memory_bytes: what each worker may take; None: not known.
+            n_features: bands × steps of a row.
+
+        Returns:
+            What a person should know of how it will be made; empty: nothing.
+
+        Raises:
+            ConfigError: it does not fit, and what to change.
+        """
+        return ""
+
+    def with_values(self, values: Mapping[str, Any]) -> Self:
+        """These settings with others for some fields, checked.
+
+        Raises:
+            pydantic.ValidationError: a value is refused.
+        """
+        return self.model_validate({**self.model_dump(), **values})
+
+    def on_cpus(self, cpus: float) -> Self:
+        """These settings for a fit that was given so many CPUs."""
+        kind = int if type(self).model_fields["cpus_per_worker"].annotation == (int | None) else float
+        return self.model_copy(update={"cpus_per_worker": kind(cpus)})
+
+    @property
+    def takes_share(self) -> bool:
+        """Whether fits share the CPUs, instead of having as many as is said."""
+        return self.cpus_per_worker is None
+
+
+@dataclass(frozen=True, slots=True)
+class FitData:
+    """Labelled samples of some zones."""
+
+    blocks: Mapping[str, Any]
+    """Zone → its pixel table or its tiles, or where Ray keeps them."""
+    n_rows: Mapping[str, int]
+    """Zone → labelled pixels, as the manifest counts them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """One fit to make."""
+
+    settings: Any
+    """Of the family, with the searched values."""
+    train: FitData
+    val: FitData | None
+    """None: nothing stops or scores the fit."""
+    classes: tuple[CropClass, ...]
+    """Classes of the dataset; their position is the index that models predict."""
+    legend_hash: str
+    mean: tuple[float, ...]
+    """Per band, of the training zones, digital numbers."""
+    std: tuple[float, ...]
+    seed: int
+    folder: Path
+    """An existing folder that takes the model: its `card.json` last, with `kind` the family's name."""
+    steps: tuple[int, ...] = ()
+    """Rising values of the family's `steps` field: prefixes of the fit, each of which is scored. Empty: it has none."""
+    n_steps: int | None = None
+    """Stop after so many steps, as a recipe that was validated is repeated on other zones; None: validation decides."""
+    progress: Location | None = None
+    """File from which a fit that lost its process goes on; the caller removes it. None: it starts again."""
+    memory_bytes: float | None = None
+    """What each worker may take; None: not known."""
+    cube: CubeSpec = STUDY_CUBE
+    """Bands and steps of the samples; the model's card says them."""
+    on_step: Callable[[Mapping[str, float]], None] | None = None
+    """Called in this process with the record of each step as it is done, so that a long fit is seen; families that cannot
+    need not."""
+
+
+@dataclass(frozen=True, slots=True)
+class FitScore:
+    """Validation of a fit, or of one of its prefixes."""
+
+    step: int
+    """Epoch or number of rounds that the scores belong to; 0 where the family has none."""
+    confusion: "Counts"
+    """[true, predicted] int64 over class indices; all validation pixels."""
+    loss_sum: float
+    """Negative log-likelihood summed over the validation pixels of trained classes, nats; see `cropray.metrics`."""
+    untrained: tuple[int, ...]
+    """Indices of the classes that the training zones lack."""
+    untrained_loss_sum: float
+    """The same of the pixels of these classes."""
+    history: tuple[Mapping[str, float], ...]
+    """One record per step up to this one, with `step`."""
+    seconds: float
+    """What a fit of so many steps takes."""
+
+
+class TilePredictor(Protocol):
+    """What mapping a zone needs of a model."""
+
+    @property
+    def cube(self) -> CubeSpec:
+        """Bands and steps that it reads."""
+
+    @property
+    def classes(self) -> tuple[CropClass, ...]:
+        """Class of each output, in order."""
+
+    @property
+    def margin_px(self) -> int:
+        """Predictions are exact this far from an edge where a window cuts the image."""
+
+    @property
+    def stride_px(self) -> int:
+        """Windows must start at multiples of this."""
+
+    @property
+    def bytes_per_px(self) -> int:
+        """Most memory that a prediction takes, bytes per pixel of its window."""
+
+    def predict_tiles(self, x: Samples) -> Probabilities:
+        """Class probabilities of each pixel.
+
+        Args:
+            x: [N, T, C, H, W] uint16 digital numbers, 0 = no data.
+
+        Returns:
+            [N, K, H, W] float32, sums to 1 over K.
+        """
+
+
+class CropModel(TilePredictor, Protocol):
+    """What serving and the registry need beside it."""
+
+    loader: ClassVar[str]
+    """Module with MLflow's `_load_pyfunc`; a registered model carries it and what it imports."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Of a table of samples, in order; empty: samples are tiles."""
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Axes of `predict_samples`' input, -1 where any length is accepted."""
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Axes of `predict_samples`' output."""
+
+    def predict_samples(self, x: Samples) -> Probabilities:
+        """Class probabilities of samples in the model's own form, as a model server gets them."""
+
+
+Prefix = Callable[[CropModel, int], CropModel]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """One family of models."""
+
+    name: str
+    """Key in job files, name of its folders and alias in the registry."""
+    label: str
+    """For people: `XGBoost`."""
+    step_name: str
+    """What its histories count: `epoch`, `boosting round`."""
+    sample: Sample
+    """What it is trained on: rows of pixel tables, or tiles."""
+    settings: type[FamilySettings]
+    fit: Callable[[Fit], Sequence[FitScore]]
+    """Writes the model into the fit's folder and scores it: one score per prefix, or one; none without validation."""
+    load: Callable[[Path, str], CropModel]
+    """(folder on this disk, `cpu` or `cuda`) → the model. Raises SchemaError where it is damaged."""
+    grid: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    """What is searched where the job says nothing: field of the settings → values."""
+    steps: str | None = None
+    """Field that counts steps whose prefixes are models of their own: its searched values are one fit."""
+    most_steps: str | None = None
+    """Field that bounds the steps of a fit that validation stops."""
+    prefix: Prefix | None = None
+    """(model, value of `steps`) → the model that a fit of so many steps would be; of families with `steps`."""
+    predicts_on_gpu: bool = False
+    """Whether its models use the device that `load` is given."""
+
+
+def family(name: str) -> Family:
+    """The family of a name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    known = families()
+    if name not in known:
+        raise ConfigError(f"'{name}' is no family of models; known are {', '.join(known)}")
+    return known[name]
+
+
+def families() -> Mapping[str, Family]:
+    """Name → family: those of cropray, of installed plug-ins, and registered ones."""
+    return {**_installed(), **_REGISTERED}
+
+
+_REGISTERED: Final[dict[str, Family]] = {}
+
+
+def register(new: Family) -> None:
+    """Make a family known to this process; an installed plug-in needs no call, it has an entry point."""
+    _REGISTERED[new.name] = new
+
+
+@cache
+def _installed() -> Mapping[str, Family]:
+    own = [importlib.import_module(f"cropray.training.{name}.family").FAMILY for name in _BUILT_IN]
+    plugged = [_loaded(point) for point in importlib.metadata.entry_points(group=ENTRY_POINTS)]
+    return {each.name: each for each in (*own, *plugged)}
+
+
+def _loaded(point: importlib.metadata.EntryPoint) -> Family:
+    try:
+        found = point.load()
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"the plug-in '{point.value}' (entry point {ENTRY_POINTS}: {point.name}) cannot be loaded ({error}); mend "
+            f"or uninstall it"
+        ) from None
+    if not isinstance(found, Family):
+        raise ConfigError(f"the entry point {ENTRY_POINTS}: {point.name} = '{point.value}' names no Family")
+    return found

@@ -1,0 +1,118 @@
+"""What `mlflow.pyfunc.load_model` wraps: tables or tiles in, probabilities or names of classes out.
+
+A registered model carries this module and the loader of its kind (`served_trees`, `served_network`), not cropray: they
+may import numpy, pandas, what the model itself computes with, and nothing that does more.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+OUTPUT: Final = "output"  # the one parameter of `predict`
+PROBABILITIES: Final = "probabilities"
+NAMES: Final = "names"
+LARGEST: Final = np.iinfo(np.uint16).max
+LARGEST_REFLECTANCE: Final = 2.0  # surfaces brighter than white exist (glint, snow), brighter than this do not
+_NEEDED: Final = f"whole digital numbers from 0 to {LARGEST}: reflectance × 10 000, 0 = no data"
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A model as model servers call it."""
+
+    classes: tuple[str, ...]
+    """Names of the outputs, in order."""
+    columns: tuple[str, ...]
+    """Of a table of pixels; empty: the model takes tiles."""
+    predict_samples: Callable[[npt.NDArray[np.uint16]], npt.NDArray[np.float32]]
+    """[N, F] → [N, K], or [N, T, C, H, W] → [N, K, H, W]."""
+
+    def predict(
+        self, model_input: Any, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame | npt.NDArray[np.float32] | npt.NDArray[np.object_]:
+        """Class probabilities, or names.
+
+        Args:
+            model_input: a table with the model's columns, `B02_01` … in any order, others are ignored (trees), or an
+                array of tiles [N, T, C, H, W] (CNN). Digital numbers, 0 or null = no data, as integers or floats.
+            params: `{"output": "names"}` for the name of the likeliest class; otherwise probabilities.
+
+        Returns:
+            Of a table: float32 probabilities with the names of the classes as columns and the rows of the input, or
+            names [N]. Of tiles: [N, K, H, W] float32, or names [N, H, W].
+
+        Raises:
+            ValueError: a column is missing, a value is no digital number, or the output is not known.
+        """
+        output = (params or {}).get(OUTPUT, PROBABILITIES)
+        if output not in (PROBABILITIES, NAMES):
+            raise ValueError(f"{OUTPUT} is {output!r}; it must be '{PROBABILITIES}' or '{NAMES}'")
+        is_table = isinstance(model_input, pd.DataFrame)
+        samples = read_table(model_input, self.columns) if is_table else digital_numbers(np.asarray(model_input))
+        probabilities = self.predict_samples(samples)
+        if output == NAMES:
+            names: npt.NDArray[np.object_] = np.array(self.classes, np.object_)[probabilities.argmax(1)]
+            return names
+        if is_table:
+            return pd.DataFrame(probabilities, index=model_input.index, columns=list(self.classes))
+        return probabilities
+
+
+def read_table(table: pd.DataFrame, columns: Sequence[str]) -> npt.NDArray[np.uint16]:
+    """[N, columns] digital numbers of a table, by the names of its columns.
+
+    Raises:
+        ValueError: a column is missing or there twice, or a value is no digital number.
+    """
+    if not columns:
+        raise ValueError("this model takes tiles [N, T, C, H, W], not a table")
+    missing = [name for name in columns if name not in table.columns]
+    if missing:
+        raise ValueError(f"the table lacks the columns {missing}")
+    picked = table[list(columns)]
+    if picked.shape[1] != len(columns):
+        raise ValueError(f"the table has columns twice: {sorted(set(picked.columns[picked.columns.duplicated()]))}")
+    try:
+        values = picked.to_numpy(np.float64, na_value=np.nan)
+    except (TypeError, ValueError):
+        texts = [name for name in columns if pd.to_numeric(picked[name], errors="coerce").isna().any()]
+        raise ValueError(f"the columns {texts} hold values that are no numbers; needed are {_NEEDED}") from None
+    return digital_numbers(values, columns)
+
+
+def digital_numbers(values: npt.NDArray[Any], columns: Sequence[str] = ()) -> npt.NDArray[np.uint16]:
+    """Values as the model was trained on them; null becomes 0, fractions (means of dates) are rounded.
+
+    Args:
+        values: any shape and numeric type.
+        columns: names of the last axis, for messages.
+
+    Raises:
+        ValueError: a value is outside of the range, or all are reflectances as fractions.
+    """
+    if values.dtype == np.uint16:
+        return values
+    numbers = np.where(np.isnan(values), 0.0, values) if values.dtype.kind == "f" else values
+    wrong = (numbers < 0) | (numbers > LARGEST)
+    if wrong.any():
+        at = tuple(int(i) for i in np.argwhere(wrong)[0])
+        where = f"column '{columns[at[-1]]}', row {at[0]}" if len(columns) else f"position {at}"
+        raise ValueError(f"{where} holds {values[at]:g}; needed are {_NEEDED}")
+    rounded = np.rint(numbers)
+    if numbers.size and (numbers != rounded).any() and numbers.max() <= LARGEST_REFLECTANCE:
+        raise ValueError(
+            f"values reach from {numbers.min():g} to {numbers.max():g}, as reflectances do; needed are {_NEEDED}"
+        )
+    return rounded.astype(np.uint16)
+
+
+def class_names(folder: Path) -> tuple[str, ...]:
+    """Names of a model's outputs, from its card."""
+    card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+    return tuple(record["name"] for record in card["classes"])

@@ -1,0 +1,67 @@
+"""XGBoost as a family."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from cropray.training.family import CropModel, Family, Fit, FitScore
+from cropray.training.xgboost.settings import XgboostSettings
+
+
+def fit(job: Fit) -> Sequence[FitScore]:
+    """Grow trees; every number of rounds that is asked for is scored."""
+    from cropray.training.pixel_blocks import tree_data  # noqa: PLC0415 - xgboost: only where trees are grown
+    from cropray.training.xgboost.fit import train_xgboost  # noqa: PLC0415
+
+    result = train_xgboost(
+        job.settings,
+        job.steps,
+        tree_data(job.train, job),
+        None if job.val is None else tree_data(job.val, job),
+        job.seed,
+        job.folder,
+        progress=job.progress,
+        memory_bytes=job.memory_bytes,
+        on_round=job.on_step,
+    )
+    return [
+        FitScore(
+            step=score.n_estimators,
+            confusion=score.confusion,
+            loss_sum=score.loss_sum,
+            untrained=result.untrained,
+            untrained_loss_sum=score.untrained_loss_sum,
+            history=tuple(record for record in result.history if record["step"] <= score.n_estimators),
+            seconds=score.seconds,
+        )
+        for score in result.scores
+    ]
+
+
+def load(folder: Path, device: str) -> CropModel:
+    """Trees from a folder; they predict on the CPU: one pass over a zone takes seconds."""
+    from cropray.training.xgboost.model import load_trees  # noqa: PLC0415
+
+    del device
+    return load_trees(folder)
+
+
+def prefix(model: CropModel, n_estimators: int) -> CropModel:
+    """The first boosting rounds."""
+    from cropray.training.xgboost.model import TreeModel  # noqa: PLC0415
+
+    assert isinstance(model, TreeModel)
+    return TreeModel(model.booster[:n_estimators], model.classes, model.cube)
+
+
+FAMILY = Family(
+    name="xgboost",
+    label="XGBoost",
+    step_name="boosting round",
+    sample="pixel",
+    settings=XgboostSettings,
+    fit=fit,
+    load=load,
+    grid={"n_estimators": (100, 200), "learning_rate": (0.01, 0.1)},  # the original study's
+    steps="n_estimators",
+    prefix=prefix,
+)

@@ -1,0 +1,388 @@
+"""Boosted trees: one fit, in this process or on Ray, by either of two engines.
+
+`ray_train` builds a quantile matrix from Arrow batches in each worker of Ray Train; `xgboost_ray` hands pandas
+frames to the actors of xgboost-ray. Features are binned exactly beforehand (`binning`), so engines and numbers of
+workers give the same trees for the same rows. All class ids are the dataset's: a fold or a worker may lack classes.
+"""
+
+import contextlib
+import hashlib
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import ray
+import ray.train
+import xgboost as xgb
+from ray.train.xgboost import XGBoostTrainer
+
+from cropray.core.sensors import NODATA
+from cropray.errors import ConfigError, InputError
+from cropray.settings import fingerprint
+from cropray.storage import Location
+from cropray.training.deep.device import free_gpu_bytes, torch_device
+from cropray.training.pixel_blocks import (
+    BlockBatches,
+    PixelBlock,
+    TreeData,
+    class_indices,
+    features,
+    quantile_matrix,
+    weights,
+)
+from cropray.training.progress_file import ProgressFile
+from cropray.training.resources import worker_resources
+from cropray.training.scratch import scratch_folder
+from cropray.training.xgboost.binning import bin_table
+from cropray.training.xgboost.memory import bins_on_disk, require_gpu_memory, require_scratch
+from cropray.training.xgboost.progress import OnRound, TreeProgress, take_history
+from cropray.training.xgboost.ray_adapter import LABEL, WEIGHT, ActorPool, train_on_actors
+from cropray.training.xgboost.rows import count_values_and_classes, worker_tables, zone_rows
+from cropray.training.xgboost.scoring import (
+    TreeScore,
+    add_scores,
+    booster_from_bytes,
+    save_booster,
+    score_rows,
+)
+from cropray.training.xgboost.settings import XgboostSettings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+History = tuple[Mapping[str, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class XgbFit:
+    """Outcome of one fit; the model is in its folder."""
+
+    scores: tuple[TreeScore, ...]
+    """One per number of boosting rounds; empty without validation data."""
+    history: History
+    """Per boosting round `step` (from 1), `train_loss` and, with validation data, `val_loss`: mean nats per pixel. The
+    loss of `cropray.metrics`, classes without a training pixel left out; XGBoost adds up in single precision, so that
+    it equals the scores' to five digits."""
+    untrained: tuple[int, ...]
+    """Indices of the classes that the training zones lack."""
+
+
+def train_xgboost(  # noqa: PLR0913 - what to fit, on what, and two places to write to
+    settings: XgboostSettings,
+    n_estimators: tuple[int, ...],
+    train: TreeData,
+    val: TreeData | None,
+    seed: int,
+    folder: Path,
+    *,
+    progress: Location | None = None,
+    memory_bytes: float | None = None,
+    on_round: OnRound | None = None,
+) -> XgbFit:
+    """Fit trees, score every prefix on the validation data and write the model.
+
+    With workers, Ray must be running. The calling process needs no CPU of its own then.
+
+    Args:
+        settings: trees, engine and workers.
+        n_estimators: rising numbers of boosting rounds that are scored; the last one is grown.
+        train: training pixels.
+        val: validation pixels; None for a refit.
+        seed: seed of row and feature sampling.
+        folder: an existing folder that gets `model.ubj` and `card.json`.
+        progress: file that keeps the trees every `checkpoint_every` rounds; the fit goes on from it, if it is there,
+            and ends with the bits of one that ran through. The caller removes it when the result is safe. All
+            workers' machines reach it. None: no file; a fit that loses a worker starts again.
+        memory_bytes: what each worker may take; None: as much as it needs.
+        on_round: called with the losses of each round as it is grown, where this process grows it.
+
+    Raises:
+        ConfigError: the rows do not fit into the workers' memory, or a GPU is asked for and there is none.
+        ValueError: the numbers of rounds do not rise from 1.
+        ray.train.TrainingFailedError: a worker was lost more than `max_failures` times.
+    """
+    started = time.monotonic()
+    _require_rising(n_estimators)
+    _check_sizes(settings, train, val)
+    n_rows = train.n_rows + (0 if val is None else val.n_rows)
+    n_features = len(train.columns)
+    is_on_disk = bins_on_disk(settings, n_rows, train.n_classes, memory_bytes, n_features)
+    require_gpu_memory(settings, n_rows, train.n_classes, n_features=n_features)
+    parameters = settings.parameters(train.n_classes, seed)
+    if settings.num_workers:
+        train, val = _stored(train), None if val is None else _stored(val)
+    values, classes = count_values_and_classes(settings, train)
+    table, untrained = bin_table(values, settings.max_bin), tuple(np.flatnonzero(classes == 0).tolist())
+    job = FitJob(settings, parameters, n_estimators[-1], table, train, val, untrained, is_on_disk=is_on_disk)
+    if progress is not None:
+        job = replace(job, progress=ProgressFile(progress, job.fingerprint(), settings.checkpoint_every))
+    fitted = _ENGINES[settings.engine](job) if settings.num_workers else _fit(replace(job, on_round=on_round))
+    booster = fitted.booster()
+    provenance = {"settings": settings.model_dump(mode="json"), "n_estimators": n_estimators, "seed": seed}
+    save_booster(folder, booster, train, provenance)
+    if val is None:
+        return XgbFit((), fitted.history, untrained)
+    fit_s = time.monotonic() - started
+    scores = _score(job, fitted.model, val, n_estimators)
+    return XgbFit(_with_seconds(scores, fitted.round_seconds, fit_s), fitted.history, untrained)
+
+
+@dataclass(frozen=True, slots=True)
+class FitJob:
+    """What a worker needs to fit its share."""
+
+    settings: XgboostSettings
+    parameters: Mapping[str, Any]
+    n_rounds: int
+    table: npt.NDArray[np.uint16]
+    """[F, 65536] digital number → lower edge of its bin."""
+    train: TreeData
+    val: TreeData | None
+    untrained: tuple[int, ...] = ()
+    """Indices of the classes that the training zones lack."""
+    progress: ProgressFile | None = None
+    on_round: OnRound | None = None
+    is_on_disk: bool = False
+    """Whether the bins are kept on the workers' disks; the trees are the same."""
+
+    def fingerprint(self) -> str:
+        """Of all that the trees depend on; the bins stand for the training pixels."""
+        zones = [{zone_id: block.n_rows for zone_id, block in data.blocks.items()} for data in self.matrices().values()]
+        return fingerprint(
+            [
+                xgb.__version__,
+                self.settings.fingerprint(),
+                {name: value for name, value in self.parameters.items() if name not in ("nthread", "device")},
+                self.n_rounds,
+                hashlib.sha256(self.table.tobytes()).hexdigest(),
+                zones,
+                self.train.lookup().tolist(),
+                self.train.legend_hash,
+            ]
+        )
+
+    def callback(self) -> TreeProgress:
+        """What gives every round its own draws and keeps the trees."""
+        is_sampled = min(self.settings.subsample, self.settings.colsample_bytree) < 1
+        return TreeProgress(self.progress, is_sampled=is_sampled, on_round=self.on_round)
+
+    def matrices(self) -> dict[str, TreeData]:
+        """Name of each data set in the learning curves → data; training data first."""
+        return {"train": self.train} if self.val is None else {"train": self.train, "val": self.val}
+
+    def unweighed(self, name: str) -> tuple[int, ...]:
+        """Class indices whose pixels do not count in the learning curve of a data set; training lacks them anyway."""
+        return self.untrained if name == "val" else ()
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """Trained trees on their way between processes."""
+
+    model: bytes
+    """UBJSON."""
+    history: History
+    round_seconds: tuple[float, ...]
+    """What each boosting round took."""
+
+    def booster(self) -> xgb.Booster:
+        """The trees."""
+        return booster_from_bytes(self.model)
+
+
+def _require_rising(n_estimators: tuple[int, ...]) -> None:
+    if not n_estimators or n_estimators[0] < 1 or list(n_estimators) != sorted({*n_estimators}):
+        raise ValueError(f"n_estimators must be rising numbers from 1, got {n_estimators}")
+
+
+def _check_sizes(settings: XgboostSettings, train: TreeData, val: TreeData | None) -> None:
+    if train.n_classes < 2:
+        raise InputError(f"the dataset has {train.n_classes} class; a classifier needs at least 2")
+    for name, data in (("training", train), ("validation", val)):
+        if data is not None and data.n_rows < max(settings.num_workers, 1):
+            raise ConfigError(
+                f"{data.n_rows} {name} pixels cannot be divided among {settings.num_workers} workers; "
+                f"lower xgboost.num_workers or add zones"
+            )
+
+
+def _fit(job: FitJob, rank: int = 0, n_workers: int = 1) -> Fitted:
+    """Fit one worker's share; XGBoost adds up the histograms of all workers."""
+    n_rows = sum(data.n_rows for data in job.matrices().values())
+    if job.settings.device == "cuda":
+        torch_device("cuda", "xgboost.device")  # XGBoost itself would go on on the CPU
+        if job.settings.gpu_memory_gb is None:
+            free, n_features = free_gpu_bytes(), len(job.train.columns)
+            require_gpu_memory(job.settings, n_rows, job.train.n_classes, free, n_features)
+    with contextlib.ExitStack() as stack:
+        cache = None
+        if job.is_on_disk:
+            require_scratch(n_rows / n_workers, len(job.train.columns))
+            cache = stack.enter_context(scratch_folder())
+        return _grow(job, rank, n_workers, cache)  # the matrices are gone before their folder is
+
+
+def _grow(job: FitJob, rank: int, n_workers: int, cache: Path | None) -> Fitted:
+    max_bin, n_threads = job.settings.max_bin, job.settings.threads
+    matrices: dict[str, xgb.DMatrix] = {}
+    for name, data in job.matrices().items():
+        tables = partial(worker_tables, data, rank, n_workers)
+        on_disk = None if cache is None else cache / name
+        batches = BlockBatches(tables, data.lookup(), job.table, on_disk, job.unweighed(name), data.columns)
+        matrices[name] = quantile_matrix(
+            batches, max_bin, n_threads, ref=matrices.get("train"), is_on_disk=cache is not None
+        )
+    callback = job.callback()
+    begun = callback.begun_together()
+    booster = xgb.train(
+        dict(job.parameters),
+        matrices["train"],
+        job.n_rounds - begun.n_rounds,
+        evals=[(matrix, name) for name, matrix in matrices.items()],
+        verbose_eval=False,
+        xgb_model=begun.model,
+        callbacks=[callback],
+    )
+    return _fitted(booster, job.train.columns)
+
+
+def _fitted(booster: xgb.Booster, columns: Sequence[str]) -> Fitted:
+    history, round_seconds = take_history(booster)
+    booster.feature_names = list(columns)
+    return Fitted(bytes(booster.save_raw("ubj")), history, round_seconds)
+
+
+def _fit_ray_train(job: FitJob) -> Fitted:
+    """Ray Train: each worker bins its share of the Arrow rows. After a loss a new group goes on from the file."""
+    # Train's own state is this node's: its controller runs here, and workers hand it no checkpoint.
+    with tempfile.TemporaryDirectory(prefix="cropray-") as state:
+        trainer = XGBoostTrainer(
+            _train_worker,
+            train_loop_config={"job": job},
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=job.settings.num_workers,
+                use_gpu=job.settings.device == "cuda",
+                resources_per_worker=worker_resources(
+                    job.settings.threads, job.settings.gpus_per_worker, job.settings.memory_gb
+                ),
+            ),
+            run_config=ray.train.RunConfig(
+                name="fit",
+                storage_path=state,
+                failure_config=ray.train.FailureConfig(max_failures=job.settings.max_failures),
+            ),
+        )
+        fitted = trainer.fit().return_value
+    if isinstance(fitted, ConfigError):
+        raise fitted
+    assert isinstance(fitted, Fitted)
+    return fitted
+
+
+def _train_worker(config: dict[str, FitJob]) -> Fitted | ConfigError:
+    context = ray.train.get_context()
+    try:
+        return _fit(config["job"], context.get_world_rank(), context.get_world_size())
+    except ConfigError as error:
+        return error  # a worker that has not what was asked for, not one to start again
+
+
+def _fit_xgboost_ray(job: FitJob) -> Fitted:
+    """xgboost-ray: drives its actors from a task of its own, outside the placement group of a Tune trial."""
+    drive = ray.remote(_drive_xgboost_ray).options(num_cpus=0, max_retries=0, scheduling_strategy="DEFAULT")
+    fitted = ray.get(drive.remote(job))
+    assert isinstance(fitted, Fitted)
+    return fitted
+
+
+def _drive_xgboost_ray(job: FitJob) -> Fitted:
+    settings = job.settings
+    frames = {name: _frames(job, data, job.unweighed(name)) for name, data in job.matrices().items()}
+    weighted = [name for name in frames if job.unweighed(name)]
+    pool = ActorPool(
+        settings.num_workers,
+        settings.threads,
+        settings.gpus_per_worker,
+        settings.max_failures,
+        settings.checkpoint_every,
+    )
+    booster = train_on_actors(job.parameters, job.n_rounds, frames, weighted, pool, job.callback())
+    return _fitted(booster, job.train.columns)
+
+
+def _frames(job: FitJob, data: TreeData, unweighed: tuple[int, ...]) -> list["ray.ObjectRef[pd.DataFrame]"]:
+    """One frame in the object store for each worker, with the rows that `ray_train` would give it."""
+    n_workers = job.settings.num_workers
+    make = ray.remote(_frame).options(num_cpus=1, scheduling_strategy="DEFAULT")
+    return [make.remote(data, job.table, rank, n_workers, unweighed) for rank in range(n_workers)]
+
+
+def _frame(
+    data: TreeData, table: npt.NDArray[np.uint16], rank: int, n_workers: int, unweighed: tuple[int, ...]
+) -> "pd.DataFrame":
+    import pandas as pd  # noqa: PLC0415 - this engine's own form of data
+
+    rows = pa.concat_tables(list(worker_tables(data, rank, n_workers)))
+    values = features(rows, table, data.columns).astype(np.float32)
+    values[values == NODATA] = np.nan
+    frame = pd.DataFrame(values, columns=list(data.columns))
+    labels = class_indices(rows, data.lookup())
+    frame[LABEL] = labels
+    return frame.assign(**{WEIGHT: weights(labels, unweighed)}) if unweighed else frame
+
+
+_ENGINES: Final[Mapping[str, Callable[[FitJob], Fitted]]] = {
+    "ray_train": _fit_ray_train,
+    "xgboost_ray": _fit_xgboost_ray,
+}
+
+
+def _stored(data: TreeData) -> TreeData:
+    """The same data with every block in Ray's object store: workers share it and nothing is copied to each."""
+    blocks = {
+        zone_id: PixelBlock(ray.put(block.rows) if isinstance(block.rows, pa.Table) else block.rows, block.n_rows)
+        for zone_id, block in data.blocks.items()
+    }
+    return replace(data, blocks=blocks)
+
+
+def _score(job: FitJob, model: bytes, data: TreeData, n_estimators: tuple[int, ...]) -> tuple[TreeScore, ...]:
+    """Score zone by zone, in this process or in Ray tasks."""
+    n_threads, rest = job.settings.threads, (n_estimators, job.untrained)
+    if job.settings.num_workers == 0:
+        return add_scores(_score_zone(n_threads, model, data, zone_id, *rest) for zone_id in data.blocks)
+    task = ray.remote(_score_zone).options(num_cpus=n_threads, scheduling_strategy="DEFAULT")
+    shared = ray.put(model)
+    return add_scores(ray.get([task.remote(n_threads, shared, data, zone_id, *rest) for zone_id in data.blocks]))
+
+
+def _score_zone(
+    n_threads: int,
+    model: bytes,
+    data: TreeData,
+    zone_id: str,
+    n_estimators: tuple[int, ...],
+    untrained: tuple[int, ...],
+) -> tuple[TreeScore, ...]:
+    booster = booster_from_bytes(model, n_threads)
+    return score_rows(booster, zone_rows(data, zone_id), data.lookup(), n_estimators, untrained, data.columns)
+
+
+def _with_seconds(
+    scores: tuple[TreeScore, ...], round_seconds: tuple[float, ...], fit_s: float
+) -> tuple[TreeScore, ...]:
+    """Scores with what a fit of so many rounds would have taken: this one without its later rounds, and its own scoring."""
+    later = (sum(round_seconds[score.n_estimators :]) for score in scores)
+    own = (sum(round_seconds[: score.n_estimators]) for score in scores)
+    # A fit that went on grew some of its rounds in a process that was lost: they are not in its own time.
+    return tuple(
+        replace(score, seconds=score.seconds + max(fit_s - after, until))
+        for score, after, until in zip(scores, later, own, strict=True)
+    )

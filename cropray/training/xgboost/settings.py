@@ -1,0 +1,119 @@
+"""What a job file may say about XGBoost; apart from its training, so that it is read without loading xgboost and Ray."""
+
+from collections.abc import Mapping
+from typing import Any, Final, Literal, Self
+
+from pydantic import Field, model_validator
+
+from cropray.datasets.settings import READ_CPUS
+from cropray.training.family import RESOURCES, FamilySettings
+from cropray.training.resources import GB, Need
+from cropray.training.xgboost.memory import bins_on_disk, require_gpu_memory
+
+_FRAME_CPUS: Final = 1.0  # the tasks that make the frames which actors of xgboost-ray, already placed, wait for
+TREES: Final[Mapping[str, Any]] = {
+    "objective": "multi:softprob",
+    "eval_metric": "mlogloss",
+    "tree_method": "hist",
+    "seed_per_iteration": True,  # a round's draws must not depend on the process that began the fit
+}
+"""Parameters of `xgb.train` that every fit has."""
+
+
+class XgboostSettings(FamilySettings):
+    """How trees are grown and where."""
+
+    engine: Literal["ray_train", "xgboost_ray"] = "ray_train"
+    """Who trains when there are workers. Both grow the same trees. `ray_train` takes half the memory (2.3 against
+    4.6 GiB for 1.6 million pixels on two workers) and no unmaintained package; `xgboost_ray` starts 10 s sooner."""
+    num_workers: int = Field(default=0, ge=0)
+    """Workers of one fit; 0 trains in the calling process, which is best on one machine."""
+    cpus_per_worker: int | None = Field(default=None, ge=1)
+    """CPUs of each worker, or of the calling process, that compute; None: its share of the node, which a search counts
+    (1 elsewhere). Fits that run at once share the CPUs, a refit that runs alone has all of a node."""
+    memory_gb: float | None = Field(default=None, gt=0)
+    """Memory of each worker, or of the calling process, GB; None: its share of the node. It is also asked of Ray, but
+    for the actors of `xgboost_ray`, which cannot ask. Where the bins of a worker's rows would not fit, `ray_train` keeps
+    them on its disk, which is slow; the trees are the same."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """`cuda` takes one GPU per worker. The trees are those of `cpu` but for rounding."""
+    gpu_memory_gb: float | None = Field(default=None, gt=0)
+    """Memory of each worker's GPU, GB, by which a search refuses rows that do not fit; None: what CUDA says is free when
+    the fit begins."""
+    learning_rate: float = Field(default=0.1, gt=0)
+    n_estimators: int = Field(default=200, ge=1)
+    """Boosting rounds. Searched numbers are prefixes of one fit, which cost nothing but their scoring."""
+    max_depth: int = Field(default=6, ge=1)
+    min_child_weight: float = Field(default=1.0, ge=0)
+    reg_lambda: float = Field(default=1.0, ge=0)
+    subsample: float = Field(default=1.0, gt=0, le=1)
+    """Share of rows per tree; below 1 the draw, and so the trees, depend on the number of workers."""
+    colsample_bytree: float = Field(default=1.0, gt=0, le=1)
+    """Share of features per tree."""
+    max_bin: int = Field(default=256, ge=2, le=65536)
+    """Bins per feature."""
+    checkpoint_every: int = Field(default=25, ge=1)
+    """Boosting rounds after which the trees so far are kept: what a lost process costs at most."""
+    max_failures: int = Field(default=3, ge=0)
+    """Times that a fit goes on from the last kept trees after it lost a worker."""
+
+    def resources(self) -> frozenset[str]:
+        """Workers count only where each draws of its own rows."""
+        workers = {"num_workers"} if self.subsample == 1 else set()
+        return RESOURCES | {"device", "gpu_memory_gb", "engine"} | workers
+
+    @model_validator(mode="after")
+    def _engine_has_workers(self) -> Self:
+        if self.engine == "xgboost_ray" and self.num_workers == 0:
+            raise ValueError("engine 'xgboost_ray' trains in workers only: set num_workers to 1 or more")
+        return self
+
+    @property
+    def gpus_per_worker(self) -> int:
+        """GPUs that each worker takes."""
+        return int(self.device == "cuda")
+
+    @property
+    def threads(self) -> int:
+        """CPUs that each worker asks for, and its threads."""
+        return self.cpus_per_worker or 1
+
+    def need(self) -> Need:
+        """What a fit asks for."""
+        is_in_actors = self.engine == "xgboost_ray"
+        return Need(
+            num_workers=self.num_workers,
+            cpus=float(self.threads),
+            gpus=float(self.gpus_per_worker),
+            memory_bytes=(self.memory_gb or 0.0) * GB,
+            task_cpus=_FRAME_CPUS if is_in_actors else READ_CPUS,
+            least_workers=int(is_in_actors),
+            gpu_setting="device",
+            without_gpu="cpu",
+        )
+
+    def check(self, n_rows: float, n_classes: int, memory_bytes: float | None, n_features: int) -> str:
+        """See `FamilySettings.check`."""
+        require_gpu_memory(self, n_rows, n_classes, n_features=n_features)
+        is_on_disk = bins_on_disk(self, n_rows, n_classes, memory_bytes, n_features)
+        return "bins of the trees on disk, which is slower" if is_on_disk else ""
+
+    def parameters(self, n_classes: int, seed: int) -> dict[str, Any]:
+        """Parameters of `xgb.train`."""
+        own = {
+            "learning_rate",
+            "max_depth",
+            "min_child_weight",
+            "reg_lambda",
+            "subsample",
+            "colsample_bytree",
+            "max_bin",
+            "device",
+        }
+        return {
+            **TREES,
+            "num_class": n_classes,
+            "nthread": self.threads,
+            "seed": seed,
+            **self.model_dump(include=own),
+        }

@@ -23,11 +23,10 @@ from cropray.imagery.composites import read_composite, read_n_obs
 from cropray.imagery.cubes import acquire_cube
 from cropray.imagery.sources import FolderSettings, composite_source, scene_source
 from cropray.imagery.sources.cubes import CubesSettings
-from cropray.legend import bundled_legend
 from cropray.parcels.rpg import is_fetched
 from cropray.planning.costs import ZoneCosts
 from cropray.report.drawing import step_names
-from cropray.stages.inputs import register_year, steps_of
+from cropray.stages.inputs import job_legend, register_year, steps_of
 from cropray.stages.labels import label_from
 from cropray.stages.pictures import ZoneDrawing, draw_zone
 from cropray.storage import Location, size_of
@@ -134,7 +133,7 @@ def _measure_zone(job: JobConfig, zone: Zone, scratch: Workspace) -> ZoneSample:
 def measure_zone(job: JobConfig, zone: Zone, scratch: Workspace) -> ZoneSample:
     """Acquire, label and build one zone, and draw its films."""
     assert job.parcels is not None
-    clock, legend, parcels = _Clock(), bundled_legend(), job.parcels
+    clock, legend, parcels = _Clock(), job_legend(job), job.parcels
     season = steps_of(zone, job)
     clock.time("acquire", lambda: _acquire(job, zone, scratch))
     extract = scratch.parcel_extract if is_fetched(parcels) else None

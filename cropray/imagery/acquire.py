@@ -48,6 +48,8 @@ class ZoneAcquisition:
     cube: CubeSpec = STUDY_CUBE
     warnings: tuple[str, ...] = field(default=(), compare=False)
     """What was found of scenes when their pixels were read."""
+    is_filled: bool = True
+    """Whether what was not observed was filled from other months; only ready cubes may be left as they are."""
 
     @property
     def share_clear(self) -> float:
@@ -57,6 +59,8 @@ class ZoneAcquisition:
     @property
     def n_filled(self) -> int:
         """Steps of pixels that were filled from other steps."""
+        if not self.is_filled:
+            return 0
         return (self.n_pixels - self.n_never_clear) * self.cube.n_steps - sum(self.n_clear)
 
     def to_record(self) -> dict[str, Any]:
@@ -106,7 +110,7 @@ def finish_zone(
     n_obs: npt.NDArray[np.uint8],
     workspace: Workspace,
 ) -> ZoneAcquisition:
-    """Fill the gaps of a zone's medians and write them; every source of imagery ends here.
+    """Fill the gaps of a zone's medians and write them; every source of scenes ends here.
 
     Args:
         zone: the zone.
@@ -126,12 +130,34 @@ def finish_zone(
             f"zone '{zone.zone_id}': none of its {n_pixels} pixels is clear (SCL 4–7) in any of the "
             f"{sum(n_scenes)} scenes of {season.start} to {season.end}; add scenes or leave the zone out"
         )
-    write_composite(workspace.composite(zone.zone_id), fill_gaps(composite, observed), zone.grid, season.cube)
+    return store_zone(zone, season, n_scenes, fill_gaps(composite, observed), n_obs, workspace)
+
+
+def store_zone(
+    zone: Zone,
+    season: Season,
+    n_scenes: Sequence[int],
+    composite: npt.NDArray[np.uint16],
+    n_obs: npt.NDArray[np.uint8],
+    workspace: Workspace,
+) -> ZoneAcquisition:
+    """Write a zone's composite and counts as they are to stand; every source of imagery ends here.
+
+    Args:
+        zone: the zone.
+        season: its steps and bands.
+        n_scenes: acquisitions of each step.
+        composite: [T, C, H, W] uint16; 0 is no data.
+        n_obs: [T, H, W] uint8 clear observations, before gap filling.
+        workspace: where `composite(zone_id)` and `n_obs(zone_id)` are written, each whole.
+    """
+    observed = n_obs > 0
+    write_composite(workspace.composite(zone.zone_id), composite, zone.grid, season.cube)
     write_n_obs(workspace.n_obs(zone.zone_id), n_obs, zone.grid, season.cube)
     return ZoneAcquisition(
         zone_id=zone.zone_id,
         season_start=season.first_month,
-        n_pixels=n_pixels,
+        n_pixels=zone.grid.height * zone.grid.width,
         n_scenes=tuple(n_scenes),
         n_clear=tuple(int(n) for n in observed.sum(axis=(1, 2))),
         n_never_clear=int((~observed.any(axis=0)).sum()),

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,7 +18,7 @@ SETTING: Final = "imagery.folder"
 
 _TIFF: Final = re.compile(r"\.tiff?$", re.IGNORECASE)
 # Rasters, what they are packed in, and downloads that did not end.
-_RASTERS: Final = frozenset(
+RASTERS: Final = frozenset(
     {
         ".tif", ".gtiff", ".geotiff", ".jp2", ".j2k", ".vrt", ".img", ".nc", ".h5", ".he5", ".hdf", ".zarr", ".dat",
         ".bil", ".bip", ".bsq", ".zip", ".safe", ".tar", ".tgz", ".gz", ".7z", ".part", ".crdownload", ".tmp",
@@ -44,21 +44,39 @@ def list_scenes(folder: Location, pattern: str) -> Listing:
     Raises:
         InputError: the folder or one below it cannot be listed, or nothing matches.
     """
-    files = list(_on_disk(folder)) if isinstance(folder, Path) else list(_objects(folder))
-    try:
-        fits = re.compile(glob_translate(_plain(pattern)))
-    except ValueError as error:
-        raise InputError(f"'imagery.pattern' cannot be used: {error}") from None
-    matches = [fits.match(_plain(inner)) is not None for _, _, inner in files]
+    files = listed_below(folder)
+    matches = fitting(pattern, [inner for _, _, inner in files], "imagery.pattern")
     scenes = [(path, state) for (path, state, _), is_scene in zip(files, matches, strict=True) if is_scene]
     others = [path for (path, _, _), is_scene in zip(files, matches, strict=True) if not is_scene]
-    rasters = [path for path in others if Path(_plain(path.name)).suffix.lower() in _RASTERS]
+    rasters = [path for path in others if Path(_plain(path.name)).suffix.lower() in RASTERS]
     if not scenes:
         seen = f"; it has {', '.join(path.name for path in rasters[:3])}" if rasters else ""
         raise InputError(
             f"scene folder '{folder}' has no file that matches '{pattern}'{seen}; mend 'folder' or 'pattern'"
         )
     return Listing(tuple(scenes), tuple(rasters))
+
+
+def listed_below(folder: Location) -> list[tuple[Location, FileState | None, str]]:
+    """(path, state, path within the folder) of every file; the state is None where it was not asked yet.
+
+    Raises:
+        InputError: the folder or one below it cannot be listed.
+    """
+    return list(_on_disk(folder)) if isinstance(folder, Path) else list(_objects(folder))
+
+
+def fitting(pattern: str, inner: Sequence[str], setting: str) -> list[bool]:
+    """Whether each of some paths within the folder matches a pattern; see `list_scenes`.
+
+    Raises:
+        InputError: the pattern is none.
+    """
+    try:
+        fits = re.compile(glob_translate(_plain(pattern)))
+    except ValueError as error:
+        raise InputError(f"'{setting}' cannot be used: {error}") from None
+    return [fits.match(_plain(path)) is not None for path in inner]
 
 
 def _plain(name: str) -> str:

@@ -90,7 +90,7 @@ class FileScenes:
         names = [(name, state) for name, state in self._named() if start <= name.acquired.date() < end]
         here = []
         for (name, _), header in zip(names, self._headers(names), strict=True):
-            if _overlap(header.grid, grid):
+            if overlap(header.grid, grid):
                 _require_fit(name.path, header.grid, grid)
                 here.append((name, header))
         here.sort(key=lambda file: file[0].version, reverse=True)
@@ -218,7 +218,7 @@ def _state(path: Location) -> FileState:
 def _header(path: Location, state: FileState, bands: tuple[Band, ...]) -> _Header:
     try:
         with rasterio.Env(**_GDAL_OPTIONS), open_raster(path, SETTING) as dataset:
-            if _is_cut_off(dataset, state.size):
+            if is_cut_off(dataset, state.size):
                 raise InputError(f"scene '{path}' is cut off: its last pixels are missing; fetch it again")
             indexes = _indexes_of(path, dataset, bands)
             _require_integers(path, dataset, indexes, bands)
@@ -308,7 +308,7 @@ def _tagged_offset(path: Location, dataset: Any, indexes: Sequence[int]) -> int 
     return offsets.pop()
 
 
-def _is_cut_off(dataset: Any, size: int) -> bool:
+def is_cut_off(dataset: Any, size: int) -> bool:
     """Whether the last block of a TIFF lies beyond the end of the file."""
     rows, cols = dataset.block_shapes[-1]
     block = f"{(dataset.width - 1) // cols}_{(dataset.height - 1) // rows}"
@@ -316,7 +316,8 @@ def _is_cut_off(dataset: Any, size: int) -> bool:
     return offset is not None and length is not None and int(offset) + int(length) > size
 
 
-def _overlap(scene: Grid, zone: Grid) -> bool:
+def overlap(scene: Grid, zone: Grid) -> bool:
+    """Whether two grids, of any systems, share ground."""
     if scene.epsg != zone.epsg:
         return bool(_outline(scene).intersects(_outline(zone)))
     west, south, east, north = scene.bounds

@@ -34,6 +34,8 @@ class Scene:
     """(band id, where it is) of each band and of SCL, for a source that keeps every band in a file of its own."""
     offset: int = 0
     """Digital numbers to add to the bands, so that reflectance is number / 10000 in every scene."""
+    offsets: tuple[int, ...] = ()
+    """The same of each band, from a source that knows it of each; in the order of the bands that it reads."""
 
 
 @dataclass(frozen=True, slots=True)

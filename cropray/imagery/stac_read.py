@@ -47,7 +47,7 @@ def read_band(href: str, grid: Grid, out: npt.NDArray[Any], policy: RetryPolicy,
 
     def read() -> None:
         with rasterio.open(href, driver=driver_of(href)) as dataset:
-            _read_open(dataset, grid, out)
+            read_on_grid(dataset, grid, out)
 
     try:
         with_network(href, read, policy, timeout_s)
@@ -114,8 +114,14 @@ def _stop(error: Exception) -> Judgement:
     return Judgement(Verdict.STOP, type(error).__name__)
 
 
-def _read_open(dataset: Any, grid: Grid, out: npt.NDArray[Any]) -> None:
-    """Raises ValueError where the file does not fit, OSError where its directory is damaged."""
+def read_on_grid(dataset: Any, grid: Grid, out: npt.NDArray[Any]) -> None:
+    """First band of rasterio's open dataset on a grid, as `read_band`.
+
+    Raises:
+        ValueError: it does not fit the grid.
+        OSError: it does not say where it lies.
+        RasterioError: it cannot be read.
+    """
     fine, step = _grid_of(dataset, grid.resolution_m)
     _require_type(dataset.dtypes[0], out.dtype)
     wanted = fine.window_of(grid)

@@ -1,4 +1,4 @@
-"""`acquire`: scenes to gap-filled composites of every step of time, one zone a task."""
+"""`acquire`: scenes to gap-filled composites of every step of time, or ready cubes taken over, one zone a task."""
 
 import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,9 +22,11 @@ from cropray.imagery.acquire import (
     remove_unfinished,
     survey_zones,
 )
+from cropray.imagery.cubes import CompositeSource, acquire_cube
 from cropray.imagery.earth_engine_settings import EarthEngineSettings
 from cropray.imagery.scenes import Found, SceneSource
-from cropray.imagery.sources import SceneSettings, describe, scene_source
+from cropray.imagery.sources import SceneSettings, composite_source, describe, scene_source
+from cropray.imagery.sources.cubes import CubesSettings
 from cropray.imagery.stac_settings import StacSettings
 from cropray.progress import Progress
 from cropray.stages import earth_engine
@@ -32,12 +34,13 @@ from cropray.stages.artefacts import Stamped
 from cropray.stages.cluster import ray_session
 from cropray.stages.inputs import job_zones, season_of, steps_of, zone_fingerprint
 from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks, stamped
-from cropray.storage import write_json
+from cropray.storage import Location, write_json
+from cropray.workspace import Workspace
 from cropray.zones import Zone
 
 _CHOOSING: Final = frozenset(
     f"imagery.{name}"
-    for name in ("source", "folder", "pattern", "url", "collection", "assets", "max_cloud_cover", "exclude")
+    for name in ("source", "folder", "pattern", "counts", "url", "collection", "assets", "max_cloud_cover", "exclude")
 )
 """Settings that say which scenes there are; an account lists the scenes themselves."""
 
@@ -54,34 +57,60 @@ def run(job: JobConfig, progress: Progress) -> None:
         raise ConfigError("this job reads 'points': there is nothing to acquire")
     if isinstance(job.imagery, EarthEngineSettings):
         earth_engine.run(job, job.imagery, progress)
+    elif isinstance(job.imagery, CubesSettings):
+        _run_cubes(job, job.imagery, progress)
     else:
         _run_scenes(job, job.imagery, progress)
 
 
 def _run_scenes(job: JobConfig, settings: SceneSettings, progress: Progress) -> None:
-    zones, workspace = job_zones(job), job.artefacts
+    zones = job_zones(job)
     progress.stage("acquire", f"medians per {job.cube_spec.noun} of {describe(settings)} for {len(zones)} zones")
     cube = job.cube_spec
     source = scene_source(settings, cube)
     found = survey_zones(source, zones, job.season_start, cube)
     _tell(job, source, zones, found, progress)
-    if n_left := remove_unfinished(workspace, {zone.zone_id for zone in zones}):
-        progress.note(f"{n_left} unfinished files of an interrupted run are removed")
-    tasks = _tasks(job, source, zones, found)
-    with ray_session(job.cluster):
-        results = run_zone_tasks(
-            "acquire", tasks, workspace, progress, overwrite=job.overwrite, wait_s=job.cluster.wait_s
-        )
+    results = _run_tasks(job, _tasks(job, source, zones, found), progress)
     if results:
         for line in describe_warnings(results.values()):
             progress.note(line)
         progress.note(describe_clear(results.values()))
 
 
+def _run_cubes(job: JobConfig, settings: CubesSettings, progress: Progress) -> None:
+    zones = job_zones(job)
+    progress.stage("acquire", f"ready cubes of {describe(settings)} for {len(zones)} zones")
+    source = composite_source(settings)
+    found = source.survey([(zone, steps_of(zone, job)) for zone in zones])
+    left_out = {remark: sorted(names) for remark, names in found.items()}
+    write_json(job.artefacts.left_out, left_out)
+    for line in describe_left_out(left_out):
+        progress.note(line)
+    results = _run_tasks(job, _cube_tasks(job, source, zones), progress)
+    if results and settings.fill:
+        progress.note(describe_clear(results.values()))
+    elif results:
+        progress.note("values that are missing stay no data: 'imagery.fill' is false")
+
+
+def _run_tasks(
+    job: JobConfig, tasks: Sequence[ZoneTask[ZoneAcquisition]], progress: Progress
+) -> dict[str, ZoneAcquisition]:
+    if n_left := remove_unfinished(job.artefacts, {task.zone_id for task in tasks}):
+        progress.note(f"{n_left} unfinished files of an interrupted run are removed")
+    with ray_session(job.cluster):
+        return run_zone_tasks(
+            "acquire", tasks, job.artefacts, progress, overwrite=job.overwrite, wait_s=job.cluster.wait_s
+        )
+
+
 def artefacts(job: JobConfig) -> Iterator[Stamped]:
     """What the stage makes. A catalogue is asked which scenes it has."""
     if isinstance(job.imagery, EarthEngineSettings):
         yield from earth_engine.artefacts(job, job.imagery)
+    elif isinstance(job.imagery, CubesSettings):
+        tasks = _cube_tasks(job, composite_source(job.imagery), job_zones(job))
+        yield from stamped("acquire", "acquire", tasks, job.artefacts)
     elif job.imagery is not None:
         zones, cube = job_zones(job), job.cube_spec
         source = scene_source(job.imagery, cube)
@@ -99,19 +128,36 @@ def _tasks(
         content = {
             "zone": zone_fingerprint(zone),
             "season": season_of(zone, job),
-            **{f"scene {scene.scene_id}": scene.offset for scene in scenes},
+            **{f"scene {scene.scene_id}": str(scene.offsets) if scene.offsets else scene.offset for scene in scenes},
             "scenes": source.fingerprint(scenes),
             **job.cube_spec.in_content(),
         }
-        outputs = (
-            workspace.composite(zone.zone_id),
-            workspace.n_obs(zone.zone_id),
-            workspace.acquisition_record(zone.zone_id),
-        )
         make = partial(acquire_zone, source, zone, job.season_start, workspace, job.cube_spec)
         inputs = key_of(code, {"imagery": job.imagery}, content, apart=_CHOOSING)
-        tasks.append(ZoneTask(zone.zone_id, make, inputs, outputs))
+        tasks.append(ZoneTask(zone.zone_id, make, inputs, _outputs(workspace, zone)))
     return tasks
+
+
+def _cube_tasks(job: JobConfig, source: CompositeSource, zones: Sequence[Zone]) -> list[ZoneTask[ZoneAcquisition]]:
+    assert job.imagery is not None
+    workspace, code, tasks = job.artefacts, closure(acquire_cube, type(source)), []
+    for zone in zones:
+        season = steps_of(zone, job)
+        content = {
+            "zone": zone_fingerprint(zone),
+            "season": season.first_month,
+            "files": source.fingerprint(zone, season),
+            **season.cube.in_content(),
+        }
+        make = partial(acquire_cube, source, zone, season, workspace)
+        inputs = key_of(code, {"imagery": job.imagery}, content, apart=_CHOOSING)
+        tasks.append(ZoneTask(zone.zone_id, make, inputs, _outputs(workspace, zone)))
+    return tasks
+
+
+def _outputs(workspace: Workspace, zone: Zone) -> tuple[Location, ...]:
+    zone_id = zone.zone_id
+    return workspace.composite(zone_id), workspace.n_obs(zone_id), workspace.acquisition_record(zone_id)
 
 
 def _tell(

@@ -20,8 +20,9 @@ from cropray.errors import CroprayError
 from cropray.grid import Grid
 from cropray.imagery.acquire import acquire_zone, finish_zone
 from cropray.imagery.composites import read_composite, read_n_obs
-from cropray.imagery.files import FilesSettings
-from cropray.imagery.sources import scene_source
+from cropray.imagery.cubes import acquire_cube
+from cropray.imagery.sources import FolderSettings, composite_source, scene_source
+from cropray.imagery.sources.cubes import CubesSettings
 from cropray.parcels.rpg import is_fetched
 from cropray.planning.costs import ZoneCosts
 from cropray.report.drawing import step_names
@@ -168,10 +169,13 @@ def measure_zone(job: JobConfig, zone: Zone, scratch: Workspace) -> ZoneSample:
 
 
 def _acquire(job: JobConfig, zone: Zone, scratch: Workspace) -> None:
-    """Local scenes are composited; of remote ones only what this machine does is measured, on drawn months."""
+    """Scenes and cubes of one's own are taken; of remote ones only what this machine does is measured, on drawn months."""
     season = steps_of(zone, job)
     cube = season.cube
-    if isinstance(job.imagery, FilesSettings):
+    if isinstance(job.imagery, CubesSettings):
+        acquire_cube(composite_source(job.imagery), zone, season, scratch)
+        return
+    if isinstance(job.imagery, FolderSettings):
         acquire_zone(scene_source(job.imagery, cube), zone, job.season_start, scratch, cube)
         return
     here, zone_id = job.artefacts, zone.zone_id

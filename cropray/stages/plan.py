@@ -20,7 +20,7 @@ from cropray.datasets.regions import require_two
 from cropray.datasets.storage import read_pixels
 from cropray.imagery.earth_engine_ledger import read_runs
 from cropray.imagery.earth_engine_settings import EarthEngineSettings
-from cropray.imagery.sources import scene_source
+from cropray.imagery.sources import FolderSettings, scene_source
 from cropray.imagery.stac_settings import StacSettings
 from cropray.parcels.rpg import is_fetched
 from cropray.planning.costs import FitCosts, Kind, UnitCosts, ZoneCosts
@@ -309,7 +309,7 @@ def _notes(job: JobConfig, zones: ZoneWork, samples: Sequence[ZoneSample], traff
             notes.append(f"{found.label}: at most; validation may stop a fit before its last {found.step_name}")
         if found.predicts_on_gpu and job.map.device == "cuda":
             notes.append(f"scores and maps of the {found.label}: as on CPUs, at most; a GPU (map.device) is faster")
-    if job.imagery is not None and job.imagery.source != "files":
+    if job.imagery is not None and not isinstance(job.imagery, FolderSettings):
         notes.append("composites of zones that are not here yet: size and time from drawn ones")
     if traffic is not None and traffic.eecu_hours is not None:
         notes.append(quota_note(traffic.eecu_hours))

@@ -7,7 +7,9 @@ from cropray.config import JobConfig
 from cropray.errors import ConfigError
 from cropray.imagery.earth_engine_settings import EarthEngineSettings
 from cropray.imagery.files import FileScenes, FilesSettings
-from cropray.imagery.sources import describe, scene_source
+from cropray.imagery.sources import composite_source, describe, scene_source
+from cropray.imagery.sources.cubes import CubeFiles, CubesSettings
+from cropray.imagery.sources.safe import SafeScenes, SafeSettings
 from cropray.imagery.stac import StacScenes
 from cropray.imagery.stac_settings import StacSettings
 from cropray.settings import dump_yaml, load_settings
@@ -27,6 +29,8 @@ def load(folder, imagery, *overrides):
         ({"source": "files", "folder": "scenes"}, FilesSettings),
         ({"source": "stac"}, StacSettings),
         ({"source": "earth_engine", "project": "my-project"}, EarthEngineSettings),
+        ({"source": "safe", "folder": "products"}, SafeSettings),
+        ({"source": "cubes", "folder": "cubes", "bands": ["A00"]}, CubesSettings),
     ],
 )
 def test_the_source_chooses_the_settings(tmp_path, imagery, kind):
@@ -39,13 +43,18 @@ def test_the_source_chooses_the_settings(tmp_path, imagery, kind):
 @pytest.mark.parametrize(
     ("imagery", "said"),
     [
-        ({"source": "earth_engin"}, "'imagery' cannot be 'earth_engin'; it can be 'files', 'stac', 'earth_engine'"),
+        (
+            {"source": "earth_engin"},
+            "'imagery' cannot be 'earth_engin'; it can be 'files', 'safe', 'stac', 'earth_engine', 'cubes'",
+        ),
         ({"source": "earth_engine"}, "'imagery.project' is required"),
         ({"foldr": "a"}, "unknown key 'imagery.foldr'; did you mean 'folder'"),
         ({"source": "earth_engine", "project": "p", "max_wait": 3}, "'imagery.max_wait'; did you mean 'max_wait_s'"),
         ({"source": "earth_engine", "project": "p", "max_concurrent": 41}, "'imagery.max_concurrent': .* 40 .got 41"),
         ({"source": "earth_engine", "project": "p", "max_requests_per_s": 101}, "imagery.max_requests_per_s.*100"),
         ({"source": "stac", "project": "p"}, "unknown key 'imagery.project'; known keys: .*collection"),
+        ({"source": "safe", "folder": "a", "offset": 0}, "unknown key 'imagery.offset'"),
+        ({"source": "cubes", "folder": "a", "pattern": "{zone}.tif"}, "'imagery.pattern'.*zone_id"),
         (7, "'imagery'.*got 7"),
     ],
 )
@@ -63,5 +72,27 @@ def test_settings_give_their_source():
     files, stac = FilesSettings(folder="scenes"), StacSettings(source="stac")
     assert scene_source(files) == FileScenes(files)
     assert scene_source(stac) == StacScenes(stac)
-    assert describe(files) == "scenes"
+    safe, cubes = SafeSettings(source="safe", folder="products"), CubesSettings(source="cubes", folder="cubes")
+    assert scene_source(safe) == SafeScenes(safe)
+    assert composite_source(cubes) == CubeFiles(cubes)
+    assert [describe(files), describe(safe), describe(cubes)] == ["scenes", "products", "cubes"]
     assert describe(stac) == f"{stac.collection} at {stac.url}"
+
+
+OWN = {"bands": [{"id": "A00", "unit": "embedding", "scale": 1, "offset": -129}], "step": "season"}
+
+
+def test_ready_cubes_may_be_of_any_bands_and_products_only_of_theirs(tmp_path):
+    def job(imagery, cube):
+        parts = {"name": "j", "workspace": str(tmp_path), "parcels": {"path": "p.gpkg"}}
+        return JobConfig.model_validate(parts | {"imagery": {"folder": "f"} | imagery, "cube": cube})
+
+    assert job({"source": "cubes"}, OWN).cube_spec.columns == ("A00_01",)
+    assert job({"source": "safe"}, {"bands": ["B05", "B12"]}).cube_spec.n_bands == 2
+    with pytest.raises(
+        ValueError, match=r"'cube' has A00, and scenes hold .* ready cubes .'imagery' of source 'cubes'"
+    ):
+        job({"source": "safe"}, OWN)
+    own = {"id": "B10", "unit": "reflectance", "scale": 1e-4}
+    with pytest.raises(ValueError, match="the source 'safe' has no B10"):
+        job({"source": "safe"}, {"bands": ["B02", own]})

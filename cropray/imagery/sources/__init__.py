@@ -1,4 +1,9 @@
-"""The sources of imagery that a job can name, and the one that its settings ask for."""
+"""The sources of imagery that a job can name, and the one that its settings ask for.
+
+A source of one's own is one file here, or beside this folder: settings with a `source` of its own, and a class that is a
+`SceneSource` (its scenes are read and composited by cropray) or a `CompositeSource` (it has finished cubes). It is added to
+the two lists and the two functions below.
+"""
 
 from typing import Annotated, Any, assert_never
 
@@ -6,13 +11,17 @@ from pydantic import Discriminator, Tag
 
 from cropray.core.cube import STUDY_CUBE, CubeSpec
 from cropray.core.sensors import SENTINEL_2
+from cropray.imagery.cubes import CompositeSource
 from cropray.imagery.earth_engine_settings import EarthEngineSettings
 from cropray.imagery.files import FileScenes, FilesSettings
 from cropray.imagery.scenes import SceneSource
+from cropray.imagery.sources.cubes import CubeFiles, CubesSettings
+from cropray.imagery.sources.safe import SafeScenes, SafeSettings
 from cropray.imagery.stac import StacScenes
 from cropray.imagery.stac_settings import StacSettings
 
-SceneSettings = FilesSettings | StacSettings  # their scenes are read and composited here
+SceneSettings = FilesSettings | SafeSettings | StacSettings  # their scenes are read and composited here
+FolderSettings = FilesSettings | SafeSettings | CubesSettings  # what they read is looked at before anything starts
 
 
 def _source_of(value: Any) -> str:
@@ -22,8 +31,10 @@ def _source_of(value: Any) -> str:
 
 ImagerySettings = Annotated[
     Annotated[FilesSettings, Tag("files")]
+    | Annotated[SafeSettings, Tag("safe")]
     | Annotated[StacSettings, Tag("stac")]
-    | Annotated[EarthEngineSettings, Tag("earth_engine")],
+    | Annotated[EarthEngineSettings, Tag("earth_engine")]
+    | Annotated[CubesSettings, Tag("cubes")],
     Discriminator(_source_of),
 ]
 
@@ -33,16 +44,23 @@ def scene_source(settings: SceneSettings, cube: CubeSpec = STUDY_CUBE) -> SceneS
     match settings:
         case FilesSettings():
             return FileScenes(settings, cube.bands)
+        case SafeSettings():
+            return SafeScenes(settings, cube.bands)
         case StacSettings():
             return StacScenes(settings, cube.bands)
         case _:
             assert_never(settings)
 
 
-def describe(settings: SceneSettings) -> str:
-    """Where scenes come from, in a few words."""
+def composite_source(settings: CubesSettings) -> CompositeSource:
+    """The source that gives finished composites for these settings."""
+    return CubeFiles(settings)
+
+
+def describe(settings: SceneSettings | CubesSettings) -> str:
+    """Where scenes or cubes come from, in a few words."""
     match settings:
-        case FilesSettings():
+        case FilesSettings() | SafeSettings() | CubesSettings():
             return str(settings.folder)
         case StacSettings():
             return f"{settings.collection} at {settings.url}"
@@ -53,14 +71,18 @@ def describe(settings: SceneSettings) -> str:
 def require_bands(settings: ImagerySettings, cube: CubeSpec) -> None:
     """Refuse a cube that a source of scenes cannot have: scenes of Sentinel-2 hold reflectance × 10 000.
 
+    Ready cubes may be of any bands; each file says which it has.
+
     Raises:
         ValueError: a band is of another unit or scale, or the source has no band of this name.
     """
+    if isinstance(settings, CubesSettings):
+        return
     others = [band.id for band in cube.bands if not band.is_plain_reflectance]
     if others:
         raise ValueError(
             f"'cube' has {', '.join(others)}, and scenes hold bands of reflectance × 10 000 only: take bands of "
-            f"{SENTINEL_2.name}, or give 'points' that have them"
+            f"{SENTINEL_2.name}, or give 'points' or ready cubes ('imagery' of source 'cubes') that have them"
         )
     if isinstance(settings, FilesSettings):
         return  # each file says which bands it has

@@ -117,6 +117,10 @@ def _run(options: argparse.Namespace) -> None:
         from cropray.stages.plan import run_plan  # noqa: PLC0415
 
         run_plan(options.config, options.overrides)
+    elif options.command == "why":
+        from cropray.stages.why import run_why  # noqa: PLC0415
+
+        run_why(options.config, options.overrides, options.artefact)
     elif options.command == "ui":
         _serve_ui(options.config, options.overrides, options.port)
     else:
@@ -162,6 +166,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     _with_config(
         commands.add_parser("plan", help="what a job will take: requests, disk, memory, hours; then what it took")
+    )
+    why = _with_config(
+        commands.add_parser(
+            "why",
+            help="what is up to date and what is not, and in what it differs; makes nothing",
+            description="One line for each stage, or all that is to say of one artefact.",
+        )
+    )
+    why.add_argument(
+        "artefact", nargs="?", help="a stage, what it makes (acquire/ZONE, map/MODEL), or a path in the workspace"
     )
     ui = _with_config(commands.add_parser("ui", help="the MLflow UI on a job's runs"))
     ui.add_argument("--port", type=int, default=5000)

@@ -13,13 +13,18 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
+from cropray.core.keys import Key, differences
 from cropray.errors import ConfigError, InputError, MissingArtefactError
 from cropray.grid import Grid
+from cropray.settings import fingerprint
 from cropray.storage import Location, remove, require_driver, write_json
 
 LocationT = TypeVar("LocationT", bound=Location)
+MISSING: Final = "missing"
+EARLIER: Final = "made by an earlier version, which kept no account of what it was made from"
+_UNFINISHED: Final = "left unfinished"
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,24 +259,59 @@ class Workspace:
         return self.root / "timings" / f"{stage}.json"
 
     def stamp(self, stage: str, unit: str) -> Location:
-        """Fingerprint of what an artefact was made from."""
+        """JSON: what an artefact was made from; its code is the same for many, and stands once, in `code_account`."""
         return self.root / "stamps" / stage / f"{unit}.json"
 
-    def is_current(self, stage: str, unit: str, inputs: str, outputs: Iterable[Location]) -> bool:
-        """Whether all outputs stand and were made from exactly these inputs."""
-        try:
-            stamp = json.loads(self.stamp(stage, unit).read_text(encoding="utf-8"))
-        except (FileNotFoundError, json.JSONDecodeError):
-            return False
-        return bool(stamp.get("inputs") == inputs) and all(path.exists() for path in outputs)
+    def code_account(self, digest: str) -> Location:
+        """JSON: symbols and their digests, of a `Key`."""
+        return self.root / "stamps" / "@code" / f"{digest[:16]}.json"
 
-    def mark_current(self, stage: str, unit: str, inputs: str) -> None:
+    def is_current(self, stage: str, unit: str, inputs: Key, outputs: Iterable[Location]) -> bool:
+        """Whether all outputs stand and were made from exactly these inputs."""
+        return not self.why_stale(stage, unit, inputs, outputs)
+
+    def why_stale(
+        self, stage: str, unit: str, inputs: Key, outputs: Iterable[Location], earlier: str | None = None
+    ) -> list[str]:
+        """All reasons why an artefact is not up to date, in words; empty where it is.
+
+        Args:
+            stage: name of its stamps.
+            unit: which of them.
+            inputs: what it would be made from now.
+            outputs: its files.
+            earlier: fingerprint by which earlier versions knew the same inputs, where it is worth a comparison.
+        """
+        stamp = _read_record(self.stamp(stage, unit))
+        if stamp is None:
+            return [_UNFINISHED if any(path.exists() for path in outputs) else MISSING]
+        if stamp.get("inputs") in {inputs.digest, earlier or inputs.digest}:
+            return [f"'{path}' is missing" for path in outputs if not path.exists()]
+        if "key" not in stamp:
+            return [EARLIER]
+        code = _read_record(self.code_account(stamp["key"]["code"]))
+        return list(differences({**stamp["key"], "code": code or {}}, inputs.parts))
+
+    def mark_current(self, stage: str, unit: str, inputs: Key) -> None:
         """Record what a finished artefact was made from."""
-        write_json(self.stamp(stage, unit), {"inputs": inputs})
+        code = inputs.parts["code"]
+        digest = fingerprint(code)
+        if not self.code_account(digest).exists():
+            write_json(self.code_account(digest), code)
+        write_json(self.stamp(stage, unit), {"inputs": inputs.digest, "key": {**inputs.parts, "code": digest}})
 
     def mark_stale(self, stage: str, unit: str) -> None:
         """Forget what an artefact was made from, before it is made again: a failure may replace a part of it."""
         remove(self.stamp(stage, unit))
+
+
+def _read_record(path: Location) -> dict[str, Any] | None:
+    """None: it is not there, or damaged."""
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    return record
 
 
 def _reason(error: Exception) -> str:

@@ -5,6 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import rasterio
 
+from cropray.core.keys import Key
 from cropray.datasets.manifest import BandSums, Manifest, ZoneEntry
 from cropray.datasets.tiles import ZoneArrays
 from cropray.grid import Grid
@@ -12,6 +13,11 @@ from cropray.imagery.composites import write_composite, write_n_obs
 from cropray.legend import IGNORE, legend_from_names
 from cropray.zones import Zone
 from tests.study import N_BANDS, N_MONTHS
+
+
+def account(said="1", **parts):
+    """What something was made from: a text; `parts` are names of a `Key` and what stands there."""
+    return Key({"content": {"input": said}, "settings": {}, "libraries": {}, "code": {}, **parts})
 
 
 def grid(size=64, x_min=600_000.0, y_max=5_400_000.0, epsg=32631):

@@ -26,7 +26,6 @@ VALUES = {
     "folds",
     "workspace",
     "workspace_lock",
-    "metrics",
     "progress",
     "redaction",
     "terminal",

@@ -16,8 +16,8 @@ import rasterio
 import yaml
 
 from cropray.config import JobConfig
+from cropray.core.metrics import confusion
 from cropray.datasets.manifest import classes_only_in_test, load_manifest
-from cropray.metrics import confusion
 from cropray.settings import load_settings
 from cropray.stages.pipeline import PIPELINE, run_stages
 from tests.jobs import job, write_job

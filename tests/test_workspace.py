@@ -8,6 +8,7 @@ import pytest
 from cropray.errors import ConfigError, MissingArtefactError
 from cropray.storage import file_hash, folder_hash, whole_file, whole_folder, write_json
 from cropray.workspace import Workspace, require
+from tests.synthetic import account
 
 
 def write_half(path):
@@ -104,22 +105,53 @@ def test_a_missing_artefact_names_the_stage_that_makes_it(tmp_path):
 def test_current_means_same_inputs_and_all_outputs(workspace):
     output = workspace.root / "out"
     workspace.prepare()
-    assert not workspace.is_current("labels", "z", "abc", [])
-    workspace.mark_current("labels", "z", "abc")
-    assert not workspace.is_current("labels", "z", "abc", [output])
+    assert not workspace.is_current("labels", "z", account("abc"), [])
+    workspace.mark_current("labels", "z", account("abc"))
+    assert not workspace.is_current("labels", "z", account("abc"), [output])
     output.touch()
-    assert workspace.is_current("labels", "z", "abc", [output])
-    assert not workspace.is_current("labels", "z", "other", [output])
-    assert not workspace.is_current("acquire", "z", "abc", [output])
+    assert workspace.is_current("labels", "z", account("abc"), [output])
+    assert not workspace.is_current("labels", "z", account("other"), [output])
+    assert not workspace.is_current("acquire", "z", account("abc"), [output])
     workspace.mark_stale("labels", "z")
     workspace.mark_stale("labels", "z")
-    assert not workspace.is_current("labels", "z", "abc", [output])
+    assert not workspace.is_current("labels", "z", account("abc"), [output])
+
+
+def test_why_an_artefact_is_not_up_to_date(workspace):
+    output = workspace.root / "out"
+    workspace.prepare()
+    assert workspace.why_stale("labels", "z", account("a"), [output]) == ["missing"]
+    output.touch()
+    assert workspace.why_stale("labels", "z", account("a"), [output]) == ["left unfinished"]
+    before = account("a", code={"m:f": "1"})
+    workspace.mark_current("labels", "z", before)
+    assert workspace.why_stale("labels", "z", before, [output]) == []
+    assert workspace.why_stale("labels", "z", account("b", code={"m:f": "2", "m:g": "1"}), [output]) == [
+        "input was a, is b", "code of m:f changed", "code of m:g is new"
+    ]  # fmt: skip
+    output.unlink()
+    assert workspace.why_stale("labels", "z", before, [output]) == [f"'{output}' is missing"]
+
+
+def test_the_account_of_the_code_stands_once_for_many_zones(workspace):
+    for zone_id in "abc":
+        workspace.mark_current("labels", zone_id, account(zone_id, code={"m:f": "1"}))
+    assert len(list((workspace.root / "stamps" / "@code").iterdir())) == 1
+    assert "m:f" not in workspace.stamp("labels", "a").read_text()
+
+
+def test_a_stamp_of_an_earlier_version_tells_nothing_but_whether_it_is_the_same(workspace):
+    write_json(workspace.stamp("acquire", "z"), {"inputs": "abc"})
+    (why,) = workspace.why_stale("acquire", "z", account(), [])
+    assert "earlier version" in why
+    assert workspace.why_stale("acquire", "z", account(), [], earlier="abc") == []
+    assert workspace.why_stale("acquire", "z", account(), [], earlier="abd") == [why]
 
 
 def test_a_damaged_stamp_is_not_current(workspace):
-    workspace.mark_current("labels", "z", "abc")
+    workspace.mark_current("labels", "z", account("abc"))
     workspace.stamp("labels", "z").write_text('{"inputs": "ab')
-    assert not workspace.is_current("labels", "z", "abc", [])
+    assert not workspace.is_current("labels", "z", account("abc"), [])
 
 
 def test_hashes_see_names_and_bytes(tmp_path):

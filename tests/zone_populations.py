@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cropray.metrics import bootstrap_intervals
+from cropray.core.intervals import bootstrap_intervals
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,8 @@ PLUMBING: Final = frozenset(
         *("jinja2", "matplotlib", "mlflow", "PIL", "pydantic", "pydantic_core", "ray"),  # show, check and call
     }
 )
+REGISTRIES: Final = frozenset({"cropray.core.metrics:METRICS"})
+"""Lists of what is chosen by a name, or only shown: an entry counts where it is chosen, as a root of its own."""
 _RELEASE: Final = "__version__"  # of a package; the code itself is followed
 
 
@@ -82,7 +84,7 @@ class _Walk:
     def run(self) -> None:
         while self.queue:
             module, name = self.queue.popleft()
-            if f"{module}:{name}" not in self.symbols:
+            if f"{module}:{name}" not in REGISTRIES | self.symbols.keys():
                 self._take(f"{module}:{name}", read_module(module).symbol(name))
 
     def _take(self, key: str, symbol: "Symbol") -> None:

@@ -136,10 +136,10 @@ class CubeSpec:
         bands = [[band.id, band.unit, band.scale, band.offset] for band in self.bands]
         return fingerprint([bands, self.step, self.months])
 
-    def in_keys(self) -> tuple[str, ...]:
-        """What a key adds for the cube: nothing for the study's, so that what was made when there was no other stands."""
+    def in_content(self) -> dict[str, str]:
+        """What an account says of the cube: nothing of the study's, so that what was made when there was no other stands."""
         own = self.fingerprint()
-        return () if own == STUDY_CUBE.fingerprint() else (own,)
+        return {} if own == STUDY_CUBE.fingerprint() else {"cube": own}
 
 
 @functools.lru_cache(maxsize=64)

@@ -4,14 +4,16 @@ Source of the rule: an artefact is up to date while the content it was made from
 that decides it are what they were. Resources (workers, threads, devices, memory) decide no content.
 """
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, Literal, get_args, get_origin
 
 from cropray.core.closure import Code
 from cropray.settings import Settings, fingerprint
 
 Parts = Mapping[str, Mapping[str, Any]]
+_DIGEST: Final = re.compile(r"[0-9a-f]{16,}")  # tells a person nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +29,19 @@ class Key:
         return fingerprint(self.parts)
 
 
-def key_of(code: Code, settings: Mapping[str, Settings], content: Mapping[str, object]) -> Key:
+def key_of(
+    code: Code, settings: Mapping[str, Settings], content: Mapping[str, object], apart: Collection[str] = ()
+) -> Key:
     """Draw up an account.
 
     Args:
         code: what makes the artefact, followed from its function.
         settings: section of the job → its settings.
-        content: name → value or digest of what is read.
+        content: what is read, by a name for people → its digest, or a number or text that says it; None: it is not there.
+        apart: `section.setting` of those that decide other artefacts than this one.
     """
-    decided = {f"{name}.{key}": v for name, s in settings.items() for key, v in deciding(s, code.names)}
+    found = {f"{name}.{key}": v for name, s in settings.items() for key, v in deciding(s, code.names)}
+    decided = {name: value for name, value in found.items() if name not in apart}
     return Key(
         {"content": dict(content), "settings": decided, "libraries": dict(code.libraries), "code": dict(code.symbols)}
     )
@@ -45,7 +51,7 @@ def deciding(settings: Settings, names: frozenset[str]) -> Iterator[tuple[str, A
     """(dotted name, value) of the settings that decide a result.
 
     Resources never do. A setting at its default does where the code reads it: one that is new and read by other code
-    leaves what was made before as it is.
+    leaves what was made before as it is. A field of one value only says which settings these are, and always does.
 
     Args:
         settings: of one section.
@@ -58,23 +64,38 @@ def deciding(settings: Settings, names: frozenset[str]) -> Iterator[tuple[str, A
             continue
         if isinstance(value, Settings):
             yield from ((f"{name}.{key}", inner) for key, inner in deciding(value, names))
-        elif name in names or value != field.get_default(call_default_factory=True):
+        elif name in names or _is_tag(field.annotation) or value != field.get_default(call_default_factory=True):
             yield name, values[name]
+
+
+def _is_tag(annotation: object) -> bool:
+    return get_origin(annotation) is Literal and len(get_args(annotation)) == 1
 
 
 def first_difference(before: Parts, now: Parts) -> str | None:
     """What differs first between two accounts, in words; None where nothing does."""
-    for part in ("content", "settings", "libraries", "code"):
+    return next(differences(before, now), None)
+
+
+def differences(before: Parts, now: Parts) -> Iterator[str]:
+    """All that differs between two accounts, in words; settings, which may be the cause of others, come first."""
+    for part in ("settings", "content", "libraries", "code"):
         old, new = before.get(part, {}), now.get(part, {})
         for name in sorted(old.keys() | new.keys()):
+            called = _TITLES[part].format(name)
             if name not in new:
-                return f"{part}: '{name}' is not used any more"
-            if name not in old:
-                return f"{part}: '{name}' is new"
-            if old[name] != new[name]:
-                return f"{part}: '{name}' {_change(part, old[name], new[name])}"
-    return None
+                yield f"{called} does not count any more"
+            elif name not in old:
+                yield f"{called} is new" if part != "settings" else f"{called} counts now: it is {new[name]}"
+            elif old[name] != new[name]:
+                yield f"{called}{_change(part, old[name], new[name])}"
+
+
+_TITLES: Final = {"settings": "setting {}", "content": "{}", "libraries": "{}", "code": "code of {}"}
 
 
 def _change(part: str, old: object, new: object) -> str:
-    return f"was {old}, is {new}" if part in {"settings", "libraries"} else "is another"
+    if part == "content" and (old is None or new is None):
+        return ": there now" if old is None else ": no longer there"
+    is_said = part != "code" and not any(isinstance(value, str) and _DIGEST.fullmatch(value) for value in (old, new))
+    return f" was {old}, is {new}" if is_said else " changed"

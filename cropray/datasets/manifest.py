@@ -153,14 +153,14 @@ class Manifest:
         """SHA-256 of everything that training can see."""
         record = _to_json(self)
         keys = ("classes", "zones", "tile_size", "schema_version")
-        return fingerprint([*(record[key] for key in keys), *self.cube.in_keys()])
+        return fingerprint([*(record[key] for key in keys), *self.cube.in_content().values()])
 
     def training_fingerprint(self) -> str:
         """SHA-256 of everything that a fit can see: classes, tile size, cube, training zones. Test zones may change."""
         record = _to_json(self)
         zones = [zone for zone in record["zones"] if zone["split"] == "train"]
         keys = ("classes", "tile_size", "schema_version")
-        return fingerprint([zones, *(record[key] for key in keys), *self.cube.in_keys()])
+        return fingerprint([zones, *(record[key] for key in keys), *self.cube.in_content().values()])
 
 
 def statistics(sums: BandSums) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:

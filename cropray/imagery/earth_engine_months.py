@@ -78,7 +78,7 @@ def listing_key(settings: EarthEngineSettings, zone: Zone, season: Season) -> st
     """
     grid = zone.grid
     place = [grid.epsg, grid.bounds, grid.shape]
-    return fingerprint([RECIPE, settings.collection, season.first_month, *place, *season.cube.in_keys()])
+    return fingerprint([RECIPE, settings.collection, season.first_month, *place, *season.cube.in_content().values()])
 
 
 def scenes_of(indexes: Sequence[str], collection: str, grid: Grid, season: Season) -> tuple[Scene, ...]:

@@ -65,3 +65,9 @@ class EarthEngineSettings(Settings):
     def band_ids(self) -> tuple[str, ...]:
         """Bands of the collection."""
         return tuple(band.id for band in SENTINEL_2.bands)
+
+    def resources(self) -> frozenset[str]:
+        """Who asks, where, and how fast."""
+        who = {"project", "credentials", "endpoint"}
+        pace = {"max_concurrent", "max_requests_per_s", "timeout_s", "max_attempts", "first_wait_s", "max_wait_s"}
+        return frozenset(who | pace | {"min_window_px"})

@@ -70,6 +70,10 @@ class StacSettings(Settings):
         """Bands whose assets are known."""
         return tuple(band for band in (self.assets.model_dump() if self.assets else USUAL_ASSETS) if band != SCL)
 
+    def resources(self) -> frozenset[str]:
+        """How the server is asked."""
+        return frozenset({"sign", "read_threads", "max_attempts", "max_wait_s", "timeout_s"})
+
     def unheard(self, left_out: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
         """Ids of `exclude` that no item has, by their remark: misspelt, they leave nothing out.
 

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cropray.core.cube import CubeSpec
+from cropray.core.metrics import Counts, confusion, log_loss_sum
 from cropray.datasets.build import band_sums
 from cropray.datasets.manifest import BandSums
 from cropray.datasets.storage import read_pixels
@@ -16,7 +17,6 @@ from cropray.legend import IGNORE
 from cropray.maps.predict import likeliest, never_seen, predicted_parts
 from cropray.maps.settings import MapSettings
 from cropray.maps.zone import zone_window
-from cropray.metrics import Counts, confusion, log_loss_sum
 from cropray.training.family import CropModel
 from cropray.training.pixel_blocks import class_indices, features
 from cropray.workspace import Workspace

@@ -1,8 +1,11 @@
-"""Unit costs: what one zone, one row, one tile takes, as measured on this machine, and what cannot be measured here."""
+"""Unit costs: what one zone, one fit takes, as measured on this machine, and what cannot be measured here."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
+
+Kind = tuple[str, str]
+"""(family, values of the fields that change the cost of its fits)."""
 
 # What every run spends on starting and ending things, whatever its size. Measured on the drawn landscape of 40 zones
 # with 2 cores, where a worker took REFERENCE_WORKER_START_S from its start until all libraries were imported; on
@@ -55,45 +58,65 @@ class ZoneCosts:
 
 
 @dataclass(frozen=True, slots=True)
-class TreeCosts:
-    """Boosted trees: seconds of one fit that runs beside others, as a search runs them."""
+class FitCosts:
+    """Trials of a family that cost the same: one fit beside others, as a search runs them, and what its model does.
 
-    setup_row_s: float
-    """Per training row, before the first round: binning, the matrix; and scoring afterwards."""
-    round_s: float
-    """Per boosting round, whatever the rows."""
-    round_row_s: float
-    """Per boosting round and training row, the validation rows' part included."""
-    predict_row_s: float
-    """Per row and boosting round."""
-    round_bytes: float
-    """Of the model, per boosting round."""
+    A sample is what the family trains on: a row of a pixel table, or a tile.
+    """
+
+    start_s: float
+    """Whatever the samples."""
+    sample_s: float
+    """Per sample that is trained on or scored, before the first step."""
+    step_s: float
+    """Per step, whatever the samples."""
+    step_sample_s: float
+    """Per step and training sample."""
+    score_s: float
+    """Per scored sample, each time that it is scored."""
+    model_bytes: float
+    """Whatever the steps."""
+    step_bytes: float
+    """Of the model, per step."""
+    process_bytes: float
+    """Memory of a worker that has everything imported."""
+    sample_bytes: float
+    """Memory of a fit, per sample that it holds."""
+    batch: float
+    """Most samples that it holds; inf: all."""
+    pixel_s: float
+    """Prediction of a pixel (of points, a row), whatever the steps."""
+    pixel_step_s: float
+    """Prediction of a pixel, per step of the model."""
     map_s: float
     """One zone's map without its prediction: reading, preview, parcels, writing."""
     map_bytes: float
-    worker_bytes: float
-    """Memory of a worker process that has everything imported."""
-    row_bytes: float
-    """Memory of a fit, per training and validation row."""
-    resident_row_bytes: float
-    """The same with the bins on disk."""
 
+    def fit_s(self, steps: int, n_train: float, n_scored: float, n_times: int) -> float:
+        """Seconds of a fit in one process.
 
-@dataclass(frozen=True, slots=True)
-class CnnCosts:
-    """The CNN with one size of kernel."""
+        Args:
+            steps: of the fit.
+            n_train: samples that it is trained on.
+            n_scored: samples that it is scored on.
+            n_times: how often it is scored.
+        """
+        every_step = self.step_s + n_train * self.step_sample_s
+        return (
+            self.start_s + (n_train + n_scored) * self.sample_s + steps * every_step + n_times * n_scored * self.score_s
+        )
 
-    start_s: float
-    """Before the first epoch, and after the last."""
-    train_tile_s: float
-    """One tile in one epoch of training."""
-    eval_tile_s: float
-    """One tile scored."""
-    model_bytes: float
-    map_s: float
-    map_bytes: float
-    peak_bytes: float
-    """Most memory of the worker process, at the full batch size."""
+    def predict_s(self, pixels: float, steps: int) -> float:
+        """Seconds of predicting so many pixels with a model of so many steps."""
+        return pixels * (self.pixel_s + steps * self.pixel_step_s)
+
+    def model_size(self, steps: int) -> float:
+        """Bytes of a model of so many steps."""
+        return self.model_bytes + steps * self.step_bytes
+
+    def held_bytes(self, n_samples: float) -> float:
+        """Memory of the samples that a fit on so many holds."""
+        return min(n_samples, self.batch) * self.sample_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +130,12 @@ class UnitCosts:
     """Finding the scenes of all zones."""
     zone: ZoneCosts | None
     """None: the job reads points."""
-    trees: TreeCosts | None
-    cnn: Mapping[int, CnnCosts]
-    """Size of the kernel → costs."""
+    fits: Mapping[Kind, FitCosts]
+
+    def of(self, kind: Kind) -> Sequence[FitCosts]:
+        """Costs of a kind of trial; of one that was not measured those of the whole family, the dearest of which counts."""
+        own = self.fits.get(kind)
+        return [own] if own else [costs for (model, _), costs in self.fits.items() if model == kind[0]]
 
     def fixed_s(self, what: str) -> float:
         """Seconds of `FIXED_S` on this machine."""

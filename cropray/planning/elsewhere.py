@@ -3,20 +3,25 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, TypeVar
 
 from cropray.config import JobConfig, PlanSettings
-from cropray.planning.costs import CnnCosts, TreeCosts, UnitCosts, ZoneCosts
+from cropray.planning.costs import FitCosts, Kind, UnitCosts, ZoneCosts
 from cropray.planning.estimate import Estimate, JobWork, estimate
 from cropray.planning.limits import GB
 from cropray.planning.table import quantity
 from cropray.planning.traffic import Traffic
-from cropray.planning.work import Cluster, ZoneWork, section
+from cropray.planning.work import Cluster, ZoneWork
 from cropray.search.placement import Node
+from cropray.training.family import Family, family
 
 RAY_STORE_SHARE: Final = 0.3  # of memory, where nothing is set; source: Ray's documentation
 MORE_THREADS: Final = 0.7  # what a thread adds beyond those that could be measured here
 TRAIN_PASSES: Final = 3  # forward, and backward twice as much
+_OF_ZONES: Final = ("acquire_s", "label_s", "count_s", "build_s", "film_s")
+_OF_FITS: Final = ("sample_s", "step_s", "step_sample_s", "score_s")  # by all threads of a fit
+_BESIDE_FITS: Final = ("start_s", "pixel_s", "pixel_step_s", "map_s")
+CostsT = TypeVar("CostsT", ZoneCosts, FitCosts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +35,21 @@ class Measured:
     costs: UnitCosts
     cpus_here: float
     """Of a node."""
-    tile_operations: Mapping[int, float]
-    """Size of the CNN's kernel → operations of one tile forward."""
+    operations: Mapping[Kind, float]
+    """Kind of trial → operations of one sample forward, where its family knows them."""
+
+    def on_gpus(self) -> list[Family]:
+        """Families that fit on GPUs there."""
+        return [family(model) for model in self.job.search.models if self.job.settings_of(model).need().gpus]
+
+    def rates(self, target: PlanSettings) -> dict[Kind, float]:
+        """Kind of trial → tiles that one GPU trains on in a second, for families of which it can be said."""
+        tiled = {found.name for found in self.on_gpus() if found.sample == "tile"}
+        known = [kind for kind in self.costs.fits if kind[0] in tiled]
+        if target.gpu_tiles_per_s is not None:
+            return dict.fromkeys(known, target.gpu_tiles_per_s)
+        peak = target.gpu_tflops * 1e12 * target.gpu_share
+        return {kind: peak / (TRAIN_PASSES * self.operations[kind]) for kind in known if kind in self.operations}
 
 
 def cluster_there(target: PlanSettings, n_nodes: int, store_here_bytes: float) -> Cluster:
@@ -67,31 +85,37 @@ def foretell(measured: Measured, work: JobWork) -> Estimate:
         measured: what was measured here.
         work: the work with the placements and the cluster there.
     """
-    job, target = measured.job, measured.job.plan
+    target = measured.job.plan
     assert target is not None
     grown = work_there(work, target.more_zones)
     costs = costs_there(measured, target)
     result = estimate(grown, costs)
-    if not section(job, "cnn").use_gpu or not costs.cnn:
+    rates = measured.rates(target)
+    if not rates:
         return result
     # Only fits are foretold on GPUs: scores and maps as on CPUs, which `assumptions` says.
-    seconds = {**result.seconds, "search": estimate(grown, _with_gpu(measured, target, costs)).seconds["search"]}
-    return replace(result, seconds=seconds)
+    fits = {kind: _on_gpu(of, rates[kind]) if kind in rates else of for kind, of in costs.fits.items()}
+    return replace(
+        result, seconds={**result.seconds, "search": estimate(grown, replace(costs, fits=fits)).seconds["search"]}
+    )
 
 
 def costs_there(measured: Measured, target: PlanSettings) -> UnitCosts:
     """Unit costs on a CPU there, with the threads that the job asks for."""
-    costs, job = measured.costs, measured.job
-    trees = cnn = 1 / target.cpu_speed
-    trees *= thread_factor(section(job, "xgboost").threads, measured.cpus_here)
-    cnn *= thread_factor(section(job, "cnn").threads, measured.cpus_here)
+    costs, factor = measured.costs, 1 / target.cpu_speed
     return UnitCosts(
         ray_start_s=costs.ray_start_s,
-        worker_start_s=costs.worker_start_s / target.cpu_speed,
+        worker_start_s=costs.worker_start_s * factor,
         find_s=costs.find_s * (1 + target.more_zones / measured.work.zones.n_zones),
-        zone=None if costs.zone is None else _faster_zones(costs.zone, 1 / target.cpu_speed),
-        trees=None if costs.trees is None else _faster_trees(costs.trees, trees, 1 / target.cpu_speed),
-        cnn={size: _faster_cnn(of, cnn, 1 / target.cpu_speed) for size, of in costs.cnn.items()},
+        zone=None if costs.zone is None else _scaled(costs.zone, _OF_ZONES, factor),
+        fits={
+            kind: _scaled(
+                _scaled(of, _BESIDE_FITS, factor),
+                _OF_FITS,
+                factor * thread_factor(_threads(measured, kind[0]), measured.cpus_here),
+            )
+            for kind, of in costs.fits.items()
+        },
     )
 
 
@@ -100,41 +124,16 @@ def thread_factor(threads: float, cpus_here: float) -> float:
     return cpus_here / (cpus_here + MORE_THREADS * (threads - cpus_here)) if threads > cpus_here else 1.0
 
 
-def gpu_tiles_per_s(target: PlanSettings, tile_operations: float) -> float:
-    """Tiles that one GPU trains on in a second."""
-    if target.gpu_tiles_per_s is not None:
-        return target.gpu_tiles_per_s
-    return target.gpu_tflops * 1e12 * target.gpu_share / (TRAIN_PASSES * tile_operations)
+def _threads(measured: Measured, model: str) -> int:
+    return max(int(measured.job.settings_of(model).need().cpus), 1)
 
 
-def _with_gpu(measured: Measured, target: PlanSettings, costs: UnitCosts) -> UnitCosts:
-    tile_s = {size: 1 / gpu_tiles_per_s(target, n) for size, n in measured.tile_operations.items()}
-    cnn = {
-        size: replace(of, train_tile_s=tile_s[size], eval_tile_s=tile_s[size] / TRAIN_PASSES)
-        for size, of in costs.cnn.items()
-    }
-    return replace(costs, cnn=cnn)
+def _on_gpu(costs: FitCosts, tiles_per_s: float) -> FitCosts:
+    return replace(costs, step_sample_s=1 / tiles_per_s, score_s=1 / tiles_per_s / TRAIN_PASSES)
 
 
-def _faster_zones(costs: ZoneCosts, factor: float) -> ZoneCosts:
-    names = ("acquire_s", "label_s", "count_s", "build_s", "film_s")
+def _scaled(costs: CostsT, names: Sequence[str], factor: float) -> CostsT:
     return replace(costs, **{name: getattr(costs, name) * factor for name in names})
-
-
-def _faster_trees(costs: TreeCosts, fit: float, other: float) -> TreeCosts:
-    names = ("setup_row_s", "round_s", "round_row_s")
-    fits = {name: getattr(costs, name) * fit for name in names}
-    return replace(costs, **fits, predict_row_s=costs.predict_row_s * other, map_s=costs.map_s * other)
-
-
-def _faster_cnn(costs: CnnCosts, fit: float, other: float) -> CnnCosts:
-    return replace(
-        costs,
-        start_s=costs.start_s * other,
-        train_tile_s=costs.train_tile_s * fit,
-        eval_tile_s=costs.eval_tile_s * fit,
-        map_s=costs.map_s * other,
-    )
 
 
 def _more_traffic(traffic: Traffic | None, factor: float) -> Traffic | None:
@@ -155,22 +154,16 @@ def assumptions(measured: Measured) -> list[str]:
         "storage, catalogue and tracking server answer many nodes as fast as this machine",
         "the cluster stands when the job begins, and no node is lost",
     ]
-    threads = max(
-        section(job, "xgboost").threads if measured.costs.trees else 0,
-        section(job, "cnn").threads if measured.costs.cnn else 0,
-    )
-    if threads > measured.cpus_here:
+    if max(_threads(measured, model) for model in job.search.models) > measured.cpus_here:
         said.append(
             f"a fit's threads beyond the {measured.cpus_here:g} that were measured add {MORE_THREADS:.0%} of a CPU each"
         )
-    if section(job, "cnn").use_gpu and measured.costs.cnn:
-        said.append(_gpu_assumption(target, measured.tile_operations))
-    if job.map.device == "cuda" and measured.costs.cnn:
-        said.append(
-            "scores and maps of the CNN take as long as on CPUs: at most; what a GPU saves (map.device) is not counted"
-        )
-    if section(job, "xgboost").device == "cuda" and measured.costs.trees:
-        said.append("trees take as long as on CPUs: NOT MEASURED on a GPU (xgboost.device)")
+    said += [_gpu_assumption(measured, target, found) for found in measured.on_gpus()]
+    said += [
+        f"scores and maps of the {found.label} take as long as on CPUs: at most; what a GPU saves (map.device) is not counted"
+        for found in map(family, job.search.models)
+        if job.map.device == "cuda" and found.predicts_on_gpu
+    ]
     if target.more_zones:
         said.append(
             f"{target.more_zones:,} more zones (plan.more_zones) are like the job's own: as many labelled pixels, as long "
@@ -179,16 +172,26 @@ def assumptions(measured: Measured) -> list[str]:
     return said
 
 
-def _gpu_assumption(target: PlanSettings, operations: Mapping[int, float]) -> str:
-    rates = " and ".join(f"{gpu_tiles_per_s(target, n):,.0f} (kernel {size})" for size, n in sorted(operations.items()))
+def _gpu_assumption(measured: Measured, target: PlanSettings, found: Family) -> str:
+    rates = {values: rate for (model, values), rate in sorted(measured.rates(target).items()) if model == found.name}
+    if not rates:
+        setting = f"{found.name}.{measured.job.settings_of(found.name).need().gpu_setting}"
+        return f"fits of the {found.label} take as long as on CPUs: NOT MEASURED on a GPU ({setting})"
+    told = " and ".join(f"{rate:,.0f}{_of(values)}" for values, rate in rates.items())
     if target.gpu_tiles_per_s is not None:
-        return f"one GPU trains on {rates} tiles/s, as given by plan.gpu_tiles_per_s"
-    gigas = " and ".join(f"{TRAIN_PASSES * n / 1e9:.1f} (kernel {size})" for size, n in sorted(operations.items()))
-    return (
-        f"NOT MEASURED: one GPU trains on {rates} tiles/s: {gigas} × 10⁹ operations a tile, {target.gpu_share:.0%} of a peak of "
-        f"{target.gpu_tflops:g} × 10¹² a second; narrow convolutions and norms wait for memory. Measure it and set "
-        "plan.gpu_tiles_per_s"
+        return f"one GPU trains the {found.label} on {told} tiles/s, as given by plan.gpu_tiles_per_s"
+    gigas = " and ".join(
+        f"{TRAIN_PASSES * measured.operations[found.name, values] / 1e9:.1f}{_of(values)}" for values in rates
     )
+    return (
+        f"NOT MEASURED: one GPU trains the {found.label} on {told} tiles/s: {gigas} × 10⁹ operations a tile, "
+        f"{target.gpu_share:.0%} of a peak of {target.gpu_tflops:g} × 10¹² a second; narrow convolutions and norms wait for "
+        "memory. Measure it and set plan.gpu_tiles_per_s"
+    )
+
+
+def _of(values: str) -> str:
+    return f" ({values})" if values else ""
 
 
 def scaling_table(results: Sequence[tuple[int, Estimate]]) -> str:

@@ -1,13 +1,10 @@
 """The plan of a job: seconds, bytes, memory, from counted work and measured unit costs."""
 
 import itertools
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from cropray.config import JobConfig
-from cropray.core.cube import STUDY_CUBE, CubeSpec
 from cropray.errors import ConfigError
 from cropray.planning.costs import (
     FILMS_SHOWN,
@@ -21,15 +18,17 @@ from cropray.planning.costs import (
     TRACKING_BYTES,
     UNIT_S,
     WORKER_GROUP_S,
-    TreeCosts,
+    Kind,
     UnitCosts,
 )
 from cropray.planning.traffic import Traffic
 from cropray.planning.work import Cluster, Fit, SearchWork, ZoneWork, at_once, makespan
 from cropray.search.placement import Placement
 from cropray.search.sampling import trials
+from cropray.search.space import title
 from cropray.search.store import LOADING_COPIES, data_bytes
-from cropray.training.family import Sample, family
+from cropray.training.family import FamilySettings, Sample, family
+from cropray.training.resources import FitSize
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +51,17 @@ class Estimate:
 class JobWork:
     """A job's work and where it is done."""
 
+    job: JobConfig
     zones: ZoneWork
     search: SearchWork
     placements: Mapping[str, Placement]
+    """Family → how its units are placed."""
     cluster: Cluster
-    tile_size: int
     traffic: Traffic | None = None
-    cube: CubeSpec = STUDY_CUBE
+
+    def refit(self, model: str) -> Fit:
+        """A family's."""
+        return next(fit for group in self.search.groups for fit in group if fit.model == model and fit.is_refit)
 
 
 def search_work(job: JobConfig, placements: Mapping[str, Placement], n_folds: int, n_regions: int = 0) -> SearchWork:
@@ -81,44 +84,44 @@ def search_work(job: JobConfig, placements: Mapping[str, Placement], n_folds: in
         )
     groups: list[tuple[Fit, ...]] = []
     for _, group in itertools.groupby(job.search.models, key=lambda m: (placements[m], job.settings_of(m).takes_share)):
-        models = list(group)
-        groups.append(tuple(fit for model in models for fit in _fits(job, model, n_folds)))
-        refits = [_refit(job, model) for model in models]
+        fits = {model: [fit for fit, _ in _trials(job, model)] for model in group}
+        groups.append(tuple(fit for of_model in fits.values() for fit in of_model for _ in range(n_folds)))
+        # The winner is not known: the dearest is assumed, with most steps.
+        most = {model: max(fit.steps for fit in of_model) for model, of_model in fits.items()}
+        refits = [Fit((model, ""), steps, is_refit=True) for model, steps in most.items()]
         without = [replace(fit, is_refit=False, is_region_out=True) for fit in refits for _ in range(n_left_out)]
         groups.append((*refits, *without))
     return SearchWork(tuple(groups), n_folds, n_left_out)
 
 
-def _fits(job: JobConfig, model: str, n_folds: int) -> list[Fit]:
-    settings = job.settings_of(model)
-    found = trials(family(model), settings, job.search, job.seed)
-    return [_fit(model, settings.with_values(trial.values), trial.steps) for trial in found for _ in range(n_folds)]
+def kinds(job: JobConfig, model: str) -> dict[Kind, FamilySettings]:
+    """Kinds of a family's trials, which differ in what a fit costs → settings of the first trial of each."""
+    found: dict[Kind, FamilySettings] = {}
+    for fit, settings in _trials(job, model):
+        found.setdefault(fit.kind, settings)
+    return found
 
 
-def kernel_sizes(job: JobConfig) -> set[int]:
-    """Of the CNN."""
-    return {fit.kernel_size for fit in _fits(job, "cnn", 1)}
-
-
-def _fit(model: str, settings: Any, steps: tuple[int, ...]) -> Fit:
-    if model == "xgboost":
-        return Fit(model, 0, steps[-1])
-    return Fit(model, settings.kernel_size, settings.epochs)
-
-
-def _refit(job: JobConfig, model: str) -> Fit:
-    """The winner is not known; the largest is assumed."""
-    fits = _fits(job, model, 1)
-    return replace(max(fits, key=lambda fit: (fit.kernel_size, fit.steps)), is_refit=True)
+def _trials(job: JobConfig, model: str) -> list[tuple[Fit, FamilySettings]]:
+    """One fit of each trial, with its settings."""
+    found, settings = family(model), job.settings_of(model)
+    result = []
+    for trial in trials(found, settings, job.search, job.seed):
+        own = settings.with_values(trial.values)
+        most = getattr(own, found.most_steps) if found.most_steps else 1
+        costly = {k: v for k, v in trial.values.items() if k not in found.free and k != found.most_steps}
+        result.append((Fit((model, title(costly)), trial.steps[-1] if trial.steps else most), own))
+    return result
 
 
 def estimate(work: JobWork, costs: UnitCosts) -> Estimate:
     """Sum up a job."""
+    memory = {} if costs.zone is None else {"zones": costs.zone.peak_bytes}
     return Estimate(
         seconds=_seconds(work, costs),
         disk_bytes=_disk(work, costs),
-        worker_bytes=_memory(work, costs),
-        object_store_bytes=object_store_bytes(work.zones, list(work.placements), work.tile_size, work.cube),
+        worker_bytes=memory | {family(model).label: worker_bytes(work, costs, model) for model in work.placements},
+        object_store_bytes=LOADING_COPIES * training_bytes(work),
         traffic=work.traffic,
     )
 
@@ -164,58 +167,39 @@ def _search_seconds(work: JobWork, costs: UnitCosts) -> float:
 
 def loading_seconds(work: JobWork) -> float:
     """Reading the training data of all models into the object store, and bringing each node what the others read."""
-    cluster, zones = work.cluster, work.zones
-    models = list(work.placements)
-    size = sum(
-        data_bytes(each, zones.train_rows, zones.train_tiles, work.tile_size, work.cube) for each in samples_of(models)
-    )
+    cluster, size = work.cluster, training_bytes(work)
     others = (cluster.n_nodes - 1) / cluster.n_nodes
     return size / (READ_BYTES_S * at_once(cluster)) + size * others / cluster.network_bytes_s
 
 
 def fit_seconds(fit: Fit, work: JobWork, costs: UnitCosts) -> float:
-    """One fit, beside as many others as run at the same time; the CNN's epochs are at most so many."""
+    """One fit, beside as many others as run at the same time; steps that validation may stop are at most so many."""
+    found, n_workers = family(fit.model), work.placements[fit.model].num_workers
     scored = 0.0 if fit.is_refit else 1 / (work.search.n_regions if fit.is_region_out else work.search.n_folds)
-    trained = 1 - scored
-    if fit.model == "xgboost":
-        assert costs.trees is not None
-        rows = work.zones.train_rows * trained
-        own_s = rows * costs.trees.setup_row_s + fit.steps * (costs.trees.round_s + rows * costs.trees.round_row_s)
-    else:
-        cnn = costs.cnn[fit.kernel_size]
-        tiles = work.zones.train_tiles
-        n_scored = 1 if fit.is_region_out else fit.steps
-        own_s = cnn.start_s + tiles * (fit.steps * trained * cnn.train_tile_s + n_scored * scored * cnn.eval_tile_s)
-    n_workers = work.placements[fit.model].num_workers
+    n = work.zones.training(found.sample)
+    n_times = 1 if fit.is_region_out and found.most_steps else fit.steps
+    own_s = max(each.fit_s(fit.steps, n * (1 - scored), n * scored, n_times) for each in costs.of(fit.kind))
     return own_s / max(n_workers, 1) + (WORKER_GROUP_S if n_workers else 0.0)
 
 
 def _evaluate_seconds(work: JobWork, costs: UnitCosts, model: str) -> float:
     """Test zones are predicted as they are mapped; points row by row."""
-    n, slots = max(work.zones.n_test, 1), at_once(work.cluster)
-    if model == "xgboost":
-        assert costs.trees is not None
-        is_points = costs.zone is None
-        rows = work.zones.test_rows / n if is_points else work.zones.n_pixels / max(work.zones.n_zones, 1)
-        zone_s = rows * costs.trees.predict_row_s * _rounds(work)
-    else:
-        zone_s = max(cnn.map_s for cnn in costs.cnn.values())
-    return costs.fixed_s("evaluate") + makespan([zone_s] * n, slots)
+    zones, slots = work.zones, at_once(work.cluster)
+    n = max(zones.n_test, 1)
+    pixels = zones.test_rows / n if costs.zone is None else zones.n_pixels / max(zones.n_zones, 1)
+    return costs.fixed_s("evaluate") + makespan([_predict_seconds(work, costs, model, pixels)] * n, slots)
 
 
 def _map_seconds(work: JobWork, costs: UnitCosts, model: str) -> float:
-    n, slots = work.zones.n_mapped, at_once(work.cluster)
-    if model == "xgboost":
-        assert costs.trees is not None
-        pixels = work.zones.n_pixels / max(work.zones.n_zones, 1)
-        zone_s = costs.trees.map_s + pixels * costs.trees.predict_row_s * _rounds(work)
-    else:
-        zone_s = max(cnn.map_s for cnn in costs.cnn.values())
-    return costs.fixed_s("map") + makespan([zone_s] * n, slots)
+    zones = work.zones
+    rest_s = max(each.map_s for each in costs.of((model, "")))
+    zone_s = rest_s + _predict_seconds(work, costs, model, zones.n_pixels / max(zones.n_zones, 1))
+    return costs.fixed_s("map") + makespan([zone_s] * zones.n_mapped, at_once(work.cluster))
 
 
-def _rounds(work: JobWork) -> int:
-    return max(fit.steps for group in work.search.groups for fit in group if fit.model == "xgboost")
+def _predict_seconds(work: JobWork, costs: UnitCosts, model: str, pixels: float) -> float:
+    refit = work.refit(model)
+    return max(each.predict_s(pixels, refit.steps) for each in costs.of(refit.kind))
 
 
 def _disk(work: JobWork, costs: UnitCosts) -> dict[str, float]:
@@ -228,67 +212,39 @@ def _disk(work: JobWork, costs: UnitCosts) -> dict[str, float]:
             "dataset": n * costs.zone.dataset_bytes,
         }
     fits = [fit for group in work.search.groups for fit in group]
-    models = {model: _model_bytes(work, costs, model) for model in work.placements}
+    models = {model: _model_bytes(work.refit(model), costs) for model in work.placements}
     n_folds = sum(fit.is_fold for fit in fits)
-    disk["search"] = sum(_fit_bytes(fit, costs) + FIT_FILES_BYTES for fit in fits) + sum(models.values())
+    disk["search"] = sum(_model_bytes(fit, costs) + FIT_FILES_BYTES for fit in fits) + sum(models.values())
     disk["tracking"] = TRACKING_BYTES + n_folds * TRACKED_FOLD_BYTES
     disk["tracking"] += sum(models.values()) + len(models) * TRACKED_MODEL_BYTES
     disk["report"] = REPORT_BYTES
     if costs.zone is not None:
-        disk["maps"] = work.zones.n_mapped * sum(_map_bytes(costs, model) for model in work.placements)
+        of_zone = sum(max(each.map_bytes for each in costs.of((model, ""))) for model in models)
+        disk["maps"] = work.zones.n_mapped * of_zone
         disk["report"] += len(models) * min(work.zones.n_mapped, MOST_PREVIEWS) * PREVIEW_BYTES
         disk["report"] += work.zones.n_films * costs.zone.film_bytes * (1 + FILMS_SHOWN)
     return disk
 
 
-def _fit_bytes(fit: Fit, costs: UnitCosts) -> float:
-    if fit.model == "xgboost":
-        assert costs.trees is not None
-        return fit.steps * costs.trees.round_bytes
-    return costs.cnn[fit.kernel_size].model_bytes
+def _model_bytes(fit: Fit, costs: UnitCosts) -> float:
+    return max(each.model_size(fit.steps) for each in costs.of(fit.kind))
 
 
-def _model_bytes(work: JobWork, costs: UnitCosts, model: str) -> float:
-    refits = [fit for group in work.search.groups for fit in group if fit.model == model and fit.is_refit]
-    return sum(_fit_bytes(fit, costs) for fit in refits)
+def worker_bytes(work: JobWork, costs: UnitCosts, model: str) -> float:
+    """Most memory of a worker: a refit holds all training samples, a fold the same number with its validation samples."""
+    placement, n = work.placements[model], work.zones.training(family(model).sample)
+    sizes = []
+    size = FitSize(n, work.zones.n_classes, work.job.cube_spec.n_features, placement.memory_bytes)
+    for kind, settings in kinds(work.job, model).items():
+        known = settings.fit_bytes(size)
+        for each in costs.of(kind):
+            fit = each.held_bytes(n) / max(placement.num_workers, 1) if known is None else known
+            sizes.append(each.process_bytes + fit)
+    return max(sizes)
 
 
-def _map_bytes(costs: UnitCosts, model: str) -> float:
-    if model == "xgboost":
-        assert costs.trees is not None
-        return costs.trees.map_bytes
-    return max(cnn.map_bytes for cnn in costs.cnn.values())
-
-
-def _memory(work: JobWork, costs: UnitCosts) -> dict[str, float]:
-    memory = {} if costs.zone is None else {"zones": costs.zone.peak_bytes}
-    for model in work.placements:
-        if model == "xgboost":
-            memory["trees"] = tree_bytes(costs.trees, work.zones.train_rows, work.placements[model])
-        else:
-            memory["cnn"] = max(cnn.peak_bytes for cnn in costs.cnn.values())
-    return memory
-
-
-def tree_bytes(trees: TreeCosts | None, rows: float, placement: Placement) -> float:
-    """Most memory of a worker: a refit holds all training rows, a fold the same number with its validation rows."""
-    assert trees is not None
-    share = rows / max(placement.num_workers, 1)
-    size = trees.worker_bytes + share * trees.row_bytes
-    return size if size <= placement.memory_bytes else trees.worker_bytes + share * trees.resident_row_bytes
-
-
-def object_store_bytes(zones: ZoneWork, models: Sequence[str], tile_size: int, cube: CubeSpec = STUDY_CUBE) -> float:
-    """Training data of all models, with the copies while it is read."""
-    rows, tiles = zones.train_rows, zones.train_tiles
-    return LOADING_COPIES * sum(data_bytes(sample, rows, tiles, tile_size, cube) for sample in samples_of(models))
-
-
-def samples_of(models: Iterable[str]) -> set[Sample]:
-    """Kinds of samples that some families train on."""
-    return {family(model).sample for model in models}
-
-
-def n_tiles(shape: tuple[int, int], tile_size: int) -> int:
-    """Tiles of a zone, those without labels too."""
-    return math.ceil(shape[0] / tile_size) * math.ceil(shape[1] / tile_size)
+def training_bytes(work: JobWork) -> float:
+    """Training data of all models, which those that read the same samples share."""
+    samples: set[Sample] = {family(model).sample for model in work.placements}
+    zones, tile_size = work.zones, work.job.dataset.tile_size
+    return sum(data_bytes(each, zones.train_rows, zones.train_tiles, tile_size, work.job.cube_spec) for each in samples)

@@ -1,8 +1,8 @@
 """A plan as records and as a table; after a run with what it really took."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
 from cropray.planning.estimate import Estimate
 from cropray.planning.traffic import (
@@ -82,16 +82,6 @@ def _with_total(group: str, unit: str, parts: Mapping[str, float]) -> list[Line]
         *(Line(group, name, unit, value) for name, value in parts.items()),
         Line(group, TOTAL, unit, sum(parts.values())),
     ]
-
-
-def to_records(lines: Sequence[Line]) -> list[dict[str, Any]]:
-    """JSON-able."""
-    return [{key: value for key, value in asdict(line).items() if key != "actual"} for line in lines]
-
-
-def from_records(records: Sequence[Mapping[str, Any]]) -> tuple[Line, ...]:
-    """What `to_records` made."""
-    return tuple(Line(**record) for record in records)
 
 
 def table(lines: Sequence[Line]) -> str:

@@ -3,9 +3,10 @@
 import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
+from cropray.planning.costs import Kind
 from cropray.search.placement import Node
+from cropray.training.family import Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,20 +34,27 @@ class ZoneWork:
     n_regions: int = 0
     """Regions that have training zones."""
 
+    def training(self, sample: Sample) -> float:
+        """Samples of a kind in all training zones."""
+        return self.train_rows if sample == "pixel" else self.train_tiles
+
 
 @dataclass(frozen=True, slots=True)
 class Fit:
     """One unit of a search, as far as its cost goes."""
 
-    model: str
-    kernel_size: int
-    """Of the CNN; 0 for trees."""
+    kind: Kind
     steps: int
-    """Most epochs, or boosting rounds."""
+    """At most; 1 where the family has none."""
     is_refit: bool = False
     """Whether it trains on all training zones and is not scored."""
     is_region_out: bool = False
     """Whether it trains on all regions but one, and is scored on that one, once."""
+
+    @property
+    def model(self) -> str:
+        """Its family."""
+        return self.kind[0]
 
     @property
     def is_fold(self) -> bool:
@@ -92,11 +100,6 @@ class Cluster:
     def object_store_bytes(self) -> float:
         """Of one node: what a fit reads must lie in its own node's store."""
         return sum(node.object_store_bytes for node in self.nodes) / self.n_nodes
-
-
-def section(job: Any, model: str) -> Any:
-    """The job's settings of a family whose fields are known here."""
-    return job.settings_of(model)
 
 
 def makespan(durations_s: Iterable[float], n_slots: int) -> float:

@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.lines import Line2D
 
+from cropray.core.metrics import Counts
 from cropray.datasets.manifest import Manifest
-from cropray.metrics import Counts
 from cropray.report.drawing import INK, LINE, MODEL_COLOURS, MUTED, compact, picture
 from cropray.report.results import ModelResult, ReportInputs
 from cropray.report.tables import ClassRow, class_rows

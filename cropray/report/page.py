@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from cropray.core.metrics import headlines, score_columns
 from cropray.report import tables
 from cropray.report.class_pictures import draw_class_scores, draw_confusion
 from cropray.report.doubts import doubts
@@ -148,7 +149,8 @@ def render_page(inputs: ReportInputs, pictures: Pictures) -> str:
         inputs=inputs,
         manifest=inputs.manifest,
         pictures=pictures,
-        columns=tables.SCORE_COLUMNS,
+        columns=[(metric.key, metric.label) for metric in score_columns()],
+        headlines=headlines(),
         colours=MODEL_COLOURS,
         interval=tables.format_interval,
         difference_interval=tables.format_difference_interval,
@@ -171,7 +173,10 @@ def search_rows(model: ModelResult) -> tuple[SearchRow, ...]:
     return tuple(
         SearchRow(
             tables.format_params(configuration.params),
-            {key: _mean_and_deviation(configuration.metrics, f"val_{key}") for key, _ in tables.SCORE_COLUMNS},
+            {
+                key: _mean_and_deviation(configuration.metrics, f"val_{key}")
+                for key in (metric.key for metric in score_columns())
+            },
             configuration.params == model.best,
         )
         for configuration in model.configurations

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from cropray.core.metrics import Counts, Scores, score, score_study_protocol
 from cropray.datasets.manifest import Manifest
-from cropray.metrics import Counts, Scores, score, score_study_protocol
 from cropray.storage import Location
 
 Params = Mapping[str, float | int]

@@ -5,37 +5,38 @@ from typing import Any, Final
 
 from matplotlib.ticker import MaxNLocator
 
+from cropray.core.metrics import METRICS, headlines, score_columns
 from cropray.report.class_pictures import draw_dumbbell, models_legend
 from cropray.report.drawing import FOLD_STYLES, INK, MODEL_COLOURS, MUTED, picture
 from cropray.report.results import Configuration, ModelResult, ReportInputs
-from cropray.report.tables import SCORE_COLUMNS, format_params, zone_rows
+from cropray.report.tables import format_params, zone_rows
 from cropray.storage import Location
 
 _TRAIN_COLOUR: Final = "#9aa5b1"
 _VAL_COLOUR: Final = "#1f6fb2"
 _BAND: Final = 0.5  # height of the band in which the models of one row stand, rows
-_CURVES: Final = (("loss", "loss"), ("macro_f1", "macro F1"))
+_CURVES: Final = ("loss", "macro_f1")  # what a fit is stopped by, and what a search chooses by, unless they are told
 _PER_ROW: Final = 4  # configurations beside each other
 
 
 def draw_scores(inputs: ReportInputs, path: Location) -> None:
     """Test scores with their 95 % intervals where there are any, models side by side."""
     has_intervals = any(model.intervals for model in inputs.models)
-    columns = SCORE_COLUMNS[:-1]  # the loss has another scale
-    with picture(path, 7.6, 3.4) as figure:
+    columns = [metric for metric in score_columns() if metric.higher_is_better]  # the loss has another scale
+    with picture(path, 7.6, 0.8 + 0.65 * len(columns)) as figure:
         axes = figure.subplots()
         for m, (model, colour) in enumerate(zip(inputs.models, MODEL_COLOURS, strict=False)):
-            for row, (key, _) in enumerate(columns):
-                y, value = row + _offset(m, len(inputs.models)), getattr(model.scores, key)
-                if interval := model.intervals.get(f"test_{key}"):
+            for row, metric in enumerate(columns):
+                y, value = row + _offset(m, len(inputs.models)), model.scores.known(metric.key)
+                if interval := model.intervals.get(f"test_{metric.key}"):
                     axes.plot(interval, [y, y], color=colour, linewidth=5, alpha=0.28, solid_capstyle="round")
                 axes.scatter(value, y, s=46, color=colour, edgecolor="white", linewidth=0.8, zorder=3)
                 # The first model's numbers stand above the dots, the others' below: they cannot collide.
                 place = (0, 6) if m == 0 else (0, -14)
                 axes.annotate(f"{value:.3f}", (value, y), place, textcoords="offset points", ha="center", color=colour)
-        axes.set_yticks(range(len(columns)), [label for _, label in columns])
+        axes.set_yticks(range(len(columns)), [metric.label for metric in columns])
         axes.set(
-            xlim=(0, 1),
+            xlim=(min(0.0, *(model.scores.known(m.key) for model in inputs.models for m in columns)), 1),
             ylim=(len(columns) - 0.4, -0.7),
             title=f"Test scores{', with 95 % intervals over zones' if has_intervals else ''}",
         )
@@ -45,14 +46,15 @@ def draw_scores(inputs: ReportInputs, path: Location) -> None:
 
 
 def draw_zone_scores(inputs: ReportInputs, path: Location) -> None:
-    """Accuracy and macro-F1 of each test zone: how far a mean can be trusted in one place."""
+    """The headline scores of each test zone: how far a mean can be trusted in one place."""
     rows = zone_rows(inputs)
     with picture(path, 7.6, 1.3 + 0.34 * len(rows)) as figure:
-        panels = figure.subplots(1, 2, sharey=True, gridspec_kw={"wspace": 0.06})
-        for axes, (key, label) in zip(panels, (("accuracy", "Accuracy"), ("macro_f1", "Macro F1")), strict=True):
+        shown = headlines()
+        panels = figure.subplots(1, len(shown), sharey=True, gridspec_kw={"wspace": 0.06})
+        for axes, metric in zip(panels, shown, strict=True):
             for y, row in enumerate(rows):
-                draw_dumbbell(axes, y, [getattr(scores, key) for scores in row.scores])
-            axes.set(xlim=(-0.02, 1.02), ylim=(len(rows) - 0.5, -0.5), title=f"{label} of each test zone")
+                draw_dumbbell(axes, y, [scores.known(metric.key) for scores in row.scores])
+            axes.set(xlim=(-0.02, 1.02), ylim=(len(rows) - 0.5, -0.5), title=f"{metric.label} of each test zone")
             axes.set_yticks(range(len(rows)), [row.zone_id for row in rows])
             axes.spines["left"].set_visible(False)
             axes.grid(axis="x")
@@ -67,7 +69,7 @@ def draw_curves(model: ModelResult, path: Location) -> bool:
     """
     configurations = model.configurations
     held = {key for c in configurations for fold in c.folds for record in fold.history for key in record}
-    measures = [(key, label) for key, label in _CURVES if f"val_{key}" in held]
+    measures = [(m.key, m.called) for m in METRICS if m.key in _CURVES and f"val_{m.key}" in held]
     if not measures:
         return False
     n_columns = min(len(configurations), _PER_ROW)

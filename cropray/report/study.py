@@ -15,6 +15,10 @@ class PublishedScores:
     macro_f1: float
     loss: float
 
+    def __getitem__(self, key: str) -> float | None:
+        """A score by its key; None where the study does not give it."""
+        return getattr(self, key, None)
+
 
 CITATION: Final = (
     "Setaro, Coursimaux, Placier (2025), “Crop Type Classification from Multispectral Time Series Using Deep Learning”"

@@ -11,9 +11,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from cropray.core.cube import STUDY_CUBE, CubeSpec
+from cropray.core.metrics import Counts
 from cropray.core.sensors import LARGEST, NODATA, Band
 from cropray.legend import IGNORE
-from cropray.metrics import Counts
 from cropray.storage import Location, local_file, whole_file
 
 N_BINS: Final = 1000  # per series: 0.001 of reflectance from 0 to 1, 0.002 of NDVI from -1 to 1

@@ -5,18 +5,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from cropray.metrics import ClassScore, Difference, Scores, bootstrap_difference, region_scores, score
+from cropray.core.intervals import Difference, bootstrap_difference
+from cropray.core.metrics import ClassScore, Scores, region_scores, score, score_columns
 from cropray.report.results import ModelResult, Params, ReportInputs
 from cropray.report.study import PUBLISHED
 
-SCORE_COLUMNS: Final = (
-    ("accuracy", "Accuracy"),
-    ("macro_precision", "Macro precision"),
-    ("macro_recall", "Macro recall"),
-    ("macro_f1", "Macro F1"),
-    ("loss", "Loss"),
-)
-_SHORT: Final = {"macro_precision": "macro P", "macro_recall": "macro R", "macro_f1": "macro F1"}
 _MISSING: Final = "–"
 NEW_REGION: Final = (
     "Above: new zones in known regions. New region: training zones, each scored by a fit that saw none of its region."
@@ -65,7 +58,7 @@ class DifferenceRow:
     label: str
     """`CNN − XGBoost`."""
     differences: dict[str, Difference]
-    """Score (`accuracy` …) → difference; none of the loss."""
+    """Score (`accuracy` …) → difference; none of what has no intervals."""
 
 
 def class_rows(inputs: ReportInputs) -> tuple[ClassRow, ...]:
@@ -130,11 +123,11 @@ def score_table(results: Sequence[ModelResult]) -> str:
     Returns:
         Aligned lines without a trailing newline.
     """
-    header = ("", *(_SHORT.get(key, key) for key, _ in SCORE_COLUMNS), "pixels")
+    header = ("", *(metric.called for metric in score_columns()), "pixels")
     rows = [row for result in results for row in _model_lines(result)]
     rows += [row for difference in difference_rows(results) for row in _difference_lines(difference)]
     quoted = [
-        (f"{study.label} (study)", *(f"{getattr(study, key):.4f}" for key, _ in SCORE_COLUMNS), "")
+        (f"{study.label} (study)", *(format_score(study[metric.key]) for metric in score_columns()), "")
         for study in PUBLISHED
     ]
     new_region = [
@@ -157,16 +150,16 @@ def _model_lines(result: ModelResult) -> Iterator[tuple[str, ...]]:
     """Scores, then intervals where there are any, of one model."""
     yield _line(result.label, result.scores)
     if result.intervals:
-        yield ("", *(format_interval(result, key) for key, _ in SCORE_COLUMNS), "")
+        yield ("", *(format_interval(result, metric.key) for metric in score_columns()), "")
 
 
 def _line(name: str, scores: Scores) -> tuple[str, ...]:
-    return (name, *(format_score(getattr(scores, key)) for key, _ in SCORE_COLUMNS), f"{scores.n_pixels:,}")
+    return (name, *(format_score(scores[metric.key]) for metric in score_columns()), f"{scores.n_pixels:,}")
 
 
 def _difference_lines(row: DifferenceRow) -> Iterator[tuple[str, ...]]:
     """Differences, then their intervals."""
-    found = [row.differences.get(key) for key, _ in SCORE_COLUMNS]
+    found = [row.differences.get(metric.key) for metric in score_columns()]
     yield (row.label, *(_MISSING if d is None else f"{d.value:+.4f}" for d in found), "")
     yield ("", *(format_difference_interval(d) for d in found), "")
 

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from cropray.core.metrics import Counts, Scores, metric_of, score
 from cropray.errors import SchemaError
-from cropray.metrics import Counts, Scores, score
-from cropray.search.space import Objective
 from cropray.storage import Location, write_json
 
 Params = Mapping[str, Any]
@@ -25,7 +24,7 @@ class FoldResult:
     params: Params
     fold: int
     loss_sum: float
-    """Negative log-likelihood summed over the validation pixels of trained classes, nats; see `cropray.metrics`."""
+    """Negative log-likelihood summed over the validation pixels of trained classes, nats; see `cropray.core.metrics`."""
     confusion: tuple[tuple[int, ...], ...]
     """[true, predicted] over class indices; all validation pixels."""
     history: tuple[Mapping[str, float], ...]
@@ -126,14 +125,14 @@ def group_by_configuration(results: Iterable[FoldResult]) -> tuple[Configuration
     )
 
 
-def winner(configurations: Sequence[ConfigurationResult], objective: Objective) -> ConfigurationResult:
+def winner(configurations: Sequence[ConfigurationResult], objective: str) -> ConfigurationResult:
     """The configuration with the best mean of the objective; the first one on a tie."""
     return max(configurations, key=lambda configuration: merit(configuration, objective))
 
 
-def merit(configuration: ConfigurationResult, objective: Objective) -> float:
+def merit(configuration: ConfigurationResult, objective: str) -> float:
     """The mean of the objective over the folds; more is better."""
-    sign = -1 if objective == "val_loss" else 1
+    sign = 1 if metric_of(objective).higher_is_better else -1
     return sign * configuration.metrics[f"{objective}_mean"]
 
 

@@ -22,10 +22,10 @@ from pydantic import (
 )
 
 from cropray.settings import Settings
+from cropray.training.choices import ValidationScore
 from cropray.training.family import DEFAULT_FAMILIES, Family, FamilySettings, families, family
 
 _MOST_LISTED: Final = 6  # numbers of steps in a title, which is a part of a folder's name
-Objective = Literal["val_macro_f1", "val_accuracy", "val_loss"]
 Values = Mapping[str, Any]
 
 
@@ -151,9 +151,9 @@ class SearchSettings(Settings):
 
     models: tuple[str, ...] = Field(default=DEFAULT_FAMILIES, min_length=1)
     """Families of models, in the order in which they are searched."""
-    objective: Objective = "val_macro_f1"
-    """The mean of this over the folds chooses the winner. `val_loss` leaves out pixels of classes that a fold's training
-    zones lack; the others count them as wrong."""
+    objective: ValidationScore = "val_macro_f1"
+    """The mean of this over the folds chooses the winner: `val_` and the key of a score. `val_loss` leaves out pixels of
+    classes that a fold's training zones lack; the others count them as wrong."""
     sampler: Literal["grid", "random", "tpe"] = "grid"
     """`grid` tries all combinations of the listed values, `random` draws `n_trials` of them, and from ranges; `tpe`
     proposes values that did well (tree-structured Parzen estimator of Optuna, `pip install 'cropray[tpe]'`)."""

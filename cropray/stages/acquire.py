@@ -1,13 +1,16 @@
 """`acquire`: scenes to gap-filled composites of every step of time, one zone a task."""
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from typing import Final
 
 from cropray.config import JobConfig
-from cropray.core.closure import code_digest
+from cropray.core.closure import closure
+from cropray.core.keys import key_of
 from cropray.errors import ConfigError
 from cropray.imagery.acquire import (
+    ZoneAcquisition,
     acquire_zone,
     acquisitions_by_month,
     describe_clear,
@@ -24,13 +27,19 @@ from cropray.imagery.scenes import Found, SceneSource
 from cropray.imagery.sources import SceneSettings, describe, scene_source
 from cropray.imagery.stac_settings import StacSettings
 from cropray.progress import Progress
-from cropray.settings import fingerprint
 from cropray.stages import earth_engine
+from cropray.stages.artefacts import Stamped
 from cropray.stages.cluster import ray_session
-from cropray.stages.inputs import job_zones, steps_of, zone_fingerprint
-from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks
+from cropray.stages.inputs import job_zones, season_of, steps_of, zone_fingerprint
+from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks, stamped
 from cropray.storage import write_json
 from cropray.zones import Zone
+
+_CHOOSING: Final = frozenset(
+    f"imagery.{name}"
+    for name in ("source", "folder", "pattern", "url", "collection", "assets", "max_cloud_cover", "exclude")
+)
+"""Settings that say which scenes there are; an account lists the scenes themselves."""
 
 
 def run(job: JobConfig, progress: Progress) -> None:
@@ -58,25 +67,7 @@ def _run_scenes(job: JobConfig, settings: SceneSettings, progress: Progress) -> 
     _tell(job, source, zones, found, progress)
     if n_left := remove_unfinished(workspace, {zone.zone_id for zone in zones}):
         progress.note(f"{n_left} unfinished files of an interrupted run are removed")
-    code = code_digest(acquire_zone, type(source))
-    tasks = [
-        ZoneTask(
-            zone.zone_id,
-            partial(acquire_zone, source, zone, job.season_start, workspace, cube),
-            fingerprint(
-                [
-                    *(zone_fingerprint(zone), job.season_start, code),
-                    *(source.fingerprint(found[zone.zone_id].scenes), *cube.in_keys()),
-                ]
-            ),
-            (
-                workspace.composite(zone.zone_id),
-                workspace.n_obs(zone.zone_id),
-                workspace.acquisition_record(zone.zone_id),
-            ),
-        )
-        for zone in zones
-    ]
+    tasks = _tasks(job, source, zones, found)
     with ray_session(job.cluster):
         results = run_zone_tasks(
             "acquire", tasks, workspace, progress, overwrite=job.overwrite, wait_s=job.cluster.wait_s
@@ -85,6 +76,42 @@ def _run_scenes(job: JobConfig, settings: SceneSettings, progress: Progress) -> 
         for line in describe_warnings(results.values()):
             progress.note(line)
         progress.note(describe_clear(results.values()))
+
+
+def artefacts(job: JobConfig) -> Iterator[Stamped]:
+    """What the stage makes. A catalogue is asked which scenes it has."""
+    if isinstance(job.imagery, EarthEngineSettings):
+        yield from earth_engine.artefacts(job, job.imagery)
+    elif job.imagery is not None:
+        zones, cube = job_zones(job), job.cube_spec
+        source = scene_source(job.imagery, cube)
+        tasks = _tasks(job, source, zones, survey_zones(source, zones, job.season_start, cube))
+        yield from stamped("acquire", "acquire", tasks, job.artefacts)
+
+
+def _tasks(
+    job: JobConfig, source: SceneSource, zones: Sequence[Zone], found: Mapping[str, Found]
+) -> list[ZoneTask[ZoneAcquisition]]:
+    assert job.imagery is not None
+    workspace, code, tasks = job.artefacts, closure(acquire_zone, type(source)), []
+    for zone in zones:
+        scenes = found[zone.zone_id].scenes
+        content = {
+            "zone": zone_fingerprint(zone),
+            "season": season_of(zone, job),
+            **{f"scene {scene.scene_id}": scene.offset for scene in scenes},
+            "scenes": source.fingerprint(scenes),
+            **job.cube_spec.in_content(),
+        }
+        outputs = (
+            workspace.composite(zone.zone_id),
+            workspace.n_obs(zone.zone_id),
+            workspace.acquisition_record(zone.zone_id),
+        )
+        make = partial(acquire_zone, source, zone, job.season_start, workspace, job.cube_spec)
+        inputs = key_of(code, {"imagery": job.imagery}, content, apart=_CHOOSING)
+        tasks.append(ZoneTask(zone.zone_id, make, inputs, outputs))
+    return tasks
 
 
 def _tell(

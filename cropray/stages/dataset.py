@@ -2,7 +2,7 @@
 
 import csv
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Literal, TypeVar
@@ -11,8 +11,10 @@ import ray
 import ray.data
 
 from cropray.config import JobConfig
-from cropray.core.closure import code_digest
+from cropray.core.closure import Root, closure
+from cropray.core.keys import key_of
 from cropray.datasets.build import ZoneJob, build_zone, count_zone
+from cropray.datasets.division import Counted, Division, divide_points, divide_zones
 from cropray.datasets.doubts import alike_doubts, parcel_doubts, some
 from cropray.datasets.manifest import (
     Manifest,
@@ -23,46 +25,49 @@ from cropray.datasets.manifest import (
     save_entry,
     save_manifest,
 )
-from cropray.datasets.point_separation import require_folds, separate_points, separation_doubts
+from cropray.datasets.point_separation import separation_doubts
 from cropray.datasets.points import (
+    PointsSettings,
     points_doubts,
     points_entries,
-    points_folds,
     points_legend,
     read_points,
     write_points,
 )
-from cropray.datasets.regions import (
-    across_regions,
-    join,
-    number_regions,
-    require_two,
-    separate_point_regions,
-    separate_regions,
-)
-from cropray.datasets.separation import Trim, separate
+from cropray.datasets.regions import number_regions, require_two
+from cropray.datasets.separation import Trim
 from cropray.datasets.storage import PIXEL_FILE
 from cropray.errors import ConfigError, StageFailedError
-from cropray.folds import make_folds
 from cropray.legend import Legend, bundled_legend
 from cropray.progress import Progress
 from cropray.raw_files import source_fingerprint
-from cropray.settings import fingerprint
+from cropray.settings import Settings, fingerprint
+from cropray.stages.artefacts import Stamped
 from cropray.stages.cluster import ray_session, require_cpus
 from cropray.stages.inputs import (
-    artefact_fingerprint,
     job_zones,
     require_season_of_composites,
     require_year_of_labels,
     zone_fingerprint,
 )
-from cropray.stages.zone_jobs import LOOK_AHEAD, ZoneOutcome, ZoneTask, attempt_and_mark, current_aside, in_threads
-from cropray.storage import remove, whole_file
+from cropray.stages.zone_jobs import (
+    LOOK_AHEAD,
+    ZoneOutcome,
+    ZoneTask,
+    attempt_and_mark,
+    current_aside,
+    in_threads,
+    stamped,
+)
+from cropray.storage import content_id, remove, whole_file
 from cropray.workspace import Workspace
 from cropray.zones import Zone
 
 ResultT = TypeVar("ResultT")
-_OF_POINTS: Final = (read_points, points_folds, separate_points, separate_point_regions, write_points, points_entries)
+_OF_ZONES: Final = (build_zone, count_zone, divide_zones, number_regions)
+_OF_POINTS: Final = (read_points, divide_points, points_legend, write_points, points_entries, number_regions)
+_CHECKS: Final = frozenset({"dataset.max_unknown_share"})  # settings that change nothing
+_DIVIDING: Final = frozenset({"dataset.n_folds", "dataset.buffer_m", "dataset.on_overlap"})  # what comes of them counts
 ZONES: Final = "dataset-zones"  # stamps of zones, apart from the one of the whole dataset
 
 
@@ -94,68 +99,70 @@ def run(job: JobConfig, progress: Progress) -> None:
     require_year_of_labels(zones, job)
     if job.search.leave_region_out:
         require_two(zone.region for zone in zones if zone.split == "train")
-    common = [
-        job.dataset.tile_size,
-        bundled_legend().hash(),
-        code_digest(build_zone, make_folds, separate, separate_regions),
-        *job.cube_spec.in_keys(),
-    ]
-    made_from = _each(partial(_fingerprint, common, workspace), zones)
-    inputs = fingerprint([made_from, *_rules(job)])
-    if not job.overwrite and workspace.is_current("dataset", "all", inputs, [workspace.manifest]):
-        progress.note("dataset is up to date")
+    made_from = _each(partial(_read_of, workspace), zones)
+    whole = _whole(job, _of_all(made_from), _OF_ZONES)
+    if whole.is_current(progress, "dataset", overwrite=job.overwrite):
         return
-    legend = bundled_legend()
-    counted = _each(partial(count_zone, workspace=workspace), zones)
-    folds = make_folds(
-        {z.zone_id: _by_name(counted[z.zone_id][0], legend) for z in zones if z.split == "train"},
-        {z.zone_id: z.region for z in zones},
-        job.dataset.n_folds,
-    )
-    parcel_ids = {zone_id: ids for zone_id, (_, ids) in counted.items()}
-    rule = job.dataset.on_overlap
-    trims = separate(zones, folds, parcel_ids, job.dataset.buffer_m, rule)
-    find = partial(separate_regions, zones, folds, parcel_ids, job.dataset.buffer_m)
-    of_regions, conflict = across_regions(find, rule, is_wanted=job.search.leave_region_out)
-    trims = join(trims, of_regions or {})
-    names, size = legend.names, job.dataset.tile_size
-    cube = job.cube_spec
-    jobs = [ZoneJob(z, folds.get(z.zone_id), size, names, trims.get(z.zone_id, Trim()), workspace, cube) for z in zones]
-    _forget(workspace)
+    counted, division = _divide(job, zones)
+    _forget(whole)
     with ray_session(job.cluster):
-        entries = _build(_tasks(jobs, made_from), job, progress)
-    lost = {names[class_id] for counts, _ in counted.values() for class_id in counts} - _present(entries)
-    known = parcel_doubts(parcel_ids, {zone.zone_id: folds.get(zone.zone_id, "test") for zone in zones})
-    doubts = [*_lost_classes(lost), *known, *_given_by_id(trims), *_bare_tiles(zones, entries, size)]
+        entries = _build(_tasks(job, _jobs(job, zones, division), made_from), job, progress)
+    legend, size = bundled_legend(), job.dataset.tile_size
+    lost = {legend.names[class_id] for counts, _ in counted.values() for class_id in counts} - _present(entries)
+    known = parcel_doubts(division.parcel_ids, {z.zone_id: division.folds.get(z.zone_id, "test") for z in zones})
+    doubts = [*_lost_classes(lost), *known, *_given_by_id(division.trims), *_bare_tiles(zones, entries, size)]
     doubts += alike_doubts("regions", {zone.region for zone in zones})
-    _finish(job, progress, "parcels", legend, entries, _Told(doubts, conflict))
-    workspace.mark_current("dataset", "all", inputs)
+    _finish(job, progress, "parcels", legend, entries, _Told(doubts, division.region_conflict))
+    whole.mark()
+
+
+def artefacts(job: JobConfig) -> Iterator[Stamped]:
+    """What the stage makes.
+
+    Raises:
+        FileNotFoundError: there is no table of points.
+    """
+    if job.points is not None:
+        yield _whole_points(job, job.points)
+    else:
+        yield _whole(job, _of_all(_each(partial(_read_of, job.artefacts), job_zones(job))), _OF_ZONES)
+
+
+def parts(job: JobConfig) -> Iterator[Stamped]:
+    """The partitions of the dataset, of which the labels of all zones decide."""
+    if job.points is None:
+        zones = job_zones(job)
+        jobs = _jobs(job, zones, _divide(job, zones)[1])
+        tasks = _tasks(job, jobs, _each(partial(_read_of, job.artefacts), zones))
+        yield from stamped("dataset", ZONES, tasks, job.artefacts)
+
+
+def _divide(job: JobConfig, zones: Sequence[Zone]) -> tuple[Counted, Division]:
+    counted = _each(partial(count_zone, workspace=job.artefacts), zones)
+    by_region = job.search.leave_region_out
+    return counted, divide_zones(zones, counted, bundled_legend(), job.dataset, by_region=by_region)
+
+
+def _jobs(job: JobConfig, zones: Sequence[Zone], division: Division) -> list[ZoneJob]:
+    names, size, trims, cube = bundled_legend().names, job.dataset.tile_size, division.trims, job.cube_spec
+    return [
+        ZoneJob(z, division.folds.get(z.zone_id), size, names, trims.get(z.zone_id, Trim()), job.artefacts, cube)
+        for z in zones
+    ]
 
 
 def _run_points(job: JobConfig, progress: Progress) -> None:
     assert job.points is not None
     settings, path, cube = job.dataset, job.points.path, job.cube_spec
     progress.stage("dataset", f"labelled points of {path}")
-    source = [job.points.fingerprint(), source_fingerprint([path]), code_digest(*_OF_POINTS), *cube.in_keys()]
-    rule, by_region = settings.on_overlap, job.search.leave_region_out
-    inputs = fingerprint([source, *_rules(job)])
-    workspace = job.artefacts
-    if not job.overwrite and workspace.is_current("dataset", "all", inputs, [workspace.manifest]):
-        progress.note("dataset is up to date")
+    workspace, artefact = job.artefacts, _whole_points(job, job.points)
+    if artefact.is_current(progress, "dataset", overwrite=job.overwrite):
         return
     whole = read_points(path, cube, job.points.values)
-    folds = points_folds(whole, settings.n_folds)
-    if by_region:
-        pairs = zip(whole["zone_id"].to_pylist(), whole["region"].to_pylist(), strict=True)
-        require_two(region for zone_id, region in pairs if zone_id in folds)
-    table, given = separate_points(whole, folds, settings.buffer_m, rule)
-    find = partial(separate_point_regions, table, folds, settings.buffer_m)
-    of_regions, conflict = across_regions(find, rule, is_wanted=by_region)
-    if of_regions is not None:
-        table, given = of_regions[0], [*given, *of_regions[1]]
-    require_folds(table, folds, settings.buffer_m)
+    division = divide_points(whole, settings, by_region=job.search.leave_region_out)
+    table, folds, given = division.table, division.folds, division.given
     legend = points_legend(table)
-    _forget(workspace)
+    _forget(artefact)
     write_points(table, workspace, legend, cube)
     n_given: Counter[str] = Counter()
     for one in given:
@@ -163,31 +170,49 @@ def _run_points(job: JobConfig, progress: Progress) -> None:
     entries = points_entries(table, workspace, folds, n_given, cube)
     doubts = [*points_doubts(whole, path, cube), *separation_doubts(table, folds, given, settings.buffer_m)]
     lost = set(points_legend(whole).names) - set(legend.names)
-    _finish(job, progress, "points", legend, entries, _Told([*_lost_classes(lost), *doubts], conflict))
-    workspace.mark_current("dataset", "all", inputs)
+    _finish(job, progress, "points", legend, entries, _Told([*_lost_classes(lost), *doubts], division.region_conflict))
+    artefact.mark()
 
 
-def _rules(job: JobConfig) -> tuple[int, float, str, bool]:
-    """What decides how zones are divided, and what gives way."""
-    settings = job.dataset
-    return settings.n_folds, settings.buffer_m, settings.on_overlap, job.search.leave_region_out
+def _whole(job: JobConfig, content: Mapping[str, object], made_by: Sequence[Root]) -> Stamped:
+    """The manifest, which stands for all that is in it."""
+    workspace, sections = job.artefacts, dict[str, Settings](dataset=job.dataset)
+    if job.points is not None:
+        sections["points"] = job.points
+    content = {**content, "search.leave_region_out": job.search.leave_region_out, **job.cube_spec.in_content()}
+    apart = _CHECKS if job.points is None else _CHECKS | {"dataset.tile_size"}
+    inputs = key_of(closure(*made_by), sections, content, apart)
+    return Stamped("dataset", "", workspace, ("dataset", "all"), inputs, (workspace.manifest,))
 
 
-def _forget(workspace: Workspace) -> None:
+def _whole_points(job: JobConfig, points: PointsSettings) -> Stamped:
+    return _whole(job, {"points": source_fingerprint([points.path])}, _OF_POINTS)
+
+
+def _of_all(made_from: Mapping[str, Mapping[str, object]]) -> dict[str, object]:
+    every = {f"{name} of zone {zone_id}": v for zone_id, read in made_from.items() for name, v in read.items()}
+    return {**every, "legend": bundled_legend().hash(), "zones' order": fingerprint([*made_from])}
+
+
+def _forget(dataset: Stamped) -> None:
     """Drop the manifest before partitions change: it must never describe others than it was written with."""
-    workspace.mark_stale("dataset", "all")
-    remove(workspace.manifest)
+    dataset.forget()
+    remove(dataset.workspace.manifest)
 
 
-def _tasks(jobs: Sequence[ZoneJob], made_from: Mapping[str, str]) -> list[ZoneTask[None]]:
+def _tasks(
+    job: JobConfig, jobs: Sequence[ZoneJob], made_from: Mapping[str, Mapping[str, object]]
+) -> list[ZoneTask[None]]:
     """One per zone; its entry is written last."""
-    tasks = []
-    for job in jobs:
-        zone_id, workspace = job.zone.zone_id, job.workspace
-        trim = [sorted(job.trim.parcels), job.trim.keep_away]  # a set has another order in each process
-        inputs = fingerprint([made_from[zone_id], job.fold, trim])
+    tasks, code, legend = [], closure(_build_one), bundled_legend().hash()
+    for one in jobs:
+        zone_id, workspace = one.zone.zone_id, one.workspace
+        trim = [sorted(one.trim.parcels), one.trim.keep_away]  # a set has another order in each process
+        content = {**made_from[zone_id], "legend": legend, "fold": one.fold, "what gives way": fingerprint(trim)}
+        content |= job.cube_spec.in_content()
+        inputs = key_of(code, {"dataset": job.dataset}, content, _CHECKS | _DIVIDING)
         outputs = (workspace.zone_entry(zone_id), workspace.pixels(zone_id) / PIXEL_FILE)
-        tasks.append(ZoneTask(zone_id, partial(_build_one, job), inputs, outputs))
+        tasks.append(ZoneTask(zone_id, partial(_build_one, one), inputs, outputs))
     return tasks
 
 
@@ -313,22 +338,18 @@ def _check_splits(zones: Sequence[Zone]) -> None:
             )
 
 
-def _by_name(counts: dict[int, int], legend: Legend) -> dict[str, int]:
-    return {legend.names[class_id]: n for class_id, n in counts.items()}
-
-
 def _each(function: Callable[[Zone], ResultT], zones: Sequence[Zone]) -> dict[str, ResultT]:
     """Zone → result."""
     return dict(zip((zone.zone_id for zone in zones), in_threads(function, zones), strict=True))
 
 
-def _fingerprint(common: Sequence[object], workspace: Workspace, zone: Zone) -> str:
-    """Of what one zone's part of the dataset depends on, fold and trimmed borders aside: all zones decide on those."""
-    artefacts = [
-        workspace.composite(zone.zone_id),
-        workspace.n_obs(zone.zone_id),
-        workspace.labels(zone.zone_id),
-        workspace.parcel_index(zone.zone_id),
-        workspace.parcels(zone.zone_id),
-    ]
-    return fingerprint([*common, zone_fingerprint(zone), artefact_fingerprint(artefacts)])
+def _read_of(workspace: Workspace, zone: Zone) -> dict[str, object]:
+    """What one zone's part of the dataset is made from, fold and trimmed borders aside: all zones decide on those."""
+    files = {
+        "composite": workspace.composite(zone.zone_id),
+        "observation counts": workspace.n_obs(zone.zone_id),
+        "labels": workspace.labels(zone.zone_id),
+        "parcel index": workspace.parcel_index(zone.zone_id),
+        "parcels": workspace.parcels(zone.zone_id),
+    }
+    return {"place": zone_fingerprint(zone), **{name: content_id(file) for name, file in files.items()}}

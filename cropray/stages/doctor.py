@@ -5,6 +5,7 @@ import math
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from cropray.config import ClusterSettings, JobConfig
@@ -19,10 +20,11 @@ from cropray.stages.inputs import job_zones
 from cropray.stages.preflight import check_job
 from cropray.storage import Location, free_bytes
 from cropray.tracking import Tracker
+from cropray.training.family import DEFAULT_FAMILIES, family
 from cropray.training.gpu import describe_gpu
 from cropray.zone_selection.land_cover import input_files
 
-PACKAGES: Final = ("ray", "torch", "xgboost", "xgboost-ray", "mlflow", "rasterio", "geopandas", "pyarrow", "numpy")
+PACKAGES: Final = ("ray", "mlflow", "rasterio", "geopandas", "pyarrow", "numpy")  # beside those of the families
 _OF_DATA: Final = ("zones", "acquire", "labels", "dataset")  # stages that read what a user brings
 _GPU_SHARE: Final = 0.01  # of a GPU, for a look at it: a task that asks for none sees none
 LEAST_FREE_GB: Final = 5  # a zone of 10 km × 10 km takes 0.1 GB as composite and as much again as dataset
@@ -48,13 +50,16 @@ def run_doctor(config: str | Location | None, overrides: Sequence[str] = ()) -> 
         ConfigError: the job file cannot be used.
         CroprayError: a check failed.
     """
-    checks = [Check("python", platform.python_version), *(Check(name, _version(name)) for name in PACKAGES)]
     if config is None and overrides:
         raise ConfigError("--set changes a value of a job file: name the file")
-    if config is None:
+    job = None if config is None else load_settings(JobConfig, config, overrides)
+    models = DEFAULT_FAMILIES if job is None else job.search.models
+    libraries = {name: version for model in models for name, version in family(model).code().libraries.items()}
+    checks = [Check("python", platform.python_version), *(Check(name, _version(name)) for name in PACKAGES)]
+    checks += [Check(name, partial(_found, name, libraries[name])) for name in libraries if name not in PACKAGES]
+    if config is None or job is None:
         checks.append(Check("ray starts", lambda: _check_ray(ClusterSettings())))
     else:
-        job = load_settings(JobConfig, config, overrides)
         checks += [
             Check("config", lambda: _describe(config, job)),
             Check("inputs", lambda: _check_inputs(job)),
@@ -66,7 +71,7 @@ def run_doctor(config: str | Location | None, overrides: Sequence[str] = ()) -> 
             settings = job.imagery
             checks.append(Check("earth engine", lambda: _check_earth_engine(job.cluster, settings)))
         if _uses_gpus(job):
-            checks.append(Check("gpu", lambda: _check_gpus(job.cluster)))
+            checks.append(Check("gpu", lambda: _check_gpus(job)))
     n_failed = sum(not _passes(check) for check in checks)
     if n_failed:
         raise CroprayError(f"{n_failed} of {len(checks)} checks failed; each line above says what to do")
@@ -84,6 +89,12 @@ def _passes(check: Check) -> bool:
 
 def _version(name: str) -> Callable[[], str]:
     return lambda: importlib.metadata.version(name)
+
+
+def _found(library: str, version: str) -> str:
+    if not version:
+        raise CroprayError(f"the families of models that are searched need {library}, which is not installed")
+    return version
 
 
 def _describe(config: str | Location, job: JobConfig) -> str:
@@ -137,13 +148,17 @@ def _uses_gpus(job: JobConfig) -> bool:
     return any(job.settings_of(model).need().gpus for model in job.search.models)
 
 
-def _check_gpus(cluster: ClusterSettings) -> str:
-    with ray_session(cluster):
+def _check_gpus(job: JobConfig) -> str:
+    with ray_session(job.cluster):
         seen = ask_nodes(describe_gpu, lambda has: has.get("GPU", 0) > 0, gpus=_GPU_SHARE)
     if not seen:
+        needs = {model: job.settings_of(model).need() for model in job.search.models}
+        without = " and ".join(
+            f"{m}.{need.gpu_setting} to {need.without_gpu}" for m, need in needs.items() if need.gpus
+        )
         raise CroprayError(
-            "the job asks for GPUs and no node has one now; set use_gpu to false and device to cpu in the models' sections, or "
-            "ask again while a node with a GPU is there (an autoscaler starts one for a search that waits: cluster.wait_s)"
+            f"the job asks for GPUs and no node has one now; set {without}, or ask again while a node with a GPU is there "
+            "(an autoscaler starts one for a search that waits: cluster.wait_s)"
         )
     return "; ".join(f"{address}: {what}" for address, what in seen.items())
 

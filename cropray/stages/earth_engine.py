@@ -13,6 +13,7 @@ import ray
 
 from cropray.config import JobConfig
 from cropray.core.cube import Season
+from cropray.core.keys import Key
 from cropray.errors import CroprayError, InputError, StageFailedError
 from cropray.imagery.acquire import (
     ZoneAcquisition,
@@ -26,6 +27,7 @@ from cropray.imagery.acquire import (
 from cropray.imagery.earth_engine_ledger import RunAccount, UnitOutcome, append_outcome, append_run
 from cropray.imagery.earth_engine_months import (
     ELSEWHERE,
+    RECIPE,
     MonthUnit,
     assemble_zone,
     assets_elsewhere,
@@ -42,9 +44,11 @@ from cropray.imagery.earth_engine_months import (
 from cropray.imagery.earth_engine_settings import EarthEngineSettings
 from cropray.imagery.scenes import Found, Scene
 from cropray.progress import Progress
+from cropray.settings import fingerprint
+from cropray.stages.artefacts import Stamped, describe_again
 from cropray.stages.cluster import ray_session, require_cpus
 from cropray.stages.earth_engine_pool import ClientPool, ListingUnit
-from cropray.stages.inputs import job_zones, steps_of
+from cropray.stages.inputs import job_zones, season_of, steps_of
 from cropray.stages.zone_jobs import ZoneOutcome, ZoneTask, attempt
 from cropray.storage import write_json
 from cropray.workspace import Workspace
@@ -67,7 +71,7 @@ def run(job: JobConfig, settings: EarthEngineSettings, progress: Progress) -> No
     progress.stage(
         STAGE, f"medians per {job.cube_spec.noun} of {settings.collection} on Earth Engine for {len(zones)} zones"
     )
-    todo = _prepare(job, settings, zones)
+    todo = _prepare(job, settings, zones, progress)
     if len(todo) < len(zones):
         progress.note(f"{len(zones) - len(todo)} of {len(zones)} zones are up to date and skipped")
     if not todo:
@@ -98,21 +102,51 @@ def require_past(job: JobConfig, zones: Sequence[Zone], today: dt.date) -> None:
         )
 
 
-def _prepare(job: JobConfig, settings: EarthEngineSettings, zones: Sequence[Zone]) -> list[Zone]:
+def _prepare(job: JobConfig, settings: EarthEngineSettings, zones: Sequence[Zone], progress: Progress) -> list[Zone]:
     """The zones that are not up to date; what killed runs left of any is tidied up."""
     workspace, todo = job.artefacts, []
+    stale: dict[str, str] = {}
     for zone in zones:
         remove_leftovers(workspace, zone.zone_id)
-        outputs = (workspace.composite(zone.zone_id), workspace.n_obs(zone.zone_id))
-        inputs = listing_key(settings, zone, steps_of(zone, job))
+        artefact = _artefact(job, settings, zone)
         if job.overwrite:
             forget_zone(workspace, zone.zone_id)
-        elif workspace.is_current(STAGE, zone.zone_id, inputs, outputs):
+        elif why := artefact.why_stale():
+            stale[zone.zone_id] = why[0]
+        else:
             drop_months(workspace, zone.zone_id)
             continue
-        workspace.mark_stale(STAGE, zone.zone_id)
+        artefact.forget()
         todo.append(zone)
+    if again := describe_again(stale, len(zones)):
+        progress.note(again)
     return todo
+
+
+def artefacts(job: JobConfig, settings: EarthEngineSettings) -> Iterator[Stamped]:
+    """What the stage makes."""
+    return (_artefact(job, settings, zone) for zone in job_zones(job))
+
+
+def _artefact(job: JobConfig, settings: EarthEngineSettings, zone: Zone) -> Stamped:
+    """No code is in its account: a changed line must not ask for a country again (see `RECIPE`)."""
+    workspace, zone_id, grid = job.artefacts, zone.zone_id, zone.grid
+    content = {
+        "zone": fingerprint([grid.epsg, grid.bounds, grid.shape]),
+        "season": season_of(zone, job),
+        "recipe": RECIPE,
+        **job.cube_spec.in_content(),
+    }
+    decided = {"imagery.source": settings.source, "imagery.collection": settings.collection}
+    return Stamped(
+        group=STAGE,
+        unit=zone_id,
+        workspace=workspace,
+        stamp=(STAGE, zone_id),
+        inputs=Key({"content": content, "settings": decided, "libraries": {}, "code": {}}),
+        outputs=(workspace.composite(zone_id), workspace.n_obs(zone_id)),
+        earlier=listing_key(settings, zone, steps_of(zone, job)),
+    )
 
 
 class _Acquisition:
@@ -238,7 +272,8 @@ class _Acquisition:
     def _assemble(self, zone_id: str) -> None:
         zone = self._zones[zone_id]
         run_ = partial(assemble_zone, self._workspace, zone, self._season(zone), self._units[zone_id])
-        self._assembling[_remote_attempt.remote(ZoneTask(zone_id, run_, "", ()))] = zone_id
+        inputs = _artefact(self._job, self._settings, zone).inputs
+        self._assembling[_remote_attempt.remote(ZoneTask(zone_id, run_, inputs, ()))] = zone_id
 
     def _finish(self, timeout_s: float | None) -> None:
         """Take the composites that are written; their months are not needed any more."""
@@ -254,8 +289,7 @@ class _Acquisition:
             if outcome.result is None:
                 self._fail(zone.zone_id, str(outcome.error))
             else:
-                key = listing_key(self._settings, zone, self._season(zone))
-                self._workspace.mark_current(STAGE, zone.zone_id, key)
+                _artefact(self._job, self._settings, zone).mark()
                 drop_months(self._workspace, zone.zone_id)
                 self.records.append(outcome.result)
 

@@ -2,7 +2,8 @@
 
 import csv
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -11,35 +12,31 @@ from typing import Final
 import numpy as np
 
 from cropray.config import JobConfig
-from cropray.core.closure import code_digest
-from cropray.datasets.manifest import BandSums, Manifest, load_manifest
+from cropray.core.closure import closure
+from cropray.core.intervals import bootstrap_intervals, why_no_intervals
+from cropray.core.keys import key_of
+from cropray.core.metrics import METRICS, Scores, check_cube, region_scores, score, score_study_protocol
+from cropray.datasets.manifest import BandSums, Manifest, ZoneEntry, load_manifest
 from cropray.errors import SchemaError
 from cropray.maps.layout import window_note
 from cropray.maps.models import Load, kept_model, read_model
 from cropray.maps.zone_counts import CountJob, ZoneCounts, count_points, count_zone_pixels
-from cropray.metrics import (
-    Scores,
-    bootstrap_intervals,
-    check_cube,
-    region_scores,
-    score,
-    score_study_protocol,
-    why_no_intervals,
-)
 from cropray.progress import Progress
 from cropray.report.class_pictures import draw_confusion
 from cropray.report.score_pictures import draw_curves
 from cropray.report.tables import score_table
 from cropray.settings import dump_yaml, fingerprint
+from cropray.stages.artefacts import Stamped
 from cropray.stages.cluster import ray_session
 from cropray.stages.devices import Device, device_of, gpus_per_task, memory_of, require_devices
 from cropray.stages.results import evaluation_run, load_model_result, load_search, register_model
-from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks, task_bytes
+from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks, stamped, task_bytes
 from cropray.storage import Location, copy_file, folder_hash, whole_folder, write_json
 from cropray.tracking import Tracker, outcome
 from cropray.training.family import family
 from cropray.workspace import Workspace, require
 
+_OF_MAPS: Final = ("map.splits",)  # settings that change no score
 _COUNTING: Final = (count_points, count_zone_pixels)  # what decides the counts of a zone, beside the family's `load`
 _SCORING: Final = (
     *(score, score_study_protocol, region_scores, bootstrap_intervals, why_no_intervals),
@@ -74,30 +71,69 @@ def _evaluate_model(job: JobConfig, model: str, manifest: Manifest, progress: Pr
     workspace = job.artefacts
     zone_ids = [zone.zone_id for zone in manifest.of_split("test")]
     progress.stage("evaluate", f"{model} on {len(zone_ids)} test zones")
-    inputs = fingerprint(
-        [
-            folder_hash(workspace.model(model)),
-            manifest.fingerprint(),
-            job.map.window_px,
-            code_digest(family(model).load, *_COUNTING),
-        ]
-    )
-    target = workspace.evaluation(model)
-    region_out = load_search(workspace, model).get("region_out")  # told beside the test; None: not scored
-    of_all = fingerprint([inputs, region_out, code_digest(*_SCORING)])
-    if not job.overwrite and workspace.is_current("evaluate", model, of_all, [target / "scores.json"]):
-        progress.note("scores are up to date")
-    else:
-        workspace.mark_stale("evaluate", model)
-        counts = _count_zones(job, model, manifest, inputs, progress)
-        with whole_folder(target) as folder:
+    scores = _scores_of(job, model, manifest)
+    if not scores.is_current(progress, "the table of scores", overwrite=job.overwrite):
+        scores.forget()
+        counts = _count_zones(job, model, manifest, progress)
+        with whole_folder(workspace.evaluation(model)) as folder:
             _write(folder, job, model, manifest, counts)
         _draw(job, manifest, model)
-        workspace.mark_current("evaluate", model, of_all)
+        scores.mark()
     tracker, run = evaluation_run(job, manifest, model)
     register_model(job, tracker, run)
     tracker.close()
     return tracker
+
+
+def artefacts(job: JobConfig) -> Iterator[Stamped]:
+    """What the stage makes.
+
+    Raises:
+        MissingArtefactError: there is no dataset, or a model is missing.
+        SchemaError: a model was searched on another version of the dataset.
+    """
+    manifest = load_manifest(job.artefacts.manifest)
+    for model in job.search.models:
+        _require_model_of(manifest, job.artefacts, model)
+        yield _scores_of(job, model, manifest)
+
+
+def parts(job: JobConfig) -> Iterator[Stamped]:
+    """The counts of test zones, from which scores follow."""
+    manifest = load_manifest(job.artefacts.manifest)
+    for model in job.search.models:
+        _require_model_of(manifest, job.artefacts, model)
+        tasks = _tasks(job, model, manifest)
+        yield from stamped(f"evaluate/{model}", f"evaluate-{model}", tasks, job.artefacts)
+
+
+def _scores_of(job: JobConfig, model: str, manifest: Manifest) -> Stamped:
+    workspace = job.artefacts
+    region_out = load_search(workspace, model).get("region_out")  # told beside the test; None: not scored
+    content = {
+        "model": folder_hash(workspace.model(model)),
+        "classes": _classes(manifest),
+        **{f"zone {zone.zone_id} of the dataset": fingerprint(asdict(zone)) for zone in manifest.zones},
+        "zones' order": fingerprint(manifest.zone_ids),
+        "seed": job.seed,
+        "scores on new regions": None if region_out is None else fingerprint(region_out),
+    }
+    rules = [rule for metric in METRICS for rule in (metric.of, metric.ratios) if rule is not None]
+    inputs = key_of(
+        closure(family(model).load, *_COUNTING, *_SCORING, *rules), {"map": job.map}, content, apart=_OF_MAPS
+    )
+    outputs = (workspace.evaluation(model) / "scores.json",)
+    return Stamped(f"evaluate/{model}", "", workspace, ("evaluate", model), inputs, outputs)
+
+
+def _classes(manifest: Manifest) -> str:
+    """What the numbers in a cube stand for, and how tables are read."""
+    return fingerprint([[asdict(crop) for crop in manifest.classes], manifest.schema_version])
+
+
+def _content_of_counts(model_hash: str, manifest: Manifest, zone: ZoneEntry) -> dict[str, object]:
+    """Other zones decide nothing of a zone's counts but which classes there are."""
+    return {"model": model_hash, "classes": _classes(manifest), "zone of the dataset": fingerprint(asdict(zone))}
 
 
 def _require_model_of(manifest: Manifest, workspace: Workspace, model: str) -> None:
@@ -110,24 +146,31 @@ def _require_model_of(manifest: Manifest, workspace: Workspace, model: str) -> N
         )
 
 
-def _count_zones(
-    job: JobConfig, model: str, manifest: Manifest, inputs: str, progress: Progress
-) -> list[tuple[str, ZoneCounts]]:
-    """(test zone, its counts); zones that an interrupted run counted are not counted again."""
-    workspace, tasks, share = job.artefacts, [], task_bytes()
-    count_job = CountJob(workspace, manifest.lookup(), job.map, share)
+def _tasks(job: JobConfig, model: str, manifest: Manifest, share: float = math.inf) -> list[ZoneTask[None]]:
+    """One per test zone; what a task may take of the memory is no part of what counts depend on."""
     load = family(model).load
+    workspace, tasks, code = job.artefacts, [], closure(load, *_COUNTING)
+    count_job = CountJob(workspace, manifest.lookup(), job.map, share)
     trained = (load, folder_hash(workspace.model(model)), device_of(job, model))
     for zone in manifest.of_split("test"):
         sums = None if manifest.source == "points" else zone.sums
         count = partial(_count_zone, zone.zone_id, model, trained, sums, count_job)
         outputs = (workspace.zone_counts(model, zone.zone_id),)
+        content = _content_of_counts(trained[1], manifest, zone)
+        inputs = key_of(code, {"map": job.map}, content, apart=_OF_MAPS)
         tasks.append(ZoneTask(zone.zone_id, count, inputs, outputs, gpus_per_task(job, model)))
+    return tasks
+
+
+def _count_zones(job: JobConfig, model: str, manifest: Manifest, progress: Progress) -> list[tuple[str, ZoneCounts]]:
+    """(test zone, its counts); zones that an interrupted run counted are not counted again."""
+    workspace, share = job.artefacts, task_bytes()
+    tasks = _tasks(job, model, manifest, share)
     run_zone_tasks(f"evaluate-{model}", tasks, workspace, progress, overwrite=job.overwrite, wait_s=job.cluster.wait_s)
     found = [(task.zone_id, _read_counts(task.outputs[0])) for task in tasks]
     windows = {zone.window for _, zone in found if zone.window is not None}
     if windows:
-        progress.note(window_note(windows, read_model(load, workspace.model(model)), share))
+        progress.note(window_note(windows, read_model(family(model).load, workspace.model(model)), share))
     if n_blank := sum(zone.n_blank for _, zone in found):
         progress.note(
             f"{n_blank:,} labelled test pixels have no data in any month: they are scored, maps leave them blank"

@@ -11,12 +11,12 @@ from typing import Any, Final
 
 from cropray.config import JobConfig
 from cropray.core.closure import closure
-from cropray.core.keys import Key, first_difference, key_of
+from cropray.core.keys import Key, differences, key_of
+from cropray.core.metrics import STUDY, check_cube, metric_of
 from cropray.datasets.loading import load_pixels, load_tiles
 from cropray.datasets.manifest import Manifest
 from cropray.errors import StageFailedError
 from cropray.maps.models import CARD_FILE
-from cropray.metrics import check_cube
 from cropray.progress import Progress
 from cropray.search.doubts import search_warnings
 from cropray.search.fit import SearchData, fit_unit
@@ -26,12 +26,14 @@ from cropray.search.run import NOTES_FILE, UnitJob
 from cropray.search.sampling import batches
 from cropray.search.space import Trial, Unit, title
 from cropray.settings import fingerprint
+from cropray.stages.artefacts import first_of
 from cropray.stages.out_of_fold import write_of_winner
 from cropray.stages.results import load_region_out
-from cropray.stages.search_log import SearchLog
+from cropray.stages.search_log import SearchLog, means_in_words, scores_in_words
 from cropray.storage import local_folder, whole_folder, write_json
 from cropray.training.family import Family, FamilySettings, Sample, family
-from cropray.workspace import Workspace
+from cropray.training.resources import FitSize
+from cropray.workspace import EARLIER, Workspace
 
 _LOADERS: Final[Mapping[Sample, Callable[[Workspace, Sequence[str]], Mapping[str, Any]]]] = {
     "pixel": load_pixels,
@@ -44,7 +46,9 @@ _LONGEST_NAME: Final = 100  # characters of a folder's name before its key
 def fit_key(found: Family, settings: FamilySettings, manifest: Manifest, seed: int) -> Key:
     """What every fit of a family is made from, besides its own values and zones."""
     content = {"training zones": manifest.training_fingerprint(), "seed": seed}
-    return key_of(closure(found.fit, fit_unit, _LOADERS[found.sample]), {found.name: settings}, content)
+    chosen_by = [metric_of(key) for key in (getattr(settings, "monitor", None),) if key is not None]
+    rules = [metric.of for metric in (*STUDY, *chosen_by)]
+    return key_of(closure(found.fit, fit_unit, _LOADERS[found.sample], *rules), {found.name: settings}, content)
 
 
 class Samples:
@@ -98,9 +102,12 @@ class FamilySearch:
         self.memory_bytes: float | None = None
         self.remark = ""
         """How fits are made, where a person should know."""
-        if not self._is_finished():
+
+    def start(self) -> None:
+        """Find room for the units, where any is left, and the runs that they are recorded in."""
+        if not self.is_finished():
             self._place()
-        self.log = SearchLog(job, manifest, model, self.context)
+        self.log = SearchLog(self.job, self.manifest, self.model, self.context)
 
     def advance(self) -> bool:
         """Go on to the next batch that has a unit to fit; whether there is one."""
@@ -135,11 +142,12 @@ class FamilySearch:
         if not path.exists():
             return
         before = json.loads(path.read_text(encoding="utf-8")).get("key")
-        why = "it was made by an earlier version" if before is None else first_difference(before, self.key.parts)
-        if why is not None:
-            progress.note(f"{self.model:<8} the units of the search that stands are not of this one: {why}")
+        why = [EARLIER] if before is None else list(differences(before, self.key.parts))
+        if why:
+            progress.note(f"{self.model:<8} the units of the search that stands are not of this one: {first_of(why)}")
 
-    def _is_finished(self) -> bool:
+    def is_finished(self) -> bool:
+        """Whether no unit is left, refits included."""
         if not all(unit.is_finished for unit in self.units):
             return False
         _, best = self._configurations()
@@ -156,7 +164,8 @@ class FamilySearch:
         # Rows of the refit, and of each fold's two parts.
         n_rows = sum(zone.n_labelled for zone in manifest.of_split("train"))
         self.memory_bytes = memory if math.isfinite(memory) else None
-        self.remark = self.settings.check(n_rows, manifest.n_classes, self.memory_bytes, manifest.cube.n_features)
+        size = FitSize(n_rows, manifest.n_classes, manifest.cube.n_features, self.memory_bytes)
+        self.remark = self.settings.check(size)
 
     def data(self, cpus: float) -> SearchData:
         """Training zones in the object store, read once; and the settings of fits on so many CPUs."""
@@ -167,12 +176,9 @@ class FamilySearch:
         """(all configurations, the winner), which are listed as well."""
         configurations, best = self._configurations()
         for configuration in configurations:
-            m = configuration.metrics
-            progress.note(
-                f"{self.model:<8} {title(configuration.params):<38} accuracy {m['val_accuracy_mean']:.4f}  "
-                f"macro F1 {m['val_macro_f1_mean']:.4f} ± {m['val_macro_f1_std']:.4f}  "
-                f"loss {m['val_loss_mean']:.4f}{'  ← best' if configuration is best else ''}"
-            )
+            scores = means_in_words(configuration.metrics, self.job.search.objective)
+            mark = "  ← best" if configuration is best else ""
+            progress.note(f"{self.model:<8} {title(configuration.params):<38} {scores}{mark}")
         return configurations, best
 
     def _configurations(self) -> tuple[tuple[ConfigurationResult, ...], ConfigurationResult]:
@@ -232,11 +238,7 @@ class FamilySearch:
         manifest, region_out = self.manifest, self._region_out(regions)
         warnings = search_warnings(self.family, self.settings, configurations, best)
         if region_out is not None:
-            scores = region_out.scores
-            progress.note(
-                f"{self.model:<8} new regions ({len(regions)}): accuracy {scores.accuracy:.4f}  macro F1 "
-                f"{scores.macro_f1:.4f}"
-            )
+            progress.note(f"{self.model:<8} new regions ({len(regions)}): {scores_in_words(region_out.scores)}")
         for warning in warnings:
             progress.note(f"{self.model:<8} warning: {warning}")
         summary: dict[str, Any] = {

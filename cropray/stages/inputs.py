@@ -8,7 +8,7 @@ from cropray.config import JobConfig
 from cropray.core.cube import STUDY_CUBE, CubeSpec, Season
 from cropray.errors import ConfigError, InputError, SchemaError
 from cropray.legend import FIRST_YEAR, LAST_YEAR
-from cropray.settings import fingerprint
+from cropray.settings import Settings, fingerprint
 from cropray.storage import Location, content_id, local_file
 from cropray.workspace import require
 from cropray.zone_selection.settings import ZoneSelectionSettings
@@ -39,13 +39,24 @@ def _chosen_zones(job: JobConfig, settings: ZoneSelectionSettings) -> tuple[Zone
             f"'{workspace.zone_reasons}' is damaged ({type(error).__name__}: {error}); remove it and run "
             f"`cropray zones CONFIG.yaml`"
         ) from None
-    if chosen_by != settings.model_dump(mode="json"):
+    if _decided(chosen_by, settings) != _decided(settings.model_dump(mode="json"), settings):
         raise ConfigError(
             f"'{workspace.chosen_zones}' was chosen with other settings than 'zone_selection' holds now; run "
             f"`cropray zones CONFIG.yaml` to choose again, or put the settings back"
         )
     with local_file(require(workspace.chosen_zones, "zones")) as path:
         return read_zones(path)
+
+
+def _decided(values: Any, settings: object) -> Any:
+    """The values of settings, or of earlier ones, without resources."""
+    if not isinstance(values, dict) or not isinstance(settings, Settings):
+        return values
+    return {
+        name: _decided(value, getattr(settings, name, None))
+        for name, value in values.items()
+        if name not in settings.resources()
+    }
 
 
 def season_of(zone: Zone, job: JobConfig) -> str:

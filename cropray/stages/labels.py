@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from cropray.config import JobConfig
-from cropray.core.closure import code_digest
+from cropray.core.closure import closure
+from cropray.core.keys import key_of
 from cropray.errors import ConfigError, InputError
 from cropray.legend import Legend, bundled_legend
 from cropray.parcels.coverage import Coverage, CoverageRow, describe, summarize
@@ -28,14 +29,15 @@ from cropray.parcels.rpg import (
 from cropray.parcels.tables import read_label_report
 from cropray.progress import Progress
 from cropray.raw_files import parts_of, source_fingerprint
-from cropray.settings import fingerprint
+from cropray.stages.artefacts import Stamped
 from cropray.stages.cluster import ray_session
 from cropray.stages.inputs import job_zones, register_year, zone_fingerprint
-from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks
+from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks, stamped
 from cropray.storage import Location, files_below, local_file, relative, remove, whole_file, write_json
 from cropray.workspace import Workspace
 from cropray.zones import Zone
 
+_OF_ALL_ZONES: Final = ("parcels.year", "parcels.max_unmapped_share")  # neither changes a zone's labels
 _UPLOADS: Final = 8  # at a time; each is small, and waits for the store
 
 
@@ -69,6 +71,14 @@ def run(job: JobConfig, progress: Progress) -> None:
     _check_unmapped(coverage, job.parcels.max_unmapped_share)
 
 
+def artefacts(job: JobConfig) -> Iterator[Stamped]:
+    """What the stage makes."""
+    if job.parcels is not None:
+        check_parcels(job.parcels)
+        tasks = _tasks(job, job.parcels, job_zones(job), bundled_legend(), job.artefacts.parcel_extract)
+        yield from stamped("labels", "labels", tasks, job.artefacts)
+
+
 def _own_extract(workspace: Workspace) -> Location:
     """A name for the extract that no other run has; what runs that were killed left behind goes."""
     name, folder = workspace.parcel_extract.stem, workspace.parcel_extract.parent
@@ -83,20 +93,17 @@ def _tasks(
 ) -> list[ZoneTask[LabelReport]]:
     workspace = job.artefacts
     read_from = None if has_spatial_index(settings) else extract
-    common = [
-        settings.model_copy(update={"year": None, "max_unmapped_share": 0}).fingerprint(),  # neither changes a zone
-        legend.hash(),
-        source_fingerprint(parts_of(settings.path), "parcels.path"),
-        code_digest(label_from, extract_parcels, cut_extract),
-    ]
+    common = {"legend": legend.hash(), "parcels": source_fingerprint(parts_of(settings.path), "parcels.path")}
+    code = closure(label_from, extract_parcels, cut_extract)
     tasks = []
     for zone in zones:
         year = register_year(zone, job)
+        content = {**common, "year of the register": year, "zone": zone_fingerprint(zone)}
         tasks.append(
             ZoneTask(
                 zone.zone_id,
                 partial(label_from, settings, zone, year, legend, workspace, read_from),
-                fingerprint([*common, year, zone_fingerprint(zone)]),
+                key_of(code, {"parcels": settings}, content, apart=_OF_ALL_ZONES),
                 (
                     workspace.labels(zone.zone_id),
                     workspace.parcel_index(zone.zone_id),

@@ -2,13 +2,14 @@
 
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from cropray.config import JobConfig
-from cropray.core.closure import code_digest
+from cropray.core.closure import closure
+from cropray.core.keys import key_of
 from cropray.datasets.manifest import load_manifest
 from cropray.errors import ConfigError
 from cropray.legend import bundled_legend
@@ -16,13 +17,13 @@ from cropray.maps.layout import window_note
 from cropray.maps.models import Load, kept_model, read_model
 from cropray.maps.zone import MapJob, map_zone
 from cropray.progress import Progress
-from cropray.settings import fingerprint
+from cropray.stages.artefacts import Stamped
 from cropray.stages.cluster import ray_session
 from cropray.stages.devices import Device, device_of, gpus_per_task, memory_of, require_devices
-from cropray.stages.inputs import artefact_fingerprint, job_zones, require_season_of_composites, zone_fingerprint
+from cropray.stages.inputs import job_zones, require_season_of_composites, zone_fingerprint
 from cropray.stages.results import evaluation_run, why_no_scores
-from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks, task_bytes
-from cropray.storage import Location, copy_file, folder_hash
+from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks, stamped, task_bytes
+from cropray.storage import Location, content_id, copy_file, folder_hash
 from cropray.tracking import outcome
 from cropray.training.family import family
 from cropray.workspace import Workspace, require
@@ -41,7 +42,7 @@ def run(job: JobConfig, progress: Progress) -> None:
     if job.points is not None:
         raise ConfigError("this job reads 'points': there are no images to map; give a job with 'imagery'")
     workspace = job.artefacts
-    zones = [zone for zone in job_zones(job) if job.map.splits == "all" or zone.split == "test"]
+    zones = _zones(job)
     if not zones:
         raise ConfigError("none of the chosen zones is in the test split; set map.splits to 'all'")
     require_season_of_composites(zones, job)
@@ -51,6 +52,21 @@ def run(job: JobConfig, progress: Progress) -> None:
         require_devices(job, job.search.models)
         for model in job.search.models:
             _map_model(job, model, zones, progress)
+
+
+def artefacts(job: JobConfig) -> Iterator[Stamped]:
+    """What the stage makes.
+
+    Raises:
+        MissingArtefactError: a model or a composite is missing.
+    """
+    for model in job.search.models if job.points is None else ():
+        require(job.artefacts.model(model), "search")
+        yield from stamped(f"map/{model}", f"map-{model}", _tasks(job, model, _zones(job)), job.artefacts)
+
+
+def _zones(job: JobConfig) -> list[Zone]:
+    return [zone for zone in job_zones(job) if job.map.splits == "all" or zone.split == "test"]
 
 
 def _map_model(job: JobConfig, model: str, zones: list[Zone], progress: Progress) -> None:
@@ -82,12 +98,12 @@ def _tasks(
     workspace = job.artefacts
     map_job = MapJob(model, bundled_legend(), job.map, workspace, share)
     load, content, device = family(model).load, folder_hash(workspace.model(model)), device_of(job, model)
-    common = [content, job.map.window_px, code_digest(map_zone, load)]
+    code, common = closure(map_zone, load), {"model": content, "legend": bundled_legend().hash()}
     return [
         ZoneTask(
             zone.zone_id,
             partial(_map_zone, zone, map_job, (load, content, device)),
-            fingerprint([*common, zone_fingerprint(zone), artefact_fingerprint(_inputs(job, zone))]),
+            key_of(code, {"map": job.map}, {**common, **_content(job, zone)}, apart=("map.splits",)),
             _outputs(workspace, model, zone.zone_id),
             gpus_per_task(job, model),
         )
@@ -123,15 +139,16 @@ def _map_zone(zone: Zone, job: MapJob, trained: tuple[Load, str, Device]) -> tup
     return map_zone(model, zone, replace(job, task_bytes=memory_of(job.task_bytes, device)))
 
 
-def _inputs(job: JobConfig, zone: Zone) -> list[Location]:
+def _content(job: JobConfig, zone: Zone) -> dict[str, object]:
     workspace, zone_id = job.artefacts, zone.zone_id
-    return [
-        require(workspace.composite(zone_id), "acquire"),
-        require(workspace.n_obs(zone_id), "acquire"),
-        workspace.labels(zone_id),
-        workspace.parcels(zone_id),
-        workspace.parcel_index(zone_id),
-    ]
+    files = {
+        "composite": require(workspace.composite(zone_id), "acquire"),
+        "observation counts": require(workspace.n_obs(zone_id), "acquire"),
+        "labels": workspace.labels(zone_id),
+        "parcels": workspace.parcels(zone_id),
+        "parcel index": workspace.parcel_index(zone_id),
+    }
+    return {"place": zone_fingerprint(zone), **{name: content_id(file) for name, file in files.items()}}
 
 
 def _outputs(workspace: Workspace, model: str, zone_id: str) -> tuple[Location, ...]:

@@ -5,8 +5,6 @@ from typing import Final
 
 import numpy as np
 
-from cropray.core.cube import CubeSpec
-from cropray.legend import CropClass
 from cropray.training.family import Probabilities, Samples, TilePredictor
 
 STRIP_PX: Final = 1 << 16  # pixels that are predicted, or left out, together
@@ -15,7 +13,7 @@ STRIP_PX: Final = 1 << 16  # pixels that are predicted, or left out, together
 class SampledModel:
     """A model that predicts the first rows of a zone only, and says how long the others would have taken.
 
-    A zone of 10 km takes a full-size CNN half a minute or more on a CPU, and every pixel of a window the same time. Rows that
+    A zone of 10 km takes a full-size network half a minute or more on a CPU, and every pixel of a window the same time. Rows that
     are left out get the last prediction again, so that the map compresses like a real one.
     """
 
@@ -23,39 +21,18 @@ class SampledModel:
         """Args: model: predicts; most_s: it begins no further strip after so many seconds of prediction."""
         self._model = model
         self._most_s = most_s
-        self._spent_s = 0.0
+        self.spent_s = 0.0
+        """Seconds of prediction."""
         self._n_predicted = self._n_left_out = 0  # pixels, margins included
         self._last: Probabilities | None = None
+        # It is cut into windows like the model.
+        self.classes, self.bytes_per_px = model.classes, model.bytes_per_px
+        self.margin_px, self.stride_px, self.cube = model.margin_px, model.stride_px, model.cube
 
     @property
-    def cube(self) -> CubeSpec:
-        """The model's."""
-        return self._model.cube
-
-    @property
-    def classes(self) -> tuple[CropClass, ...]:
-        """The model's."""
-        return self._model.classes
-
-    @property
-    def margin_px(self) -> int:
-        """The model's."""
-        return self._model.margin_px
-
-    @property
-    def stride_px(self) -> int:
-        """The model's."""
-        return self._model.stride_px
-
-    @property
-    def bytes_per_px(self) -> int:
-        """The model's."""
-        return self._model.bytes_per_px
-
-    @property
-    def left_out_s(self) -> float:
-        """Seconds that the pixels which were left out would have taken."""
-        return self._n_left_out * self._spent_s / self._n_predicted if self._n_predicted else 0.0
+    def predicted_s(self) -> float:
+        """Seconds that all pixels take, those that were left out as well."""
+        return self.spent_s * (1 + self._n_left_out / self._n_predicted) if self._n_predicted else 0.0
 
     def predict_tiles(self, x: Samples) -> Probabilities:
         """[N, T, C, H, W] uint16 → [N, K, H, W] float32: predicted, or the last prediction, repeated to the size."""
@@ -65,12 +42,12 @@ class SampledModel:
 
     def _predict(self, x: Samples) -> Probabilities:
         n_pixels = x.shape[0] * x.shape[-2] * x.shape[-1]
-        if self._last is not None and self._spent_s >= self._most_s:
+        if self._last is not None and self.spent_s >= self._most_s:
             self._n_left_out += n_pixels
             rows, columns = (np.arange(n) % m for n, m in zip(x.shape[-2:], self._last.shape[-2:], strict=True))
             return self._last[..., rows[:, None], columns]
         started = time.perf_counter()
         self._last = self._model.predict_tiles(x)
-        self._spent_s += time.perf_counter() - started
+        self.spent_s += time.perf_counter() - started
         self._n_predicted += n_pixels
         return self._last

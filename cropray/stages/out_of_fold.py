@@ -1,10 +1,11 @@
 """Out-of-fold probabilities of a search's winner: each training zone predicted by the fold that did not see it."""
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 from cropray.config import JobConfig
-from cropray.core.closure import code_digest
+from cropray.core.closure import closure
+from cropray.core.keys import key_of
 from cropray.datasets.manifest import BandSums, Manifest
 from cropray.maps.models import Load, kept_model
 from cropray.maps.out_of_fold import write_out_of_fold
@@ -48,7 +49,7 @@ def write_of_winner(
     workspace, found = job.artefacts, family(model)
     count_job = CountJob(workspace, manifest.lookup(), job.map, task_bytes())
     picked = (job.search.oof_rows, job.seed)
-    code = code_digest(found.load, write_out_of_fold)
+    code = closure(found.load, write_out_of_fold)
     tasks = []
     for fold, (unit, step) in folds.items():
         content, prefix = folder_hash(unit.folder), found.prefix
@@ -58,7 +59,9 @@ def write_of_winner(
             if zone.zone_id in scored and zone.n_labelled:
                 sums = None if manifest.source == "points" else zone.sums
                 path = workspace.out_of_fold(model, zone.zone_id)
-                inputs = fingerprint([content, step, picked, zone.files, code])
+                of = {"model": content, "step": step, "rows": picked[0], "seed": job.seed}
+                of["zone of the dataset"] = fingerprint(asdict(zone))
+                inputs = key_of(code, {"map": job.map}, of, apart=("map.splits",))
                 write = partial(_write_zone, path, zone.zone_id, trained, sums, (count_job, picked))
                 tasks.append(ZoneTask(zone.zone_id, write, inputs, (path,), gpus_per_task(job, model)))
     progress.note(f"{model}: out-of-fold probabilities of {len(tasks)} training zones")

@@ -1,14 +1,15 @@
 """Pictures of the data, made by `report` before any training: one zone a task, then the overviews of all zones."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
 from cropray.config import JobConfig
-from cropray.core.closure import code_digest
+from cropray.core.closure import Code, closure
 from cropray.core.cube import CubeSpec, Season
+from cropray.core.keys import key_of
 from cropray.datasets.manifest import Manifest, ZoneEntry
 from cropray.datasets.storage import read_pixels
 from cropray.errors import ConfigError
@@ -32,10 +33,11 @@ from cropray.report.summary import (
     series_of,
 )
 from cropray.settings import fingerprint
+from cropray.stages.artefacts import Stamped
 from cropray.stages.cluster import ray_session
-from cropray.stages.inputs import artefact_fingerprint, job_zones, season_of
-from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks
-from cropray.storage import Location, remove, whole_folder
+from cropray.stages.inputs import job_zones, season_of
+from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks, stamped
+from cropray.storage import Location, content_id, remove, whole_folder
 from cropray.workspace import Workspace, require
 
 STAGE = "pictures"
@@ -78,7 +80,7 @@ def make_pictures(
     """
     workspace = job.artefacts
     drawings = _drawings(job, manifest)
-    tasks = [_task(drawing, zone) for drawing, zone in zip(drawings, manifest.zones, strict=True)]
+    tasks = _tasks(job, drawings, manifest)
     if job.overwrite or not all(workspace.is_current(STAGE, t.zone_id, t.inputs, t.outputs) for t in tasks):
         with ray_session(job.cluster):
             run_zone_tasks(STAGE, tasks, workspace, progress, overwrite=job.overwrite, wait_s=job.cluster.wait_s)
@@ -86,7 +88,7 @@ def make_pictures(
         progress.note(f"pictures of all {len(tasks)} zones are up to date")
     _remove_others(workspace, manifest)
     summaries = _Summaries(workspace, manifest)
-    overviews = _draw_overviews(job, manifest, fingerprint([task.inputs for task in tasks]), summaries)
+    overviews = _draw_overviews(job, manifest, tasks, summaries, progress)
     films, views = [drawing.zone_id for drawing in drawings if drawing.has_film], views_of(manifest.cube)
     if not views and manifest.source == "parcels" and job.report.films != "none":
         progress.note(f"no films: they need B04, B03 and B02, and the cube has {' '.join(manifest.cube.band_ids)}")
@@ -168,23 +170,36 @@ def _months(job: JobConfig, manifest: Manifest) -> dict[str, tuple[str, ...]]:
     return {zone_id: step_names(Season(seasons[zone_id], manifest.cube)) for zone_id in manifest.zone_ids}
 
 
-def _task(drawing: ZoneDrawing, zone: ZoneEntry) -> ZoneTask[None]:
+def artefacts(job: JobConfig, manifest: Manifest) -> Iterator[Stamped]:
+    """The pictures of each zone, and the overviews of all.
+
+    Raises:
+        MissingArtefactError: a composite is missing.
+    """
+    tasks = _tasks(job, _drawings(job, manifest), manifest)
+    yield from stamped("report", STAGE, tasks, job.artefacts)
+    yield _overviews(job, manifest, tasks)
+
+
+def _tasks(job: JobConfig, drawings: Sequence[ZoneDrawing], manifest: Manifest) -> list[ZoneTask[None]]:
+    code = closure(draw_zone)
+    return [_task(job, code, drawing, zone) for drawing, zone in zip(drawings, manifest.zones, strict=True)]
+
+
+def _task(job: JobConfig, code: Code, drawing: ZoneDrawing, zone: ZoneEntry) -> ZoneTask[None]:
     workspace, folder = drawing.workspace, drawing.workspace.zone_pictures(zone.zone_id)
-    read = []
+    content: dict[str, object] = {**drawing.cube.in_content()}
+    if drawing.counts_profiles:
+        content["zone of the dataset"] = fingerprint(zone.files)
     if drawing.has_images:
-        read.append(require(workspace.n_obs(zone.zone_id), "acquire"))
+        content["observation counts"] = content_id(require(workspace.n_obs(zone.zone_id), "acquire"))
     if drawing.has_film:
-        read.append(require(workspace.composite(zone.zone_id), "acquire"))
-    inputs = [
-        zone.files if drawing.counts_profiles else None,
-        artefact_fingerprint(read),
-        [drawing.film_px, drawing.months] if drawing.has_film else None,
-        code_digest(draw_zone),
-        *drawing.cube.in_keys(),
-    ]
+        content["composite"] = content_id(require(workspace.composite(zone.zone_id), "acquire"))
+        content["months"] = " ".join(drawing.months)
+    inputs = key_of(code, {"report": job.report} if drawing.has_film else {}, content, apart=("report.films",))
     drawn = [f"{view.name}.gif" for view in views_of(drawing.cube)] + [N_OBS_FILE] if drawing.has_film else []
     outputs = tuple(folder / name for name in (SUMMARY_FILE, *drawn))
-    return ZoneTask(zone.zone_id, partial(draw_zone, drawing), fingerprint(inputs), outputs)
+    return ZoneTask(zone.zone_id, partial(draw_zone, drawing), inputs, outputs)
 
 
 class _Summaries:
@@ -203,11 +218,64 @@ class _Summaries:
                 self.observed[zone_id] = summary.observations
 
 
+def _overviews(job: JobConfig, manifest: Manifest, tasks: Sequence[ZoneTask[None]]) -> Stamped:
+    """The pictures of all zones together; `tasks` are those of the zones, in the manifest's order."""
+    workspace, drawn = job.artefacts, _drawn(manifest)
+    content = {
+        **{f"pictures of zone {task.zone_id}": task.inputs.digest for task in tasks},
+        "dataset": manifest.fingerprint(),
+        "months": " ".join(common_steps(_months(job, manifest).values())),
+    }
+    inputs = key_of(closure(*(picture.draw for picture in drawn.values())), {}, content)
+    outputs = tuple(workspace.pictures / f"{name}.png" for name in drawn)
+    return Stamped("report/overviews", "", workspace, (STAGE, ALL_ZONES), inputs, outputs)
+
+
+@dataclass(frozen=True, slots=True)
+class _Overview:
+    """A picture of all zones together."""
+
+    title: str
+    draw: Callable[..., None]
+    shows: str
+    """Key of `_shown`."""
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+def _drawn(manifest: Manifest) -> dict[str, _Overview]:
+    """File → what it shows, and what draws it."""
+    drawn = {
+        "class_distribution": _Overview("Labelled pixels per class", draw_class_distribution, "inputs"),
+        "class_by_region": _Overview("Labelled pixels per class and region", draw_class_by_region, "inputs"),
+    }
+    if NDVI in series_of(manifest.cube):
+        drawn["ndvi_profiles"] = _Overview("NDVI of each class through the year", draw_ndvi_profiles, "profiles")
+    for unit in dict.fromkeys(band.unit for band in manifest.cube.bands):
+        name = "band_profiles" if unit == "reflectance" else f"band_profiles_{_NOT_IN_NAMES.sub('-', unit)}"
+        title = f"{unit[:1].upper()}{unit[1:]} of each class through the year"
+        drawn[name] = _Overview(title, draw_band_profiles, "profiles", {"unit": unit})
+    if manifest.source == "parcels":  # points have no images
+        noun = {"noun": manifest.cube.noun}
+        drawn["observations"] = _Overview("Clear observations by zone", draw_observed_months, "observed", noun)
+    return drawn
+
+
 def _draw_overviews(
-    job: JobConfig, manifest: Manifest, zones: str, summaries: _Summaries
+    job: JobConfig, manifest: Manifest, tasks: Sequence[ZoneTask[None]], summaries: _Summaries, progress: Progress
 ) -> tuple[tuple[str, Location], ...]:
-    """(what it shows, file) of the pictures of all zones together; `zones` is the fingerprint of what they show."""
-    workspace = job.artefacts
+    """(what it shows, file) of the pictures of all zones together."""
+    drawn, overviews = _drawn(manifest), _overviews(job, manifest, tasks)
+    if not overviews.is_current(progress, "pictures of all zones together", overwrite=job.overwrite):
+        overviews.forget()
+        shown = _shown(job, manifest, summaries)
+        for picture, path in zip(drawn.values(), overviews.outputs, strict=True):
+            picture.draw(*shown[picture.shows], path, **picture.options)
+        overviews.mark()
+    return tuple((picture.title, path) for picture, path in zip(drawn.values(), overviews.outputs, strict=True))
+
+
+def _shown(job: JobConfig, manifest: Manifest, summaries: _Summaries) -> dict[str, tuple[object, ...]]:
+    """What pictures show → the first arguments of what draws them."""
     months = common_steps(_months(job, manifest).values())
     n_pixels = manifest.class_counts(zone.zone_id for zone in manifest.of_split("train"))
     profiles = ProfileData(summaries.profiles, manifest.classes, n_pixels, months)
@@ -217,29 +285,7 @@ def _draw_overviews(
         if z.zone_id in summaries.observed
     ]
     inputs = ReportInputs(manifest)
-    drawings = {
-        "class_distribution": ("Labelled pixels per class", partial(draw_class_distribution, inputs)),
-        "class_by_region": ("Labelled pixels per class and region", partial(draw_class_by_region, inputs)),
-    }
-    if NDVI in series_of(manifest.cube):
-        drawings["ndvi_profiles"] = ("NDVI of each class through the year", partial(draw_ndvi_profiles, profiles))
-    for unit in dict.fromkeys(band.unit for band in manifest.cube.bands):
-        name = "band_profiles" if unit == "reflectance" else f"band_profiles_{_NOT_IN_NAMES.sub('-', unit)}"
-        title = f"{unit[:1].upper()}{unit[1:]} of each class through the year"
-        drawings[name] = (title, partial(draw_band_profiles, profiles, unit=unit))
-    if observed:
-        draw = partial(draw_observed_months, observed, months, noun=manifest.cube.noun)
-        drawings["observations"] = ("Clear observations by zone", draw)
-    pictures = tuple((title, workspace.pictures / f"{name}.png") for name, (title, _) in drawings.items())
-    made_from = fingerprint(
-        [zones, manifest.fingerprint(), months, code_digest(*(picture.func for _, picture in drawings.values()))]
-    )
-    if job.overwrite or not workspace.is_current(STAGE, ALL_ZONES, made_from, [path for _, path in pictures]):
-        workspace.mark_stale(STAGE, ALL_ZONES)
-        for (_, draw), (_, path) in zip(drawings.values(), pictures, strict=True):
-            draw(path)
-        workspace.mark_current(STAGE, ALL_ZONES, made_from)
-    return pictures
+    return {"inputs": (inputs,), "profiles": (profiles,), "observed": (observed, months)}
 
 
 def _zone_pictures(workspace: Workspace, zone: ZoneEntry, views: Sequence[View]) -> ZonePictures:

@@ -5,16 +5,16 @@ import importlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
 from cropray.config import JobConfig
-from cropray.datasets.points import points_legend, read_points, write_points
+from cropray.datasets.points import points_entries, points_legend, read_points, write_points
 from cropray.datasets.regions import require_two
 from cropray.datasets.storage import read_pixels
 from cropray.imagery.earth_engine_ledger import read_runs
@@ -23,18 +23,18 @@ from cropray.imagery.sources import scene_source
 from cropray.imagery.stac_settings import StacSettings
 from cropray.legend import bundled_legend
 from cropray.parcels.rpg import is_fetched
-from cropray.planning.costs import UnitCosts, ZoneCosts
+from cropray.planning.costs import FitCosts, Kind, UnitCosts, ZoneCosts
 from cropray.planning.estimate import JobWork, estimate, search_work
 from cropray.planning.limits import least_need, require_room
-from cropray.planning.table import Line, compare, from_records, lines_of, quota_note, table, to_records
+from cropray.planning.table import Line, compare, lines_of, quota_note, table
 from cropray.planning.traffic import Traffic, stac_traffic
-from cropray.planning.work import Cluster, ZoneWork, at_once, section
+from cropray.planning.work import Cluster, ZoneWork, at_once
 from cropray.progress import Progress
 from cropray.settings import fingerprint, load_settings
 from cropray.stages.cluster import address_of, ray_session
 from cropray.stages.inputs import job_zones, zone_fingerprint
 from cropray.stages.labels import indexed
-from cropray.stages.measure_fits import FitCosts, FitSample, measure_fits
+from cropray.stages.measure_fits import FitSample, measure_fits
 from cropray.stages.measure_zones import MOST_ZONES, ZoneSample, measure_zones, sample_order, weigh, zone_costs
 from cropray.stages.pipeline import log_to_file
 from cropray.stages.plan_elsewhere import measurable, need_of, print_elsewhere, require_placed
@@ -55,6 +55,7 @@ from cropray.stages.plan_work import (
 )
 from cropray.stages.timings import RAY_START, read_timings, seconds_of
 from cropray.storage import Location, free_bytes, scratch_folder, write_json
+from cropray.training.family import Sample, family
 from cropray.workspace import Workspace
 from cropray.zones import Zone
 
@@ -105,7 +106,7 @@ def run_plan(config: str | Location, overrides: Sequence[str]) -> None:
     if planned is None:
         with log_to_file(workspace.log("plan")):
             planned = _make(job, zones, key, progress)
-        _save(workspace, planned)
+        write_json(workspace.plan, asdict(planned))
     else:
         progress.stage("plan", f"of {planned.made}, beside what has run since")
     print(f"\n{table(compare(planned.lines, actual(job, planned)))}\n", flush=True)
@@ -123,15 +124,7 @@ def _read(workspace: Workspace, key: str) -> Planned | None:
     if raw["job"] != key or not any(when >= raw["made"] for when in ended):
         return None
     units = {stage: (noun, int(n)) for stage, (noun, n) in raw["units"].items()}
-    return Planned(raw["made"], key, from_records(raw["lines"]), units, tuple(raw["notes"]))
-
-
-def _save(workspace: Workspace, planned: Planned) -> None:
-    record: dict[str, Any] = {
-        "made": planned.made, "job": planned.job, "lines": to_records(planned.lines), "units": dict(planned.units),
-        "notes": list(planned.notes),
-    }  # fmt: skip
-    write_json(workspace.plan, record)
+    return Planned(raw["made"], key, tuple(Line(**line) for line in raw["lines"]), units, tuple(raw["notes"]))
 
 
 def _make(job: JobConfig, zones: Sequence[Zone], key: str, progress: Progress) -> Planned:
@@ -204,25 +197,19 @@ def _check(job: JobConfig, zones: Sequence[Zone], cluster: Cluster) -> None:
     require_room(least, room(job, cluster, free_bytes(job.workspace)))
 
 
+@dataclass
 class _Measuring:
     """Measuring a job's unit costs on the connected Ray."""
 
-    def __init__(
-        self,
-        job: JobConfig,
-        zones: Sequence[Zone],
-        scenes: Scenes | None,
-        cluster: Cluster,
-        scratch: Workspace,
-        progress: Progress,
-    ) -> None:
-        self.job = job
-        self.all_zones = zones
-        self.scenes = scenes
-        self.cluster = cluster
-        self.scratch = scratch
-        self.progress = progress
-        self.placements = place(job, cluster)
+    job: JobConfig
+    all_zones: Sequence[Zone]
+    scenes: Scenes | None
+    cluster: Cluster
+    scratch: Workspace
+    progress: Progress
+
+    def __post_init__(self) -> None:
+        self.placements = place(self.job, self.cluster)
         self.worker_start_s = self._start_workers()
 
     def zones(self) -> tuple[JobWork, UnitCosts, list[str]]:
@@ -236,9 +223,8 @@ class _Measuring:
             costs, traffic = self._stac(self.job.imagery, costs)
         classes = classes_of(samples, manifest)
         sampled = tuple(sample.zone for sample in samples)
-        sample = FitSample(self.job, self.scratch, sampled, classes, bundled_legend(), self._fold_rows(zones))
-        fits = self._fit(sample)
-        unit_costs = UnitCosts(0.0, self.worker_start_s, 0.0, costs, fits.trees, fits.cnn)
+        sample = FitSample(self.job, self.scratch, sampled, classes, bundled_legend(), self._of_fold(zones))
+        unit_costs = UnitCosts(0.0, self.worker_start_s, 0.0, costs, self._fit(sample))
         return self._work(zones, traffic), unit_costs, _notes(self.job, zones, samples, traffic)
 
     def points(self) -> tuple[JobWork, UnitCosts, list[str]]:
@@ -248,19 +234,18 @@ class _Measuring:
         table = read_points(self.job.points.path, cube, self.job.points.values)
         legend = points_legend(table)
         write_points(table, self.scratch, legend, cube)
-        rows: dict[str, dict[str, int]] = {"train": {}, "test": {}}
-        for zone_id, split in zip(table["zone_id"].to_pylist(), table["split"].to_pylist(), strict=True):
-            rows[split][zone_id] = rows[split].get(zone_id, 0) + 1
-        pixels = pa.concat_tables([read_pixels(self.scratch, zone_id, cube) for zone_id in rows["train"]])
-        in_train = pc.equal(table["split"], "train")
-        work = count_points(rows, len(legend.classes), len(pc.unique(table["region"].filter(in_train))))
-        sample = FitSample(self.job, self.scratch, (), legend.classes, legend, self._fold_rows(work), pixels)
-        fits = self._fit(sample)
-        return self._work(work, None), UnitCosts(0.0, self.worker_start_s, 0.0, None, fits.trees, fits.cnn), []
+        trained = dict.fromkeys(table.filter(pc.equal(table["split"], "train"))["zone_id"].to_pylist(), 0)
+        pixels = pa.concat_tables([read_pixels(self.scratch, zone_id, cube) for zone_id in trained])
+        entries = points_entries(table, self.scratch, trained, {}, cube)
+        work = count_points(entries, len(legend.classes))
+        sums = entries[0].sums
+        sample = FitSample(self.job, self.scratch, (), legend.classes, legend, self._of_fold(work), pixels, sums)
+        return self._work(work, None), UnitCosts(0.0, self.worker_start_s, 0.0, None, self._fit(sample)), []
 
     def _start_workers(self) -> float:
+        used = {symbol.partition(":")[0] for model in self.placements for symbol in family(model).code().symbols}
         started = time.monotonic()
-        ray.get([_import_all.remote() for _ in range(min(at_once(self.cluster), _MOST_WARM))])
+        ray.get([_import_all.remote(sorted(used)) for _ in range(min(at_once(self.cluster), _MOST_WARM))])
         seconds = time.monotonic() - started - _HOLD_S
         self.progress.note(f"a worker is ready in {seconds:.1f} s")
         return seconds
@@ -278,19 +263,20 @@ class _Measuring:
         with indexed(self.job.parcels, near, self.scratch.parcel_extract, self.progress):
             return measure_zones(self.job, order, self.scratch, n_at_once, tell)
 
-    def _fit(self, sample: FitSample) -> FitCosts:
+    def _fit(self, sample: FitSample) -> dict[Kind, FitCosts]:
         fits = measure_fits(sample, self.placements, self.cluster.n_cpus / self.cluster.n_nodes)
         self.progress.note(f"{' and '.join(self.placements)}: measured, {len(sample.classes)} classes")
         return fits
 
-    def _fold_rows(self, zones: ZoneWork) -> float:
-        return zones.train_rows * (self.job.dataset.n_folds - 1) / self.job.dataset.n_folds
+    def _of_fold(self, zones: ZoneWork) -> dict[Sample, float]:
+        """Training samples of a fold."""
+        samples: tuple[Sample, ...] = ("pixel", "tile")
+        share = (self.job.dataset.n_folds - 1) / self.job.dataset.n_folds
+        return {sample: zones.training(sample) * share for sample in samples}
 
     def _work(self, zones: ZoneWork, traffic: Traffic | None) -> JobWork:
         search = search_work(self.job, self.placements, self.job.dataset.n_folds, zones.n_regions)
-        return JobWork(
-            zones, search, self.placements, self.cluster, self.job.dataset.tile_size, traffic, self.job.cube_spec
-        )
+        return JobWork(self.job, zones, search, self.placements, self.cluster, traffic)
 
     def _stac(self, settings: StacSettings, costs: ZoneCosts) -> tuple[ZoneCosts, Traffic]:
         """One item is read for real; a zone takes as long for each of its items."""
@@ -306,8 +292,10 @@ class _Measuring:
 
 
 @ray.remote(num_cpus=1)  # type: ignore[untyped-decorator]  # ray is untyped
-def _import_all() -> None:
-    importlib.import_module("cropray.stages.measure_fits")  # which uses every library that a worker may need
+def _import_all(modules: Sequence[str]) -> None:
+    importlib.import_module("cropray.stages.measure_fits")  # which uses every library that no family brings
+    for module in modules:
+        importlib.import_module(module)
     time.sleep(_HOLD_S)  # so that one worker does not answer for another
 
 
@@ -316,11 +304,11 @@ def _notes(job: JobConfig, zones: ZoneWork, samples: Sequence[ZoneSample], traff
     notes = [f"zones: scaled up from {len(samples)} made for real ({names})"]
     if zones.is_sampled:
         notes.append(f"{zones.rows:,.0f} labelled pixels of {zones.n_classes} classes are expected from these")
-    if "cnn" in job.search.models:
-        cnn = section(job, "cnn")
-        notes.append(f"CNN: at most; a fit stops before epoch {cnn.epochs} when {cnn.patience} bring no improvement")
-        if job.map.device == "cuda":
-            notes.append("scores and maps of the CNN: as on CPUs, at most; a GPU (map.device) is faster")
+    for found in map(family, job.search.models):
+        if found.most_steps:
+            notes.append(f"{found.label}: at most; validation may stop a fit before its last {found.step_name}")
+        if found.predicts_on_gpu and job.map.device == "cuda":
+            notes.append(f"scores and maps of the {found.label}: as on CPUs, at most; a GPU (map.device) is faster")
     if job.imagery is not None and job.imagery.source != "files":
         notes.append("composites of zones that are not here yet: size and time from drawn ones")
     if traffic is not None and traffic.eecu_hours is not None:

@@ -4,17 +4,16 @@ from collections.abc import Mapping
 from typing import Final
 
 from cropray.config import JobConfig
-from cropray.nets.crop_net import CropNetConfig
-from cropray.nets.operations import tile_operations
-from cropray.planning.costs import UnitCosts
+from cropray.planning.costs import Kind, UnitCosts
 from cropray.planning.elsewhere import Measured, assumptions, cluster_there, foretell, scaling_table
-from cropray.planning.estimate import Estimate, JobWork, kernel_sizes, search_work
+from cropray.planning.estimate import Estimate, JobWork, kinds, search_work
 from cropray.planning.limits import Need, Room, require_room
 from cropray.planning.table import lines_of, table
-from cropray.planning.work import Cluster, at_once, section
+from cropray.planning.work import Cluster, at_once
 from cropray.progress import Progress
 from cropray.search.placement import Placement
 from cropray.stages.plan_work import local_cluster, over_budget, place
+from cropray.training.family import family
 
 _LEVERS: Final = "lower search.max_concurrent, plan.cpus or plan.object_store_gb, or state more plan.memory_gb"
 
@@ -32,15 +31,9 @@ def require_placed(job: JobConfig) -> None:
 def measurable(job: JobConfig) -> JobConfig:
     """The job as it can be measured here: on CPUs, in single processes, with at most as many threads as there are CPUs."""
     most = local_cluster(job).n_cpus
-    cnn, trees = section(job, "cnn"), section(job, "xgboost")
-    alone = {"num_workers": 0, "cpus_per_worker": min(cnn.cpus, most)}
-    of_trees = {"num_workers": 0, "engine": "ray_train", "device": "cpu"}
-    return job.model_copy(
-        update={
-            "cnn": cnn.model_copy(update={"use_gpu": False, **alone}),
-            "xgboost": trees.model_copy(update={**of_trees, "cpus_per_worker": int(min(trees.threads, most))}),
-        }
-    )
+    settings = {model: job.settings_of(model) for model in job.search.models}
+    alone = {name: each.measurable(min(each.need().cpus, most), has_gpus=False) for name, each in settings.items()}
+    return job.model_copy(update=alone)
 
 
 def need_of(result: Estimate, work: JobWork) -> Need:
@@ -64,7 +57,7 @@ def print_elsewhere(job: JobConfig, work: JobWork, costs: UnitCosts, progress: P
     for n_nodes, cluster in _clusters(job, work.cluster.object_store_bytes).items():
         placements = place(job, cluster)
         search = search_work(job, placements, job.dataset.n_folds, work.zones.n_regions)
-        there = JobWork(work.zones, search, placements, cluster, work.tile_size, work.traffic, work.cube)
+        there = JobWork(job, work.zones, search, placements, cluster, work.traffic)
         result = foretell(measured, there)
         over = over_budget(job, there, result.worker_bytes)
         store = cluster.object_store_bytes
@@ -89,18 +82,11 @@ def _placed(placements: Mapping[str, Placement]) -> str:
     return "; ".join(f"{model} {placement.max_concurrent} at a time" for model, placement in placements.items())
 
 
-def _operations(job: JobConfig, n_classes: int) -> dict[int, float]:
-    if "cnn" not in job.search.models:
-        return {}
-    settings, cube = section(job, "cnn"), job.cube_spec
+def _operations(job: JobConfig, n_classes: int) -> dict[Kind, float]:
+    counted = {model: family(model).operations for model in job.search.models}
     return {
-        size: tile_operations(
-            CropNetConfig(
-                n_classes=n_classes, n_months=cube.n_steps, n_bands=cube.n_bands,
-                temporal_channels=settings.temporal_channels, kernel_size=size, pool=settings.pool,
-                unet_channels=settings.unet_channels,
-            ),
-            job.dataset.tile_size,
-        )
-        for size in kernel_sizes(job)
-    }  # fmt: skip
+        kind: count(settings, job.dataset.tile_size, n_classes, job.cube_spec)
+        for model, count in counted.items()
+        if count is not None
+        for kind, settings in kinds(job, model).items()
+    }

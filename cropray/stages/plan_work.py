@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cropray.config import JobConfig
-from cropray.datasets.manifest import Manifest, load_manifest
+from cropray.datasets.manifest import Manifest, ZoneEntry, load_manifest
 from cropray.errors import ConfigError, CroprayError
 from cropray.imagery.acquire import check_inputs
 from cropray.imagery.earth_engine_ledger import read_runs
@@ -14,7 +14,8 @@ from cropray.imagery.earth_engine_settings import EarthEngineSettings
 from cropray.imagery.scenes import Scene
 from cropray.imagery.sources import scene_source
 from cropray.legend import CropClass, bundled_legend
-from cropray.planning.estimate import JobWork, n_tiles
+from cropray.planning.elsewhere import RAY_STORE_SHARE
+from cropray.planning.estimate import JobWork
 from cropray.planning.limits import Room
 from cropray.planning.traffic import Traffic, earth_engine_traffic
 from cropray.planning.work import Cluster, ZoneWork
@@ -23,16 +24,16 @@ from cropray.stages.cluster import address_of, ray_disk
 from cropray.stages.measure_zones import ZoneSample
 from cropray.storage import free_bytes
 from cropray.training.family import family
+from cropray.training.resources import FitSize
 from cropray.zones import Zone
 
-_RAY_STORE_SHARE = 0.3  # of memory, where nothing is set; source: Ray's documentation
 Scenes = Mapping[str, tuple[Scene, ...]]
 
 
 def local_cluster(job: JobConfig) -> Cluster:
     """The local Ray that the job would start, without starting it."""
     memory, set_gb = memory_bytes(), job.cluster.object_store_gb
-    store = memory * _RAY_STORE_SHARE if set_gb is None else set_gb * 1e9
+    store = memory * RAY_STORE_SHARE if set_gb is None else set_gb * 1e9
     return Cluster(
         (
             Node(
@@ -131,14 +132,14 @@ def count_zones(
     )
 
 
-def count_points(manifest_rows: Mapping[str, Mapping[str, int]], n_classes: int, n_regions: int) -> ZoneWork:
-    """The work of a table of points: split → zone → rows; its classes, and the regions of its training zones."""
-    train, test = manifest_rows.get("train", {}), manifest_rows.get("test", {})
-    n_train, n_test = float(sum(train.values())), float(sum(test.values()))
+def count_points(zones: Sequence[ZoneEntry], n_classes: int) -> ZoneWork:
+    """The work of a table of points."""
+    train, test = ([zone for zone in zones if zone.split == split] for split in ("train", "test"))
+    n_train, n_test = (float(sum(zone.n_labelled for zone in of)) for of in (train, test))
     return ZoneWork(
-        n_zones=len(train) + len(test), n_train=len(train), n_test=len(test), n_mapped=0, n_films=0, n_pixels=0,
+        n_zones=len(zones), n_train=len(train), n_test=len(test), n_mapped=0, n_films=0, n_pixels=0,
         rows=n_train + n_test, train_rows=n_train, test_rows=n_test, train_tiles=0, test_tiles=0,
-        n_classes=n_classes, is_sampled=False, n_regions=n_regions,
+        n_classes=n_classes, is_sampled=False, n_regions=len({zone.region for zone in train}),
     )  # fmt: skip
 
 
@@ -164,16 +165,19 @@ def over_budget(job: JobConfig, work: JobWork, worker_bytes: Mapping[str, float]
     """Why a worker cannot keep its memory budget, per family; empty where it can."""
     reasons = []
     for model, placement in work.placements.items():
-        budget = placement.memory_bytes
-        if worker_bytes.get(model, 0.0) > budget:
-            reasons.append(
-                f"a worker of the {family(model).label} takes {worker_bytes[model] / 1e9:.3g} GB and may take {budget / 1e9:.3g} GB: lower "
-                f"{model}.batch_size or search.max_concurrent, or raise {model}.memory_gb"
-            )
+        found, settings, budget = family(model), job.settings_of(model), placement.memory_bytes
+        size = FitSize(work.zones.train_rows, work.zones.n_classes, job.cube_spec.n_features, budget)
         try:
-            job.settings_of(model).check(work.zones.train_rows, work.zones.n_classes, budget, job.cube_spec.n_features)
+            settings.check(size)
         except ConfigError as error:
             reasons.append(str(error))
+        is_measured = settings.fit_bytes(size) is None  # else `check` knows better
+        if is_measured and (taken := worker_bytes.get(found.label, 0.0)) > budget:
+            lower = f"{model}.{found.batch} or search.max_concurrent" if found.batch else "search.max_concurrent"
+            reasons.append(
+                f"a worker of the {found.label} takes {taken / 1e9:.3g} GB and may take {budget / 1e9:.3g} GB: lower "
+                f"{lower}, or raise {model}.memory_gb"
+            )
     return reasons
 
 
@@ -191,7 +195,8 @@ def _tile_share(job: JobConfig, samples: Sequence[ZoneSample]) -> float:
 
 
 def _all_tiles(job: JobConfig, zones: Sequence[Zone]) -> int:
-    return sum(n_tiles(zone.grid.shape, job.dataset.tile_size) for zone in zones)
+    sides = [[math.ceil(length / job.dataset.tile_size) for length in zone.grid.shape] for zone in zones]
+    return sum(map(math.prod, sides))
 
 
 def _n_films(job: JobConfig, zones: Sequence[Zone]) -> int:

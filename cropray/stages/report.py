@@ -2,7 +2,7 @@
 
 import subprocess
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -14,9 +14,10 @@ from cropray.progress import Progress
 from cropray.report.page import write_report
 from cropray.report.results import Preview, ReportInputs, ZoneQuality
 from cropray.report.summary import Observations
+from cropray.stages import pictures
+from cropray.stages.artefacts import Stamped
 from cropray.stages.inputs import job_zones
 from cropray.stages.map import current_previews
-from cropray.stages.pictures import make_pictures
 from cropray.stages.results import load_model_result, why_no_scores
 from cropray.training.family import family
 from cropray.workspace import Workspace
@@ -42,14 +43,14 @@ def run(job: JobConfig, progress: Progress) -> None:
     missing = {model: why for model in job.search.models if (why := why_no_scores(workspace, manifest, model))}
     models = [model for model in job.search.models if model not in missing]
     progress.stage("report", f"{', '.join(models) or 'no model yet'} on {manifest.name}")
-    pictures, observed = make_pictures(job, manifest, progress)
+    drawn, observed = pictures.make_pictures(job, manifest, progress)
     config = str(workspace.config("report"))
     steps = [stage for stage in ("search", "evaluate", "map", "report") if missing]
     inputs = ReportInputs(
         manifest=manifest,
         models=tuple(load_model_result(workspace, manifest, model) for model in models),
         missing_models={family(model).label: why for model, why in missing.items()},
-        pictures=pictures,
+        pictures=drawn,
         zone_quality=_zone_quality(manifest, observed),
         unknown_codes_ha=_unknown_codes(workspace, manifest),
         previews=_previews(job, manifest, models, progress),
@@ -64,6 +65,15 @@ def run(job: JobConfig, progress: Progress) -> None:
     for label, why in inputs.missing_models.items():
         progress.note(f"{label} has no scores: {why}")
     progress.note(f"{page}")
+
+
+def artefacts(job: JobConfig) -> Iterator[Stamped]:
+    """The pictures; the page itself is written by every run.
+
+    Raises:
+        MissingArtefactError: there is no dataset, or a composite is missing.
+    """
+    yield from pictures.artefacts(job, load_manifest(job.artefacts.manifest))
 
 
 def _zone_quality(manifest: Manifest, observed: Mapping[str, Observations]) -> tuple[ZoneQuality, ...]:

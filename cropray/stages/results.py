@@ -8,6 +8,7 @@ import numpy as np
 
 from cropray.config import JobConfig
 from cropray.core.cube import CubeSpec
+from cropray.core.metrics import metric_of
 from cropray.datasets.manifest import Manifest
 from cropray.maps.models import load_model
 from cropray.report.results import ModelResult
@@ -152,7 +153,9 @@ def register_model(job: JobConfig, tracker: Tracker, run: Run) -> None:
     )
     objective = summary["objective"]
     best = next(c for c in summary["configurations"] if c["params"] == summary["best"])
-    merit = Merit(model, summary["dataset"], objective, best[f"{objective}_mean"], objective != "val_loss")
+    merit = Merit(
+        model, summary["dataset"], objective, best[f"{objective}_mean"], metric_of(objective).higher_is_better
+    )
     tracker.register(job.name, ModelPackage(workspace.model(model), form, merit), run)
 
 

@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -23,6 +23,7 @@ from cropray.search.store import store_line
 from cropray.stages.cluster import ray_disk, ray_session
 from cropray.stages.family_search import FamilySearch, Samples
 from cropray.stages.search_log import SearchLog
+from cropray.stages.search_verdict import Searched
 from cropray.storage import Location
 from cropray.tracking import outcome
 from cropray.training.family import family
@@ -51,6 +52,7 @@ def run(job: JobConfig, progress: Progress) -> None:
         samples = Samples(job.artefacts, manifest)
         searches = [FamilySearch(job, manifest, model, samples) for model in job.search.models]
         for search in searches:
+            search.start()
             search.tell_what_changed(progress)
         # Models whose units take the same share of the cluster run side by side: their start-up is paid once.
         alike = itertools.groupby(searches, key=lambda search: (search.placement, search.takes_share))
@@ -64,6 +66,18 @@ def run(job: JobConfig, progress: Progress) -> None:
         progress.note(doubt)
     if not job.search.leave_region_out:
         progress.note("scores are of new zones in known regions; search.leave_region_out: true scores new regions, too")
+
+
+def artefacts(job: JobConfig) -> Iterator[Searched]:
+    """What the stage makes: each model with its search.
+
+    Raises:
+        MissingArtefactError: there is no dataset.
+    """
+    manifest = load_manifest(job.artefacts.manifest)
+    for model in job.search.models:
+        search = FamilySearch(job, manifest, model, Samples(job.artefacts, manifest))
+        yield Searched(job, manifest, model, search.key, search.units, search.is_finished)
 
 
 def _check_folds(manifest: Manifest) -> None:

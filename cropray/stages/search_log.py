@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cropray import __version__
 from cropray.config import JobConfig
+from cropray.core.metrics import Scores, headlines, score_columns
 from cropray.datasets.manifest import Manifest
 from cropray.search.fit import configuration_of
 from cropray.search.results import ConfigurationResult, FoldResult, Params, RegionOut, group_by_configuration
@@ -75,3 +76,26 @@ class SearchLog:
             metrics = best.metrics if region_out is None else {**best.metrics, **region_out.metrics}
             self.tracker.finish(self.search, metrics, Path(folder))
         self.tracker.close()
+
+
+def scores_in_words(scores: Scores) -> str:
+    """`accuracy 0.9000  macro F1 0.8000`."""
+    return "  ".join(f"{metric.called} {scores.known(metric.key):.4f}" for metric in headlines())
+
+
+def means_in_words(metrics: Mapping[str, float], objective: str) -> str:
+    """Means over the folds: the headlines, the loss, and what the winner is chosen by, with its deviation.
+
+    Args:
+        metrics: `val_…_mean` and `val_…_std`.
+        objective: `search.objective`.
+    """
+    shown = [
+        metric for metric in score_columns() if metric.is_headline or f"val_{metric.key}" in {"val_loss", objective}
+    ]
+    words = []
+    for metric in shown:
+        key = f"val_{metric.key}"
+        deviation = f" ± {metrics[f'{key}_std']:.4f}" if key == objective else ""
+        words.append(f"{metric.called} {metrics[f'{key}_mean']:.4f}{deviation}")
+    return "  ".join(words)

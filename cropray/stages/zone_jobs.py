@@ -1,16 +1,18 @@
 """One function per zone on Ray: bounded in flight, failures collected, progress shown, what is current skipped."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 import ray
 
+from cropray.core.keys import Key
 from cropray.errors import CroprayError, StageFailedError
 from cropray.progress import Progress
 from cropray.search.placement import WORKERS_SHARE, live_nodes
+from cropray.stages.artefacts import Stamped, describe_again
 from cropray.stages.cluster import require_cpus
 from cropray.storage import Location
 from cropray.workspace import Workspace
@@ -30,8 +32,8 @@ class ZoneTask(Generic[ResultT]):
 
     zone_id: str
     run: Callable[[], ResultT]
-    inputs: str
-    """Fingerprint of everything the result depends on."""
+    inputs: Key
+    """Account of everything the result depends on."""
     outputs: tuple[Location, ...]
     gpus: int = 0
     """That `run` uses; the task asks Ray for them."""
@@ -97,12 +99,23 @@ def current_aside(
     stage: str, tasks: Sequence[ZoneTask[ResultT]], workspace: Workspace, progress: Progress, *, overwrite: bool
 ) -> list[ZoneTask[ResultT]]:
     """The tasks that are not up to date, or all; their stamps are removed before anything changes."""
-    current = in_threads(lambda t: not overwrite and workspace.is_current(stage, t.zone_id, t.inputs, t.outputs), tasks)
-    todo = [task for task, is_current in zip(tasks, current, strict=True) if not is_current]
-    if len(todo) < len(tasks):
-        progress.note(f"{len(tasks) - len(todo)} of {len(tasks)} zones are up to date and skipped")
+    todo = tasks
+    if not overwrite:
+        reasons = in_threads(lambda t: workspace.why_stale(stage, t.zone_id, t.inputs, t.outputs), tasks)
+        stale = {task.zone_id: why[0] for task, why in zip(tasks, reasons, strict=True) if why}
+        todo = [task for task in tasks if task.zone_id in stale]
+        if len(todo) < len(tasks):
+            progress.note(f"{len(tasks) - len(todo)} of {len(tasks)} zones are up to date and skipped")
+        if why_again := describe_again(stale, len(tasks)):
+            progress.note(why_again)
     in_threads(lambda task: workspace.mark_stale(stage, task.zone_id), todo)
-    return todo
+    return list(todo)
+
+
+def stamped(group: str, stage: str, tasks: Iterable[ZoneTask[ResultT]], workspace: Workspace) -> Iterator[Stamped]:
+    """The artefacts of zones' tasks, for `cropray why`; `stage` is the name of their stamps."""
+    for task in tasks:
+        yield Stamped(group, task.zone_id, workspace, (stage, task.zone_id), task.inputs, task.outputs)
 
 
 def in_threads(function: Callable[[ItemT], ResultT], items: Iterable[ItemT]) -> list[ResultT]:

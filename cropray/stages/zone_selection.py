@@ -8,11 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from cropray.config import JobConfig
-from cropray.core.closure import code_digest
+from cropray.core.closure import closure
+from cropray.core.keys import key_of
 from cropray.grid import Grid
 from cropray.progress import Progress
 from cropray.raw_files import source_fingerprint
 from cropray.settings import fingerprint
+from cropray.stages.artefacts import Stamped
 from cropray.storage import Location, content_id, whole_file, write_json
 from cropray.zone_selection.land_cover import LandCoverMap, input_files, land_cover_map
 from cropray.zone_selection.picture import draw_zones, read_outline
@@ -31,33 +33,42 @@ def choose(job: JobConfig, settings: ZoneSelectionSettings, progress: Progress) 
     regions = bundled_regions() if settings.region_table is None else read_regions(settings.region_table)
     workspace = job.artefacts
     progress.stage("zones", f"{settings.zones_per_region} in each of {len(regions)} regions, by cropland")
-    outputs = (workspace.chosen_zones, workspace.zone_reasons, workspace.zone_picture)
-    inputs = _inputs(settings, regions)
-    if not job.overwrite and workspace.is_current("zones", "chosen", inputs, outputs):
-        progress.note("choice of zones is up to date")
+    chosen = choice(job, settings)
+    if chosen.is_current(progress, "choice of zones", overwrite=job.overwrite):
         return
     outline = read_outline(settings.outline)
     areas = search_areas(regions, settings, outline)
     classes = _read_classes(land_cover_map(settings.worldcover), regions, [area.grid for area in areas], progress)
     choices = choose_zones(regions, areas, classes, settings)
-    workspace.mark_stale("zones", "chosen")
+    chosen.forget()
     _write(job, settings, choices)
     draw_zones(workspace.zone_picture, choices, outline, settings.radius_km)
-    workspace.mark_current("zones", "chosen", inputs)
+    chosen.mark()
     _report(choices, workspace.zone_reasons, workspace.zone_picture, progress)
 
 
-def _inputs(settings: ZoneSelectionSettings, regions: Sequence[Region]) -> str:
-    """A remote map is known by its address alone: published land cover does not change."""
-    outline = settings.outline
-    return fingerprint(
-        [
-            settings.model_dump(mode="json"),
-            [asdict(region) for region in regions],
-            None if outline is None else content_id(outline),
-            source_fingerprint(input_files(settings.worldcover), "zone_selection.worldcover.path"),
-            code_digest(read_outline, search_areas, land_cover_map, choose_zones, draw_zones),
-        ]
+def choice(job: JobConfig, settings: ZoneSelectionSettings) -> Stamped:
+    """What `choose` makes. A remote map is known by its address alone: published land cover does not change.
+
+    Raises:
+        InputError: the region table or the land cover map cannot be read.
+    """
+    workspace, outline = job.artefacts, settings.outline
+    regions = bundled_regions() if settings.region_table is None else read_regions(settings.region_table)
+    content = {
+        **{f"region {region.region}": fingerprint(asdict(region)) for region in regions},
+        "regions' order": fingerprint([region.region for region in regions]),
+        "outline": None if outline is None else content_id(outline),
+        "land cover": source_fingerprint(input_files(settings.worldcover), "zone_selection.worldcover.path"),
+    }
+    code = closure(read_outline, search_areas, land_cover_map, choose_zones, draw_zones)
+    return Stamped(
+        group="zones/chosen",
+        unit="",
+        workspace=workspace,
+        stamp=("zones", "chosen"),
+        inputs=key_of(code, {"zone_selection": settings}, content),
+        outputs=(workspace.chosen_zones, workspace.zone_reasons, workspace.zone_picture),
     )
 
 

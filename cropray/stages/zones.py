@@ -1,15 +1,21 @@
 """`zones`: choose the zones where the job asks for it; the zone table as GeoParquet, for whoever joins it."""
 
+from collections.abc import Iterator, Sequence
+
 import geopandas
 import pyproj
 import shapely
 
 from cropray.config import JobConfig
+from cropray.core.closure import closure
+from cropray.core.keys import key_of
 from cropray.progress import Progress
 from cropray.settings import fingerprint
+from cropray.stages.artefacts import Stamped
 from cropray.stages.inputs import job_zones, season_of, zone_fingerprint
-from cropray.stages.zone_selection import choose
+from cropray.stages.zone_selection import choice, choose
 from cropray.storage import whole_file
+from cropray.zones import Zone
 
 
 def run(job: JobConfig, progress: Progress) -> None:
@@ -24,16 +30,36 @@ def run(job: JobConfig, progress: Progress) -> None:
     regions = len({zone.region for zone in zones})
     n_test = sum(zone.split == "test" for zone in zones)
     progress.stage("zones", f"{len(zones)} zones in {regions} regions, {n_test} held out as test")
-    inputs = fingerprint([[zone_fingerprint(zone), season_of(zone, job)] for zone in zones])
-    if not job.overwrite and workspace.is_current("zones", "all", inputs, [workspace.zones_table]):
-        progress.note("zone table is up to date")
+    table = _table(job, zones)
+    if table.is_current(progress, "zone table", overwrite=job.overwrite):
         return
-    table = geopandas.GeoDataFrame(
+    with whole_file(workspace.zones_table) as path:
+        table_of(zones, [season_of(zone, job) for zone in zones]).to_parquet(path)
+    table.mark()
+
+
+def artefacts(job: JobConfig) -> Iterator[Stamped]:
+    """What the stage makes."""
+    if job.zone_selection is not None:
+        yield choice(job, job.zone_selection)
+    yield _table(job, job_zones(job))
+
+
+def _table(job: JobConfig, zones: Sequence[Zone]) -> Stamped:
+    workspace = job.artefacts
+    content = {f"zone {zone.zone_id}": fingerprint([zone_fingerprint(zone), season_of(zone, job)]) for zone in zones}
+    inputs = key_of(closure(table_of), {}, {**content, "zones' order": fingerprint([*content])})
+    return Stamped("zones", "", workspace, ("zones", "all"), inputs, (workspace.zones_table,))
+
+
+def table_of(zones: Sequence[Zone], seasons: Sequence[str]) -> geopandas.GeoDataFrame:
+    """The zone table; `seasons` are the first months, `YYYY-MM`."""
+    return geopandas.GeoDataFrame(
         {
             "zone_id": [zone.zone_id for zone in zones],
             "region": [zone.region for zone in zones],
             "split": [zone.split for zone in zones],
-            "season_start": [season_of(zone, job) for zone in zones],
+            "season_start": list(seasons),
             "epsg": [zone.grid.epsg for zone in zones],
             "transform": [list(zone.grid.transform) for zone in zones],
             "shape": [list(zone.grid.shape) for zone in zones],
@@ -41,9 +67,6 @@ def run(job: JobConfig, progress: Progress) -> None:
         geometry=[_outline(zone.grid.bounds, zone.grid.epsg) for zone in zones],
         crs="EPSG:4326",
     )
-    with whole_file(workspace.zones_table) as path:
-        table.to_parquet(path)
-    workspace.mark_current("zones", "all", inputs)
 
 
 def _outline(bounds: tuple[float, float, float, float], epsg: int) -> shapely.Polygon:

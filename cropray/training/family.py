@@ -17,15 +17,16 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from cropray.core.closure import Code, closure
 from cropray.core.cube import STUDY_CUBE, CubeSpec
 from cropray.errors import ConfigError
 from cropray.legend import CropClass
 from cropray.settings import Settings
 from cropray.storage import Location
-from cropray.training.resources import Need
+from cropray.training.resources import FitSize, Need
 
 if TYPE_CHECKING:
-    from cropray.metrics import Counts
+    from cropray.core.metrics import Counts
 
 Sample = Literal["pixel", "tile"]
 Samples = npt.NDArray[np.uint16]
@@ -57,20 +58,11 @@ class FamilySettings(Settings):
             num_workers=self.num_workers, cpus=self.cpus_per_worker or 1.0, memory_bytes=(self.memory_gb or 0.0) * 1e9
         )
 
-    def check(  # - of no use here
-        self,
-        n_rows: float,  # noqa: ARG002
-        n_classes: int,  # noqa: ARG002
-        memory_bytes: float | None,  # noqa: ARG002
-        n_features: int,  # noqa: ARG002
-    ) -> str:
+    def check(self, size: FitSize) -> str:  # noqa: ARG002 - of no use here
         """Refuse a fit that cannot be made, before anything is read.
 
         Args:
-            n_rows: training and validation rows of the largest fit, over all workers.
-            n_classes: classes of the dataset.
-            memory_bytes: what each worker may take; None: not known.
-            n_features: bands × steps of a row.
+            size: of the largest fit, training and validation samples together.
 
         Returns:
             What a person should know of how it will be made; empty: nothing.
@@ -79,6 +71,20 @@ class FamilySettings(Settings):
             ConfigError: it does not fit, and what to change.
         """
         return ""
+
+    def measurable(self, cpus: float, *, has_gpus: bool) -> Self:
+        """These settings for a fit in the calling process, on so many CPUs: a plan measures it, and foretells others."""
+        need = self.need()
+        without = {need.gpu_setting: need.without_gpu} if need.gpus and not has_gpus else {}
+        return self.with_values({"num_workers": 0, **without}).on_cpus(cpus)
+
+    def fit_bytes(self, size: FitSize) -> float | None:  # noqa: ARG002 - of no use here
+        """Memory that a fit takes in each worker beside libraries; None: not known, a plan measures it.
+
+        Args:
+            size: of the fit.
+        """
+        return None
 
     def with_values(self, values: Mapping[str, Any]) -> Self:
         """These settings with others for some fields, checked.
@@ -151,7 +157,7 @@ class FitScore:
     confusion: "Counts"
     """[true, predicted] int64 over class indices; all validation pixels."""
     loss_sum: float
-    """Negative log-likelihood summed over the validation pixels of trained classes, nats; see `cropray.metrics`."""
+    """Negative log-likelihood summed over the validation pixels of trained classes, nats; see `cropray.core.metrics`."""
     untrained: tuple[int, ...]
     """Indices of the classes that the training zones lack."""
     untrained_loss_sum: float
@@ -246,8 +252,19 @@ class Family:
     """Field that bounds the steps of a fit that validation stops."""
     prefix: Prefix | None = None
     """(model, value of `steps`) → the model that a fit of so many steps would be; of families with `steps`."""
+    batch: str | None = None
+    """Field that bounds the samples which a fit holds in memory; None: it holds all of them."""
+    free: frozenset[str] = frozenset()
+    """Fields that change no fit's cost. A plan measures trials apart that differ in others."""
+    operations: Callable[[Any, int, int, CubeSpec], float] | None = None
+    """(settings, side of a tile in pixels, number of classes, cube) → floating-point operations of one sample's prediction, by
+    which training on a GPU is foretold; None: not known."""
     predicts_on_gpu: bool = False
     """Whether its models use the device that `load` is given."""
+
+    def code(self) -> Code:
+        """Everything that its fits can reach: own code, and libraries that compute."""
+        return closure(self.fit)
 
 
 def family(name: str) -> Family:

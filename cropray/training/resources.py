@@ -52,6 +52,20 @@ class Need:
         return max(self.num_workers, 1)
 
 
+@dataclass(frozen=True, slots=True)
+class FitSize:
+    """How much a fit is made of."""
+
+    n_samples: float
+    """Rows or tiles, over all workers."""
+    n_classes: int
+    """Of the dataset."""
+    n_features: int
+    """Bands × steps of a pixel."""
+    memory_bytes: float | None
+    """What each worker may take; None: not known."""
+
+
 def worker_resources(cpus: float, gpus: float, memory_gb: float | None) -> dict[str, float]:
     """The bundle of one worker; memory is bytes in Ray's terms, and is asked for only where it is set."""
     resources = {"CPU": cpus, "GPU": gpus, "memory": 0 if memory_gb is None else int(memory_gb * GB)}

@@ -86,12 +86,12 @@ def test_a_record_comes_back_and_the_fingerprint_is_of_what_numbers_mean(cube):
     assert renamed.fingerprint() == cube.fingerprint()
     shifted = CubeSpec((Band("B02", "reflectance", 1e-4, -0.1), NDVI), cube.step, cube.months)
     assert shifted.fingerprint() != cube.fingerprint()
-    assert cube.in_keys() == (cube.fingerprint(),)
+    assert cube.in_content() == {"cube": cube.fingerprint()}
 
 
 def test_what_says_nothing_is_of_the_study_and_adds_nothing_to_keys():
     assert recorded_cube({}) is STUDY_CUBE
-    assert STUDY_CUBE.in_keys() == ()
+    assert STUDY_CUBE.in_content() == {}
 
 
 @pytest.mark.parametrize(

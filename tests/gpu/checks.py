@@ -18,9 +18,9 @@ from torch import multiprocessing
 from cropray.maps.predict import predict_zone
 from cropray.nets.crop_net import receptive
 from cropray.nets.norm import GlobalBatchNorm
-from cropray.training.choices import TREES
 from cropray.training.deep.device import predict_tiles, reproducible, tf32
 from cropray.training.deep.loop import FitResult, FitState, evaluate, fit, summed_loss
+from cropray.training.xgboost.settings import TREES
 from tests.gpu.drawn import LOOKUP, N_CLASSES, STATS, Crop, drawn, drawn_labels, network, pixel_rows, plan, tile_set
 
 CPU = torch.device("cpu")

@@ -7,12 +7,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from cropray.core.metrics import confusion, log_loss_sum
 from cropray.datasets.storage import read_pixels
 from cropray.maps.models import load_model
 from cropray.maps.out_of_fold import draw_rows, read_out_of_fold, write_out_of_fold
 from cropray.maps.settings import MapSettings
 from cropray.maps.zone_counts import CountJob, count_points, count_zone_pixels
-from cropray.metrics import confusion, log_loss_sum
 from tests.maps.builders import CLASSES, save_cnn, save_trees
 from tests.maps.test_zone_counts import LOOKUP, WINDOW_PX, scored  # noqa: F401  a fixture
 

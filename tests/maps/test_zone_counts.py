@@ -9,6 +9,7 @@ import pytest
 import rasterio
 
 from cropray.core.cube import STUDY_CUBE
+from cropray.core.metrics import confusion
 from cropray.datasets.build import ZoneJob, band_sums, build_zone
 from cropray.datasets.separation import Trim
 from cropray.errors import SchemaError
@@ -18,7 +19,6 @@ from cropray.maps.models import kept_model, load_model
 from cropray.maps.settings import MapSettings
 from cropray.maps.zone import MapJob, map_zone
 from cropray.maps.zone_counts import CountJob, count_points, count_zone_pixels
-from cropray.metrics import confusion
 from cropray.training.family import family
 from cropray.workspace import Workspace
 from tests import synthetic

@@ -12,7 +12,6 @@ from cropray.planning.elsewhere import (
     assumptions,
     cluster_there,
     foretell,
-    gpu_tiles_per_s,
     scaling_table,
     thread_factor,
     work_there,
@@ -21,11 +20,11 @@ from cropray.planning.estimate import estimate, fit_seconds, search_work
 from cropray.planning.traffic import Traffic
 from cropray.planning.work import Cluster, Fit
 from cropray.search.placement import need_of, place_units
-from tests.planning.test_estimate import COSTS, job, work
+from tests.planning.test_estimate import COSTS, KERNELS, job, work
 from tests.study import INPUT
 
 STORE = 1e9
-OPERATIONS = {3: 1e9, 5: 2e9}
+OPERATIONS = {KERNELS[3]: 1e9, KERNELS[5]: 2e9}
 
 
 def elsewhere(config, n_nodes, here=None):
@@ -38,7 +37,7 @@ def elsewhere(config, n_nodes, here=None):
     }
     search = search_work(config, placements, config.dataset.n_folds)
     return Measured(config, here, COSTS, 2, OPERATIONS), replace(
-        here, search=search, placements=placements, cluster=cluster
+        here, job=config, search=search, placements=placements, cluster=cluster
     )
 
 
@@ -90,21 +89,26 @@ def test_only_fits_run_on_gpus():
     on_cpu = foretell(*elsewhere(job(plan={"nodes": [1], "cpus": 2}), 1)).seconds
     assert on_gpu["evaluate"] == on_cpu["evaluate"]
     assert on_gpu["map"] == on_cpu["map"]
-    # Trees: three units of 8.2 s and a refit of 11.8 s; units of the CNN: 2 s and 60 × 2 tiles trained, 30 × 2 scored, one
+    # Trees: three units of 10 s and a refit of 11.8 s; units of the CNN: 2 s and 60 × 2 tiles trained, 30 × 2 scored, one
     # after the other on one GPU; its refit 90 × 2 tiles.
     _, there = elsewhere(config, 1)
     assert there.placements["cnn"].max_concurrent == 1
     cnn_s = 3 * (2 + 120 / 1000 + 60 / 3000) + 2 + 180 / 1000
-    trees_s = fit_seconds(Fit("xgboost", 0, 10), there, COSTS) * 2 + 11.8
+    trees_s = fit_seconds(Fit(("xgboost", ""), 10), there, COSTS) * 2 + 11.8
     fixed = 2 * (14 + 11) + 4 * 6 + 0.3 * (2 + 1 + 3 + 1)
     loading = (1800 * 97 + 90 * 32 * 32 * 97) / (2 * 60e6)
     assert on_gpu["search"] == pytest.approx(fixed + loading + trees_s + cnn_s)
 
 
 def test_speed_of_a_gpu_is_as_given_or_a_share_of_its_peak():
-    assert gpu_tiles_per_s(PlanSettings(nodes=(1,), cpus=1, gpu_tiles_per_s=7), 1e9) == 7
+    measured, _ = elsewhere(job(cnn={"use_gpu": True}, plan={"nodes": [1], "cpus": 2, "gpus": 1}), 1)
+    given = PlanSettings(nodes=(1,), cpus=1, gpu_tiles_per_s=7)
+    assert measured.rates(given) == {KERNELS[3]: 7}
     stated = PlanSettings(nodes=(1,), cpus=1, gpu_tflops=30, gpu_share=0.2)
-    assert gpu_tiles_per_s(stated, 1e9) == pytest.approx(2000)  # three passes of 10⁹ at 6 × 10¹² a second
+    # Three passes of 10⁹ at 6 × 10¹² a second.
+    assert measured.rates(stated) == {KERNELS[3]: pytest.approx(2000)}
+    assert replace(measured, operations={}).rates(stated) == {}
+    assert replace(measured, job=job(plan={"nodes": [1], "cpus": 2})).rates(given) == {}  # on CPUs
 
 
 def test_more_zones_are_made_scored_and_mapped_but_not_trained_on():

@@ -1,5 +1,6 @@
 """A small job summed up by hand."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,12 +21,11 @@ from cropray.planning.costs import (
     TRACKING_BYTES,
     UNIT_S,
     WORKER_GROUP_S,
-    CnnCosts,
-    TreeCosts,
+    FitCosts,
     UnitCosts,
     ZoneCosts,
 )
-from cropray.planning.estimate import JobWork, estimate, fit_seconds, object_store_bytes, search_work, tree_bytes
+from cropray.planning.estimate import JobWork, estimate, fit_seconds, kinds, search_work, worker_bytes
 from cropray.planning.traffic import Traffic
 from cropray.planning.work import Cluster, Fit, ZoneWork
 from cropray.search.placement import Node, need_of, place_units
@@ -40,14 +40,21 @@ ZONE = ZoneCosts(
     acquire_s=3.0, label_s=1.0, count_s=0.1, build_s=2.0, film_s=4.0, composite_bytes=100, label_bytes=10,
     dataset_bytes=200, film_bytes=50, peak_bytes=7e8,
 )  # fmt: skip
-TREES = TreeCosts(
-    setup_row_s=0.001, round_s=0.1, round_row_s=0.0005, predict_row_s=0.0001, round_bytes=20, map_s=1.0, map_bytes=30,
-    worker_bytes=5e8, row_bytes=300, resident_row_bytes=100,
+NONE = FitCosts(
+    start_s=0, sample_s=0, step_s=0, step_sample_s=0, score_s=0, model_bytes=0, step_bytes=0, process_bytes=0,
+    sample_bytes=0, batch=math.inf, pixel_s=0, pixel_step_s=0, map_s=0, map_bytes=0,
 )  # fmt: skip
-CNN = CnnCosts(
-    start_s=2.0, train_tile_s=0.02, eval_tile_s=0.01, model_bytes=1000, map_s=2.0, map_bytes=40, peak_bytes=9e8
-)
-COSTS = UnitCosts(4.0, REFERENCE_WORKER_START_S, 0.5, ZONE, TREES, {3: CNN, 5: replace(CNN, train_tile_s=0.04)})
+TREES = replace(
+    NONE, sample_s=0.001, step_s=0.1, step_sample_s=0.0005, score_s=0.0002, step_bytes=20, process_bytes=5e8,
+    pixel_step_s=0.0001, map_s=1.0, map_bytes=30,
+)  # fmt: skip
+CNN = replace(
+    NONE, start_s=2.0, step_sample_s=0.02, score_s=0.01, model_bytes=1000, process_bytes=7e8, sample_bytes=1e7, batch=8,
+    pixel_s=0.001, map_s=1.0, map_bytes=40,
+)  # fmt: skip
+KERNELS = {size: ("cnn", f"kernel_size={size}") for size in (3, 5)}
+FITS = {("xgboost", ""): TREES, KERNELS[3]: CNN, KERNELS[5]: replace(CNN, step_sample_s=0.04)}
+COSTS = UnitCosts(4.0, REFERENCE_WORKER_START_S, 0.5, ZONE, {("xgboost", ""): TREES, KERNELS[3]: CNN})
 
 
 def job(**changes):
@@ -75,13 +82,13 @@ def work(config=None, cpus=2, **changes):
         "cnn": place_units(nodes, need_of("cnn", config.cnn), None),
     }
     search = search_work(config, placements, config.dataset.n_folds)
-    values = {"zones": ZONES, "search": search, "placements": placements, "cluster": Cluster(nodes)}
-    return JobWork(**{**values, "tile_size": 32, **changes})
+    values = {"job": config, "zones": ZONES, "search": search, "placements": placements, "cluster": Cluster(nodes)}
+    return JobWork(**{**values, **changes})
 
 
 def test_fits_of_a_search():
-    trees, cnn = Fit("xgboost", 0, 10), Fit("cnn", 3, 2)
-    refits = (replace(trees, is_refit=True), replace(cnn, is_refit=True))
+    trees, cnn = Fit(("xgboost", ""), 10), Fit(KERNELS[3], 2)
+    refits = (replace(trees, is_refit=True), Fit(("cnn", ""), 2, is_refit=True))
     # Three folds of one learning rate (whose prefixes are all numbers of trees) and of one CNN, then the refits.
     assert work().search.groups == ((trees,) * 3 + (cnn,) * 3, refits)
     # Units that take different shares of the cluster do not run side by side.
@@ -102,8 +109,8 @@ def test_leave_region_out_is_a_fit_per_region_and_model():
     assert [fit.model for fit in last] == ["xgboost", "cnn", *["xgboost"] * 4, *["cnn"] * 4]
     assert [fit.is_refit for fit in last] == [True] * 2 + [False] * 8
     there = work(config, search=search)
-    # Three quarters of 1800 rows; of 90 tiles in two epochs, and a quarter scored once.
-    assert fit_seconds(last[2], there, COSTS) == pytest.approx(1.35 + 10 * (0.1 + 0.675))
+    # Three quarters of 1800 rows in ten rounds, a quarter scored in each; of 90 tiles in two epochs, a quarter scored once.
+    assert fit_seconds(last[2], there, COSTS) == pytest.approx(1.8 + 10 * (0.1 + 0.675 + 450 * 0.0002))
     assert fit_seconds(last[-1], there, COSTS) == pytest.approx(2 + 2 * 67.5 * 0.02 + 22.5 * 0.01)
     tracked = estimate(there, COSTS).disk_bytes["tracking"]
     assert tracked == estimate(work(), COSTS).disk_bytes["tracking"]  # folds of the search only
@@ -113,18 +120,32 @@ def test_leave_region_out_is_a_fit_per_region_and_model():
 
 
 def test_one_fit():
-    # Two thirds of 1800 rows: 1.2 s of setup, ten rounds of 0.1 + 0.6 s.
-    assert fit_seconds(Fit("xgboost", 0, 10), work(), COSTS) == pytest.approx(1.2 + 10 * 0.7)
-    assert fit_seconds(Fit("xgboost", 0, 10, is_refit=True), work(), COSTS) == pytest.approx(1.8 + 10 * 1.0)
+    costs = replace(COSTS, fits=FITS)
+    # All 1800 rows are read; ten rounds of 0.1 s, 1200 trained and 600 scored rows.
+    assert fit_seconds(Fit(("xgboost", ""), 10), work(), costs) == pytest.approx(1.8 + 10 * (0.1 + 0.6 + 0.12))
+    assert fit_seconds(Fit(("xgboost", ""), 10, is_refit=True), work(), costs) == pytest.approx(1.8 + 10 * 1.0)
     # 60 tiles trained and 30 scored in each of two epochs.
-    assert fit_seconds(Fit("cnn", 3, 2), work(), COSTS) == pytest.approx(2 + 2 * (1.2 + 0.3))
-    assert fit_seconds(Fit("cnn", 5, 2), work(), COSTS) == pytest.approx(2 + 2 * (2.4 + 0.3))
-    assert fit_seconds(Fit("cnn", 3, 2, is_refit=True), work(), COSTS) == pytest.approx(2 + 2 * 1.8)
+    assert fit_seconds(Fit(KERNELS[3], 2), work(), costs) == pytest.approx(2 + 2 * (1.2 + 0.3))
+    assert fit_seconds(Fit(KERNELS[5], 2), work(), costs) == pytest.approx(2 + 2 * (2.4 + 0.3))
+    # What was not measured takes as long as the dearest that was.
+    assert fit_seconds(Fit(("cnn", ""), 2, is_refit=True), work(), costs) == pytest.approx(2 + 2 * 3.6)
+
+
+def test_trials_that_cost_the_same_are_one_kind():
+    spaces = {"learning_rate": [0.01, 0.001], "kernel_size": [3, 5], "epochs": [2, 5]}
+    config = job(search={"models": ["cnn"], "cnn": spaces})
+    assert {kind: settings.kernel_size for kind, settings in kinds(config, "cnn").items()} == {
+        kind: size for size, kind in KERNELS.items()
+    }
+    placements = {"cnn": place_units((Node(2),), need_of("cnn", config.cnn), None)}
+    fits, (refit,) = search_work(config, placements, 3).groups
+    assert sorted({(*fit.kind, fit.steps) for fit in fits}) == [(*KERNELS[s], n) for s in (3, 5) for n in (2, 5)]
+    assert refit.steps == 5
 
 
 def test_a_worker_group_starts_and_shares_the_work():
     group = work(job(cnn={"epochs": 2, "num_workers": 2}), cpus=4)
-    assert fit_seconds(Fit("cnn", 3, 2), group, COSTS) == pytest.approx(WORKER_GROUP_S + 5.0 / 2)
+    assert fit_seconds(Fit(KERNELS[3], 2), group, COSTS) == pytest.approx(WORKER_GROUP_S + 5.0 / 2)
 
 
 def test_seconds_of_every_stage():
@@ -134,18 +155,18 @@ def test_seconds_of_every_stage():
     assert seconds["acquire"] == pytest.approx(FIXED_S["acquire"] + 0.5 + 3 * 3.0)
     assert seconds["labels"] == pytest.approx(FIXED_S["labels"] + 3 * 1.0)
     assert seconds["dataset"] == pytest.approx(FIXED_S["dataset"] + 5 * 0.1 + 3 * 2.0)
-    # Units of 8.2, 8.2, 8.2, 5, 5, 5 s on two slots: one ends at 8.2 + 8.2 + 5, the other at 8.2 + 5 + 5.
-    units = max(3 * UNIT_S + 8.2 + 8.2 + 5, 3 * UNIT_S + 8.2 + 5 + 5)
+    # Units of 10, 10, 10, 5, 5, 5 s on two slots: one ends at 10 + 10 + 5, the other at 10 + 5 + 5.
+    units = max(3 * UNIT_S + 10 + 10 + 5, 3 * UNIT_S + 10 + 5 + 5)
     refits = UNIT_S + max(11.8, 5.6)
     fixed = FIXED_S["search"] + FIXED_S["refit"] + 2 * REFERENCE_WORKER_START_S
     # 97 bytes a row, 97 a pixel of a tile, read by two CPUs.
     loading = (1800 * 97 + 90 * 32 * 32 * 97) / (2 * READ_BYTES_S)
     assert seconds["search"] == pytest.approx(fixed + loading + units + refits)
-    # One zone of 1000 pixels through ten rounds, then by the CNN as its map.
-    evaluated = REFERENCE_WORKER_START_S + 2 * FIXED_S["evaluate"] + 1000 * 0.0001 * 10 + 2
+    # One zone of 1000 pixels through ten rounds, then by the CNN.
+    evaluated = REFERENCE_WORKER_START_S + 2 * FIXED_S["evaluate"] + 1000 * 0.0001 * 10 + 1000 * 0.001
     assert seconds["evaluate"] == pytest.approx(evaluated)
-    # One zone of 1000 pixels through ten rounds, after 1 s of reading and drawing; then the CNN.
-    assert seconds["map"] == pytest.approx(2 * FIXED_S["map"] + 1 + 1000 * 0.0001 * 10 + 2)
+    # The same, after 1 s of reading and drawing for each.
+    assert seconds["map"] == pytest.approx(2 * FIXED_S["map"] + 1 + 1000 * 0.0001 * 10 + 1 + 1000 * 0.001)
     assert seconds["report"] == pytest.approx(FIXED_S["report"] + 4.0)
 
 
@@ -173,18 +194,21 @@ def test_disk():
 
 def test_memory():
     result = estimate(work(), COSTS)
-    assert result.worker_bytes == {"zones": 7e8, "trees": 5e8 + 1800 * 300, "cnn": 9e8}
+    # Rows of trees take what their family says: 24 and 24 for each of three classes stay in memory, and 200 of bins. Of
+    # the tiles of the CNN a batch of 8 is held.
+    assert result.worker_bytes == {"zones": 7e8, "XGBoost": 5e8 + 1800 * (24 + 3 * 24 + 200), "CNN": 7e8 + 8e7}
     # While it is read, everything is there twice: 97 bytes a row, 109 a pixel of a tile.
     assert tile_bytes(32) == 32 * 32 * 97
     assert result.object_store_bytes == 2 * (1800 * 97 + 90 * 32 * 32 * 97)
-    assert object_store_bytes(ZONES, ["xgboost"], 32) == 2 * 1800 * 97
+    alone = job(search={"models": ["xgboost"]})
+    assert estimate(work(alone, placements={"xgboost": work().placements["xgboost"]}), COSTS).object_store_bytes == (
+        2 * 1800 * 97
+    )
 
 
-def test_memory_of_trees_is_a_share_of_the_rows_and_leaves_the_bins_on_disk_beyond_the_budget():
-    config = job(xgboost={"num_workers": 2, "memory_gb": 0.50027})
-    placement = place_units((Node(4),), need_of("xgboost", config.xgboost), None)
-    assert tree_bytes(TREES, 1800, placement) == 5e8 + 900 * 300
-    assert tree_bytes(TREES, 1802, placement) == 5e8 + 901 * 100
+def test_workers_of_a_fit_share_its_samples():
+    two = work(job(cnn={"epochs": 2, "num_workers": 2}), cpus=4)
+    assert worker_bytes(two, COSTS, "cnn") == 7e8 + 4e7
 
 
 def test_points_have_no_images():
@@ -194,8 +218,12 @@ def test_points_have_no_images():
     placements = {"xgboost": place_units(nodes, Need("xgboost", 0, 1, 0), None)}
     search = search_work(config, placements, 3)
     points = replace(ZONES, n_pixels=0, n_mapped=0, train_tiles=0, test_tiles=0)
-    of_points = JobWork(points, search, placements, Cluster(nodes), 32)
-    result = estimate(of_points, replace(COSTS, zone=None, cnn={}))
+    of_points = JobWork(config, points, search, placements, Cluster(nodes))
+    result = estimate(of_points, replace(COSTS, zone=None))
     assert set(result.seconds) == {"start", "search", "evaluate", "report"}
     assert set(result.disk_bytes) == {"search", "tracking", "report"}
-    assert set(result.worker_bytes) == {"trees"}
+    assert set(result.worker_bytes) == {"XGBoost"}
+    # 700 test points in one zone.
+    assert result.seconds["evaluate"] == pytest.approx(
+        REFERENCE_WORKER_START_S + FIXED_S["evaluate"] + 700 * 0.0001 * 10
+    )

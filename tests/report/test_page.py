@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cropray.metrics import score
+from cropray.core.metrics import score
 from cropray.report import page as page_module
 from cropray.report.class_pictures import draw_class_by_region, draw_class_distribution, draw_confusion
 from cropray.report.drawing import compact

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cropray.metrics import score
+from cropray.core.metrics import score
 from cropray.report.doubts import doubts
 from cropray.report.page import Pictures, render_page
 from cropray.report.results import ReportInputs

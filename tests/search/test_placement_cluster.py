@@ -16,6 +16,7 @@ from cropray.search.space import Trial, Unit
 from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks
 from cropray.training.resources import Need
 from cropray.workspace import Workspace
+from tests.synthetic import account
 
 PATIENCE_S = 60
 
@@ -139,6 +140,8 @@ def test_nodes_on_their_way_are_waited_for(cluster):
 def test_the_task_of_a_zone_holds_the_gpu_that_it_asks_for(tmp_path):
     import ray
 
-    tasks = [ZoneTask(name, ray.get_gpu_ids, "1", (), gpus) for name, gpus in (("a", 1), ("b", 1), ("c", 1), ("d", 0))]
+    tasks = [
+        ZoneTask(name, ray.get_gpu_ids, account(), (), gpus) for name, gpus in (("a", 1), ("b", 1), ("c", 1), ("d", 0))
+    ]
     held = run_zone_tasks("map-cnn", tasks, Workspace(tmp_path), Progress(io.StringIO()))
     assert [len(held[name]) for name in "abcd"] == [1, 1, 1, 0]

@@ -1,11 +1,11 @@
 """Zones are scored and mapped where `map.device` says, on a GPU that Ray was asked for."""
 
 import contextlib
-from types import SimpleNamespace
 
 import pytest
 import yaml
 
+from cropray.core.closure import Code
 from cropray.errors import ConfigError
 from cropray.search.placement import Node
 from cropray.stages import devices, evaluate, pipeline, zone_jobs
@@ -14,7 +14,7 @@ from cropray.stages.devices import device_of, require_devices
 from cropray.stages.zone_jobs import ZoneTask
 from cropray.training.family import family
 from tests.planning.test_estimate import job
-from tests.synthetic import zone
+from tests.synthetic import account, entry, manifest, zone
 
 
 @pytest.fixture
@@ -22,9 +22,8 @@ def anything_is_there(monkeypatch):
     """Tasks are made without their inputs."""
     for module in (map_stage, evaluate):
         monkeypatch.setattr(module, "folder_hash", lambda _: "hash")
-        monkeypatch.setattr(module, "code_digest", lambda *_: "hash")
-    monkeypatch.setattr(map_stage, "artefact_fingerprint", lambda _: "hash")
-    monkeypatch.setattr(map_stage, "_inputs", lambda *_: [])
+        monkeypatch.setattr(module, "closure", lambda *_: Code({}, {}, frozenset()))
+    monkeypatch.setattr(map_stage, "_content", lambda *_: {})
 
 
 def map_tasks(config, model):
@@ -34,11 +33,10 @@ def map_tasks(config, model):
 def count_tasks(config, model, monkeypatch):
     """What `evaluate` hands over to Ray."""
     told = []
-    manifest = SimpleNamespace(of_split=lambda _: [zone("z-1")], source="points", lookup=lambda: None)
     with monkeypatch.context() as patched, contextlib.suppress(KeyboardInterrupt):
         patched.setattr(evaluate, "task_bytes", lambda: 1e9)
         patched.setattr(evaluate, "run_zone_tasks", lambda _, tasks, *__, **___: told.extend(tasks) or stop())
-        evaluate._count_zones(config, model, manifest, "inputs", None)
+        evaluate._count_zones(config, model, manifest(entry("a"), entry("z-1", None), source="points"), None)
     return told
 
 
@@ -84,7 +82,7 @@ def test_ray_is_asked_for_the_gpus_of_a_task(monkeypatch):
     monkeypatch.setattr(zone_jobs.ray, "wait", lambda refs, **_: (refs[:1], refs[1:]))
     monkeypatch.setattr(zone_jobs, "require_cpus", lambda *_: None)
     monkeypatch.setattr(zone_jobs.ray, "get", lambda ref: ref)
-    tasks = [ZoneTask("a", stop, "1", ()), ZoneTask("b", stop, "1", (), gpus=1)]
+    tasks = [ZoneTask("a", stop, account(), ()), ZoneTask("b", stop, account(), (), gpus=1)]
     assert sorted(zone_jobs._on_ray(tasks, "map", None, 0.0)) == ["a", "b"]
     assert asked == [{"num_gpus": 0}, {"num_gpus": 1}]
 

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 import ray
 
-from cropray.config import ClusterSettings
 from cropray.errors import ConfigError, CroprayError
 from cropray.stages import cluster, doctor
+from tests.drawn_dataset import drawn_job
 
 
 class Nodes:
@@ -57,14 +57,15 @@ def test_a_node_that_does_not_answer_is_named_without_a_traceback(nodes):
         cluster.ask_nodes(refuse, lambda _: True)
 
 
-def test_gpus_are_looked_at_where_they_are(nodes, monkeypatch):
+def test_gpus_are_looked_at_where_they_are(nodes, monkeypatch, tmp_path):
     made = nodes(head={}, a={"CPU": 4.0}, b={"CPU": 2.0, "GPU": 1.0})
     monkeypatch.setattr(doctor, "describe_gpu", lambda: "an A10G")
-    assert doctor._check_gpus(ClusterSettings()) == "b: an A10G"
+    job = drawn_job(tmp_path, cnn={"use_gpu": True}, xgboost={"device": "cuda"})
+    assert doctor._check_gpus(job) == "b: an A10G"
     assert 0 < made.asked[0]["num_gpus"] < 0.1
     nodes(head={}, a={"CPU": 4.0})
-    with pytest.raises(CroprayError, match="no node has one now"):
-        doctor._check_gpus(ClusterSettings())
+    with pytest.raises(CroprayError, match=r"set xgboost\.device to cpu and cnn\.use_gpu to false, or"):
+        doctor._check_gpus(job)
 
 
 @pytest.mark.ray

@@ -5,11 +5,12 @@ import json
 import numpy as np
 import pytest
 
+from cropray.core.intervals import bootstrap_intervals
+from cropray.core.metrics import score
 from cropray.datasets.build import ZoneJob, build_zone
 from cropray.datasets.manifest import Manifest
 from cropray.datasets.separation import Trim
 from cropray.errors import AccountingError
-from cropray.metrics import bootstrap_intervals, score
 from cropray.progress import Progress
 from cropray.stages import evaluate
 from cropray.storage import write_json
@@ -42,7 +43,7 @@ def counted(tmp_path, monkeypatch):
 
 
 def count(job, manifest):
-    return evaluate._count_zones(job, "xgboost", manifest, "inputs", Progress())
+    return evaluate._count_zones(job, "xgboost", manifest, Progress())
 
 
 def test_scores_hold_regions_intervals_and_blank_pixels(counted, tmp_path, capsys):

@@ -60,7 +60,8 @@ def test_windows_that_are_left_out_are_counted_by_their_pixels():
         assert probabilities.shape == (1, 2, *x.shape[-2:])
         assert (probabilities.sum(1) == 1).all()
     assert model.n_calls == 5  # 0.5 + 1 + 0.5 + 1 + 0.5 windows of 64 pixels pass the limit
-    assert sampled.left_out_s == pytest.approx(11.5 * WINDOW_S)  # the other 15: 8 of 64 and 7 of 32 pixels
+    assert sampled.spent_s == pytest.approx(3.5 * WINDOW_S)
+    assert sampled.predicted_s == pytest.approx(15 * WINDOW_S)  # the other 15: 8 of 64 and 7 of 32 pixels
 
 
 def test_of_a_whole_zone_in_one_window_a_few_rows_are_predicted(monkeypatch):
@@ -70,10 +71,10 @@ def test_of_a_whole_zone_in_one_window_a_few_rows_are_predicted(monkeypatch):
     sampled = SampledModel(model, 1.5 * WINDOW_S)
     assert sampled.predict_tiles(x).shape == (1, 2, 20, 10)
     assert model.n_calls == 2  # strips of 6 rows take 60 / 64 of a window's time
-    assert sampled.left_out_s == pytest.approx(80 / 64 * WINDOW_S)
+    assert sampled.predicted_s == pytest.approx((120 + 80) / 64 * WINDOW_S)
     whole = SampledModel(Slow(), 60)
     np.testing.assert_array_equal(whole.predict_tiles(x), Slow().predict_tiles(x))
-    assert whole.left_out_s == 0
+    assert whole.predicted_s == whole.spent_s
 
 
 def test_a_quick_zone_is_predicted_whole():
@@ -82,7 +83,7 @@ def test_a_quick_zone_is_predicted_whole():
     for x in windows(6):
         np.testing.assert_array_equal(sampled.predict_tiles(x), Slow().predict_tiles(x))
     assert model.n_calls == 6
-    assert sampled.left_out_s == 0
+    assert sampled.predicted_s == sampled.spent_s
 
 
 def test_it_maps_a_zone_as_the_model_does():

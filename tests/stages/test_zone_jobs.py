@@ -13,6 +13,7 @@ from cropray.stages import cluster, zone_jobs
 from cropray.stages.zone_jobs import ZoneOutcome, ZoneTask, attempt, attempt_and_mark, in_flight, run_zone_tasks
 from cropray.workspace import Workspace
 from tests.stages.autoscaled import Autoscaled
+from tests.synthetic import account
 
 
 def write(path, text):
@@ -27,7 +28,7 @@ def fail():
 
 def task(workspace, zone_id, run=None, inputs="1"):
     output = workspace.labels(zone_id)
-    return ZoneTask(zone_id, run or partial(write, output, f"{zone_id}:{inputs}"), inputs, (output,))
+    return ZoneTask(zone_id, run or partial(write, output, f"{zone_id}:{inputs}"), account(inputs), (output,))
 
 
 @pytest.fixture
@@ -46,10 +47,10 @@ def run(workspace, *tasks, log=None, **kwargs):
 
 
 def test_an_error_becomes_an_outcome():
-    assert attempt(ZoneTask("z", lambda: 7, "1", ())) == ZoneOutcome("z", 7)
-    assert attempt(ZoneTask("z", fail, "1", ())) == ZoneOutcome("z", None, "the sky is missing")
+    assert attempt(ZoneTask("z", lambda: 7, account(), ())) == ZoneOutcome("z", 7)
+    assert attempt(ZoneTask("z", fail, account(), ())) == ZoneOutcome("z", None, "the sky is missing")
     # Our own errors explain themselves; of others the type is said too.
-    assert attempt(ZoneTask("z", {}.popitem, "1", ())).error.startswith("KeyError: ")
+    assert attempt(ZoneTask("z", {}.popitem, account(), ())).error.startswith("KeyError: ")
 
 
 def test_a_zone_is_marked_where_it_was_made(workspace):
@@ -68,10 +69,24 @@ def test_what_is_up_to_date_is_skipped_and_said(workspace):
     changed = task(workspace, "b", inputs="2")
     assert run(workspace, task(workspace, "a"), changed, log=log) == {"b": "b:2"}
     assert "1 of 2 zones are up to date and skipped" in log.getvalue()
+    assert "made again: 1 of 2 zones: input was 1, is 2" in log.getvalue()
     assert run(workspace, task(workspace, "a"), changed) == {}
     assert run(workspace, task(workspace, "a"), overwrite=True) == {"a": "a:1"}
     workspace.labels("a").unlink()
     assert run(workspace, task(workspace, "a")) == {"a": "a:1"}
+
+
+@pytest.mark.usefixtures("in_process")
+def test_one_line_tells_why_zones_are_made_again(workspace):
+    run(workspace, *(task(workspace, zone_id) for zone_id in "abc"))
+    log = io.StringIO()
+    run(workspace, *(task(workspace, zone_id, inputs=zone_id) for zone_id in "abcd"), log=log)
+    again = [line.strip() for line in log.getvalue().splitlines() if "made again" in line]
+    assert again == ["made again: 3 of 4 zones: a: input was 1, is a"]  # the fourth is made for the first time
+    log = io.StringIO()
+    run(workspace, task(workspace, "e"), log=log)
+    run(workspace, task(workspace, "e"), log=log, overwrite=True)
+    assert "again" not in log.getvalue()
 
 
 @pytest.mark.usefixtures("in_process")
@@ -106,7 +121,7 @@ def test_an_autoscaler_adds_nodes_for_the_zones_that_wait(monkeypatch, workspace
     monkeypatch.setattr(
         zone_jobs, "_remote_attempt", SimpleNamespace(options=lambda **_: SimpleNamespace(remote=seen.submit))
     )
-    tasks = [ZoneTask(f"z{n}", int, "1", ()) for n in range(n_tasks)]
+    tasks = [ZoneTask(f"z{n}", int, account(), ()) for n in range(n_tasks)]
     assert run(workspace, *tasks).keys() == {task.zone_id for task in tasks}
     assert seen.most_cpus == cpus
 
@@ -180,9 +195,9 @@ def test_a_cluster_without_cpus_is_refused_with_the_setting(clock, wait_s, asked
 @pytest.mark.usefixtures("ray_local")
 def test_zones_on_ray(workspace):
     # `partial` of builtins only: workers need not import this module.
-    tasks = [ZoneTask(f"z{i}", partial(pow, 2, i), "1", ()) for i in range(6)]
-    broken = ZoneTask("broken", partial(int, "x"), "1", ())
-    dying = ZoneTask("dying", partial(os._exit, 1), "1", ())
+    tasks = [ZoneTask(f"z{i}", partial(pow, 2, i), account(), ()) for i in range(6)]
+    broken = ZoneTask("broken", partial(int, "x"), account(), ())
+    dying = ZoneTask("dying", partial(os._exit, 1), account(), ())
     with pytest.raises(StageFailedError) as error:
         run(workspace, *tasks, broken, dying)
     assert error.value.failures["broken"].startswith("ValueError: ")

@@ -14,7 +14,7 @@ from cropray.legend import IGNORE, legend_from_names
 from cropray.nets.crop_net import CropNet, CropNetConfig
 from cropray.training.deep import loop
 from cropray.training.deep.loop import FitPlan, FitResult, fit
-from cropray.training.deep.progress import CnnProgress
+from cropray.training.deep.progress import NetworkProgress
 from cropray.training.deep.tiles import ChannelStats, TileSet
 from cropray.training.progress_file import ProgressFile
 from tests.study import INPUT
@@ -126,7 +126,7 @@ def kept_fit(path=None, lose_at=None, **changes) -> FitResult | None:
         if record["epoch"] == lose_at:
             raise InterruptedError
 
-    progress = path and CnnProgress(ProgressFile(Path(path), "job", 1), torch.device("cpu"))
+    progress = path and NetworkProgress(ProgressFile(Path(path), "job", 1), torch.device("cpu"))
     try:
         return fit(network(), tile_set(0), tile_set(2), plan(**changes), on_epoch, progress)
     except InterruptedError:

@@ -7,8 +7,8 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
+from cropray.core.metrics import PROBABILITY_FLOOR, confusion, log_loss_sum
 from cropray.legend import IGNORE
-from cropray.metrics import PROBABILITY_FLOOR, confusion, log_loss_sum
 from cropray.training.deep import loop
 from cropray.training.deep.loop import FitPlan, class_weights, epoch_shares, evaluate, fit, scheduled_rate
 from cropray.training.deep.tiles import TileSet

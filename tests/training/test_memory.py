@@ -4,7 +4,7 @@ import pytest
 import xgboost as xgb
 
 from cropray.errors import ConfigError
-from cropray.training.resources import GB
+from cropray.training.resources import GB, FitSize
 from cropray.training.scratch import LOCK, PREFIX, scratch_folder
 from cropray.training.xgboost import memory
 from cropray.training.xgboost.fit import train_xgboost
@@ -14,6 +14,10 @@ from tests.training.tree_rows import train_zones, val_zones
 
 ROWS, K = 10_000_000, 12
 HERE = XgboostSettings()
+
+
+def of(memory_bytes):
+    return FitSize(ROWS, K, 48, memory_bytes)
 
 
 def budget(bytes_per_row, n_rows=ROWS):
@@ -27,6 +31,17 @@ def test_bins_are_in_memory_where_they_fit():
     assert bins_on_disk(HERE, ROWS, K, budget(resident_bytes(K)))
     four = HERE.model_copy(update={"num_workers": 4})
     assert not bins_on_disk(four, ROWS, K, budget(row_bytes(HERE, K), ROWS / 4))
+
+
+@pytest.mark.parametrize("changes", [{}, {"device": "cuda"}, {"engine": "xgboost_ray", "num_workers": 1}])
+def test_memory_of_a_worker_is_that_of_its_rows_wherever_their_bins_are(changes):
+    settings = HERE.model_copy(update=changes)
+    whole = ROWS * row_bytes(settings, K)
+    assert settings.fit_bytes(of(None)) == settings.fit_bytes(of(budget(row_bytes(settings, K)))) == whole
+    beyond = settings.fit_bytes(of(budget(row_bytes(settings, K)) - 1))
+    assert beyond == (whole if changes else ROWS * resident_bytes(K))
+    four = settings.model_copy(update={"num_workers": 4})
+    assert four.fit_bytes(of(None)) == whole / 4
 
 
 def test_a_refusal_says_how_many_workers_fit():

@@ -7,9 +7,9 @@ the winner is fitted on all training zones by either engine, and the test zones 
 import pyarrow as pa
 import pytest
 
+from cropray.core.metrics import score
 from cropray.datasets.loading import load_pixels
 from cropray.datasets.points import points_entries, points_folds, points_legend, read_points, write_points
-from cropray.metrics import score
 from cropray.training.pixel_blocks import PixelBlock, TreeData
 from cropray.training.xgboost.fit import XgboostSettings, train_xgboost
 from cropray.workspace import Workspace

@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from cropray.core.cube import CubeSpec
 from cropray.training.cnn.settings import CnnSettings
 from cropray.training.family import CropModel, Family, Fit, FitScore
 
@@ -26,6 +28,17 @@ def load(folder: Path, device: str) -> CropModel:
     return load_cnn(folder, str(torch_device(device, "map.device")))
 
 
+def operations(settings: CnnSettings, tile_px: int, n_classes: int, cube: CubeSpec) -> float:
+    """Of one tile's way through the network."""
+    from cropray.nets.crop_net import CropNetConfig  # noqa: PLC0415
+    from cropray.nets.operations import tile_operations  # noqa: PLC0415
+
+    names = ("temporal_channels", "kernel_size", "pool", "unet_channels")
+    chosen: dict[str, Any] = {name: getattr(settings, name) for name in names}
+    config = CropNetConfig(n_classes=n_classes, n_months=cube.n_steps, n_bands=cube.n_bands, **chosen)
+    return tile_operations(config, tile_px)
+
+
 FAMILY = Family(
     name="cnn",
     label="CNN",
@@ -36,5 +49,8 @@ FAMILY = Family(
     load=load,
     grid={"learning_rate": (1e-3, 1e-4), "kernel_size": (3, 5)},  # the original study's
     most_steps="epochs",
+    batch="batch_size",
+    free=frozenset({"learning_rate", "dropout", "patience", "monitor", "schedule", "weight_decay", "class_weighting"}),
+    operations=operations,
     predicts_on_gpu=True,
 )

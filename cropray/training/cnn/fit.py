@@ -31,7 +31,7 @@ from cropray.training.deep.loop import (
     Record,
     fit,
 )
-from cropray.training.deep.progress import CnnProgress
+from cropray.training.deep.progress import NetworkProgress
 from cropray.training.deep.tile_file import FileBlock, TileFile
 from cropray.training.deep.tiles import IGNORE, ChannelStats, TileBlock, TileSet
 from cropray.training.family import Fit, FitScore
@@ -234,7 +234,7 @@ class _Job:
             train = self._tiles(self.data.train, file)
             val = None if self.data.val is None else self._tiles(self.data.val, file)
             model = _initialised(self.network(), self.seed).to(device)
-            progress = None if self.progress is None else CnnProgress(self.progress, device)
+            progress = None if self.progress is None else NetworkProgress(self.progress, device)
             return fit(model, train, val, self.plan(), on_epoch, progress)
 
     def _tiles(self, zones: Mapping[str, Block], file: TileFile) -> TileSet:

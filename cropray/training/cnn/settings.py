@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from cropray.nets.choices import Pool
-from cropray.training.choices import ClassWeighting, Monitor, Schedule
+from cropray.training.choices import ClassWeighting, Schedule, ValidationScore
 from cropray.training.family import RESOURCES, FamilySettings
 from cropray.training.resources import GB, Need
 
@@ -31,7 +31,7 @@ class CnnSettings(FamilySettings):
     """Tiles of a step, over all workers."""
     patience: int = Field(default=3, ge=1)
     """Epochs without improvement after which a fit stops."""
-    monitor: Monitor = "val_loss"
+    monitor: ValidationScore = "val_loss"
     """What has to improve."""
     schedule: Schedule = "constant"
     """`cosine` lowers the learning rate over `epochs`: more score from few epochs."""

@@ -21,9 +21,9 @@ import torch.nn.functional as F  # noqa: N812 - torch's own idiom
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from cropray.metrics import PROBABILITY_FLOOR, Counts, score
+from cropray.core.metrics import PROBABILITY_FLOOR, Counts, metric_of, score
 from cropray.nets.norm import world_size
-from cropray.training.choices import ClassWeighting, Monitor, Schedule
+from cropray.training.choices import ClassWeighting, Schedule
 from cropray.training.deep.tiles import IGNORE, N_SYMMETRIES, TileSet
 
 Record = dict[str, float]
@@ -46,8 +46,8 @@ class FitPlan:
     """Tiles of a global batch, over all workers."""
     patience: int = 3
     """Epochs without improvement after which training stops; without validation all epochs are run."""
-    monitor: Monitor = "val_loss"
-    """What improves: validation loss down or macro-F1 up."""
+    monitor: str = "val_loss"
+    """What improves: `val_` and the key of one of `METRICS`."""
     schedule: Schedule = "constant"
     """`cosine` lowers the learning rate from epoch to epoch, to nearly 0 in the last of `epochs`."""
     weight_decay: float = 0.0
@@ -61,7 +61,7 @@ class Evaluation:
     """Exact sums over labelled pixels, of all workers."""
 
     loss_sum: float
-    """Negative log-likelihood of the pixels of trained classes, nats; see `cropray.metrics`."""
+    """Negative log-likelihood of the pixels of trained classes, nats; see `cropray.core.metrics`."""
     confusion: Counts
     """[K, K] true × predicted, of all labelled pixels."""
     untrained: tuple[int, ...] = ()
@@ -359,7 +359,7 @@ def _badness(record: Record, plan: FitPlan) -> float:
     """What must fall; where validation does not choose, the latest epoch is the best."""
     if plan.n_epochs is not None or "val_loss" not in record:
         return -record["epoch"]
-    return record["val_loss"] if plan.monitor == "val_loss" else -record["val_macro_f1"]
+    return -record[plan.monitor] if metric_of(plan.monitor).higher_is_better else record[plan.monitor]
 
 
 def _copy_weights(model: nn.Module) -> dict[str, Tensor]:

@@ -24,7 +24,7 @@ CONFUSION: Final = "confusion"
 
 
 @dataclass(frozen=True, slots=True)
-class CnnProgress:
+class NetworkProgress:
     """Keeps the state of a fit in a file."""
 
     file: ProgressFile

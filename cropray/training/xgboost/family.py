@@ -64,4 +64,5 @@ FAMILY = Family(
     grid={"n_estimators": (100, 200), "learning_rate": (0.01, 0.1)},  # the original study's
     steps="n_estimators",
     prefix=prefix,
+    free=frozenset({"learning_rate", "min_child_weight", "reg_lambda"}),
 )

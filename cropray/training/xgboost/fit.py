@@ -68,7 +68,7 @@ class XgbFit:
     """One per number of boosting rounds; empty without validation data."""
     history: History
     """Per boosting round `step` (from 1), `train_loss` and, with validation data, `val_loss`: mean nats per pixel. The
-    loss of `cropray.metrics`, classes without a training pixel left out; XGBoost adds up in single precision, so that
+    loss of `cropray.core.metrics`, classes without a training pixel left out; XGBoost adds up in single precision, so that
     it equals the scores' to five digits."""
     untrained: tuple[int, ...]
     """Indices of the classes that the training zones lack."""

@@ -71,7 +71,7 @@ def bins_on_disk(
     share, room = worker_share(settings, n_rows), memory_bytes - PROCESS_BYTES
     if share * row_bytes(settings, n_classes, n_features) <= room:
         return False
-    can_leave = settings.engine == "ray_train" and settings.device == "cpu"
+    can_leave = bins_can_leave(settings)
     least = resident_bytes(n_classes) if can_leave else row_bytes(settings, n_classes, n_features)
     if share * least <= room:
         return True
@@ -85,6 +85,21 @@ def bins_on_disk(
         f"raise xgboost.memory_gb (where it is not set: lower search.max_concurrent) to have {need:.3g} GB, or take "
         f"fewer zones"
     )
+
+
+def fit_bytes(
+    settings: "XgboostSettings", n_rows: float, n_classes: int, memory_bytes: float | None, n_features: int
+) -> float:
+    """Memory of a worker's rows; with the bins on disk where they have to be (see `bins_on_disk`)."""
+    share = worker_share(settings, n_rows)
+    whole = share * row_bytes(settings, n_classes, n_features)
+    fits = memory_bytes is None or PROCESS_BYTES + whole <= memory_bytes
+    return whole if fits or not bins_can_leave(settings) else share * resident_bytes(n_classes)
+
+
+def bins_can_leave(settings: "XgboostSettings") -> bool:
+    """Whether there is a way to keep bins on disk."""
+    return settings.engine == "ray_train" and settings.device == "cpu"
 
 
 def gpu_row_bytes(settings: "XgboostSettings", n_classes: int, n_features: int = _MEASURED_FEATURES) -> float:

@@ -14,7 +14,7 @@ import xgboost as xgb
 
 from cropray import __version__
 from cropray.core.cube import STUDY_CUBE
-from cropray.metrics import Counts, confusion, log_loss_sum
+from cropray.core.metrics import Counts, confusion, log_loss_sum
 from cropray.storage import whole_file, write_json
 from cropray.training.pixel_blocks import TreeData, class_indices, features
 from cropray.training.xgboost.tree_file import CARD_FILE, CARD_VERSION, MODEL_FILE, predict_proba
@@ -28,7 +28,7 @@ class TreeScore:
     confusion: Counts
     """[true, predicted] int64 over class indices."""
     loss_sum: float
-    """Negative log-likelihood summed over the pixels of trained classes, nats; see `cropray.metrics`."""
+    """Negative log-likelihood summed over the pixels of trained classes, nats; see `cropray.core.metrics`."""
     untrained_loss_sum: float
     """The same of the other pixels."""
     seconds: float

@@ -7,8 +7,8 @@ from pydantic import Field, model_validator
 
 from cropray.datasets.settings import READ_CPUS
 from cropray.training.family import RESOURCES, FamilySettings
-from cropray.training.resources import GB, Need
-from cropray.training.xgboost.memory import bins_on_disk, require_gpu_memory
+from cropray.training.resources import GB, FitSize, Need
+from cropray.training.xgboost.memory import bins_on_disk, fit_bytes, require_gpu_memory
 
 _FRAME_CPUS: Final = 1.0  # the tasks that make the frames which actors of xgboost-ray, already placed, wait for
 TREES: Final[Mapping[str, Any]] = {
@@ -92,11 +92,20 @@ class XgboostSettings(FamilySettings):
             without_gpu="cpu",
         )
 
-    def check(self, n_rows: float, n_classes: int, memory_bytes: float | None, n_features: int) -> str:
+    def check(self, size: FitSize) -> str:
         """See `FamilySettings.check`."""
-        require_gpu_memory(self, n_rows, n_classes, n_features=n_features)
-        is_on_disk = bins_on_disk(self, n_rows, n_classes, memory_bytes, n_features)
+        require_gpu_memory(self, size.n_samples, size.n_classes, n_features=size.n_features)
+        is_on_disk = bins_on_disk(self, size.n_samples, size.n_classes, size.memory_bytes, size.n_features)
         return "bins of the trees on disk, which is slower" if is_on_disk else ""
+
+    def measurable(self, cpus: float, *, has_gpus: bool) -> Self:
+        """See `FamilySettings.measurable`."""
+        alone = self.model_copy(update={"engine": "ray_train", "num_workers": 0})
+        return FamilySettings.measurable(alone, cpus, has_gpus=has_gpus)
+
+    def fit_bytes(self, size: FitSize) -> float:
+        """See `FamilySettings.fit_bytes`."""
+        return fit_bytes(self, size.n_samples, size.n_classes, size.memory_bytes, size.n_features)
 
     def parameters(self, n_classes: int, seed: int) -> dict[str, Any]:
         """Parameters of `xgb.train`."""

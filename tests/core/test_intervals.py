@@ -5,13 +5,8 @@ import time
 import numpy as np
 import pytest
 
-from cropray.metrics import (
-    MIN_ZONES,
-    bootstrap_difference,
-    bootstrap_intervals,
-    score,
-    why_no_intervals,
-)
+from cropray.core.intervals import MIN_ZONES, bootstrap_difference, bootstrap_intervals, why_no_intervals
+from cropray.core.metrics import score
 from tests.zone_populations import LANDSCAPES, coverage, draw_zones, macro_scores
 
 KEYS = ["test_accuracy", "test_macro_precision", "test_macro_recall", "test_macro_f1"]

@@ -1,0 +1,72 @@
+"""Whether a search is up to date: no unit is left to fit, and what it chose is what the job asks for."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from cropray.config import JobConfig
+from cropray.core.keys import Key, differences
+from cropray.datasets.manifest import Manifest
+from cropray.search.run import UnitJob
+from cropray.storage import Location
+from cropray.workspace import EARLIER, MISSING
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """The search of one kind of model, an `Artefact` whose stamp is the key in its result."""
+
+    job: JobConfig
+    manifest: Manifest
+    model: str
+    key: Key
+    """What every fit is made from, besides its own point and zones."""
+    units: Sequence[UnitJob]
+    """Of the search; refits apart."""
+    is_finished: Callable[[], bool]
+    """Whether no unit is left, refits included."""
+
+    @property
+    def group(self) -> str:
+        """The stage and the model."""
+        return f"search/{self.model}"
+
+    @property
+    def unit(self) -> str:
+        """There is one search."""
+        return ""
+
+    @property
+    def outputs(self) -> tuple[Location, ...]:
+        """The result, the winner, and the folder of the units."""
+        workspace = self.job.artefacts
+        return (
+            workspace.search_result(self.model),
+            workspace.model(self.model),
+            workspace.unit(self.model, "any").parent,
+        )
+
+    def why_stale(self) -> list[str]:
+        """All reasons, the key's first."""
+        if not self.outputs[0].exists():
+            n_done = sum(unit.is_finished for unit in self.units)
+            return [f"{MISSING}; {n_done} of its {len(self.units)} fits are finished" if n_done else MISSING]
+        result = json.loads(self.outputs[0].read_text(encoding="utf-8"))
+        if "key" not in result:
+            return [EARLIER]
+        return list(differences(result["key"], self.key.parts)) or list(self._of_the_choice(result))
+
+    def _of_the_choice(self, result: dict[str, object]) -> Iterator[str]:
+        """What differs though every fit that was made still counts."""
+        settings = self.job.search
+        if result["objective"] != settings.objective:
+            yield f"setting search.objective was {result['objective']}, is {settings.objective}"
+        if result["units"] != [unit.folder.name for unit in self.units]:
+            left = [unit.unit.title for unit in self.units if not unit.is_finished]
+            yield f"setting search.{self.model} changed, or dataset.n_folds: {len(left)} fits are to be made"
+        elif not self.is_finished():
+            yield "fits of it, or refits of the winner, are not there"
+        if result["dataset"] != self.manifest.fingerprint():
+            yield "test zones of the dataset changed"
+        if not self.outputs[1].exists():
+            yield f"'{self.outputs[1]}' is missing"

@@ -1,0 +1,112 @@
+"""The figures of the house are exact, and nobody outside a family's folder names it."""
+
+import ast
+
+import pytest
+
+from cropray.training.family import FamilySettings, family
+from tests.benchmarks.house import (
+    Module,
+    arrows,
+    bodies,
+    circles,
+    families,
+    knowing_the_cube,
+    modules,
+    naming_families,
+    words,
+)
+
+
+def module(name, text):
+    return Module(name, text, ast.parse(text))
+
+
+def test_no_family_is_named_outside_its_folder():
+    named, allowed = naming_families(modules(), families())
+    assert named == []
+    assert {place.partition(":")[0] for place in allowed} <= {"training/family.py", "stages/demo.py", "report/study.py"}
+
+
+def test_families_are_the_folders_that_have_one():
+    assert {"cnn", "xgboost"} <= set(families())
+
+
+def test_planning_and_stages_read_no_field_of_a_family():
+    own = {field for name in families() for field in family(name).settings.model_fields}
+    own -= {
+        *FamilySettings.model_fields,
+        "device",
+        "pool",
+        "max_failures",
+    }  # map.device, pools of workers, search's own
+    rooms = [
+        module for module in modules() if module.room in ("planning", "stages") and module.name != "stages/demo.py"
+    ]
+    assert [f"{each.name}:{line}" for each in rooms for line, word in words(each.tree) if word in own] == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "model = 'willow'",
+        "def f(willow_px): ...",
+        "from cropray.training.willow.fit import fit",
+        "from cropray.training import willow as w",
+        "job.willow",
+        "f(willow=1)",
+        "class WillowSettings: ...",
+        "{'a': f'{x} of willow'}",
+    ],
+)
+def test_each_way_to_name_a_family_is_seen(text):
+    named, _ = naming_families([module("stages/plan.py", text)], ["willow"])
+    assert len(named) == 1
+    assert named[0].startswith("stages/plan.py:1 ")
+    assert naming_families([module("training/willow/fit.py", text)], ["willow"]) == ([], [])
+
+
+def test_docstrings_comments_libraries_and_lists_of_families_are_not_meant():
+    text = '"""Willow."""\nimport willow as w\nx: int = 1\n"""As in willow."""\n# willow\n'
+    assert naming_families([module("stages/plan.py", text)], ["willow"]) == ([], [])
+    listed = module(
+        "training/family.py", "from typing import Final\n_BUILT_IN: Final = (\n    'willow',\n)\nx = 'willow'"
+    )
+    assert naming_families([listed], ["willow"]) == (["training/family.py:5 willow"], ["training/family.py:3 willow"])
+
+
+def test_rooms_arrows_and_circles():
+    house = [
+        module("__init__.py", "from cropray.a import x"),
+        module("a.py", "import cropray.b.deep\nimport os"),
+        module("b/deep.py", "def f():\n    from cropray.c import x\n    from cropray.b import other"),
+        module("c.py", "from cropray import a"),
+        module("d.py", "from cropray.a import x"),
+    ]
+    graph = arrows(house)
+    assert graph == {"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}
+    assert circles(graph) == ["a ⇄ b ⇄ c"]
+    assert circles({"a": {"b"}, "b": set()}) == []
+
+
+def test_bodies_without_docstrings():
+    text = (
+        'def f():\n    """One.\n\n    Two."""\n    x = 1\n\n    return x\n\ndef g(): ...\n\ndef h():\n    """Only."""\n'
+    )
+    assert list(bodies([module("a.py", text)]).values()) == [3, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("text", "knows"),
+    [
+        ("n_months = 12", True),
+        ("x = y[:4]  # bands", True),
+        ("from cropray.cube import N_FEATURES", True),
+        ("size = 12", False),
+        ("n_months = 11", False),
+        ("'''The 12 months.'''", False),
+    ],
+)
+def test_who_knows_the_size_of_the_cube(text, knows):
+    assert knowing_the_cube([module("a.py", text)]) == (["a.py"] if knows else [])
+    assert knowing_the_cube([module("core/cube.py", text)]) == []

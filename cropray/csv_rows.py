@@ -10,8 +10,8 @@ from cropray.raw_files import as_input, read_bytes
 from cropray.storage import Location
 
 
-def read_rows(path: str | Location, columns: Sequence[str], name: str, setting: str) -> list[dict[str, str]]:
-    """The rows of a table, by column; the first stands on line 2.
+def read_rows(path: str | Location, columns: Sequence[str], name: str, setting: str) -> dict[int, dict[str, str]]:
+    """Line → its row, by column; of a row of several lines the last. Lines without a text do not count.
 
     Args:
         path: the file.
@@ -25,7 +25,8 @@ def read_rows(path: str | Location, columns: Sequence[str], name: str, setting: 
     """
     try:
         text = read_bytes(as_input(path), name).decode("utf-8-sig")  # spreadsheets begin with a byte order mark
-        header, *lines = [row for row in csv.reader(io.StringIO(text, newline="")) if row] or [[]]
+        reader = csv.reader(io.StringIO(text, newline=""))
+        (_, header), *lines = [(reader.line_num, row) for row in reader if any(map(str.strip, row))] or [(0, [])]
     except FileNotFoundError:
         raise InputError(f"{name} '{path}' does not exist; set {setting} to a CSV file") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -39,7 +40,7 @@ def read_rows(path: str | Location, columns: Sequence[str], name: str, setting: 
     twice = sorted({column for column in names if names.count(column) > 1})
     if twice:
         raise InputError(f"{name} '{path}' has the columns {twice} more than once; remove all but one of each")
-    return [_row(names, cells, f"{name} '{path}', line {line}") for line, cells in enumerate(lines, start=2)]
+    return {line: _row(names, cells, f"{name} '{path}', line {line}") for line, cells in lines}
 
 
 def _row(names: Sequence[str], cells: Sequence[str], where: str) -> dict[str, str]:

@@ -71,8 +71,8 @@ def read_zones(path: str | Location) -> tuple[Zone, ...]:
         InputError: the file or a column is missing or unreadable, a value is refused, or an id occurs twice.
     """
     rows = read_rows(path, COLUMNS, "zone table", "zone_table")
-    _require_season_column(rows[0], path)
-    zones = tuple(_zone(row, path, line) for line, row in enumerate(rows, start=2))
+    _require_season_column(next(iter(rows.values())), path)
+    zones = tuple(_zone(row, path, line) for line, row in rows.items())
     twice = [zone_id for zone_id, n in Counter(zone.zone_id for zone in zones).items() if n > 1]
     if twice:
         raise InputError(f"zone table '{path}' names {twice} more than once; every zone_id must be unique")

@@ -1,5 +1,6 @@
 import csv
 import itertools
+import json
 import re
 from dataclasses import replace
 from importlib import resources
@@ -150,6 +151,19 @@ def test_the_hash_follows_classes_and_codes():
     assert Legend(LEGEND.classes, swapped).hash() != LEGEND.hash()
     assert Legend(LEGEND.classes, earlier).hash() != LEGEND.hash()
     assert Legend(LEGEND.classes, worded).hash() == LEGEND.hash()
+
+
+def test_the_french_legend_is_still_the_same():
+    assert LEGEND.hash() == "1a722ef3429dbb6dbe81c0d6c65be1a5b567b8ce6da3d87c4017179e574eaaf0"
+    assert set(LEGEND.to_records()[0]) == {"id", "name", "level1", "level2", "label_en", "label_fr", "colour"}
+    assert LEGEND.class_id_of_code(2023, ["3301010101", "BTH"]) == LEGEND.class_id_of_code(2023)
+
+
+def test_more_levels_than_two_are_kept_in_records():
+    one = replace(LEGEND.classes[0], more_levels=("fine", "finer"))
+    assert one.levels == (one.level1, one.level2, "fine", "finer")
+    assert CropClass(**json.loads(json.dumps(one.to_record()))) == one
+    assert Legend((one,)).hash() != Legend(LEGEND.classes[:1]).hash()
 
 
 def test_a_flat_legend_keeps_order():

@@ -234,4 +234,4 @@ def _entry(raw: Mapping[str, Any]) -> ZoneEntry:
 
 
 def _to_json(manifest: Manifest) -> dict[str, Any]:
-    return asdict(manifest)
+    return {**asdict(manifest), "classes": [crop.to_record() for crop in manifest.classes]}

@@ -10,6 +10,7 @@ from cropray.parcels.report import LabelReport, Status
 STATUSES: Final[tuple[Status, ...]] = get_args(Status)
 TOTAL: Final = "all"
 _FEW_ZONES: Final = 12  # so many are all listed; of more, those with much area without a class
+_FEW_CODES: Final = 12  # unknown codes that are listed, the largest; the record has all
 _MUCH_UNMAPPED: Final = 0.1
 _COLUMNS: Final = ("parcels", "ha", "mapped", "excluded", "unknown", "labelled", "shared ha", "repaired")
 
@@ -61,7 +62,7 @@ class UnknownCode:
     used: tuple[int, int] | None
     """First and last year in which the code table does have it."""
     near: str | None = None
-    """A code of the table that differs in capitals only."""
+    """A code of the table that differs in capitals or in zeros at the start only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +116,11 @@ def describe(coverage: Coverage) -> Iterator[str]:
         yield _line(f"  {region.name}", width, region)
         for zone in shown[region.name]:
             yield _line(f"    {zone.name}", width, zone)
-    for unknown in coverage.unknown_codes:
+    for unknown in coverage.unknown_codes[:_FEW_CODES]:
         yield _explain(unknown)
+    if others := coverage.unknown_codes[_FEW_CODES:]:
+        n_parcels, area_ha = sum(code.n_parcels for code in others), sum(code.area_ha for code in others)
+        yield f"{len(others):,} more codes: {n_parcels:,} parcels, {area_ha:,.1f} ha stay unlabelled"
     total = coverage.total
     for n, what in (
         (total.n_shared_pixels, "pixels lie in two or more parcels; the smallest of them decides"),
@@ -159,6 +163,7 @@ def _row(name: str, reports: Iterable[LabelReport]) -> CoverageRow:
 
 
 def _unknown_codes(reports: Sequence[LabelReport], legend: Legend) -> tuple[UnknownCode, ...]:
+    known = {_plain(crop.code): crop.code for crop in legend.codes}
     tallies = [tally for report in reports for tally in report.codes if tally.status == "unknown"]
     found = [
         UnknownCode(
@@ -166,11 +171,16 @@ def _unknown_codes(reports: Sequence[LabelReport], legend: Legend) -> tuple[Unkn
             area_ha=sum(tally.area_ha for tally in tallies if tally.code == code),
             n_parcels=sum(tally.n_parcels for tally in tallies if tally.code == code),
             used=legend.years_of(code),
-            near=code.upper() if code != code.upper() and legend.years_of(code.upper()) else None,
+            near=near if (near := known.get(_plain(code))) != code and code else None,
         )
         for code in {tally.code for tally in tallies}
     ]
     return tuple(sorted(found, key=lambda unknown: (-unknown.area_ha, unknown.code)))
+
+
+def _plain(code: str) -> str:
+    """Without what a spreadsheet or a hand changes: `07a` as `7A`."""
+    return code.upper().lstrip("0")
 
 
 def _line(name: str, width: int, row: CoverageRow) -> str:

@@ -46,7 +46,7 @@ def label_zone(
             f"zone '{zone.zone_id}' has no parcel of '{settings.path}': the file covers {describe_extent(settings)}, "
             f"the zone {zone.grid.bounds} in EPSG:{zone.grid.epsg}; use the parcels of this area, or mend 'crs' or the zone"
         )
-    known = legend.class_id_of_code(year)
+    known = legend.class_id_of_code(year, frame["code"].unique())
     class_ids = np.array([known.get(code, IGNORE) for code in frame["code"]], np.uint8)
     rasters = rasterize_parcels(frame, class_ids, zone.grid, settings.inner_buffer_m)
     report = tally_labels(zone, year, parcels, legend, rasters)
@@ -97,7 +97,7 @@ def _require_usable(settings: ParcelSettings, report: LabelReport) -> None:
     unknown = [f"'{tally.code}' ({tally.area_ha:.1f} ha)" for tally in report.codes if tally.status == "unknown"]
     if unknown and settings.unknown_codes == "refuse":
         raise InputError(
-            f"zone '{report.zone_id}': the legend lacks the codes {', '.join(unknown)} in {report.year}; add them to its code table, "
+            f"zone '{report.zone_id}': the legend lacks the codes {', '.join(unknown)} in {report.year}; add them to it, "
             f"or set 'unknown_codes: report' to leave these parcels unlabelled"
         )
     if report.n_labelled == 0:

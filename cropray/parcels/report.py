@@ -62,6 +62,8 @@ class LabelReport:
     """Parcels that have their id from a row before: parts of one parcel, or an id that is not unique."""
     n_without_pixel: int
     """Parcels that no pixel shows: smaller than a pixel, or below others."""
+    legend_hash: str | None = None
+    """Of the legend that the class ids belong to; None in records of earlier versions."""
 
     def area_ha(self, status: Status) -> float:
         """Hectares of the zone under codes of one status."""
@@ -69,8 +71,9 @@ class LabelReport:
 
     @property
     def unknown_codes(self) -> tuple[str, ...]:
-        """Codes that the legend lacks."""
-        return tuple(tally.code for tally in self.codes if tally.status == "unknown")
+        """Codes that the legend lacks, the largest area first."""
+        unknown = [tally for tally in self.codes if tally.status == "unknown"]
+        return tuple(tally.code for tally in sorted(unknown, key=lambda tally: -tally.area_ha))
 
     def to_record(self) -> dict[str, Any]:
         """A JSON-able record."""
@@ -83,7 +86,7 @@ def tally_labels(zone: Zone, year: int, parcels: ZoneParcels, legend: Legend, ra
     inside = _inside(frame.geometry.to_numpy(), zone)
     inside_ha = shapely.area(inside) / M2_PER_HA
     n_pixels = np.bincount(index[index != NO_PARCEL], minlength=len(frame))
-    meanings = legend.codes_of(year)
+    meanings = legend.codes_of(year, frame["code"].unique())
     tallies = (
         _tally(code, meanings.get(code), len(rows), float(inside_ha[rows].sum()), int(n_pixels[rows].sum()))
         for code, rows in sorted(frame.groupby("code").indices.items())
@@ -103,6 +106,7 @@ def tally_labels(zone: Zone, year: int, parcels: ZoneParcels, legend: Legend, ra
         n_without_id=parcels.n_without_id,
         n_same_id=int(frame["parcel_id"].duplicated().sum()),
         n_without_pixel=int((n_pixels == 0).sum()),
+        legend_hash=legend.hash(),
     )
 
 

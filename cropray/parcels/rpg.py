@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from cropray.errors import InputError
 from cropray.grid import Grid
 from cropray.legend import FIRST_YEAR, LAST_YEAR
 from cropray.missing import is_missing
+from cropray.parcels.cells import as_text, declared_areas, outline_ids
 from cropray.parcels.vector_files import (
     SETTING,
     WKB_COLUMN,
@@ -31,6 +31,7 @@ from cropray.parcels.vector_files import (
     FileHeader,
     is_parquet,
     iterate_features,
+    iterate_texts,
     read_bounds,
     read_features,
     read_header,
@@ -42,24 +43,31 @@ from cropray.settings import Settings
 _EDGE_STEPS: Final = 21  # points along each edge of a rectangle that is reprojected: straight edges bend
 M2_PER_HA: Final = 10_000
 _EXTRACT_LAYER: Final = "parcels"
-_EXTRACT_COLUMNS: Final = ("parcel_id", "code")
+_OWN_COLUMNS: Final = ("parcel_id", "code", "area_ha")  # what we call them
 
 
 class ParcelSettings(Settings):
     """Which parcels are declared, and where their crop codes stand."""
 
     path: InputSetting
-    """GeoPackage, shapefile or GeoParquet of parcels, on a disk or in object storage (`s3://…`, `gs://…`, `az://…`)."""
+    """GeoPackage, shapefile or GeoParquet of parcels, or a zip file of one of the first two, on a disk or in object storage
+    (`s3://…`, `gs://…`, `az://…`)."""
+    legend: InputSetting | None = None
+    """CSV file that says which code belongs to which class, see docs/legends.md; None: the French one that comes with
+    cropray."""
     year: int | None = Field(default=None, ge=FIRST_YEAR, le=LAST_YEAR)
-    """Year of the register, whose code table counts; None: the year in which the middle of the season lies."""
+    """Year of the French register, whose code table counts; None: the year in which the middle of the season lies."""
     layer: str | None = None
     """Layer to read; needed only where the file has several."""
     crs: str | None = None
     """Coordinate system (`EPSG:2154`) of a file that names none."""
     code_column: str = "CODE_CULTU"
     """Column of the crop code, upper or lower case."""
-    id_column: str = "ID_PARCEL"
-    """Column of the parcel id, upper or lower case."""
+    id_column: str | None = "ID_PARCEL"
+    """Column of the parcel id, upper or lower case; None: there is none, and the outlines tell the parcels apart."""
+    area_column: str | None = None
+    """Column of the declared area, ha, upper or lower case; None: the area of the polygon. It decides which of two
+    parcels lies on top."""
     unknown_codes: Literal["report", "refuse"] = "report"
     """What to do with codes that the legend lacks: leave the parcels unlabelled and report them, or stop."""
     max_unmapped_share: float = Field(default=0.5, ge=0, le=1)
@@ -71,10 +79,27 @@ class ParcelSettings(Settings):
 
     @model_validator(mode="after")
     def _two_columns(self) -> Self:
-        if self.id_column.lower() == self.code_column.lower():
+        if self.id_column is not None and self.id_column.lower() == self.code_column.lower():
             raise ValueError(
                 f"'id_column' and 'code_column' are both '{self.id_column}': all parcels of one crop would be one; name the "
                 f"column of the parcel ids, or have one made (a running number will do)"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _area_of_its_own(self) -> Self:
+        others = {name.lower() for name in (self.id_column, self.code_column) if name is not None}
+        if self.area_column is not None and self.area_column.lower() in others:
+            raise ValueError(
+                f"'area_column' is '{self.area_column}', which is the id or the code; name another, or none"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _year_of_the_french_table(self) -> Self:
+        if self.legend is not None and self.year is not None:
+            raise ValueError(
+                "'year' chooses among the tables of the French legend, and a 'legend' file has one: remove 'year'"
             )
         return self
 
@@ -93,7 +118,8 @@ class ZoneParcels:
 
     frame: gpd.GeoDataFrame
     """One row per parcel, ordered by parcel_id and then as in the file, with `parcel_id` (text; of one without, made from
-    its outline), `code` (text; empty where the file has none), `area_ha` (of the whole parcel, from its repaired polygon) and `geometry` (2-D, valid)."""
+    its outline), `code` (text; empty where the file has none), `area_ha` (of the whole parcel, as declared or else from its repaired polygon)
+    and `geometry` (2-D, valid)."""
     n_repaired: int
     """Parcels whose polygon was invalid (crossed itself, say) or mixed with lines and points, and was repaired."""
     n_without_area: int
@@ -115,24 +141,27 @@ def read_parcels(settings: ParcelSettings, grid: Grid, extract: Path | None = No
     """
     path = settings.path if extract is None else extract
     header, crs, columns = _open(settings) if extract is None else _open_extract(extract)
-    raw = read_features(path, header, list(columns), _box_in(crs, grid))
+    raw = read_features(path, header, list(columns.values()), _box_in(crs, grid))
     geometry = raw.geometry.set_crs(crs, allow_override=True).to_crs(epsg=grid.epsg)
     flat = shapely.force_2d(geometry.to_numpy())
     polygons, is_repaired = _repair(flat)
     is_inside = _reach_into(polygons, grid)
     is_lost = (shapely.area(polygons) == 0) & shapely.intersects(flat, shapely.box(*grid.bounds))
-    ids = _as_text(raw[columns[0]])
+    ids = as_text(raw[columns["parcel_id"]]) if "parcel_id" in columns else pd.Series("", raw.index, dtype=object)
     has_no_id = ids.map(is_missing).to_numpy(bool)
-    ids[has_no_id] = _outline_ids(raw.geometry.to_numpy()[has_no_id])
+    ids[has_no_id] = outline_ids(raw.geometry.to_numpy()[has_no_id])
     parcels = gpd.GeoDataFrame(
         {
             "parcel_id": ids,
-            "code": _as_text(raw[columns[1]]),
+            "code": as_text(raw[columns["code"]]),
             "area_ha": shapely.area(polygons) / M2_PER_HA,
         },
         geometry=polygons,
         crs=f"EPSG:{grid.epsg}",
     )
+    if "area_ha" in columns:
+        what = f"parcel file '{settings.path}': column '{settings.area_column}'"
+        parcels["area_ha"] = declared_areas(raw[columns["area_ha"]], parcels["area_ha"], what)
     frame = parcels[is_inside].sort_values("parcel_id", kind="stable", ignore_index=True)
     n_repaired, n_without_id = int((is_repaired & is_inside).sum()), int((has_no_id & is_inside).sum())
     return ZoneParcels(frame, n_repaired, int(is_lost.sum()), n_without_id)
@@ -186,11 +215,11 @@ def extract_parcels(settings: ParcelSettings, grids: Sequence[Grid], path: Path)
     header, crs, columns = _open(settings)
     nowhere: list[int] = []
     boxes = [_box_in(crs, grid) for grid in grids]
-    for piece in iterate_features(settings.path, header, list(columns), boxes, nowhere.append):
-        _append(piece, path, crs)
+    for piece in iterate_features(settings.path, header, list(columns.values()), boxes, nowhere.append):
+        _append(piece.rename_columns([*columns, WKB_COLUMN]), path, crs)
     if not path.exists():
-        nothing = pa.table([pa.array([], pa.string())] * 2 + [pa.array([], pa.binary())], [*columns, WKB_COLUMN])
-        _append(nothing, path, crs)
+        nothing = [pa.array([], pa.string())] * len(columns) + [pa.array([], pa.binary())]
+        _append(pa.table(nothing, [*columns, WKB_COLUMN]), path, crs)
     return sum(nowhere)
 
 
@@ -206,7 +235,7 @@ def cut_extract(extract: Path, grid: Grid, path: Path) -> None:
 
 def _append(piece: pa.Table, path: Path, crs: CRS) -> None:
     pyogrio.write_arrow(
-        piece.rename_columns([*_EXTRACT_COLUMNS, WKB_COLUMN]),
+        piece,
         path,
         layer=_EXTRACT_LAYER,
         driver="GPKG",
@@ -236,6 +265,17 @@ def check_parcels(settings: ParcelSettings) -> None:
         )
 
 
+def iterate_codes(settings: ParcelSettings) -> Iterator[list[str]]:
+    """The different crop codes of the register, piece by piece.
+
+    Raises:
+        InputError: the file cannot be used.
+    """
+    header, _, columns = _open(settings)
+    for values in iterate_texts(settings.path, header, columns["code"]):
+        yield as_text(pd.Series(values)).tolist()
+
+
 def grids_outside(settings: ParcelSettings, grids: Sequence[Grid]) -> list[bool]:
     """[n] true for grids that the extent of all parcels does not reach; all false where the file does not tell it at once.
 
@@ -261,16 +301,18 @@ def describe_extent(settings: ParcelSettings) -> str:
     return f"{_rounded(bounds) if bounds else 'unknown bounds'} in {crs.name}"
 
 
-def _open(settings: ParcelSettings) -> tuple[FileHeader, CRS, tuple[str, str]]:
+def _open(settings: ParcelSettings) -> tuple[FileHeader, CRS, dict[str, str]]:
+    """Header, coordinate system, and our name of a column → the file's."""
     header = read_header(settings.path, settings.layer)
-    columns = _column(settings, header, settings.id_column), _column(settings, header, settings.code_column)
+    wanted = zip(_OWN_COLUMNS, (settings.id_column, settings.code_column, settings.area_column), strict=True)
+    columns = {own: _column(settings, header, name) for own, name in wanted if name is not None}
     return header, _crs(settings, header), columns
 
 
-def _open_extract(path: Path) -> tuple[FileHeader, CRS, tuple[str, str]]:
+def _open_extract(path: Path) -> tuple[FileHeader, CRS, dict[str, str]]:
     header = read_header(path, _EXTRACT_LAYER)
     assert header.crs is not None
-    return header, header.crs, _EXTRACT_COLUMNS
+    return header, header.crs, {name: name for name in _OWN_COLUMNS if name in header.columns}
 
 
 def _box_in(crs: CRS, grid: Grid) -> Bounds:
@@ -305,7 +347,7 @@ def _column(settings: ParcelSettings, header: FileHeader, wanted: str) -> str:
     if not found:
         raise InputError(
             f"parcel file '{settings.path}' has no column '{wanted}'; it has {list(header.columns)}: "
-            f"set 'id_column' and 'code_column' to two of these"
+            f"set 'id_column' and 'code_column' to two of these, 'id_column: null' where no column tells the parcels apart"
         )
     name = wanted if wanted in found else found[0]
     if name in header.lists:
@@ -329,26 +371,6 @@ def _can_be_in(bounds: Bounds, crs: CRS) -> bool:
 
 def _rounded(bounds: Bounds) -> tuple[int, ...]:
     return tuple(round(value) for value in bounds)
-
-
-def _as_text(values: "pd.Series[Any]") -> "pd.Series[str]":
-    """Ids and codes as text: `7.0` is `7`, whatever else the zone holds; what is missing is empty."""
-    if pd.api.types.is_float_dtype(values):
-        return values.map(_number).astype(str)
-    return values.astype("string").fillna("").str.strip().astype(str)
-
-
-def _number(value: float) -> str:
-    if pd.isna(value):
-        return ""
-    return str(int(value)) if value % 1 == 0 else repr(float(value))
-
-
-def _outline_ids(geometries: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """[n] ids that are the same wherever a parcel is read: one that reaches into two zones is still one parcel."""
-    outlines = shapely.to_wkb(geometries)
-    hashes = (hashlib.sha1(outline or b"", usedforsecurity=False).hexdigest() for outline in outlines)
-    return np.array([f"outline-{digits[:12]}" for digits in hashes], object)
 
 
 def _repair(geometries: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:

@@ -1,7 +1,7 @@
 """Parcel files of any format: what they say of themselves, the features of a rectangle, and all features in pieces.
 
 A file with a spatial index (GeoPackage, shapefile with .qix, GeoParquet with bounding-box column) answers for a rectangle;
-any other is read from end to end, in pieces. In object storage only GeoParquet can be read, by columns and row groups:
+any other, and what lies in a zip file, is read from end to end, in pieces. In object storage only GeoParquet can be read, by columns and row groups:
 GDAL's formats are asked for thousands of small pieces, one after the other, and have to be fetched first.
 """
 
@@ -26,6 +26,7 @@ from pyproj.exceptions import CRSError
 
 from cropray.errors import InputError
 from cropray.parcels.linear_wkb import read_wkb
+from cropray.parcels.zip_files import gdal_name, is_zip, on_disk
 from cropray.raw_files import in_words, is_there
 from cropray.storage import Location, arrow_path
 
@@ -59,14 +60,14 @@ def read_header(path: Location, layer: str | None) -> FileHeader:
     """Open a parcel file without reading its features.
 
     Args:
-        path: GeoPackage, shapefile, GeoParquet or another vector file of GDAL.
-        layer: layer to read; None where the file has only one.
+        path: GeoPackage, shapefile, GeoParquet or another vector file of GDAL, or a zip file of one.
+        layer: layer to read; None where the file has only one. Of a zip file that holds several files: which of them.
 
     Raises:
         InputError: the file or the layer is missing, damaged or ambiguous.
     """
     require_file(path)
-    return _parquet_header(path) if is_parquet(path) else _layer_header(_on_disk(path), layer)
+    return _parquet_header(path) if is_parquet(path) else _layer_header(on_disk(path), layer)
 
 
 def require_file(path: Location) -> None:
@@ -76,7 +77,7 @@ def require_file(path: Location) -> None:
         InputError: it is not, or its store cannot be asked.
     """
     if not is_there(path, SETTING):
-        raise InputError(f"parcel file '{path}' does not exist; set 'path' to a .gpkg, .shp or .parquet file")
+        raise InputError(f"parcel file '{path}' does not exist; set 'path' to a .gpkg, .shp, .parquet or .zip file")
 
 
 def is_parquet(path: Location) -> bool:
@@ -101,7 +102,7 @@ def read_bounds(path: Location, header: FileHeader, *, is_stored: bool = False) 
             return bounds[0], bounds[1], bounds[3], bounds[4]
         return tuple(bounds) if len(bounds) == 4 else None
     try:
-        info = pyogrio.read_info(_on_disk(path), layer=header.layer, force_total_bounds=not is_stored)
+        info = pyogrio.read_info(gdal_name(path, header.layer), layer=header.layer, force_total_bounds=not is_stored)
     except _DAMAGE as error:
         raise _unreadable(path, error) from None
     bounds = info["total_bounds"]
@@ -124,7 +125,8 @@ def read_features(path: Location, header: FileHeader, columns: list[str], box: B
         if header.geometry_column is not None:
             with in_words(path, SETTING):
                 return _features_of_parquet(path, header, columns, box)
-        meta, table = pyogrio.read_arrow(_on_disk(path), layer=header.layer, columns=columns, bbox=box)
+        name = gdal_name(path, header.layer)
+        meta, table = pyogrio.read_arrow(name, layer=header.layer, columns=columns, bbox=box)
         piece = _piece(table, columns, meta["geometry_name"] or _UNNAMED)
         _require_text(path, piece)
         return _as_frame(piece, header)
@@ -203,9 +205,30 @@ def _parquet_batches(path: Location, header: FileHeader, columns: list[str]) -> 
 
 def _layer_batches(path: Location, header: FileHeader, columns: list[str]) -> Iterator[pa.Table]:
     options = {"layer": header.layer, "columns": columns, "batch_size": _BATCH_ROWS, "use_pyarrow": True}
-    with pyogrio.open_arrow(_on_disk(path), **options) as (meta, reader):
+    with pyogrio.open_arrow(gdal_name(path, header.layer), **options) as (meta, reader):
         for batch in reader:
             yield _piece(batch, columns, meta["geometry_name"] or _UNNAMED)
+
+
+def iterate_texts(path: Location, header: FileHeader, column: str) -> Iterator[list[Any]]:
+    """The different values of a column, piece by piece; geometries are not read.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    options = {"columns": [column], "read_geometry": False, "batch_size": _BATCH_ROWS, "use_pyarrow": True}
+    try:
+        if header.geometry_column is not None:
+            filesystem, name = arrow_path(path)
+            with in_words(path, SETTING), pq.ParquetFile(name, filesystem=filesystem) as file:
+                yield from (
+                    pc.unique(batch[column]).to_pylist() for batch in file.iter_batches(_BATCH_ROWS, columns=[column])
+                )
+            return
+        with pyogrio.open_arrow(gdal_name(path, header.layer), layer=header.layer, **options) as (_, reader):
+            yield from (pc.unique(batch[column]).to_pylist() for batch in reader)
+    except _DAMAGE as error:
+        raise _unreadable(path, error) from None
 
 
 def _piece(batch: pa.RecordBatch | pa.Table, columns: list[str], geometry_column: str | None) -> pa.Table:
@@ -232,15 +255,17 @@ def _filterable(schema: pa.Schema) -> pa.Schema:
 
 
 def _layer_header(path: Path, layer: str | None) -> FileHeader:
+    name = gdal_name(path, layer)
     try:
-        layers = [str(name) for name, geometry_type in pyogrio.list_layers(path) if geometry_type is not None]
+        layers = [str(one) for one, geometry_type in pyogrio.list_layers(name) if geometry_type is not None]
         chosen = _choose_layer(path, layers, layer)
-        info = pyogrio.read_info(path, layer=chosen)
+        info = pyogrio.read_info(name, layer=chosen)
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
         raise InputError(f"parcel file '{path}' cannot be opened ({_short(error)}); fetch it again") from None
     if path.suffix.lower() == ".shp":
         _require_whole_shapefile(path)
-    is_indexed = bool(info["capabilities"]["fast_spatial_filter"])
+    # Every step back in a compressed file inflates it again from further ahead: an index would make that many.
+    is_indexed = bool(info["capabilities"]["fast_spatial_filter"]) and not is_zip(path)
     names = tuple(map(str, info["fields"]))
     kinds = zip(names, info["dtypes"], info["ogr_subtypes"], strict=True)
     lists = tuple(name for name, kind, subtype in kinds if str(kind).startswith("list") or subtype == "OFSTJSON")
@@ -325,11 +350,6 @@ def _schema(path: Location) -> pa.Schema:
             return pq.read_schema(name, filesystem=filesystem)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"parcel file '{path}' is no readable Parquet ({_short(error)}); fetch it again") from None
-
-
-def _on_disk(path: Location) -> Path:
-    assert isinstance(path, Path), f"'{path}' must be fetched first"
-    return path
 
 
 def _unreadable(path: Location, error: BaseException) -> InputError:

@@ -11,6 +11,7 @@ from cropray.search.doubts import fold_doubts
 FEW_PIXELS: Final = 100  # 1 ha at 10 m: about one field; a class score from less says little
 _HOW_NEW_REGION: Final = "search.leave_region_out: true scores them"
 FEW_ZONES: Final = 10  # below this, intervals of rare classes cover 82-85 % where they promise 95 %
+_FEW_CODES: Final = 12  # unknown codes that are named; coverage.json has all
 
 
 def doubts(inputs: ReportInputs) -> tuple[str, ...]:
@@ -72,7 +73,10 @@ def _on_pixels(inputs: ReportInputs) -> Iterator[str]:
 
 def _on_codes(inputs: ReportInputs) -> Iterator[str]:
     if inputs.unknown_codes_ha:
-        listing = ", ".join(f"{code} ({area:,.1f} ha)" for code, area in sorted(inputs.unknown_codes_ha.items()))
+        largest = sorted(inputs.unknown_codes_ha.items(), key=lambda item: (-item[1], item[0]))
+        listing = ", ".join(f"{code or 'none'} ({area:,.1f} ha)" for code, area in largest[:_FEW_CODES])
+        if others := largest[_FEW_CODES:]:
+            listing += f" and {len(others)} more ({sum(area for _, area in others):,.1f} ha)"
         yield f"Parcels with codes that the legend does not know were left unlabelled: {listing}."
 
 

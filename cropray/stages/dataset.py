@@ -38,14 +38,16 @@ from cropray.datasets.regions import number_regions, require_two
 from cropray.datasets.separation import Trim
 from cropray.datasets.storage import PIXEL_FILE
 from cropray.errors import ConfigError, StageFailedError
-from cropray.legend import Legend, bundled_legend
+from cropray.legend import Legend
 from cropray.progress import Progress
 from cropray.raw_files import source_fingerprint
 from cropray.settings import Settings, fingerprint
 from cropray.stages.artefacts import Stamped
 from cropray.stages.cluster import ray_session, require_cpus
 from cropray.stages.inputs import (
+    job_legend,
     job_zones,
+    require_legend_of_labels,
     require_season_of_composites,
     require_year_of_labels,
     zone_fingerprint,
@@ -83,7 +85,7 @@ def run(job: JobConfig, progress: Progress) -> None:
     """Write pixel tables, tile shards, fold table and manifest.
 
     Raises:
-        InputError: composites or labels are of another season or place.
+        InputError: composites or labels are of another season or place, or labels of another legend.
         LeakageError: zones or parcels cross a border of splits, or of regions where `search.leave_region_out` is set, and
             `dataset.on_overlap` is `refuse`.
         MissingArtefactError: composites or labels are missing.
@@ -97,17 +99,19 @@ def run(job: JobConfig, progress: Progress) -> None:
     _check_splits(zones)
     require_season_of_composites(zones, job)
     require_year_of_labels(zones, job)
+    legend = job_legend(job)
+    require_legend_of_labels(zones, job, legend)
     if job.search.leave_region_out:
         require_two(zone.region for zone in zones if zone.split == "train")
     made_from = _each(partial(_read_of, workspace), zones)
-    whole = _whole(job, _of_all(made_from), _OF_ZONES)
+    whole = _whole(job, _of_all(legend, made_from), _OF_ZONES)
     if whole.is_current(progress, "dataset", overwrite=job.overwrite):
         return
     counted, division = _divide(job, zones)
     _forget(whole)
     with ray_session(job.cluster):
         entries = _build(_tasks(job, _jobs(job, zones, division), made_from), job, progress)
-    legend, size = bundled_legend(), job.dataset.tile_size
+    size = job.dataset.tile_size
     lost = {legend.names[class_id] for counts, _ in counted.values() for class_id in counts} - _present(entries)
     known = parcel_doubts(division.parcel_ids, {z.zone_id: division.folds.get(z.zone_id, "test") for z in zones})
     doubts = [*_lost_classes(lost), *known, *_given_by_id(division.trims), *_bare_tiles(zones, entries, size)]
@@ -125,7 +129,7 @@ def artefacts(job: JobConfig) -> Iterator[Stamped]:
     if job.points is not None:
         yield _whole_points(job, job.points)
     else:
-        yield _whole(job, _of_all(_each(partial(_read_of, job.artefacts), job_zones(job))), _OF_ZONES)
+        yield _whole(job, _of_all(job_legend(job), _each(partial(_read_of, job.artefacts), job_zones(job))), _OF_ZONES)
 
 
 def parts(job: JobConfig) -> Iterator[Stamped]:
@@ -140,11 +144,11 @@ def parts(job: JobConfig) -> Iterator[Stamped]:
 def _divide(job: JobConfig, zones: Sequence[Zone]) -> tuple[Counted, Division]:
     counted = _each(partial(count_zone, workspace=job.artefacts), zones)
     by_region = job.search.leave_region_out
-    return counted, divide_zones(zones, counted, bundled_legend(), job.dataset, by_region=by_region)
+    return counted, divide_zones(zones, counted, job_legend(job), job.dataset, by_region=by_region)
 
 
 def _jobs(job: JobConfig, zones: Sequence[Zone], division: Division) -> list[ZoneJob]:
-    names, size, trims, cube = bundled_legend().names, job.dataset.tile_size, division.trims, job.cube_spec
+    names, size, trims, cube = job_legend(job).names, job.dataset.tile_size, division.trims, job.cube_spec
     return [
         ZoneJob(z, division.folds.get(z.zone_id), size, names, trims.get(z.zone_id, Trim()), job.artefacts, cube)
         for z in zones
@@ -189,9 +193,9 @@ def _whole_points(job: JobConfig, points: PointsSettings) -> Stamped:
     return _whole(job, {"points": source_fingerprint([points.path])}, _OF_POINTS)
 
 
-def _of_all(made_from: Mapping[str, Mapping[str, object]]) -> dict[str, object]:
+def _of_all(legend: Legend, made_from: Mapping[str, Mapping[str, object]]) -> dict[str, object]:
     every = {f"{name} of zone {zone_id}": v for zone_id, read in made_from.items() for name, v in read.items()}
-    return {**every, "legend": bundled_legend().hash(), "zones' order": fingerprint([*made_from])}
+    return {**every, "legend": legend.hash(), "zones' order": fingerprint([*made_from])}
 
 
 def _forget(dataset: Stamped) -> None:
@@ -204,7 +208,7 @@ def _tasks(
     job: JobConfig, jobs: Sequence[ZoneJob], made_from: Mapping[str, Mapping[str, object]]
 ) -> list[ZoneTask[None]]:
     """One per zone; its entry is written last."""
-    tasks, code, legend = [], closure(_build_one), bundled_legend().hash()
+    tasks, code, legend = [], closure(_build_one), job_legend(job).hash()
     for one in jobs:
         zone_id, workspace = one.zone.zone_id, one.workspace
         trim = [sorted(one.trim.parcels), one.trim.keep_away]  # a set has another order in each process

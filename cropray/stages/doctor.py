@@ -114,6 +114,7 @@ def _check_inputs(job: JobConfig) -> str:
         job.points and job.points.path,
         job.imagery.folder if isinstance(job.imagery, FilesSettings) else None,
         job.parcels and job.parcels.path,
+        job.parcels and job.parcels.legend,
         job.zone_table,
         *((choice.region_table, choice.outline, *input_files(choice.worldcover)) if choice else ()),
     ]

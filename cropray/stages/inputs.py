@@ -7,7 +7,9 @@ from typing import Any
 from cropray.config import JobConfig
 from cropray.core.cube import STUDY_CUBE, CubeSpec, Season
 from cropray.errors import ConfigError, InputError, SchemaError
-from cropray.legend import FIRST_YEAR, LAST_YEAR
+from cropray.legend import FIRST_YEAR, LAST_YEAR, Legend, bundled_legend
+from cropray.parcels.legend_file import read_legend, require_codes
+from cropray.parcels.rpg import is_fetched, iterate_codes
 from cropray.settings import Settings, fingerprint
 from cropray.storage import Location, content_id, local_file
 from cropray.workspace import require
@@ -69,19 +71,45 @@ def steps_of(zone: Zone, job: JobConfig) -> Season:
     return Season(season_of(zone, job), job.cube_spec)
 
 
+def job_legend(job: JobConfig) -> Legend:
+    """The legend of the job's parcels: its own file's, or the French one.
+
+    Raises:
+        InputError: the file is missing, or no legend.
+    """
+    path = None if job.parcels is None else job.parcels.legend
+    return bundled_legend() if path is None else read_legend(path)
+
+
+def check_legend(job: JobConfig) -> None:
+    """Refuse a legend file that cannot be used with the job's register.
+
+    The codes of a register that has to be fetched are not looked at: that takes as long as to label its zones.
+
+    Raises:
+        InputError: the file is missing or no legend, or has none of the register's codes.
+    """
+    if job.parcels is None or job.parcels.legend is None:
+        return
+    legend = job_legend(job)
+    if not is_fetched(job.parcels):
+        require_codes(legend, iterate_codes(job.parcels), job.parcels.legend)
+
+
 def register_year(zone: Zone, job: JobConfig) -> int:
     """Year of the parcel register whose code table counts for a zone: the settings', else the middle of the season's.
 
     Raises:
-        ConfigError: the code table does not reach to that year.
+        ConfigError: the code table of the French legend does not reach to that year.
     """
     if job.parcels is not None and job.parcels.year is not None:
         return job.parcels.year
     year = steps_of(zone, job).middle.year
-    if not FIRST_YEAR <= year <= LAST_YEAR:
+    is_french = job.parcels is None or job.parcels.legend is None
+    if is_french and not FIRST_YEAR <= year <= LAST_YEAR:
         raise ConfigError(
             f"zone '{zone.zone_id}' has its season in {year}; the code table knows the registers of {FIRST_YEAR} to "
-            f"{LAST_YEAR}: set parcels.year to the one whose codes the file uses"
+            f"{LAST_YEAR}: set parcels.year to the one whose codes the file uses, or parcels.legend to a legend of your own"
         )
     return year
 
@@ -128,6 +156,35 @@ def require_year_of_labels(zones: Sequence[Zone], job: JobConfig) -> None:
         if (said := _said(job.artefacts.label_report(zone.zone_id), "year")) is not None:
             pairs[zone.zone_id] = said, register_year(zone, job)
     _require_same("labels", pairs, ("labels", "season_start or parcels.year"))
+
+
+def require_legend_of_labels(zones: Sequence[Zone], job: JobConfig, legend: Legend) -> None:
+    """Refuse labels that were made with another legend than the job's; those without a report pass.
+
+    Raises:
+        InputError: there are such; one is named.
+    """
+    reports = {f"labels of zone '{zone.zone_id}'": job.artefacts.label_report(zone.zone_id) for zone in zones}
+    require_legend(reports, legend, "labels")
+
+
+def require_legend(records: Mapping[str, Location], legend: Legend, made_by: str) -> None:
+    """Refuse what was made with another legend: its class ids mean other classes.
+
+    Args:
+        records: what was made → the record beside it.
+        legend: the job's.
+        made_by: the stage that makes it.
+
+    Raises:
+        InputError: there is such.
+    """
+    others = [what for what, file in records.items() if _said(file, "legend_hash") not in (None, legend.hash())]
+    if others:
+        raise InputError(
+            f"made with another legend than the job's: {others[0]}{f' and {len(others) - 1} more' if others[1:] else ''}; "
+            f"run `cropray {made_by} CONFIG.yaml` again, or put parcels.legend back"
+        )
 
 
 def _require_same(what: str, pairs: Mapping[str, tuple[object, object]], mend: tuple[str, str]) -> None:

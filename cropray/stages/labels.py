@@ -13,7 +13,7 @@ from cropray.config import JobConfig
 from cropray.core.closure import closure
 from cropray.core.keys import key_of
 from cropray.errors import ConfigError, InputError
-from cropray.legend import Legend, bundled_legend
+from cropray.legend import Legend
 from cropray.parcels.coverage import Coverage, CoverageRow, describe, summarize
 from cropray.parcels.labels import label_zone
 from cropray.parcels.report import LabelReport
@@ -31,13 +31,18 @@ from cropray.progress import Progress
 from cropray.raw_files import parts_of, source_fingerprint
 from cropray.stages.artefacts import Stamped
 from cropray.stages.cluster import ray_session
-from cropray.stages.inputs import job_zones, register_year, zone_fingerprint
+from cropray.stages.inputs import check_legend, job_legend, job_zones, register_year, zone_fingerprint
 from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks, stamped
 from cropray.storage import Location, files_below, local_file, relative, remove, whole_file, write_json
 from cropray.workspace import Workspace
 from cropray.zones import Zone
 
-_OF_ALL_ZONES: Final = ("parcels.year", "parcels.max_unmapped_share")  # neither changes a zone's labels
+_OF_ALL_ZONES: Final = (
+    "parcels.year",
+    "parcels.max_unmapped_share",
+    "parcels.legend",
+)  # none changes a zone's labels; of a legend the content counts
+_FEW_CODES: Final = 12  # in a message
 _UPLOADS: Final = 8  # at a time; each is small, and waits for the store
 
 
@@ -51,9 +56,10 @@ def run(job: JobConfig, progress: Progress) -> None:
     """
     if job.parcels is None:
         raise ConfigError("this job reads 'points': there are no parcels to label")
-    zones, workspace, legend = job_zones(job), job.artefacts, bundled_legend()
+    zones, workspace, legend = job_zones(job), job.artefacts, job_legend(job)
     progress.stage("labels", f"{job.parcels.path} for {len(zones)} zones, {len(legend.classes)} classes")
     check_parcels(job.parcels)
+    check_legend(job)
     extract = _own_extract(workspace)
     tasks = _tasks(job, job.parcels, zones, legend, extract)
     todo = [t for t in tasks if job.overwrite or not workspace.is_current("labels", t.zone_id, t.inputs, t.outputs)]
@@ -75,7 +81,7 @@ def artefacts(job: JobConfig) -> Iterator[Stamped]:
     """What the stage makes."""
     if job.parcels is not None:
         check_parcels(job.parcels)
-        tasks = _tasks(job, job.parcels, job_zones(job), bundled_legend(), job.artefacts.parcel_extract)
+        tasks = _tasks(job, job.parcels, job_zones(job), job_legend(job), job.artefacts.parcel_extract)
         yield from stamped("labels", "labels", tasks, job.artefacts)
 
 
@@ -175,14 +181,21 @@ def _check_unknown(reports: Sequence[LabelReport], limit: float) -> None:
     for report in reports:
         unknown_ha, total = report.area_ha("unknown"), sum(tally.area_ha for tally in report.codes)
         if unknown_ha > limit * total:
-            over[report.zone_id] = f"{unknown_ha / total:.1%} ({', '.join(report.unknown_codes)})"
+            over[report.zone_id] = f"{unknown_ha / total:.1%} ({_largest(report)})"
     if over:
         years = sorted({report.year for report in reports})
         raise InputError(
             f"more than {limit:.0%} of the parcel area has codes that the legend does not know in "
             f"{', '.join(map(str, years))}: {_listing(over)}; "
-            f"check parcels.code_column and parcels.year, or raise dataset.max_unknown_share"
+            f"check parcels.code_column and parcels.year, add the codes to parcels.legend, or raise "
+            f"dataset.max_unknown_share"
         )
+
+
+def _largest(report: LabelReport) -> str:
+    """Unknown codes that take the most area."""
+    codes, n_more = report.unknown_codes[:_FEW_CODES], len(report.unknown_codes) - _FEW_CODES
+    return ", ".join(codes) + (f" and {n_more} more" if n_more > 0 else "")
 
 
 def _check_unmapped(coverage: Coverage, limit: float) -> None:
@@ -190,7 +203,7 @@ def _check_unmapped(coverage: Coverage, limit: float) -> None:
     if over:
         raise InputError(
             f"more than {limit:.0%} of a region's parcel area gets no class: {_listing(over)}; "
-            f"check parcels.code_column and parcels.year, or raise parcels.max_unmapped_share"
+            f"check parcels.code_column and parcels.year, add codes to parcels.legend, or raise parcels.max_unmapped_share"
         )
 
 

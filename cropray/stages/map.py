@@ -12,15 +12,21 @@ from cropray.core.closure import closure
 from cropray.core.keys import key_of
 from cropray.datasets.manifest import load_manifest
 from cropray.errors import ConfigError
-from cropray.legend import bundled_legend
 from cropray.maps.layout import window_note
-from cropray.maps.models import Load, kept_model, read_model
+from cropray.maps.models import CARD_FILE, Load, kept_model, read_model
 from cropray.maps.zone import MapJob, map_zone
 from cropray.progress import Progress
 from cropray.stages.artefacts import Stamped
 from cropray.stages.cluster import ray_session
 from cropray.stages.devices import Device, device_of, gpus_per_task, memory_of, require_devices
-from cropray.stages.inputs import job_zones, require_season_of_composites, zone_fingerprint
+from cropray.stages.inputs import (
+    job_legend,
+    job_zones,
+    require_legend,
+    require_legend_of_labels,
+    require_season_of_composites,
+    zone_fingerprint,
+)
 from cropray.stages.results import evaluation_run, why_no_scores
 from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks, stamped, task_bytes
 from cropray.storage import Location, content_id, copy_file, folder_hash
@@ -36,7 +42,7 @@ def run(job: JobConfig, progress: Progress) -> None:
     Raises:
         ConfigError: the job reads points, which have no images, or the cluster has no GPU and `map.device` asks for one.
         MissingArtefactError: a model or a composite is missing.
-        InputError: a composite is of another season.
+        InputError: a composite is of another season, or a model or labels are of another legend.
         StageFailedError: some zones failed.
     """
     if job.points is not None:
@@ -48,6 +54,10 @@ def run(job: JobConfig, progress: Progress) -> None:
     require_season_of_composites(zones, job)
     for model in job.search.models:
         require(workspace.model(model), "search")
+    legend = job_legend(job)
+    require_legend_of_labels(zones, job, legend)
+    cards = {f"model '{model}'": workspace.model(model) / CARD_FILE for model in job.search.models}
+    require_legend(cards, legend, "search")
     with ray_session(job.cluster):
         require_devices(job, job.search.models)
         for model in job.search.models:
@@ -95,10 +105,10 @@ def _tasks(
     job: JobConfig, model: str, zones: Sequence[Zone], share: float = math.inf
 ) -> list[ZoneTask[tuple[int, int]]]:
     """One per zone; what a task may take of the memory is no part of what a map depends on."""
-    workspace = job.artefacts
-    map_job = MapJob(model, bundled_legend(), job.map, workspace, share)
+    workspace, legend = job.artefacts, job_legend(job)
+    map_job = MapJob(model, legend, job.map, workspace, share)
     load, content, device = family(model).load, folder_hash(workspace.model(model)), device_of(job, model)
-    code, common = closure(map_zone, load), {"model": content, "legend": bundled_legend().hash()}
+    code, common = closure(map_zone, load), {"model": content, "legend": legend.hash()}
     return [
         ZoneTask(
             zone.zone_id,

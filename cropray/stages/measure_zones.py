@@ -22,11 +22,10 @@ from cropray.imagery.acquire import acquire_zone, finish_zone
 from cropray.imagery.composites import read_composite, read_n_obs
 from cropray.imagery.files import FilesSettings
 from cropray.imagery.sources import scene_source
-from cropray.legend import bundled_legend
 from cropray.parcels.rpg import is_fetched
 from cropray.planning.costs import ZoneCosts
 from cropray.report.drawing import step_names
-from cropray.stages.inputs import register_year, steps_of
+from cropray.stages.inputs import job_legend, register_year, steps_of
 from cropray.stages.labels import label_from
 from cropray.stages.pictures import ZoneDrawing, draw_zone
 from cropray.storage import Location, size_of
@@ -133,7 +132,7 @@ def _measure_zone(job: JobConfig, zone: Zone, scratch: Workspace) -> ZoneSample:
 def measure_zone(job: JobConfig, zone: Zone, scratch: Workspace) -> ZoneSample:
     """Acquire, label and build one zone, and draw its films."""
     assert job.parcels is not None
-    clock, legend, parcels = _Clock(), bundled_legend(), job.parcels
+    clock, legend, parcels = _Clock(), job_legend(job), job.parcels
     season = steps_of(zone, job)
     clock.time("acquire", lambda: _acquire(job, zone, scratch))
     extract = scratch.parcel_extract if is_fetched(parcels) else None

@@ -21,7 +21,6 @@ from cropray.imagery.earth_engine_ledger import read_runs
 from cropray.imagery.earth_engine_settings import EarthEngineSettings
 from cropray.imagery.sources import scene_source
 from cropray.imagery.stac_settings import StacSettings
-from cropray.legend import bundled_legend
 from cropray.parcels.rpg import is_fetched
 from cropray.planning.costs import FitCosts, Kind, UnitCosts, ZoneCosts
 from cropray.planning.estimate import JobWork, estimate, search_work
@@ -32,7 +31,7 @@ from cropray.planning.work import Cluster, ZoneWork, at_once
 from cropray.progress import Progress
 from cropray.settings import fingerprint, load_settings
 from cropray.stages.cluster import address_of, ray_session
-from cropray.stages.inputs import job_zones, zone_fingerprint
+from cropray.stages.inputs import job_legend, job_zones, zone_fingerprint
 from cropray.stages.labels import indexed
 from cropray.stages.measure_fits import FitSample, measure_fits
 from cropray.stages.measure_zones import MOST_ZONES, ZoneSample, measure_zones, sample_order, weigh, zone_costs
@@ -221,9 +220,9 @@ class _Measuring:
         traffic = earth_engine(self.job, self.all_zones)
         if isinstance(self.job.imagery, StacSettings):
             costs, traffic = self._stac(self.job.imagery, costs)
-        classes = classes_of(samples, manifest)
+        classes = classes_of(self.job, samples, manifest)
         sampled = tuple(sample.zone for sample in samples)
-        sample = FitSample(self.job, self.scratch, sampled, classes, bundled_legend(), self._of_fold(zones))
+        sample = FitSample(self.job, self.scratch, sampled, classes, job_legend(self.job), self._of_fold(zones))
         unit_costs = UnitCosts(0.0, self.worker_start_s, 0.0, costs, self._fit(sample))
         return self._work(zones, traffic), unit_costs, _notes(self.job, zones, samples, traffic)
 

@@ -13,7 +13,7 @@ from cropray.imagery.earth_engine_ledger import read_runs
 from cropray.imagery.earth_engine_settings import EarthEngineSettings
 from cropray.imagery.scenes import Scene
 from cropray.imagery.sources import scene_source
-from cropray.legend import CropClass, bundled_legend
+from cropray.legend import CropClass
 from cropray.planning.elsewhere import RAY_STORE_SHARE
 from cropray.planning.estimate import JobWork
 from cropray.planning.limits import Room
@@ -21,6 +21,7 @@ from cropray.planning.traffic import Traffic, earth_engine_traffic
 from cropray.planning.work import Cluster, ZoneWork
 from cropray.search.placement import Node, Placement, live_nodes, need_of, place_units
 from cropray.stages.cluster import address_of, ray_disk
+from cropray.stages.inputs import job_legend
 from cropray.stages.measure_zones import ZoneSample
 from cropray.storage import free_bytes
 from cropray.training.family import family
@@ -126,7 +127,7 @@ def count_zones(
         test_rows=rows["test"],
         train_tiles=tiles["train"],
         test_tiles=tiles["test"],
-        n_classes=len(classes_of(samples, manifest)),
+        n_classes=len(classes_of(job, samples, manifest)),
         is_sampled=manifest is None,
         n_regions=len({zone.region for zone in by_split["train"]}),
     )
@@ -143,12 +144,12 @@ def count_points(zones: Sequence[ZoneEntry], n_classes: int) -> ZoneWork:
     )  # fmt: skip
 
 
-def classes_of(samples: Sequence[ZoneSample], manifest: Manifest | None) -> tuple[CropClass, ...]:
+def classes_of(job: JobConfig, samples: Sequence[ZoneSample], manifest: Manifest | None) -> tuple[CropClass, ...]:
     """Classes of the dataset, or those that a sample saw, in legend order."""
     if manifest is not None:
         return manifest.classes
     seen = {name for sample in samples for name in sample.classes}
-    return tuple(crop for crop in bundled_legend().classes if crop.name in seen)
+    return tuple(crop for crop in job_legend(job).classes if crop.name in seen)
 
 
 def earth_engine(job: JobConfig, zones: Sequence[Zone]) -> Traffic | None:

@@ -17,7 +17,7 @@ from cropray.imagery.sources import scene_source
 from cropray.parcels.rpg import check_parcels, grids_outside
 from cropray.raw_files import is_there
 from cropray.stages.cluster import address_of, name_of_address
-from cropray.stages.inputs import job_zones, register_year
+from cropray.stages.inputs import check_legend, job_legend, job_zones, register_year
 from cropray.stages.ray_address import check_form
 from cropray.storage import Location
 from cropray.workspace import Workspace, require
@@ -89,12 +89,25 @@ def _inputs(job: JobConfig, stages: Sequence[str], zones: Sequence[Zone]) -> lis
         checks.append(lambda: check_inputs(scene_source(imagery, cube), zones, job.season_start, cube))
     if (parcels := job.parcels) is not None and "labels" in stages:
         checks.append(lambda: check_parcels(parcels))
+        checks.append(lambda: _check_legend(job))
         checks.append(lambda: [register_year(zone, job) for zone in zones])
         if len(stages) > 1:  # alone, the stage labels the other zones and names those
             checks.append(lambda: _check_place(job, zones))
+    if {"dataset", "map"} & set(stages) and "labels" not in stages:
+        checks.append(lambda: job_legend(job))
     if (points := job.points) is not None and "dataset" in stages:
         checks.append(lambda: _require_points(points.path))
     return checks
+
+
+def _check_legend(job: JobConfig) -> None:
+    assert job.parcels is not None
+    job_legend(job)
+    try:
+        check_parcels(job.parcels)
+    except InputError:
+        return  # it is in the list for its own sake
+    check_legend(job)
 
 
 def _check_place(job: JobConfig, zones: Sequence[Zone]) -> None:

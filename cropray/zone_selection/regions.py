@@ -77,7 +77,7 @@ def read_regions(path: str | Location) -> tuple[Region, ...]:
         InputError: the file or a column is missing, a value is refused, or two regions would name the same zones.
     """
     rows = read_rows(path, COLUMNS, "region table", "zone_selection.region_table")
-    regions = tuple(_region(row, path, line) for line, row in enumerate(rows, start=2))
+    regions = tuple(_region(row, path, line) for line, row in rows.items())
     slugs: dict[str, str] = {}
     for region in regions:
         if region.slug in slugs:

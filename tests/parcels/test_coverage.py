@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 
+from cropray.legend import CropCode, Legend
 from cropray.parcels.coverage import describe, summarize
 from cropray.parcels.report import CodeTally, LabelReport
 from tests.parcels.polygons import LEGEND
@@ -100,3 +101,19 @@ def test_is_written_as_json():
     assert record["regions"][0]["name"] == "north"
     assert record["zones"]["south"][0]["unknown_ha"] == 20
     assert record["unknown_codes"][0]["used"] == [2023, 2024]
+
+
+def test_a_code_without_its_zeros_is_recognized_but_not_taken():
+    legend = Legend(LEGEND.classes, (CropCode("000", "Maize"), CropCode("7a", "Wheat")))
+    reports = [report("n1", **{"07A": 3.0, "": 2.0, "0": 1.0})]
+    coverage = summarize(reports, {"n1": "north"}, legend)
+    assert {code.code: code.near for code in coverage.unknown_codes} == {"07A": "7a", "": None, "0": "000"}
+
+
+def test_of_many_unknown_codes_the_largest_are_listed():
+    coverage = summarize([report("n1", **{f"X{n:02d}": 1.0 + n for n in range(40)})], {"n1": "north"}, LEGEND)
+    lines = [line for line in describe(coverage) if "unlabelled" in line and not line.startswith("7 ")]
+    assert len(lines) == 13
+    assert lines[0] == "code 'X39': 2 parcels, 40.0 ha stay unlabelled"
+    assert lines[12] == "28 more codes: 56 parcels, 406.0 ha stay unlabelled"  # 1 + 2 + … + 28
+    assert len(coverage.unknown_codes) == 40

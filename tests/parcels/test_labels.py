@@ -59,7 +59,8 @@ def test_writes_labels_index_table_and_report(tmp_path, settings):
         CodeTally("XYZ", "", "unknown", None, 1, pytest.approx(0.04), 4),
     )
     assert (report.n_pixels, report.n_labelled, report.n_parcels) == (480, 62, 6)
-    assert report.unknown_codes == ("", "XYZ")
+    assert report.unknown_codes == ("XYZ", "")
+    assert report.legend_hash == LEGEND.hash()
     assert report.area_ha("unknown") == pytest.approx(0.05)
     assert (report.year, report.n_repaired, report.n_without_area) == (2023, 0, 0)
     assert (report.shared_ha, report.n_shared_pixels, report.n_border_pixels) == (0, 0, 0)

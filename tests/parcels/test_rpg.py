@@ -15,7 +15,14 @@ from pydantic import ValidationError
 from cropray.errors import InputError
 from cropray.grid import Grid
 from cropray.parcels import vector_files
-from cropray.parcels.rpg import ParcelSettings, check_parcels, cut_extract, extract_parcels, has_spatial_index
+from cropray.parcels.rpg import (
+    ParcelSettings,
+    check_parcels,
+    cut_extract,
+    extract_parcels,
+    has_spatial_index,
+    iterate_codes,
+)
 from cropray.parcels.rpg import read_parcels as read_with_counts
 from tests.parcels.polygons import GRID, parcel_frame, square
 
@@ -84,6 +91,60 @@ def test_texts_that_stand_for_no_id_are_none(tmp_path):
 def test_one_column_is_not_both_id_and_code(tmp_path):
     with pytest.raises(ValidationError, match="both 'code_cultu': all parcels of one crop would be one"):
         ParcelSettings(path=tmp_path / "p.gpkg", id_column="code_cultu")
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_register_without_a_column_of_ids(tmp_path, name):
+    frame = PARCELS.drop(columns="ID_PARCEL")
+    WRITERS[name](frame, tmp_path / name)
+    refuse(ParcelSettings(path=tmp_path / name), "no column 'ID_PARCEL'", "id_column: null")
+    settings = ParcelSettings(path=tmp_path / name, id_column=None)
+    check_parcels(settings)
+    found = read_with_counts(settings, GRID)
+    assert found.frame.parcel_id.str.startswith("outline-").all()
+    assert found.frame.parcel_id.is_unique
+    assert found.n_without_id == len(found.frame) == 4
+    assert sorted(found.frame.code) == ["", "BTH", "JAC", "MIS"]
+    extract_parcels(settings, [GRID], tmp_path / "extract.gpkg")
+    extracted = read_with_counts(settings, GRID, tmp_path / "extract.gpkg").frame
+    assert extracted.parcel_id.tolist() == found.frame.parcel_id.tolist()
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_declared_areas_go_before_those_of_the_polygons(tmp_path, name):
+    declared = [0.3, 0.5, np.nan, 0.0, 9.0, 9.0]  # of 20: 0.25 ha, of 3: 0.48 ha
+    WRITERS[name](PARCELS.assign(Area=declared), tmp_path / name)
+    settings = ParcelSettings(path=tmp_path / name, area_column="area")
+    extract_parcels(settings, [GRID], tmp_path / "extract.gpkg")
+    for extract in (None, tmp_path / "extract.gpkg"):
+        frame = read_with_counts(settings, GRID, extract).frame.set_index("parcel_id")
+        np.testing.assert_allclose(frame.area_ha[["1", "20", "3", "7"]], [0.09, 0.3, 0.5, 0.04], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("areas", "said"), [(2500.0, "is 1e+04 times"), ("large", "holds no areas")])
+def test_areas_in_another_unit_are_refused(tmp_path, areas, said):
+    PARCELS.iloc[:1].assign(area=areas).to_file(tmp_path / "p.gpkg")
+    with pytest.raises(InputError) as error:
+        read_parcels(ParcelSettings(path=tmp_path / "p.gpkg", area_column="AREA"), GRID)
+    for text in ("p.gpkg': column 'AREA'", said, "must hold hectares"):
+        assert text in str(error.value)
+
+
+def test_the_area_is_neither_id_nor_code(tmp_path):
+    with pytest.raises(ValidationError, match="'area_column' is 'id_parcel', which is the id or the code"):
+        ParcelSettings(path=tmp_path / "p.gpkg", area_column="id_parcel")
+
+
+def test_the_year_is_for_the_french_legend(tmp_path):
+    with pytest.raises(ValidationError, match="remove 'year'"):
+        ParcelSettings(path=tmp_path / "p.gpkg", legend=tmp_path / "legend.csv", year=2023)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_the_codes_of_a_register_are_read_without_its_polygons(tmp_path, name):
+    WRITERS[name](PARCELS.assign(CODE_CULTU=[1.0, 2.5, 1.0, np.nan, 7.0, 7.0]), tmp_path / name)
+    (codes,) = iterate_codes(ParcelSettings(path=tmp_path / name))
+    assert sorted(codes) == ["", "1", "2.5", "7"]
 
 
 def test_repairs_polygons(tmp_path):

@@ -13,12 +13,13 @@ from cropray.imagery.files import FileScenes, FilesSettings
 from cropray.imagery.scenes import Found, Scene
 from cropray.imagery.stac import StacScenes
 from cropray.imagery.stac_settings import StacSettings
+from cropray.legend import bundled_legend
 from cropray.stages import acquire, dataset, earth_engine, evaluate, labels, pictures, zones
 from cropray.stages import map as map_stage
 from tests.planning.test_estimate import job
 from tests.synthetic import entry, manifest, zone
 
-ZONE = zone("a")
+ZONE, LEGEND = zone("a"), bundled_legend()
 DATASET = manifest(entry("a", 0), entry("b", 1), entry("t", None), entry("u", None))
 FILES, STAC = FilesSettings(folder="/scenes"), StacSettings(source="stac")
 
@@ -46,8 +47,8 @@ def keys_of(tmp_path_factory):
         found = {
             "zones": zones._table(config, [ZONE]).inputs,
             "acquire": acquired(config),
-            "labels": labels._tasks(config, config.parcels, [ZONE], labels.bundled_legend(), None)[0].inputs,
-            "dataset": dataset._whole(config, dataset._of_all({"a": of_zone}), dataset._OF_ZONES).inputs,
+            "labels": labels._tasks(config, config.parcels, [ZONE], LEGEND, None)[0].inputs,
+            "dataset": dataset._whole(config, dataset._of_all(LEGEND, {"a": of_zone}), dataset._OF_ZONES).inputs,
             "dataset zone": dataset._tasks(config, jobs, {"a": of_zone})[0].inputs,
             "counts": evaluate._tasks(config, "cnn", of_dataset)[0].inputs,
             "scores": evaluate._scores_of(config, "cnn", of_dataset).inputs,

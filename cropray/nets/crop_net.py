@@ -20,8 +20,9 @@ class CropNetConfig:
     """Everything that determines the network's layers; travels inside each checkpoint."""
 
     n_classes: int
-    n_months: int = 12
-    n_bands: int = 4
+    n_months: int
+    """Steps of time of the cube; the name is that of older cards."""
+    n_bands: int
     temporal_channels: int = 64
     """Width of the temporal convolutions and of the embedding."""
     kernel_size: int = 3

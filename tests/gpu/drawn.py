@@ -9,12 +9,12 @@ from cropray.nets.crop_net import CropNet, CropNetConfig
 from cropray.training.deep.loop import FitPlan
 from cropray.training.deep.tiles import ChannelStats, TileSet
 from cropray.training.pixel_blocks import IGNORE
-from tests.study import FEATURE_COLUMNS, N_BANDS, N_MONTHS
+from tests.study import FEATURE_COLUMNS, INPUT, N_BANDS, N_MONTHS
 
 N_CLASSES = 6
 STATS = ChannelStats((1500.0,) * N_BANDS, (700.0,) * N_BANDS)
 LOOKUP = np.where(np.arange(256) < N_CLASSES, np.arange(256), IGNORE).astype(np.uint8)
-STUDY = CropNetConfig(n_classes=20)
+STUDY = CropNetConfig(**INPUT, n_classes=20)
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,14 @@ class Sizes:
 
 
 FULL = Sizes(
-    CropNetConfig(n_classes=N_CLASSES, temporal_channels=32, unet_channels=(32, 64, 64)), n_tiles=96, tile_px=32,
+    CropNetConfig(**INPUT, n_classes=N_CLASSES, temporal_channels=32, unet_channels=(32, 64, 64)), n_tiles=96, tile_px=32,
     epochs=4, zone_px=(300, 217), window_px=160, n_rows=60_000, n_rounds=30, rated=STUDY, rated_batch=64,
     rated_steps=30, rated_window_px=512, rated_rows=500_000,
 )  # fmt: skip
 SMALL = Sizes(
-    CropNetConfig(n_classes=N_CLASSES, temporal_channels=8, unet_channels=(8, 8)), n_tiles=12, tile_px=8,
+    CropNetConfig(**INPUT, n_classes=N_CLASSES, temporal_channels=8, unet_channels=(8, 8)), n_tiles=12, tile_px=8,
     epochs=3, zone_px=(50, 37), window_px=32, n_rows=2_000, n_rounds=5,
-    rated=CropNetConfig(n_classes=N_CLASSES, temporal_channels=8, unet_channels=(8, 8)), rated_batch=4, rated_steps=2,
+    rated=CropNetConfig(**INPUT, n_classes=N_CLASSES, temporal_channels=8, unet_channels=(8, 8)), rated_batch=4, rated_steps=2,
     rated_window_px=48, rated_rows=2_000,
 )  # fmt: skip
 

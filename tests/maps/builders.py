@@ -15,7 +15,7 @@ from cropray.training.cnn.checkpoint import CnnCheckpoint, save_checkpoint
 from cropray.training.deep.tiles import ChannelStats
 from cropray.training.pixel_blocks import TreeData
 from cropray.training.xgboost.scoring import save_booster
-from tests.study import FEATURE_COLUMNS, N_BANDS, N_FEATURES, N_MONTHS
+from tests.study import FEATURE_COLUMNS, INPUT, N_BANDS, N_FEATURES, N_MONTHS
 
 DECIDING_FEATURE = "B04_05"
 LEGEND = bundled_legend()
@@ -25,7 +25,7 @@ CLASSES = tuple(LEGEND.classes[i] for i in (0, 1, 12, 14, 37))  # dense index â‰
 def save_cnn(folder, seed=0):
     """An untrained network with a margin of 12 pixels and a stride of 2; its batch statistics are not trivial."""
     torch.manual_seed(seed)
-    model = CropNet(CropNetConfig(n_classes=len(CLASSES), temporal_channels=8, unet_channels=(8, 16)))
+    model = CropNet(CropNetConfig(**INPUT, n_classes=len(CLASSES), temporal_channels=8, unet_channels=(8, 16)))
     for name, value in model.named_buffers():
         if name.endswith("running_mean"):
             value.normal_(0, 0.2)

@@ -6,13 +6,14 @@ import torch.nn.functional as F  # noqa: N812
 
 from cropray.nets.crop_net import CropNet, CropNetConfig, receptive
 from cropray.nets.unet import receptive_radius
+from tests.study import INPUT
 
 NARROW = {"temporal_channels": 8, "unet_channels": (8, 8, 16)}
 
 
 def network(seed=0, **changes):
     torch.manual_seed(seed)
-    return CropNet(CropNetConfig(n_classes=5, **{**NARROW, **changes}))
+    return CropNet(CropNetConfig(**INPUT, n_classes=5, **{**NARROW, **changes}))
 
 
 def series(*shape):
@@ -39,7 +40,7 @@ def test_kernel_sizes_keep_months_aligned(kernel_size):
 
 
 def test_the_studys_network_has_13_4_million_parameters():
-    study = CropNet(CropNetConfig(n_classes=51, pool="max"))
+    study = CropNet(CropNetConfig(**INPUT, n_classes=51, pool="max"))
     assert round(sum(p.numel() for p in study.parameters()) / 1e6, 1) == 13.4  # original study, "CNN"
 
 
@@ -84,7 +85,7 @@ def test_the_radius_is_how_far_a_pixel_is_seen(n_levels):
 
 
 def test_windows_equal_the_whole():
-    config = CropNetConfig(n_classes=5, **NARROW)
+    config = CropNetConfig(**INPUT, n_classes=5, **NARROW)
     reach = receptive(config)
     assert reach.margin_px % reach.stride_px == 0
     model, core = settled(network().double()), 3 * reach.stride_px
@@ -113,7 +114,7 @@ def test_overfits_one_batch():
 
 
 def test_config_travels_through_json():
-    config = CropNetConfig(n_classes=7, pool="max", unet_channels=(4, 8))
+    config = CropNetConfig(**INPUT, n_classes=7, pool="max", unet_channels=(4, 8))
     record = config.to_dict()
     record["unet_channels"] = list(record["unet_channels"])  # as JSON has it
     assert CropNetConfig.from_dict(record) == config
@@ -130,7 +131,7 @@ def test_config_travels_through_json():
 )
 def test_impossible_configs_are_refused(changes, word):
     with pytest.raises(ValueError, match=word):
-        CropNetConfig(n_classes=3, **changes)
+        CropNetConfig(**INPUT, n_classes=3, **changes)
 
 
 def test_wrong_input_is_named():

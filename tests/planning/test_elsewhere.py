@@ -21,6 +21,7 @@ from cropray.planning.traffic import Traffic
 from cropray.planning.work import Cluster, Fit
 from cropray.search.placement import need_of, place_units
 from tests.planning.test_estimate import COSTS, KERNELS, job, work
+from tests.study import INPUT
 
 STORE = 1e9
 OPERATIONS = {KERNELS[3]: 1e9, KERNELS[5]: 2e9}
@@ -160,6 +161,6 @@ def test_efficiency_is_beside_the_fewest_nodes():
 
 def test_operations_of_the_network():
     # One level: two convolutions 3 × 3 of the U-Net after two over three months and the mixing of twelve.
-    config = CropNetConfig(n_classes=5, temporal_channels=8, unet_channels=(16,), kernel_size=3)
+    config = CropNetConfig(**INPUT, n_classes=5, temporal_channels=8, unet_channels=(16,), kernel_size=3)
     of_pixel = 12 * (4 * 8 + 8 * 8) * 3 + 12 * 8 * 8 + 9 * (8 * 16 + 16 * 16) + 16 * 5
     assert tile_operations(config, 16) == 2 * 16 * 16 * of_pixel

@@ -17,6 +17,7 @@ from cropray.training.deep.loop import FitPlan, FitResult, fit
 from cropray.training.deep.progress import NetworkProgress
 from cropray.training.deep.tiles import ChannelStats, TileSet
 from cropray.training.progress_file import ProgressFile
+from tests.study import INPUT
 from tests.synthetic import zone_arrays
 
 N_CLASSES = 4
@@ -50,7 +51,7 @@ def plan(**changes):
 
 def network(seed=0, dropout=0.3):
     torch.manual_seed(seed)
-    config = CropNetConfig(n_classes=N_CLASSES, temporal_channels=8, unet_channels=(8, 8), dropout=dropout)
+    config = CropNetConfig(**INPUT, n_classes=N_CLASSES, temporal_channels=8, unet_channels=(8, 8), dropout=dropout)
     return CropNet(config)
 
 

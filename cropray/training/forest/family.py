@@ -35,7 +35,7 @@ FAMILY = Family(
     settings=ForestSettings,
     fit=fit,
     load=load,
-    grid={"n_estimators": (400,), "max_features": (0.1, 0.3)},
+    grid={"n_estimators": (200, 400)},
     steps="n_estimators",
     packages={"sklearn": "cropray[forest]"},
 )

@@ -34,6 +34,7 @@ from tests.maps.registered import REFUSED
 from tests.nearest_centroid import family as toy
 from tests.nearest_centroid import served
 from tests.study import FEATURE_COLUMNS
+from tests.training.pixel_fits import fit_job
 
 ROOT = Path(__file__).resolve().parents[1]
 SEARCH = {"models": ["centroid"], "centroid": {"reach": [50.0, 200.0, 800.0]}}
@@ -77,6 +78,26 @@ def require_served_elsewhere(workspace, table, folder):
     assert done.returncode == 0, done.stderr[-3000:]
     expected = served.read(workspace.model("centroid")).predict(table.to_numpy())
     np.testing.assert_array_equal(np.load(folder / "answer.npy"), expected)
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_worker_is_told_of_a_registered_family_with_its_job_and_its_fit(tmp_path):
+    content = {"name": "small", "workspace": str(tmp_path), "points": {"path": str(tmp_path)}, "search": SEARCH}
+    sent = JobConfig.model_validate({**content, "centroid": {"trim": 0.1}})
+    fit = fit_job(sent.settings_of("centroid"), tmp_path / "model")
+    (tmp_path / "sent").write_bytes(ray.cloudpickle.dumps((sent, families.family("centroid"), fit)))
+    (tmp_path / "cropray").symlink_to(ROOT / "cropray")  # and no tests beside it
+    code = """
+import pickle
+job, family, fit = pickle.load(open("sent", "rb"))
+(score,) = family.fit(fit)
+print(job.search.models, job.settings_of("centroid").trim, score.confusion.sum(), family.load(fit.folder, "cpu").loader)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    assert done.stdout == "('centroid',) 0.1 501 tests.nearest_centroid.served\n", done.stderr
 
 
 @pytest.mark.slow

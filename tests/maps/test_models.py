@@ -31,10 +31,10 @@ def test_a_folder_without_a_model_is_named(tmp_path):
         load_model(tmp_path)
 
 
-@pytest.mark.parametrize("card", ["{", "[]", '{"kind": "forest"}'])
+@pytest.mark.parametrize("card", ["{", "[]", '{"kind": "moss"}'])
 def test_a_foreign_card_is_refused(tmp_path, card):
     (tmp_path / "card.json").write_text(card)
-    with pytest.raises(SchemaError, match=r"damaged|kind 'forest'"):
+    with pytest.raises(SchemaError, match=r"damaged|kind 'moss'"):
         load_model(tmp_path)
 
 

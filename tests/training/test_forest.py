@@ -22,7 +22,7 @@ from tests.training.pixel_fits import NO_BEET, files, fit_job, fitted, require_s
 from tests.training.tree_rows import draw_rows, train_zones, tree_data, val_zones
 
 STEPS = (4, 11)
-SMALL = ForestSettings(max_features=0.5)
+SMALL = ForestSettings(min_samples_leaf=2, max_features=0.5)
 
 
 def oracle(settings, train, n=STEPS[-1], seed=0):
@@ -201,7 +201,7 @@ def test_unusable_settings_are_refused(tmp_path):
     for values in ({"max_features": 0}, {"max_features": 1.2}, {"max_rows": 1}, {"n_estimators": 0}):
         with pytest.raises(ValidationError):
             ForestSettings(**values)
-    with pytest.raises(ConfigError, match=r"400 trees on 200,000 rows of 9 classes .* lower forest\.max_rows"):
-        ForestSettings(min_samples_leaf=1).check(4e7, 9, 1e9)
+    with pytest.raises(ConfigError, match=r"400 trees on 100,000 rows of 9 classes .* lower forest\.max_rows"):
+        ForestSettings().check(4e7, 9, 1e9)
     with pytest.raises(InputError, match="at least 2"):
         family("forest").fit(fit_job(SMALL, tmp_path, (2,), classes=legend_from_names(["wheat"]).classes))

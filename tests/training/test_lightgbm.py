@@ -45,12 +45,9 @@ def test_every_prefix_equals_a_fit_of_its_length(settings, tmp_path):
 
 @pytest.mark.parametrize("settings", [SMALL, SAMPLED], ids=["all rows", "sampled"])
 def test_other_numbers_of_threads_grow_the_same_trees(settings, tmp_path):
-    models = []
     for n in (1, 2):
-        folder = tmp_path / str(n)
-        _, model = fitted("lightgbm", settings.on_cpus(n), folder, STEPS, val=False)
-        models.append(model.predict_samples(xy(val_zones())[0]))
-    np.testing.assert_array_equal(*models)
+        fitted("lightgbm", settings.on_cpus(n), tmp_path / str(n), STEPS, val=False)
+    assert files(tmp_path / "1")["model.txt"] == files(tmp_path / "2")["model.txt"]
 
 
 def test_another_seed_draws_others(tmp_path):

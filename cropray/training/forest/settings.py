@@ -26,11 +26,11 @@ class ForestSettings(PixelFamilySettings):
     """Trees. Searched numbers are prefixes of one fit, which cost nothing but their scoring."""
     max_depth: int | None = Field(default=None, ge=1)
     """None: no limit."""
-    min_samples_leaf: int = Field(default=2, ge=1)
+    min_samples_leaf: int = Field(default=1, ge=1)
     """Fewest training rows of a leaf."""
     max_features: float = Field(default=0.3, gt=0, le=1)
     """Share of the features of which a split is drawn; at least one."""
-    max_rows: int = Field(default=200_000, ge=2)
+    max_rows: int = Field(default=100_000, ge=2)
     """Training rows beyond so many are left out, drawn evenly by the job's seed: trees without a limit of depth grow with
     them, in memory as on disk."""
 

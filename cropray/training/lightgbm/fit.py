@@ -1,11 +1,12 @@
 """Boosted trees of LightGBM: one fit, in the process that asks for it."""
 
 import hashlib
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import lightgbm as lgb
 import numpy as np
@@ -17,6 +18,8 @@ from cropray.training.lightgbm.settings import LightgbmSettings
 from cropray.training.lightgbm.tree_file import CARD_VERSION, KIND, MODEL_FILE, as_floats, predict_proba
 from cropray.training.pixel_blocks import BATCH_ROWS, TreeData, class_indices, features, tree_data, weights
 from cropray.training.pixels import require_classes, score_pixels, with_seconds, write_card, zone_rows
+
+_THREADS: Final = re.compile(r"^\[num_threads: \d+\]\n", re.MULTILINE)
 
 
 def train_lightgbm(job: Fit) -> tuple[FitScore, ...]:
@@ -132,7 +135,7 @@ def _history(curves: Mapping[str, Mapping[str, list[float]]]) -> tuple[Mapping[s
 
 
 def _save(job: Fit, booster: lgb.Booster, train: TreeData) -> None:
-    text = booster.model_to_string().encode()
+    text = _THREADS.sub("", booster.model_to_string()).encode()  # equal trees are equal files
     with whole_file(job.folder / MODEL_FILE) as temporary:
         temporary.write_bytes(text)
     provenance = {"settings": job.settings.model_dump(mode="json"), "n_estimators": job.steps, "seed": job.seed}

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cropray.core.cube import Season
+from cropray.core.fingerprint import fingerprint
 from cropray.core.sensors import NODATA
 from cropray.errors import InputError
 from cropray.grid import Grid, in_full
@@ -28,7 +29,6 @@ from cropray.imagery.sources.cubes.files import (
 )
 from cropray.imagery.sources.cubes.settings import SEASON, ZONE, CubesSettings
 from cropray.raw_files import FileState, as_input
-from cropray.settings import fingerprint
 from cropray.storage import Location
 from cropray.zones import Zone
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cropray.core.cube import STUDY_CUBE
+from cropray.core.fingerprint import fingerprint
 from cropray.core.sensors import NODATA, SCL_NODATA, Band
 from cropray.errors import InputError
 from cropray.grid import Grid, in_full
@@ -34,7 +35,6 @@ from cropray.imagery.sources.safe.packages import (
 )
 from cropray.imagery.sources.safe.settings import REMEDY, SETTING, SafeSettings
 from cropray.raw_files import FileState, states_below
-from cropray.settings import fingerprint
 
 # `MTD_TL.xml`; of PSD 13 `S2A_USER_MTD_L2A_TL_….xml`, beside which its report may lie.
 _TILE_METADATA: Final = re.compile(r"(?:MTD_TL|S2[A-Z]_[^/]*_MTD_L2A_TL_[^/]*(?<!_Report))\.xml$")

@@ -41,7 +41,7 @@ class XgboostSettings(PixelFamilySettings):
     """Memory of each worker's GPU, GB, by which a search refuses rows that do not fit; None: what CUDA says is free when
     the fit begins."""
     learning_rate: float = Field(default=0.1, gt=0)
-    n_estimators: int = Field(default=200, ge=1)
+    n_estimators: int = Field(default=200, gt=0)
     """Boosting rounds. Searched numbers are prefixes of one fit, which cost nothing but their scoring."""
     max_depth: int = Field(default=6, ge=1)
     min_child_weight: float = Field(default=1.0, ge=0)

@@ -8,6 +8,7 @@ from typing import Final
 from cropray.metrics import ClassScore, Difference, Scores, bootstrap_difference, region_scores, score
 from cropray.report.results import ModelResult, Params, ReportInputs
 from cropray.report.study import PUBLISHED
+from cropray.search.space import value_text
 
 SCORE_COLUMNS: Final = (
     ("accuracy", "Accuracy"),
@@ -202,4 +203,4 @@ def format_difference_interval(difference: Difference | None) -> str:
 
 def format_params(params: Params) -> str:
     """`kernel size 3 · learning rate 0.001`."""
-    return " · ".join(f"{key.replace('_', ' ')} {value:g}" for key, value in sorted(params.items()))
+    return " · ".join(f"{key.replace('_', ' ')} {value_text(value)}" for key, value in sorted(params.items()))

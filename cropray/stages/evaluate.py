@@ -15,7 +15,7 @@ from cropray.core.closure import code_digest
 from cropray.datasets.manifest import BandSums, Manifest, load_manifest
 from cropray.errors import SchemaError
 from cropray.maps.layout import window_note
-from cropray.maps.models import Load, kept_model, read_model
+from cropray.maps.models import Load, entries_of, kept_model, read_model
 from cropray.maps.zone_counts import CountJob, ZoneCounts, count_points, count_zone_pixels
 from cropray.metrics import (
     Scores,
@@ -79,7 +79,7 @@ def _evaluate_model(job: JobConfig, model: str, manifest: Manifest, progress: Pr
             folder_hash(workspace.model(model)),
             manifest.fingerprint(),
             job.map.window_px,
-            code_digest(family(model).load, *_COUNTING),
+            code_digest(family(model).load, *entries_of(family(model), workspace.model(model)), *_COUNTING),
         ]
     )
     target = workspace.evaluation(model)

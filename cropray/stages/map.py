@@ -13,7 +13,7 @@ from cropray.datasets.manifest import load_manifest
 from cropray.errors import ConfigError
 from cropray.legend import bundled_legend
 from cropray.maps.layout import window_note
-from cropray.maps.models import Load, kept_model, read_model
+from cropray.maps.models import Load, entries_of, kept_model, read_model
 from cropray.maps.zone import MapJob, map_zone
 from cropray.progress import Progress
 from cropray.settings import fingerprint
@@ -82,7 +82,8 @@ def _tasks(
     workspace = job.artefacts
     map_job = MapJob(model, bundled_legend(), job.map, workspace, share)
     load, content, device = family(model).load, folder_hash(workspace.model(model)), device_of(job, model)
-    common = [content, job.map.window_px, code_digest(map_zone, load)]
+    code = code_digest(map_zone, load, *entries_of(family(model), workspace.model(model)))
+    common = [content, job.map.window_px, code]
     return [
         ZoneTask(
             zone.zone_id,

@@ -1,5 +1,6 @@
 """`search`: every configuration on every fold, the winners, their refit on all training zones, and their runs in MLflow."""
 
+import functools
 import itertools
 import json
 import math
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cropray.config import JobConfig
-from cropray.core.closure import closure
+from cropray.core.closure import closure, code_digest
 from cropray.core.keys import Key, first_difference, key_of
 from cropray.datasets.loading import load_pixels, load_tiles
 from cropray.datasets.manifest import Manifest, load_manifest
@@ -95,9 +96,14 @@ def _check_folds(manifest: Manifest) -> None:
 
 
 def fit_key(found: Family, settings: FamilySettings, manifest: Manifest, seed: int) -> Key:
-    """What every fit of a family is made from, besides its own values and zones."""
+    """What every fit of a family is made from, besides its own values, what they choose by name, and its zones."""
     content = {"training zones": manifest.training_fingerprint(), "seed": seed}
-    return key_of(closure(found.fit, fit_unit, _LOADERS[found.sample]), {found.name: settings}, content)
+    code = closure(found.fit, fit_unit, _LOADERS[found.sample], *found.entries(settings))
+    return key_of(code, {found.name: settings}, content)
+
+
+_entries_digest: Final = functools.cache(code_digest)
+"""Of what one trial chooses by name; many units share it."""
 
 
 def _run_group(
@@ -352,7 +358,9 @@ class _ModelSearch:
         return region_out
 
     def _job(self, unit: Unit) -> UnitJob:
-        key = fingerprint([self.context, asdict(unit.trial), unit.fold, unit.n_steps, unit.region])[:10]
+        chosen = self.family.entries(self.settings.with_values(unit.trial.values))
+        of_trial = [_entries_digest(*chosen)] if chosen else []
+        key = fingerprint([self.context, asdict(unit.trial), unit.fold, unit.n_steps, unit.region, *of_trial])[:10]
         name = _NOT_IN_NAMES.sub("-", unit.title.replace(" ", "_"))[:_LONGEST_NAME]
         folder = self.workspace.unit(self.model, f"{name}-{key}")
         return UnitJob(unit, folder, self.workspace.unit_progress(self.model, f"{folder.name}.safetensors"))

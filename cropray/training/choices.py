@@ -2,6 +2,4 @@
 
 from typing import Literal
 
-ClassWeighting = Literal["none", "sqrt_inverse"]
 Monitor = Literal["val_loss", "val_macro_f1"]
-Schedule = Literal["constant", "cosine"]

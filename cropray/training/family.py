@@ -199,6 +199,10 @@ class CropModel(TilePredictor, Protocol):
         """Class probabilities of samples in the model's own form, as a model server gets them."""
 
 
+def _no_entries(_: Any) -> Sequence[type]:
+    return ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
     """One family of models."""
@@ -224,6 +228,8 @@ class Family:
     """Field that bounds the steps of a fit that validation stops."""
     predicts_on_gpu: bool = False
     """Whether its models use the device that `load` is given."""
+    entries: Callable[[Any], Sequence[type]] = _no_entries
+    """Settings → classes that a fit or model of them looks up by name: their code decides it as that of `fit` does."""
 
 
 def family(name: str) -> Family:

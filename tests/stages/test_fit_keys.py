@@ -87,7 +87,7 @@ def test_what_repeats_nothing(before, plant, path, old, new):
     [
         (("datasets/manifest.py", "if zone.fold != fold", "if zone.fold > fold"), ["cnn", "xgboost"], "Manifest.fold_zones"),
         (("training/deep/tiles.py", "def normalise(self, x: Tensor) -> Tensor:", "def normalise(self, x, y=0):"), ["cnn"], "ChannelStats.normalise"),
-        (("training/deep/loop.py", 'how = "none"', 'how = "mean"'), ["cnn"], "loop:summed_loss"),
+        (("training/deep/losses.py", 'how = "none"', 'how = "mean"'), ["cnn"], "losses:CrossEntropy"),
         (("nets/unet.py", "import torch", "import torch\n\ntorch.manual_seed(1)"), ["cnn"], "nets.unet"),
         (("metrics.py", "macro_f1=float(f1", "macro_f1=float(2 * f1"), ["cnn", "xgboost"], "metrics:score"),
         (("training/pixel_blocks.py", "for name in FEATURE_COLUMNS)", "for name in FEATURE_COLUMNS[::-1])"), ["xgboost"], "pixel_blocks:features"),
@@ -143,7 +143,7 @@ def test_content_and_settings_that_decide(before, changed, told):
     ("path", "old", "new", "is_other"),
     [
         ("maps/predict.py", "probabilities.argmax(0)", "probabilities.argmin(0)", True),
-        ("training/deep/loop.py", 'how = "none"', 'how = "mean"', False),
+        ("training/deep/losses.py", 'how = "none"', 'how = "mean"', False),
         ("stages/labels.py", "_UPLOADS: Final = 8", "_UPLOADS: Final = 9", False),
     ],
 )

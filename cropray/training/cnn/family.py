@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cropray.training.cnn.settings import CnnSettings
+from cropray.training.deep.settings import entries
 from cropray.training.family import CropModel, Family, Fit, FitScore
 
 
@@ -37,4 +38,5 @@ FAMILY = Family(
     grid={"learning_rate": (1e-3, 1e-4), "kernel_size": (3, 5)},  # the original study's
     most_steps="epochs",
     predicts_on_gpu=True,
+    entries=entries,
 )

@@ -143,11 +143,6 @@ def class_indices(rows: "pa.Table", lookup: npt.NDArray[np.uint8]) -> npt.NDArra
     return indices
 
 
-def weights(labels: npt.NDArray[np.uint8], unweighed: tuple[int, ...]) -> npt.NDArray[np.float32]:
-    """[N] float32: 0 for rows of the class indices `unweighed`, else 1."""
-    return np.isin(labels, unweighed, invert=True).astype(np.float32)
-
-
 class BlockBatches(xgb.DataIter):  # type: ignore[misc]  # xgboost has no types
     """Feeds rows of blocks to XGBoost's quantile matrix, batch by batch, as uint16: no float copy is ever made.
 
@@ -160,7 +155,7 @@ class BlockBatches(xgb.DataIter):  # type: ignore[misc]  # xgboost has no types
         lookup: npt.NDArray[np.uint8],
         table: npt.NDArray[np.uint16],
         cache: Path | None = None,
-        unweighed: tuple[int, ...] = (),
+        weights: npt.NDArray[np.float32] | None = None,
     ) -> None:
         """Prepare the first pass.
 
@@ -169,12 +164,12 @@ class BlockBatches(xgb.DataIter):  # type: ignore[misc]  # xgboost has no types
             lookup: the dataset's class lookup.
             table: the fit's `bin_table`.
             cache: what the names of a matrix on disk begin with; None: in memory.
-            unweighed: class indices whose rows count nothing.
+            weights: [K] of the rows of each class; None: 1.
         """
         self._tables = tables
         self._lookup = lookup
         self._table = table
-        self._unweighed = unweighed
+        self._weights = weights
         self._batches = in_batches(tables())
         super().__init__(cache_prefix=None if cache is None else str(cache))
 
@@ -188,7 +183,7 @@ class BlockBatches(xgb.DataIter):  # type: ignore[misc]  # xgboost has no types
         if rows is None:
             return False
         labels = class_indices(rows, self._lookup)
-        weight = {"weight": weights(labels, self._unweighed)} if self._unweighed else {}
+        weight = {} if self._weights is None else {"weight": self._weights[labels]}
         input_data(data=features(rows, self._table), label=labels, **weight)
         return True
 

@@ -32,7 +32,7 @@ Probabilities = npt.NDArray[np.float32]
 ENTRY_POINTS: Final = "cropray.families"
 RESOURCES: Final = frozenset({"checkpoint_every", "max_failures", "memory_gb", "cpus_per_worker"})
 # Other numbers of CPUs change a result by rounding at most, and repeat nothing.
-_BUILT_IN: Final = ("xgboost", "cnn")  # folders of this package
+_BUILT_IN: Final = ("xgboost", "cnn", "temp_cnn")  # folders of this package
 DEFAULT_FAMILIES: Final = ("xgboost", "cnn")  # of a search: the original study's
 
 

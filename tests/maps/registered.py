@@ -12,10 +12,10 @@ import pandas as pd
 from cropray.bands import FEATURE_COLUMNS
 from cropray.maps.models import load_model
 from cropray.tracking import EvaluationRecord, Merit, ModelForm, ModelPackage, Tracker
-from tests.maps.builders import draw_image, save_cnn, save_trees
+from tests.maps.builders import draw_image, save_cnn, save_temp_cnn, save_trees
 
 NAME = "two rivers"
-SAVE = {"cnn": save_cnn, "xgboost": save_trees}
+SAVE = {"cnn": save_cnn, "xgboost": save_trees, "temp_cnn": save_temp_cnn}
 # What a registered model may not need; `cropray` itself is refused as well.
 REFUSED = ["cropray", "ray", "rasterio", "geopandas", "shapely", "pydantic_settings", "upath", "pyogrio", "ee", "numba"]
 PREDICT = """

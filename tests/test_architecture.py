@@ -109,7 +109,10 @@ def test_libraries_stay_behind_their_fences(path):
 
 def test_nets_and_loop_need_torch_alone():
     allowed = {"torch", "numpy", "cropray", "safetensors"} | set(sys.stdlib_module_names)
-    for path in [*(PACKAGE / "nets").glob("*.py"), PACKAGE / "training" / "deep" / "loop.py"]:
+    for path in [
+        *(PACKAGE / "nets").glob("*.py"),
+        *(PACKAGE / "training" / "deep" / f"{name}.py" for name in ("loop", "losses", "samplers", "optim", "augment")),
+    ]:
         assert {module.split(".")[0] for module in imports(path)} <= allowed, path
 
 
@@ -126,6 +129,17 @@ def test_import_cropray_loads_no_heavyweight():
 
 def test_a_job_file_is_read_without_the_libraries_of_training():
     assert not loaded("cropray.config", {"ray", "torch", "mlflow", "xgboost", "matplotlib"})
+
+
+def test_a_recipe_is_read_without_torch():
+    code = (
+        "import sys; from cropray.training.cnn.settings import CnnSettings; "
+        "from cropray.training.temp_cnn.settings import TempCnnSettings; "
+        "CnnSettings(loss={'name': 'focal', 'gamma': 1}, augment=['dihedral', 'shift'], schedule='one_cycle'); "
+        "TempCnnSettings(sampler='class_balanced', optimizer='sgd'); print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "False"
 
 
 def test_labelling_does_not_wait_for_the_libraries_of_training():

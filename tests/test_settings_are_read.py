@@ -8,6 +8,7 @@ from typing import Literal, get_args, get_origin
 
 import cropray
 from cropray.settings import Settings
+from cropray.training.deep.settings import NetworkSettings
 
 PACKAGE = Path(cropray.__file__).parent
 
@@ -39,11 +40,17 @@ def is_tag(field):
     return get_origin(field.annotation) is Literal and len(get_args(field.annotation)) == 1
 
 
+def is_inherited(kind, name):
+    """Whether the code of another class reads a field."""
+    return any(name in base.model_fields for base in kind.__bases__ if base in settings_classes())
+
+
 def unread(kinds, found):
     """`Class.field` of what nobody reads.
 
     It is read in the package of its class, under the name of a section that holds it (`job.map.device`), or as
-    `settings.name` by what stands above all packages (or, Earth Engine, by the one that talks to it).
+    `settings.name` by what stands above all packages (or, Earth Engine, by the one that talks to it); of networks,
+    as `settings.name` by the families that share them or as `config.name` by the network that a family has.
     """
     names = []
     for kind in kinds:
@@ -53,15 +60,19 @@ def unread(kinds, found):
             name for of in kinds for name, field in of.model_fields.items() if kind.__name__ in str(field.annotation)
         }
         generic = {"settings", "source", "target", "job", "config"}
+        of_nets = ("cropray.nets", "cropray.training") if issubclass(kind, NetworkSettings) else home
         read = {
             name
             for module, owner, name in found
-            if owner in sections or module.startswith(home) or (module.startswith(above) and owner in generic)
+            if owner in sections
+            or module.startswith(home)
+            or (module.startswith(above) and owner in generic)
+            or (module.startswith(of_nets) and owner in {"config", "settings"})
         }
         names += [
             f"{kind.__name__}.{name}"
             for name, field in kind.model_fields.items()
-            if name not in read and not is_tag(field)
+            if name not in read and not is_tag(field) and not is_inherited(kind, name)
         ]
     return names
 

@@ -1,14 +1,14 @@
 """Trained models read back, whichever family they are of."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
 from cropray.errors import MissingArtefactError, SchemaError
 from cropray.storage import Location, local_folder
-from cropray.training.family import CropModel, families
+from cropray.training.family import CropModel, Family, families
 
 CARD_FILE: Final = "card.json"  # of every family's models
 Load = Callable[[Path, str], CropModel]
@@ -42,6 +42,21 @@ def read_model(load: Load, folder: Location, device: str = "cpu") -> CropModel:
         return load(files, device)
 
 
+def entries_of(found: Family, folder: Location) -> Sequence[type]:
+    """Classes that a stored model looks up by name, see `Family.entries`; none where there is no model.
+
+    Raises:
+        SchemaError: the settings in its card are of another version.
+    """
+    if not (folder / CARD_FILE).exists():
+        return ()
+    settings = _card(folder).get("provenance", {}).get("settings", {})
+    try:
+        return found.entries(found.settings.model_validate(settings))
+    except ValueError as error:
+        raise SchemaError(f"the settings in '{folder / CARD_FILE}' cannot be read ({error}); train it again") from None
+
+
 @lru_cache(maxsize=1)
 def kept_model(load: Load, folder: Location, content: str, device: str = "cpu") -> CropModel:
     """`read_model`, once for the many zones that a worker process predicts.
@@ -57,11 +72,18 @@ def kept_model(load: Load, folder: Location, content: str, device: str = "cpu") 
 
 
 def _kind(folder: Location) -> Any:
+    return _card(folder).get("kind")
+
+
+def _card(folder: Location) -> dict[str, Any]:
     try:
-        return json.loads((folder / CARD_FILE).read_text(encoding="utf-8")).get("kind")
+        card = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise MissingArtefactError(
             f"'{folder}' holds no model ({CARD_FILE} is missing); run `cropray search CONFIG.yaml` first"
         ) from None
-    except (json.JSONDecodeError, AttributeError) as error:
+    except json.JSONDecodeError as error:
         raise SchemaError(f"'{folder / CARD_FILE}' is damaged ({error}); remove the folder and train again") from None
+    if not isinstance(card, dict):
+        raise SchemaError(f"'{folder / CARD_FILE}' is damaged (it is no record); remove the folder and train again")
+    return card

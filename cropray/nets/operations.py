@@ -3,16 +3,16 @@
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from cropray.nets.crop_net import CropNet, CropNetConfig
+from cropray.nets.registry import Net, NetConfig
 
 
-def tile_operations(config: CropNetConfig, tile_px: int) -> float:
+def tile_operations(kind: type[Net], config: NetConfig, tile_px: int) -> float:
     """Floating-point operations (a multiplication and an addition are two) of one tile's way through the network.
 
     Counted by torch on tensors without data: convolutions, not the norms, activations and upsamplings between them.
     """
     with torch.device("meta"):
-        network = CropNet(config).train()  # outside training it takes pixels in parts, which changes nothing here
+        network = kind(config).train()  # outside training it takes pixels in parts, which changes nothing here
         tile = torch.empty(1, config.n_months, config.n_bands, tile_px, tile_px)
     with FlopCounterMode(display=False) as counter:
         network(tile)

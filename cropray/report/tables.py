@@ -9,6 +9,7 @@ from cropray.core.intervals import Difference, bootstrap_difference
 from cropray.core.metrics import ClassScore, Scores, region_scores, score, score_columns
 from cropray.report.results import ModelResult, Params, ReportInputs
 from cropray.report.study import PUBLISHED
+from cropray.search.space import value_text
 
 _MISSING: Final = "–"
 NEW_REGION: Final = (
@@ -195,4 +196,4 @@ def format_difference_interval(difference: Difference | None) -> str:
 
 def format_params(params: Params) -> str:
     """`kernel size 3 · learning rate 0.001`."""
-    return " · ".join(f"{key.replace('_', ' ')} {value:g}" for key, value in sorted(params.items()))
+    return " · ".join(f"{key.replace('_', ' ')} {value_text(value)}" for key, value in sorted(params.items()))

@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from cropray.core.registry import text_of
 from cropray.settings import Settings
 from cropray.training.choices import ValidationScore
 from cropray.training.family import DEFAULT_FAMILIES, Family, FamilySettings, families, family
@@ -137,12 +138,15 @@ class Unit:
 
 def title(values: Values) -> str:
     """Name of a configuration: `learning_rate=0.001 kernel_size=3`."""
-    return " ".join(f"{name}={_text(value)}" for name, value in values.items())
+    return " ".join(f"{name}={value_text(value)}" for name, value in values.items())
 
 
-def _text(value: Any) -> str:
+def value_text(value: Any) -> str:
+    """For people: a number, a name, several of them, or a choice with settings of its own."""
+    if isinstance(value, Mapping):
+        return text_of(value)
     if isinstance(value, list | tuple):
-        return "-".join(map(_text, value))
+        return "-".join(map(value_text, value))
     return f"{value:.12g}" if isinstance(value, float) else str(value)
 
 

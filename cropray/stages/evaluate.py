@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from cropray.config import JobConfig
-from cropray.core.closure import closure
+from cropray.core.closure import Root, closure
 from cropray.core.fingerprint import fingerprint
 from cropray.core.intervals import bootstrap_intervals, why_no_intervals
 from cropray.core.keys import key_of
@@ -20,7 +20,7 @@ from cropray.core.metrics import METRICS, Scores, check_cube, region_scores, sco
 from cropray.datasets.manifest import BandSums, Manifest, ZoneEntry, load_manifest
 from cropray.errors import SchemaError
 from cropray.maps.layout import window_note
-from cropray.maps.models import Load, kept_model, read_model
+from cropray.maps.models import Load, entries_of, kept_model, read_model
 from cropray.maps.zone_counts import CountJob, ZoneCounts, count_points, count_zone_pixels
 from cropray.progress import Progress
 from cropray.report.class_pictures import draw_confusion
@@ -121,10 +121,16 @@ def _scores_of(job: JobConfig, model: str, manifest: Manifest) -> Stamped:
     }
     rules = [rule for metric in METRICS for rule in (metric.of, metric.ratios) if rule is not None]
     inputs = key_of(
-        closure(family(model).load, *_COUNTING, *_SCORING, *rules), {"map": job.map}, content, apart=_OF_MAPS
+        closure(*_of_model(workspace, model), *_COUNTING, *_SCORING, *rules), {"map": job.map}, content, apart=_OF_MAPS
     )
     outputs = (workspace.evaluation(model) / "scores.json",)
     return Stamped(f"evaluate/{model}", "", workspace, ("evaluate", model), inputs, outputs)
+
+
+def _of_model(workspace: Workspace, model: str) -> tuple[Root, ...]:
+    """What reads a trained model."""
+    found = family(model)
+    return found.load, *entries_of(found, workspace.model(model))
 
 
 def _classes(manifest: Manifest) -> str:
@@ -150,7 +156,8 @@ def _require_model_of(manifest: Manifest, workspace: Workspace, model: str) -> N
 def _tasks(job: JobConfig, model: str, manifest: Manifest, share: float = math.inf) -> list[ZoneTask[None]]:
     """One per test zone; what a task may take of the memory is no part of what counts depend on."""
     load = family(model).load
-    workspace, tasks, code = job.artefacts, [], closure(load, *_COUNTING)
+    workspace, tasks = job.artefacts, []
+    code = closure(*_of_model(workspace, model), *_COUNTING)
     count_job = CountJob(workspace, manifest.lookup(), job.map, share)
     trained = (load, folder_hash(workspace.model(model)), device_of(job, model))
     for zone in manifest.of_split("test"):

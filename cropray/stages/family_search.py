@@ -1,5 +1,6 @@
 """The search of one family: its units, its winner, the refits, and the model that later stages read."""
 
+import functools
 import json
 import math
 import re
@@ -10,7 +11,7 @@ from functools import partial
 from typing import Any, Final
 
 from cropray.config import JobConfig
-from cropray.core.closure import closure
+from cropray.core.closure import closure, code_digest
 from cropray.core.fingerprint import fingerprint
 from cropray.core.keys import Key, differences, key_of
 from cropray.core.metrics import STUDY, check_cube, metric_of
@@ -44,11 +45,16 @@ _LONGEST_NAME: Final = 100  # characters of a folder's name before its key
 
 
 def fit_key(found: Family, settings: FamilySettings, manifest: Manifest, seed: int) -> Key:
-    """What every fit of a family is made from, besides its own values and zones."""
+    """What every fit of a family is made from, besides its own values, what they choose by name, and its zones."""
     content = {"training zones": manifest.training_fingerprint(), "seed": seed}
     chosen_by = [metric_of(key) for key in (getattr(settings, "monitor", None),) if key is not None]
     rules = [metric.of for metric in (*STUDY, *chosen_by)]
-    return key_of(closure(found.fit, fit_unit, _LOADERS[found.sample], *rules), {found.name: settings}, content)
+    code = closure(found.fit, fit_unit, _LOADERS[found.sample], *found.entries(settings), *rules)
+    return key_of(code, {found.name: settings}, content)
+
+
+_entries_digest: Final = functools.cache(code_digest)
+"""Of what one trial chooses by name; many units share it."""
 
 
 class Samples:
@@ -275,7 +281,9 @@ class FamilySearch:
         return region_out
 
     def _job(self, unit: Unit) -> UnitJob:
-        key = fingerprint([self.context, asdict(unit.trial), unit.fold, unit.n_steps, unit.region])[:10]
+        chosen = self.family.entries(self.settings.with_values(unit.trial.values))
+        of_trial = [_entries_digest(*chosen)] if chosen else []
+        key = fingerprint([self.context, asdict(unit.trial), unit.fold, unit.n_steps, unit.region, *of_trial])[:10]
         name = _NOT_IN_NAMES.sub("-", unit.title.replace(" ", "_"))[:_LONGEST_NAME]
         folder = self.workspace.unit(self.model, f"{name}-{key}")
         return UnitJob(unit, folder, self.workspace.unit_progress(self.model, f"{folder.name}.safetensors"))

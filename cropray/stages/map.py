@@ -13,7 +13,7 @@ from cropray.core.keys import key_of
 from cropray.datasets.manifest import load_manifest
 from cropray.errors import ConfigError
 from cropray.maps.layout import window_note
-from cropray.maps.models import CARD_FILE, Load, kept_model, read_model
+from cropray.maps.models import CARD_FILE, Load, entries_of, kept_model, read_model
 from cropray.maps.zone import MapJob, map_zone
 from cropray.progress import Progress
 from cropray.stages.artefacts import Stamped
@@ -107,12 +107,13 @@ def _tasks(
     """One per zone; what a task may take of the memory is no part of what a map depends on."""
     workspace, legend = job.artefacts, job_legend(job)
     map_job = MapJob(model, legend, job.map, workspace, share)
-    load, content, device = family(model).load, folder_hash(workspace.model(model)), device_of(job, model)
-    code, common = closure(map_zone, load), {"model": content, "legend": legend.hash()}
+    found, content, device = family(model), folder_hash(workspace.model(model)), device_of(job, model)
+    code = closure(map_zone, found.load, *entries_of(found, workspace.model(model)))
+    common = {"model": content, "legend": legend.hash()}
     return [
         ZoneTask(
             zone.zone_id,
-            partial(_map_zone, zone, map_job, (load, content, device)),
+            partial(_map_zone, zone, map_job, (found.load, content, device)),
             key_of(code, {"map": job.map}, {**common, **_content(job, zone)}, apart=("map.splits",)),
             _outputs(workspace, model, zone.zone_id),
             gpus_per_task(job, model),

@@ -8,7 +8,7 @@ from cropray.core.closure import closure
 from cropray.core.fingerprint import fingerprint
 from cropray.core.keys import key_of
 from cropray.datasets.manifest import BandSums, Manifest
-from cropray.maps.models import Load, kept_model
+from cropray.maps.models import Load, entries_of, kept_model
 from cropray.maps.out_of_fold import write_out_of_fold
 from cropray.maps.zone_counts import CountJob
 from cropray.progress import Progress
@@ -49,10 +49,10 @@ def write_of_winner(
     workspace, found = job.artefacts, family(model)
     count_job = CountJob(workspace, manifest.lookup(), job.map, task_bytes())
     picked = (job.search.oof_rows, job.seed)
-    code = closure(found.load, write_out_of_fold)
     tasks = []
     for fold, (unit, step) in folds.items():
         content, prefix = folder_hash(unit.folder), found.prefix
+        code = closure(found.load, *entries_of(found, unit.folder), write_out_of_fold)
         trained = _FoldModel(unit.folder, content, found.load, device_of(job, model), prefix, step)
         scored = set(manifest.fold_zones(fold)[1])
         for zone in manifest.zones:

@@ -36,7 +36,7 @@ Probabilities = npt.NDArray[np.float32]
 ENTRY_POINTS: Final = "cropray.families"
 RESOURCES: Final = frozenset({"checkpoint_every", "max_failures", "memory_gb", "cpus_per_worker"})
 # Other numbers of CPUs change a result by rounding at most, and repeat nothing.
-_BUILT_IN: Final = ("xgboost", "cnn", "lightgbm", "forest")  # folders of this package
+_BUILT_IN: Final = ("xgboost", "cnn", "lightgbm", "forest", "temp_cnn")  # folders of this package
 DEFAULT_FAMILIES: Final = ("xgboost", "cnn")  # of a search: the original study's
 
 
@@ -250,6 +250,10 @@ class CropModel(TilePredictor, Protocol):
 Prefix = Callable[[CropModel, int], CropModel]
 
 
+def _no_entries(_: Any) -> Sequence[type]:
+    return ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
     """One family of models."""
@@ -286,6 +290,9 @@ class Family:
     """Whether its models use the device that `load` is given."""
     packages: Mapping[str, str] = field(default_factory=dict)
     """Modules that it needs and that an installation may lack → what pip is given for them: `cropray[lightgbm]`."""
+
+    entries: Callable[[Any], Sequence[type]] = _no_entries
+    """Settings → classes that a fit or model of them looks up by name: their code decides it as that of `fit` does."""
 
     def require_packages(self) -> None:
         """See that its libraries are installed, without loading them.

@@ -16,9 +16,12 @@ import torch.distributed as dist
 from torch import multiprocessing
 
 from cropray.maps.predict import predict_zone
+from cropray.nets.context import Context
 from cropray.nets.crop_net import receptive
 from cropray.nets.norm import GlobalBatchNorm
 from cropray.training.deep.device import predict_tiles, reproducible, tf32
+from cropray.training.deep.loop import FitResult, FitState, evaluate, fit
+from cropray.training.deep.losses import CrossEntropy
 from cropray.training.deep.loop import FitResult, FitState, evaluate, fit, summed_loss
 from cropray.training.xgboost.settings import TREES
 from tests.gpu.drawn import LOOKUP, N_CLASSES, STATS, Crop, drawn, drawn_labels, network, pixel_rows, plan, tile_set
@@ -72,7 +75,7 @@ def _gradient(sizes, device, tiles):
     model = network(sizes.config, device).train()
     batch = tiles.batch(np.arange(min(len(tiles), 16)), device)
     seeds = torch.arange(len(batch.x), device=device)
-    (summed_loss(model(batch.x, seeds), batch.labels) / batch.labelled().sum()).backward()
+    (CrossEntropy()(model(batch.x, Context(batch.numbers, seeds)), batch.labels) / batch.labelled().sum()).backward()
     return torch.cat([parameter.grad.flatten().cpu() for parameter in model.parameters()])
 
 

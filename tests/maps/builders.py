@@ -11,6 +11,8 @@ import xgboost as xgb
 from cropray.imagery.composites import write_composite, write_n_obs
 from cropray.legend import IGNORE, bundled_legend
 from cropray.nets.crop_net import CropNet, CropNetConfig
+from cropray.nets.ensemble import Ensemble
+from cropray.nets.temp_cnn import TempCnn, TempCnnConfig
 from cropray.training.cnn.checkpoint import CnnCheckpoint, save_checkpoint
 from cropray.training.deep.tiles import ChannelStats
 from cropray.training.pixel_blocks import TreeData
@@ -32,6 +34,18 @@ def save_cnn(folder, seed=0):
     stats = ChannelStats((1500.0,) * N_BANDS, (600.0,) * N_BANDS)
     folder.mkdir(parents=True, exist_ok=True)
     save_checkpoint(folder, CnnCheckpoint(model.eval(), stats, CLASSES, LEGEND.hash()))
+    return folder
+
+
+def save_temp_cnn(folder, seed=0):
+    """Two untrained networks over pixels, which answer together."""
+    torch.manual_seed(seed)
+    config = TempCnnConfig(n_classes=len(CLASSES), channels=8, hidden=16)
+    stats = ChannelStats((1500.0,) * N_BANDS, (600.0,) * N_BANDS)
+    folder.mkdir(parents=True, exist_ok=True)
+    model = Ensemble([TempCnn(config), TempCnn(config)]).eval()
+    checkpoint = CnnCheckpoint(model, stats, CLASSES, LEGEND.hash(), net="temp_cnn", kind="temp_cnn")
+    save_checkpoint(folder, checkpoint)
     return folder
 
 

@@ -15,7 +15,7 @@ from tests.maps.builders import draw_image, save_cnn, save_trees
 from tests.study import FEATURE_COLUMNS
 
 NAME = "two rivers"
-SAVE = {"cnn": save_cnn, "xgboost": save_trees}
+SAVE = {"cnn": save_cnn, "xgboost": save_trees, "temp_cnn": save_temp_cnn}
 # What a registered model may not need; `cropray` itself is refused as well.
 REFUSED = ["cropray", "ray", "rasterio", "geopandas", "shapely", "pydantic_settings", "upath", "pyogrio", "ee", "numba"]
 PREDICT = """

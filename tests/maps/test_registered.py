@@ -22,10 +22,10 @@ NAMES = [crop.name for crop in CLASSES]
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    """A workspace whose store holds both models, its tracker and the trained models."""
+    """A workspace whose store holds a model of each family, its tracker and the trained models."""
     workspace = Workspace(tmp_path_factory.mktemp("registered"))
     trained = {}
-    for family in ("xgboost", "cnn"):
+    for family in ("xgboost", "cnn", "temp_cnn"):
         tracker, trained[family] = register(workspace, family)
     return tracker, trained
 
@@ -107,7 +107,7 @@ def test_tiles_are_given_by_axes(served, store):
 
 
 def test_a_version_says_how_it_is_asked(served):
-    for family, names in (("xgboost", list(FEATURE_COLUMNS)), ("cnn", [0])):
+    for family, names in (("xgboost", list(FEATURE_COLUMNS)), ("temp_cnn", list(FEATURE_COLUMNS)), ("cnn", [0])):
         model = served(family)
         assert model.metadata.signature.inputs.input_names() == names
         assert model.metadata.metadata == {"classes": NAMES, "k": 1}
@@ -116,7 +116,7 @@ def test_a_version_says_how_it_is_asked(served):
         assert answer.shape[:2] == (1, len(NAMES))
 
 
-@pytest.mark.parametrize("family", ["xgboost", "cnn"])
+@pytest.mark.parametrize("family", ["xgboost", "cnn", "temp_cnn"])
 def test_a_version_needs_nothing_of_cropray(store, tmp_path, family):
     tracker, trained = store
     refused = [*REFUSED, "torch", "safetensors"] if family == "xgboost" else [*REFUSED, "xgboost"]

@@ -45,7 +45,7 @@ def test_any_field_that_is_no_resource_is_searched():
     search = {"cnn": {"learning_rate": [0.1], "kernel_size": [3], "unet_channels": [[8, 8], [4]], "augment": [True]}}
     found = trials_of("cnn", search)
     assert [trial.values["unet_channels"] for trial in found] == [(8, 8), (4,)]
-    assert title(found[0].values) == "learning_rate=0.1 kernel_size=3 unet_channels=8-8 augment=True"
+    assert title(found[0].values) == "learning_rate=0.1 kernel_size=3 augment=True unet_channels=8-8"
     found = trials_of("xgboost", {"xgboost": {"learning_rate": [0.1], "max_depth": [2, 9]}})
     assert [(trial.values["max_depth"], trial.steps) for trial in found] == [(2, (100, 200)), (9, (100, 200))]
 

@@ -61,7 +61,7 @@ def test_what_repeats_nothing(before, plant, path, old, new):
     [
         (("datasets/manifest.py", "if zone.fold != fold", "if zone.fold > fold"), ["cnn", "xgboost"], "Manifest.fold_zones"),
         (("training/deep/tiles.py", "def normalise(self, x: Tensor) -> Tensor:", "def normalise(self, x, y=0):"), ["cnn"], "ChannelStats.normalise"),
-        (("training/deep/loop.py", 'how = "none"', 'how = "mean"'), ["cnn"], "loop:summed_loss"),
+        (("training/deep/losses.py", 'how = "none"', 'how = "mean"'), ["cnn"], "losses:CrossEntropy"),
         (("nets/unet.py", "import torch", "import torch\n\ntorch.manual_seed(1)"), ["cnn"], "nets.unet"),
         (("core/metrics.py", "Ratios(2 * hits, supp", "Ratios(3 * hits, supp"), ["cnn", "xgboost"], "metrics:_f1s"),
         (("training/pixel_blocks.py", "for name in columns)", "for name in columns[::-1])"), ["xgboost"], "pixel_blocks:features"),
@@ -117,7 +117,7 @@ def test_content_and_settings_that_decide(before, changed, told):
     ("path", "old", "new", "is_other"),
     [
         ("maps/predict.py", "probabilities.argmax(0)", "probabilities.argmin(0)", True),
-        ("training/deep/loop.py", 'how = "none"', 'how = "mean"', False),
+        ("training/deep/losses.py", 'how = "none"', 'how = "mean"', False),
         ("stages/labels.py", "_UPLOADS: Final = 8", "_UPLOADS: Final = 9", False),
     ],
 )

@@ -79,7 +79,7 @@ class Fixed(torch.nn.Module):
         super().__init__()
         self.scale = torch.nn.Parameter(torch.tensor([float(steepness * k) for k in range(N_CLASSES)]))
 
-    def forward(self, x):
+    def forward(self, x, context=None):
         """[B, K, H, W] from [B, T, C, H, W]."""
         return x.mean(dim=(1, 2))[:, None] * self.scale[:, None, None]
 

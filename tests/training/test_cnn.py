@@ -9,7 +9,8 @@ from cropray.datasets.tiles import cut_tiles
 from cropray.errors import ConfigError
 from cropray.training.cnn import fit as cnn
 from cropray.training.cnn.checkpoint import load_checkpoint
-from cropray.training.cnn.fit import CnnData, CnnSettings, train_cnn
+from cropray.training.cnn.fit import CnnData, train_cnn
+from cropray.training.cnn.settings import CnnSettings
 from cropray.training.deep.loop import evaluate
 from cropray.training.deep.tiles import TileSet
 from tests.synthetic import zone_arrays

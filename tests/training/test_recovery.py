@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from upath import UPath
 
-from cropray.training.cnn.fit import CnnData, CnnSettings, train_cnn
+from cropray.training.cnn.fit import CnnData, train_cnn
+from cropray.training.cnn.settings import CnnSettings
 from cropray.training.deep import loop
 from cropray.training.xgboost.fit import XgboostSettings, train_xgboost
 from cropray.training.xgboost.progress import RoundBooster

@@ -7,7 +7,8 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from cropray.training.cnn.fit import CnnData, CnnSettings, train_cnn
+from cropray.training.cnn.fit import CnnData, train_cnn
+from cropray.training.cnn.settings import CnnSettings
 from cropray.training.xgboost.fit import XgboostSettings, train_xgboost
 from tests.training.small_fits import CLASSES, LOOKUP, STATS, FatalPath, block, one_of_some
 from tests.training.tree_rows import train_zones, val_zones

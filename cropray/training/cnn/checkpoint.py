@@ -1,4 +1,4 @@
-"""CNN checkpoints: what training leaves as `weights.safetensors` and `card.json`, no pickle.
+"""Checkpoints of networks: what training leaves as `weights.safetensors` and `card.json`, no pickle.
 
 Reading and predicting without the rest of cropray: `cropray.training.cnn.network_file`.
 """
@@ -14,20 +14,22 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import cropray
+from cropray.core.registry import Choice, name_of
 from cropray.core.cube import STUDY_CUBE, CubeSpec, recorded_cube
 from cropray.legend import CropClass
-from cropray.nets.crop_net import CropNet
+from cropray.nets.ensemble import Ensemble
+from cropray.nets.registry import Net
 from cropray.storage import whole_file, write_json
-from cropray.training.cnn.network_file import CARD_FILE, CARD_VERSION, WEIGHTS_FILE, read_network
+from cropray.training.cnn.network_file import CARD_FILE, CARD_VERSION, FIRST_NET, WEIGHTS_FILE, read_network
 from cropray.training.deep.device import predict_tiles
 from cropray.training.deep.tiles import ChannelStats
 
 
 @dataclass(frozen=True, slots=True)
 class CnnCheckpoint:
-    """A trained CNN and everything that its use needs."""
+    """A trained network and everything that its use needs."""
 
-    model: CropNet
+    model: Net
     """In evaluation mode."""
     stats: ChannelStats
     classes: tuple[CropClass, ...]
@@ -37,6 +39,10 @@ class CnnCheckpoint:
     """JSON-able: settings, point, seed, training zones, history …"""
     cube: CubeSpec = STUDY_CUBE
     """Bands and steps of what it reads."""
+    net: Choice = "conv_unet"
+    """What the network was chosen by."""
+    kind: str = "cnn"
+    """Name of the family."""
 
     def predict_proba(self, x: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
         """Class probabilities of each pixel, see `predict_tiles`."""
@@ -51,9 +57,11 @@ def save_checkpoint(folder: Path, checkpoint: CnnCheckpoint) -> None:
     with whole_file(folder / WEIGHTS_FILE) as temporary:
         save_file(weights, temporary)
     card = {
-        "kind": "cnn",
+        "kind": checkpoint.kind,
         "card_version": CARD_VERSION,
         "cropray_version": cropray.__version__,
+        "net": name_of(checkpoint.net),
+        "n_seeds": len(checkpoint.model.members) if isinstance(checkpoint.model, Ensemble) else 1,
         "config": checkpoint.model.config.to_dict(),
         "stats": asdict(checkpoint.stats),
         "features": list(checkpoint.cube.columns),
@@ -65,14 +73,14 @@ def save_checkpoint(folder: Path, checkpoint: CnnCheckpoint) -> None:
     write_json(folder / CARD_FILE, card)
 
 
-def load_checkpoint(folder: Path, device: str = "cpu") -> CnnCheckpoint:
-    """Read a checkpoint, ready to predict.
+def load_checkpoint(folder: Path, device: str = "cpu", kind: str = "cnn") -> CnnCheckpoint:
+    """Read a checkpoint of a family, ready to predict.
 
     Raises:
         MissingArtefactError: there is none.
         SchemaError: it is of another kind or version, or damaged.
     """
-    model, stats, card = read_network(folder, device)
+    model, stats, card = read_network(folder, device, kind)
     return CnnCheckpoint(
         model=model,
         stats=stats,
@@ -80,4 +88,6 @@ def load_checkpoint(folder: Path, device: str = "cpu") -> CnnCheckpoint:
         legend_hash=card["legend_hash"],
         provenance=card["provenance"],
         cube=recorded_cube(card),
+        net=card.get("net", FIRST_NET),
+        kind=kind,
     )

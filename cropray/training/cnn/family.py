@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from cropray.core.cube import CubeSpec
 from cropray.training.cnn.settings import CnnSettings
+from cropray.training.deep.settings import entries
 from cropray.training.family import CropModel, Family, Fit, FitScore
 
 
@@ -30,13 +30,11 @@ def load(folder: Path, device: str) -> CropModel:
 
 def operations(settings: CnnSettings, tile_px: int, n_classes: int, cube: CubeSpec) -> float:
     """Of one tile's way through the network."""
-    from cropray.nets.crop_net import CropNetConfig  # noqa: PLC0415
     from cropray.nets.operations import tile_operations  # noqa: PLC0415
+    from cropray.nets.registry import NETS, net_config  # noqa: PLC0415
 
-    names = ("temporal_channels", "kernel_size", "pool", "unet_channels")
-    chosen: dict[str, Any] = {name: getattr(settings, name) for name in names}
-    config = CropNetConfig(n_classes=n_classes, n_months=cube.n_steps, n_bands=cube.n_bands, **chosen)
-    return tile_operations(config, tile_px)
+    sizes = {"n_classes": n_classes, "n_months": cube.n_steps, "n_bands": cube.n_bands}
+    return tile_operations(NETS.entry(settings.net), net_config(settings.net, settings.architecture(), sizes), tile_px)
 
 
 FAMILY = Family(
@@ -53,4 +51,5 @@ FAMILY = Family(
     free=frozenset({"learning_rate", "dropout", "patience", "monitor", "schedule", "weight_decay", "class_weighting"}),
     operations=operations,
     predicts_on_gpu=True,
+    entries=entries,
 )

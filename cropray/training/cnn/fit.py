@@ -1,4 +1,4 @@
-"""Fitting the CNN: in this process, or on a Ray Train worker group, by the same loop."""
+"""Fitting a network: in this process, or on a Ray Train worker group, by the same loop."""
 
 import contextlib
 import tempfile
@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,37 +19,41 @@ from cropray.core.cube import STUDY_CUBE, CubeSpec
 from cropray.core.fingerprint import fingerprint
 from cropray.errors import ConfigError
 from cropray.legend import CropClass
-from cropray.nets.crop_net import CropNet, CropNetConfig
+from cropray.nets.registry import NETS, Net, net_config
 from cropray.storage import Location
 from cropray.training.cnn.checkpoint import CnnCheckpoint, save_checkpoint
-from cropray.training.cnn.settings import CnnSettings
+from cropray.training.cnn.network_file import together
 from cropray.training.deep.device import reproducible, torch_device
 from cropray.training.deep.loop import (
     Evaluation,
     FitPlan,
     FitResult,
     Record,
+    evaluate,
     fit,
 )
 from cropray.training.deep.progress import NetworkProgress
+from cropray.training.deep.settings import NetworkSettings
 from cropray.training.deep.tile_file import FileBlock, TileFile
-from cropray.training.deep.tiles import IGNORE, ChannelStats, TileBlock, TileSet
+from cropray.training.deep.tiles import IGNORE, ChannelStats, Samples, TileBlock, TileSet
 from cropray.training.family import Fit, FitScore
 from cropray.training.progress_file import ProgressFile
 from cropray.training.resources import worker_resources
 
 Block: TypeAlias = TileBlock | ray.ObjectRef
 """A zone's tiles, or where they are in Ray's object store; from there a fit copies them to its scratch file."""
+_MEMBER: Final = "members."  # before the names of weights of several networks, as `nets.ensemble` has them
+_SEEDS_APART: Final = 1 << 16  # between networks of one model
 
 
 @dataclass(frozen=True, slots=True)
 class CnnData:
     """What one fit may see."""
 
-    train: Mapping[str, Block]
-    """Training zone → tiles."""
-    val: Mapping[str, Block] | None
-    """Validation zone → tiles; None: train for a fixed number of epochs."""
+    train: Mapping[str, Any]
+    """Training zone → tiles (`Block`), or what the kind of network reads."""
+    val: Mapping[str, Any] | None
+    """Validation zone → the same; None: train for a fixed number of epochs."""
     stats: ChannelStats
     """Of the training zones, no others."""
     lookup: npt.NDArray[np.uint8]
@@ -62,19 +66,36 @@ class CnnData:
 
 
 @dataclass(frozen=True, slots=True)
+class Kind:
+    """How a family of networks reads its samples."""
+
+    name: str
+    """Of the family, and of its section in a job file."""
+    samples: Callable[[Mapping[str, Any], CnnData, TileFile], Samples]
+    """(zone → what is stored of it, the data's statistics and classes, a scratch file) → samples in order of their zones."""
+
+
+@dataclass(frozen=True, slots=True)
 class CnnFit:
     """A finished fit; its weights are in the checkpoint."""
 
     history: tuple[Record, ...]
-    """One record per epoch."""
+    """One record per epoch; of several networks, the first one's."""
     best_epoch: int
-    """Whose weights were kept; from 1."""
+    """Whose weights were kept; from 1. Of several networks, the mean."""
     validation: Evaluation | None
     """Exact sums of the best epoch over all workers; None without validation zones."""
 
 
+def _tile_samples(zones: Mapping[str, Any], data: CnnData, file: TileFile) -> Samples:
+    return TileSet([_block(zones[zone_id], file) for zone_id in sorted(zones)], data.lookup, data.stats)
+
+
+CNN: Final = Kind("cnn", _tile_samples)
+
+
 def train_cnn(  # noqa: PLR0913 - what to fit, on what, and whom to tell
-    settings: CnnSettings,
+    settings: NetworkSettings,
     data: CnnData,
     seed: int,
     folder: Path,
@@ -82,6 +103,7 @@ def train_cnn(  # noqa: PLR0913 - what to fit, on what, and whom to tell
     *,
     n_epochs: int | None = None,
     progress: Location | None = None,
+    kind: Kind = CNN,
 ) -> CnnFit:
     """Fit one configuration and write its checkpoint.
 
@@ -96,23 +118,24 @@ def train_cnn(  # noqa: PLR0913 - what to fit, on what, and whom to tell
         progress: file that keeps the fit's state every `checkpoint_every` epochs; the fit goes on from it, if it is
             there, and the caller removes it when the result is safe. All workers' machines reach it. None: no file;
             a fit that loses a worker starts again.
+        kind: the family.
 
     Raises:
         ConfigError: a GPU is asked for and there is none.
         FloatingPointError: the loss is no number any more.
         ray.train.TrainingFailedError: a worker was lost more than `max_failures` times.
     """
-    job = _Job(settings, data, seed, n_epochs)
+    job = _Job(settings, data, seed, n_epochs, kind=kind)
     if progress is not None:
         job = replace(job, progress=ProgressFile(progress, job.fingerprint(), settings.checkpoint_every))
     if settings.num_workers == 0:
-        result = job.run(torch_device("cuda" if settings.use_gpu else "cpu", "cnn.use_gpu"), on_epoch)
+        result = job.run(torch_device("cuda" if settings.use_gpu else "cpu", job.gpu_setting), on_epoch)
     else:
         result = _fit_on_workers(job)
         if on_epoch is not None:
             for record in result.history:
                 on_epoch(record)
-    model = CropNet(job.network())
+    model = together([job.network() for _ in range(settings.n_seeds)])
     model.load_state_dict(result.weights)
     provenance = {
         "settings": settings.model_dump(mode="json"),
@@ -122,12 +145,16 @@ def train_cnn(  # noqa: PLR0913 - what to fit, on what, and whom to tell
         "best_epoch": result.best_epoch,
         "history": list(result.history),
     }
-    save_checkpoint(folder, CnnCheckpoint(model, data.stats, data.classes, data.legend_hash, provenance, data.cube))
+    checkpoint = CnnCheckpoint(
+        model, data.stats, data.classes, data.legend_hash, provenance, data.cube, net=settings.net, kind=kind.name
+    )
+    save_checkpoint(folder, checkpoint)
+    job.forget()
     return CnnFit(result.history, result.best_epoch, result.validation)
 
 
-def fit_scored(job: Fit) -> Sequence[FitScore]:
-    """`train_cnn` as the family's fit."""
+def fit_scored(job: Fit, kind: Kind = CNN) -> Sequence[FitScore]:
+    """`train_cnn` as a family's fit."""
     started = time.monotonic()
     lookup = np.full(256, IGNORE, np.uint8)
     for index, crop in enumerate(job.classes):
@@ -148,6 +175,7 @@ def fit_scored(job: Fit) -> Sequence[FitScore]:
         None if (tell := job.on_step) is None else lambda record: tell(_by_step(record)),
         n_epochs=job.n_steps,
         progress=job.progress,
+        kind=kind,
     )
     scored = result.validation
     if scored is None:
@@ -174,11 +202,16 @@ def _by_step(record: Record) -> dict[str, float]:
 class _Job:
     """One fit, as it travels to the workers."""
 
-    settings: CnnSettings
+    settings: NetworkSettings
     data: CnnData
     seed: int
     n_epochs: int | None = None
     progress: ProgressFile | None = None
+    kind: Kind = CNN
+
+    @property
+    def gpu_setting(self) -> str:
+        return f"{self.kind.name}.use_gpu"
 
     def fingerprint(self) -> str:
         """Of all that the result depends on; the statistics stand for the training pixels."""
@@ -197,17 +230,15 @@ class _Job:
             ]
         )
 
-    def network(self) -> CropNetConfig:
-        return CropNetConfig(
-            n_classes=len(self.data.classes),
-            n_months=self.data.cube.n_steps,
-            n_bands=self.data.cube.n_bands,
-            temporal_channels=self.settings.temporal_channels,
-            kernel_size=self.settings.kernel_size,
-            dropout=self.settings.dropout,
-            pool=self.settings.pool,
-            unet_channels=self.settings.unet_channels,
-        )
+    def network(self) -> Net:
+        """An untrained one; its weights come from torch's global generator."""
+        sizes = {
+            "n_classes": len(self.data.classes),
+            "n_months": self.data.cube.n_steps,
+            "n_bands": self.data.cube.n_bands,
+        }
+        net, shared = self.settings.net, self.settings.architecture()
+        return NETS.entry(net)(net_config(net, shared, sizes))
 
     def plan(self) -> FitPlan:
         shared = (
@@ -216,6 +247,9 @@ class _Job:
             "batch_size",
             "patience",
             "monitor",
+            "loss",
+            "sampler",
+            "optimizer",
             "schedule",
             "weight_decay",
             "class_weighting",
@@ -228,18 +262,51 @@ class _Job:
             **{name: getattr(self.settings, name) for name in shared},
         )
 
+    def members(self) -> "Iterator[_Job]":
+        """The fit of each network; the first one is the job's own."""
+        yield self
+        for number in range(1, self.settings.n_seeds):
+            one = replace(self, seed=self.seed + number * _SEEDS_APART)
+            if self.progress is not None:
+                path = self.progress.path.with_name(f"{self.progress.path.name}.{number}")
+                one = replace(one, progress=ProgressFile(path, one.fingerprint(), self.progress.every))
+            yield one
+
+    def forget(self) -> None:
+        """Remove the progress of networks beside the first; the caller removes that one."""
+        for member in self.members():
+            if member.progress is not None and member.progress is not self.progress:
+                member.progress.path.unlink(missing_ok=True)
+
     def run(self, device: torch.device, on_epoch: Callable[[Record], None] | None) -> FitResult:
         """The fit, in one worker."""
         with TileFile() as file, _threads(self.settings.threads), reproducible(device):
-            train = self._tiles(self.data.train, file)
-            val = None if self.data.val is None else self._tiles(self.data.val, file)
-            model = _initialised(self.network(), self.seed).to(device)
-            progress = None if self.progress is None else NetworkProgress(self.progress, device)
-            return fit(model, train, val, self.plan(), on_epoch, progress)
+            train = self.kind.samples(self.data.train, self.data, file)
+            val = None if self.data.val is None else self.kind.samples(self.data.val, self.data, file)
+            members = self.members()
+            first = next(members).fit_one(train, val, device, on_epoch)
+            others = [member.fit_one(train, val, device, None) for member in members]
+            return self._together([first, *others], val, device) if others else first
 
-    def _tiles(self, zones: Mapping[str, Block], file: TileFile) -> TileSet:
-        blocks = [_block(zones[zone_id], file) for zone_id in sorted(zones)]
-        return TileSet(blocks, self.data.lookup, self.data.stats)
+    def fit_one(
+        self, train: Samples, val: Samples | None, device: torch.device, on_epoch: Callable[[Record], None] | None
+    ) -> FitResult:
+        """The fit of one network."""
+        model = _initialised(self).to(device)
+        progress = None if self.progress is None else NetworkProgress(self.progress, device)
+        return fit(model, train, val, self.plan(), on_epoch, progress)
+
+    def _together(self, results: Sequence[FitResult], val: Samples | None, device: torch.device) -> FitResult:
+        """Networks as one, scored by the mean of their probabilities."""
+        weights = {f"{_MEMBER}{i}.{name}": w for i, one in enumerate(results) for name, w in one.weights.items()}
+        first, scored = results[0], results[0].validation
+        if val is not None and scored is not None:
+            model = together([self.network() for _ in results])
+            model.load_state_dict(weights)
+            plan = self.plan()
+            scored = evaluate(model.to(device), val, plan.n_classes, plan.batch_size, scored.untrained)
+        best = round(sum(one.best_epoch for one in results) / len(results))
+        return FitResult(weights, first.history, best, scored)
 
 
 def _fit_on_workers(job: _Job) -> FitResult:
@@ -274,17 +341,17 @@ def _worker(config: dict[str, Any]) -> FitResult | FloatingPointError | ConfigEr
     job: _Job = ray.get(config["job"])
     try:
         if job.settings.use_gpu:
-            torch_device("cuda", "cnn.use_gpu")  # torch's own error would start the group again and again
+            torch_device("cuda", job.gpu_setting)  # torch's own error would start the group again and again
         return job.run(ray.train.torch.get_device(), None)
     except (FloatingPointError, ConfigError) as error:
         return error  # a fit that diverged, or lacks what it needs: not a worker to start again
 
 
-def _initialised(config: CropNetConfig, seed: int) -> CropNet:
+def _initialised(job: _Job) -> Net:
     """A network whose first weights depend on the seed alone; the global generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return CropNet(config)
+        torch.manual_seed(job.seed)
+        return job.network()
 
 
 def _block(block: Block, file: TileFile) -> TileBlock:

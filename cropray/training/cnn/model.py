@@ -6,7 +6,6 @@ from typing import ClassVar, Final
 
 from cropray.core.cube import CubeSpec
 from cropray.legend import CropClass
-from cropray.nets.crop_net import receptive
 from cropray.training.cnn.checkpoint import CnnCheckpoint, load_checkpoint
 from cropray.training.family import Probabilities, Samples
 
@@ -19,7 +18,6 @@ class CnnModel:
     """A CNN; its samples are tiles [N, T, C, H, W]."""
 
     loader: ClassVar[str] = "cropray.training.cnn.served"
-    columns: ClassVar[tuple[str, ...]] = ()
 
     checkpoint: CnnCheckpoint
     margin_px: int
@@ -33,21 +31,20 @@ class CnnModel:
         return self.checkpoint.cube
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """Of a table of samples: none, they are tiles."""
+        return ()
+
+    @property
     def classes(self) -> tuple[CropClass, ...]:
         """Class of each output, in order."""
         return self.checkpoint.classes
 
     @property
     def bytes_per_px(self) -> int:
-        """Input, and the largest of: embeddings of the months, the finest level of the U-Net, the classes.
-
-        Measured as the growth of a process, torch 2.13 on CPU: 1.8-2.2 kB for the study's network (64 channels, U-Net
-        64-128-256-512-512, 1000 × 1000 pixels), 1.3 kB for 64 and 32-32, 0.8 kB for 32 and 16-32-64-64.
-        """
-        config = self.checkpoint.model.config
-        finest = config.unet_channels[0]
-        largest = max(15 * config.temporal_channels, 30 * finest, 4 * finest + 12 * config.n_classes)
-        return (_NUMBER_BYTES + _FLOAT_BYTES) * config.n_months * config.n_bands + largest
+        """Input as numbers and as floats, and what the network takes."""
+        net = self.checkpoint.model
+        return (_NUMBER_BYTES + _FLOAT_BYTES) * self.cube.n_features + net.bytes_per_px()
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -76,5 +73,5 @@ def load_cnn(folder: Path, device: str) -> CnnModel:
         SchemaError: it is damaged.
     """
     checkpoint = load_checkpoint(folder, device)
-    reach = receptive(checkpoint.model.config)
+    reach = checkpoint.model.receptive()
     return CnnModel(checkpoint, reach.margin_px, reach.stride_px)

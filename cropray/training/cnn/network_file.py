@@ -1,7 +1,7 @@
-"""A CNN read back and in use: a folder with `weights.safetensors` and `card.json`.
+"""A network read back and in use: a folder with `weights.safetensors` and `card.json`.
 
-The card holds all that is needed to use the weights (layers, normalisation, classes) and where they come from. Needs
-numpy, torch and safetensors only: a registered model carries this module.
+The card holds all that is needed to use the weights (network, layers, normalisation, classes) and where they come from.
+Needs numpy, torch and safetensors only: a registered model carries this module, and the networks of the catalogue.
 """
 
 import json
@@ -11,17 +11,25 @@ from typing import Any, Final
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+import cropray.nets.catalogue  # noqa: F401 - a registered model carries what this module imports
 from cropray.errors import MissingArtefactError, SchemaError
-from cropray.nets.crop_net import CropNet, CropNetConfig
+from cropray.nets.ensemble import Ensemble
+from cropray.nets.registry import NETS, Net
 from cropray.training.deep.tiles import ChannelStats
 
 CARD_VERSION: Final = 1
 WEIGHTS_FILE: Final = "weights.safetensors"
 CARD_FILE: Final = "card.json"
+FIRST_NET: Final = "conv_unet"  # of cards that name none: there was no other
 
 
-def read_network(folder: Path, device: str = "cpu") -> tuple[CropNet, ChannelStats, dict[str, Any]]:
+def read_network(folder: Path, device: str = "cpu", kind: str = "cnn") -> tuple[Net, ChannelStats, dict[str, Any]]:
     """(network in evaluation mode, statistics of its input, card), ready to predict.
+
+    Args:
+        folder: of a checkpoint.
+        device: where it predicts.
+        kind: name of the family.
 
     Raises:
         MissingArtefactError: there is none.
@@ -35,11 +43,17 @@ def read_network(folder: Path, device: str = "cpu") -> tuple[CropNet, ChannelSta
     except (json.JSONDecodeError, SafetensorError) as error:
         raise SchemaError(f"checkpoint '{folder}' is damaged ({error}); remove it and run `cropray search`") from None
     found = (card.get("kind"), card.get("card_version"))
-    if found != ("cnn", CARD_VERSION):
+    if found != (kind, CARD_VERSION):
         raise SchemaError(
-            f"checkpoint '{folder}' is of kind and version {found}; needed: {('cnn', CARD_VERSION)}. Train it again"
+            f"checkpoint '{folder}' is of kind and version {found}; needed: {(kind, CARD_VERSION)}. Train it again"
         )
-    model = CropNet(CropNetConfig.from_dict(card["config"])).to(device)
+    net = NETS.entry(card.get("net", FIRST_NET))
+    model = together([net(net.Config.from_dict(card["config"])) for _ in range(card.get("n_seeds", 1))]).to(device)
     model.load_state_dict(weights)
     stats = ChannelStats(tuple(card["stats"]["mean"]), tuple(card["stats"]["std"]))
     return model.eval(), stats, card
+
+
+def together(members: list[Net]) -> Net:
+    """One network, or several as one."""
+    return members[0] if len(members) == 1 else Ensemble(members)

@@ -1,4 +1,4 @@
-"""How the CNN computes on a GPU, and prediction on any device. Needs torch and numpy only.
+"""How networks compute on a GPU, and prediction on any device. Needs torch and numpy only.
 
 Training keeps torch's defaults for speed: convolutions may round their inputs to TF32 (10 bits of mantissa). Scores and
 maps are computed in full float32, so that a GPU's are a CPU's but for rounding.
@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from cropray.errors import ConfigError
+from cropray.nets.context import Context
 from cropray.training.deep.tiles import ChannelStats
 
 
@@ -75,7 +76,7 @@ def predict_tiles(model: nn.Module, stats: ChannelStats, x: npt.NDArray[np.uint1
     """Class probabilities of each pixel, in full float32 on any device.
 
     Args:
-        model: a CNN in evaluation mode, on its device.
+        model: a `Net` in evaluation mode, on its device.
         stats: its normalisation.
         x: [N, T, C, H, W] digital numbers, 0 = no data; any height and width.
 
@@ -84,6 +85,7 @@ def predict_tiles(model: nn.Module, stats: ChannelStats, x: npt.NDArray[np.uint1
     """
     device = next(model.parameters()).device
     with tf32(allowed=False):
-        normalised = stats.normalise(torch.from_numpy(np.ascontiguousarray(x)).to(device))
-        probabilities: npt.NDArray[np.float32] = model(normalised).softmax(dim=1).cpu().numpy()
+        numbers = torch.from_numpy(np.ascontiguousarray(x)).to(device)
+        logits = model(stats.normalise(numbers), Context(numbers))
+        probabilities: npt.NDArray[np.float32] = logits.softmax(dim=1).cpu().numpy()
     return probabilities

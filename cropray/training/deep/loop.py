@@ -1,7 +1,7 @@
-"""The training loop of the CNN: torch and numpy only, on one process or on many.
+"""The training loop of networks: torch and numpy only, on one process or on many.
 
 Workers share a `torch.distributed` process group; without one there is one worker. What W workers compute is what one
-computes: the order of the tiles, their orientation and the dropout masks are functions of (seed, epoch, tile); each
+computes: the order of the samples, their augmentation and the dropout masks are functions of (seed, epoch, sample); each
 worker takes its share of every global batch; batch-norm moments, loss denominators and scores are global sums.
 
 Axes: B batch (the worker's share), T months, C bands, H rows, W columns, K classes.
@@ -11,21 +11,28 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F  # noqa: N812 - torch's own idiom
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from cropray.core.registry import Choice
 from cropray.core.metrics import PROBABILITY_FLOOR, Counts, metric_of, score
+from cropray.nets.context import Context
 from cropray.nets.norm import world_size
-from cropray.training.choices import ClassWeighting, Schedule
-from cropray.training.deep.tiles import IGNORE, N_SYMMETRIES, TileSet
+from cropray.training.deep.augment import N_SYMMETRIES, Augment, augmentations, augmented
+from cropray.training.deep.losses import LOSSES
+from cropray.training.deep.optim import OPTIMIZERS, SCHEDULES
+from cropray.training.deep.samplers import SAMPLERS, earlier_draws
+from cropray.training.deep.tiles import Samples
+from cropray.training.weights import ClassWeighting, class_weights
 
+_AGAIN: Final = 0x9E3779B1  # apart seeds of a sample that comes several times; 2³² ÷ the golden ratio, odd
 Record = dict[str, float]
 """One epoch: epoch (from 1), train_loss and, with validation, val_loss, val_accuracy, val_macro_…, val_untrained_pixels"""
 
@@ -43,17 +50,18 @@ class FitPlan:
     """Stop after so many epochs of the schedule, whatever validation says: how a recipe that was validated is repeated
     on other zones. None: validation stops, at the latest after `epochs`."""
     batch_size: int = 64
-    """Tiles of a global batch, over all workers."""
+    """Samples of a global batch, over all workers."""
     patience: int = 3
     """Epochs without improvement after which training stops; without validation all epochs are run."""
     monitor: str = "val_loss"
     """What improves: `val_` and the key of one of `METRICS`."""
-    schedule: Schedule = "constant"
-    """`cosine` lowers the learning rate from epoch to epoch, to nearly 0 in the last of `epochs`."""
+    loss: Choice = "cross_entropy"
+    sampler: Choice = "all"
+    optimizer: Choice = "adamw"
+    schedule: Choice = "constant"
     weight_decay: float = 0.0
     class_weighting: ClassWeighting = "none"
-    augment: bool = False
-    """Turn and mirror training tiles."""
+    augment: Augment = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +98,7 @@ class FitState:
     weights: dict[str, Tensor]
     """Network state, running moments included."""
     optimizer: dict[str, Tensor]
-    """`{parameter number}.{name}` → AdamW's moments and step."""
+    """`{parameter number}.{name}` → the optimiser's moments and step."""
     history: tuple[Record, ...]
     """One record per finished epoch."""
     best: FitResult
@@ -109,8 +117,8 @@ class Progress(Protocol):
 
 def fit(
     model: nn.Module,
-    train: TileSet,
-    val: TileSet | None,
+    train: Samples,
+    val: Samples | None,
     plan: FitPlan,
     on_epoch: Callable[[Record], None] | None = None,
     progress: Progress | None = None,
@@ -118,24 +126,24 @@ def fit(
     """Train until validation stops improving, and keep the best weights.
 
     Args:
-        model: `CropNet`, on its device and initialised alike on all workers.
-        train: the training tiles, the same on all workers.
-        val: validation tiles, the same on all workers; None: run all epochs and keep the last. The loss that stops
+        model: a `Net`, on its device and initialised alike on all workers.
+        train: the training samples, the same on all workers.
+        val: validation samples, the same on all workers; None: run all epochs and keep the last. The loss that stops
             the fit leaves out classes without a training pixel.
         plan: how to fit.
         on_epoch: called after each epoch with its record; at once for epochs that `progress` brought back.
         progress: where the fit goes on from, and what each epoch is handed to. An epoch depends on the state before
-            it and on (seed, epoch, tile) alone: a fit that went on ends with the bits of one that ran through.
+            it and on (seed, epoch, sample) alone: a fit that went on ends with the bits of one that ran through.
 
     Raises:
         FloatingPointError: the loss is no number any more.
-        ValueError: fewer training tiles or a smaller batch than workers, or a label out of range.
+        ConfigError: the plan names an entry that is not known.
+        ValueError: there are no training samples, or a label is out of range.
     """
     counts_K = train.class_counts(plan.n_classes)
-    weights_K = class_weights(counts_K, plan.class_weighting).to(_device(model))
+    weights_K = torch.from_numpy(class_weights(counts_K, plan.class_weighting)).float().to(_device(model))
     untrained = tuple(np.flatnonzero(counts_K == 0).tolist())
-    # Adam with decoupled decay; with weight_decay 0 it is the study's Adam.
-    optimizer = torch.optim.AdamW(model.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay, fused=True)
+    optimizer = OPTIMIZERS.make(plan.optimizer).make(model.parameters(), plan.learning_rate, plan.weight_decay)
     state = None if progress is None else progress.load()
     history: list[Record] = []
     best = None
@@ -148,8 +156,7 @@ def fit(
     parallel = _parallel(model)
     last = plan.n_epochs or plan.epochs
     for epoch in range(len(history) + 1, last + 1):
-        for group in optimizer.param_groups:
-            group["lr"] = scheduled_rate(plan, epoch)
+        _set_rate(optimizer, scheduled_rate(plan, epoch))
         train_loss = train_epoch(parallel, optimizer, train, weights_K, plan, epoch)
         # What is not validated to stop the fit is validated once, at its end.
         scored = val if plan.n_epochs is None or epoch == last else None
@@ -167,17 +174,15 @@ def fit(
     return FitResult(best.weights, tuple(history), best.best_epoch, best.validation)
 
 
-def scheduled_rate(plan: FitPlan, epoch: int) -> float:
-    """Learning rate of an epoch, counted from 1. Source of the cosine: Loshchilov & Hutter 2017, arXiv 1608.03983."""
-    if plan.schedule == "constant":
-        return plan.learning_rate
-    return plan.learning_rate * (1 + math.cos(math.pi * (epoch - 1) / plan.epochs)) / 2
+def scheduled_rate(plan: FitPlan, epoch: int, done: float = 0.0) -> float:
+    """Learning rate of an epoch, counted from 1, of which a share is done."""
+    return plan.learning_rate * SCHEDULES.make(plan.schedule).factor(epoch - 1 + done, plan.epochs)
 
 
 def train_epoch(
-    model: nn.Module, optimizer: torch.optim.Optimizer, tiles: TileSet, weights_K: Tensor, plan: FitPlan, epoch: int
+    model: nn.Module, optimizer: torch.optim.Optimizer, tiles: Samples, weights_K: Tensor, plan: FitPlan, epoch: int
 ) -> float:
-    """One pass over all training tiles, in batches whose sizes differ by at most one.
+    """One pass over the samples that the plan's sampler draws, in batches whose sizes differ by at most one.
 
     Returns:
         Mean (weighted) training loss per labelled pixel over all workers, nats.
@@ -186,20 +191,24 @@ def train_epoch(
         FloatingPointError: the loss is no number any more.
     """
     model.train()
-    device = _device(model)
+    device, loss, by_step = _device(model), LOSSES.make(plan.loss), SCHEDULES.make(plan.schedule).by_step
+    changes = augmentations(plan.augment)
     sums = torch.zeros(2, dtype=torch.float64, device=device)  # loss, labelled pixels
-    for share in epoch_shares(len(tiles), plan, epoch):
-        batch = tiles.batch(share.tiles, device, share.turns)
-        logits_BKHW = model(batch.x, torch.from_numpy(share.seeds).to(device))
-        loss_sum = summed_loss(logits_BKHW, batch.labels, weights_K)
+    for share in epoch_shares(len(tiles), plan, epoch, partial(tiles.rarest_classes, plan.n_classes)):
+        if by_step:
+            _set_rate(optimizer, scheduled_rate(plan, epoch, share.done))
+        seeds_B = torch.from_numpy(share.seeds).to(device)
+        change = partial(augmented, changes=changes, seeds_B=seeds_B, std=tiles.stats.std) if changes else None
+        batch = tiles.batch(share.tiles, device, share.turns, change)
+        loss_sum = loss(model(batch.x, Context(batch.numbers, seeds_B)), batch.labels, weights_K)
         n_global = sum_over_workers(batch.labelled().sum())
         # The gradient of (global sum ÷ global count): DDP averages over workers, hence the factor.
         (loss_sum * world_size() / n_global.clamp_min(1)).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad()
         sums += torch.stack([loss_sum.detach().double(), batch.labelled().sum().double()])
-    loss, n_pixels = sum_over_workers(sums).tolist()  # the epoch's only GPU-CPU sync point
-    mean: float = loss / max(n_pixels, 1.0)
+    total, n_pixels = sum_over_workers(sums).tolist()  # the epoch's only GPU-CPU sync point
+    mean: float = total / max(n_pixels, 1.0)
     if not math.isfinite(mean):
         raise FloatingPointError(
             f"training loss is {mean} in epoch {epoch} at learning rate {plan.learning_rate:g}; "
@@ -208,20 +217,9 @@ def train_epoch(
     return mean
 
 
-def summed_loss(logits_BKHW: Tensor, labels_BHW: Tensor, weights_K: Tensor | None = None) -> Tensor:
-    """Cross-entropy summed over the labelled pixels, in the same order every time.
-
-    On a GPU torch's own sum adds with atomics, in an order that changes: there the losses of the pixels are summed apart.
-    """
-    is_on_gpu = logits_BKHW.is_cuda
-    how = "none" if is_on_gpu else "sum"
-    loss = F.cross_entropy(logits_BKHW, labels_BHW, weight=weights_K, ignore_index=IGNORE, reduction=how)
-    return loss.sum() if is_on_gpu else loss
-
-
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, tiles: TileSet, n_classes: int, batch_size: int = 64, untrained: tuple[int, ...] = ()
+    model: nn.Module, tiles: Samples, n_classes: int, batch_size: int = 64, untrained: tuple[int, ...] = ()
 ) -> Evaluation:
     """Loss and confusion over all labelled pixels, each counted once.
 
@@ -229,10 +227,10 @@ def evaluate(
     `metrics.log_loss_sum`: bounded by the same floor, from the same float32 probabilities.
 
     Args:
-        model: `CropNet`, on its device and alike on all workers.
+        model: a `Net`, on its device and alike on all workers.
         tiles: the same on all workers.
         n_classes: K.
-        batch_size: tiles at once.
+        batch_size: samples at once.
         untrained: indices of classes whose pixels' loss is summed apart.
 
     Raises:
@@ -247,7 +245,7 @@ def evaluate(
     own = np.arange(_rank(), len(tiles), world_size())
     for start in range(0, len(own), batch_size):
         batch = tiles.batch(own[start : start + batch_size], device)
-        logits_NK = model(batch.x).movedim(1, -1)[batch.labelled()]
+        logits_NK = model(batch.x, Context(batch.numbers)).movedim(1, -1)[batch.labelled()]
         true = batch.labels[batch.labelled()]
         losses = _log_losses(logits_NK, true)
         is_apart = is_untrained_K[true]
@@ -273,44 +271,42 @@ class Share:
     """One worker's part of one global batch."""
 
     tiles: npt.NDArray[np.int64]
-    """[B] tile numbers; may be empty."""
+    """[B] sample numbers; may be empty."""
     turns: npt.NDArray[np.int64]
-    """[B] symmetry of each tile, 0 … 7."""
+    """[B] symmetry of each sample, 0 … 7."""
     seeds: npt.NDArray[np.int64]
-    """[B] dropout seed of each tile, 0 … 2³² - 1."""
+    """[B] seed of each sample's dropout and augmentation, 0 … 2³² - 1."""
+    done: float
+    """Share of the epoch that lies before the batch."""
 
 
-def epoch_shares(n_tiles: int, plan: FitPlan, epoch: int) -> Iterator[Share]:
+def epoch_shares(
+    n_tiles: int, plan: FitPlan, epoch: int, rarest: Callable[[], npt.NDArray[np.uint8]] | None = None
+) -> Iterator[Share]:
     """This worker's share of every global batch of an epoch.
 
-    Order, orientation and dropout seeds belong to (seed, epoch, tile): the number of workers changes none of them.
+    Order, orientation and seeds belong to (seed, epoch, sample): the number of workers changes none of them.
+
+    Args:
+        n_tiles: training samples.
+        plan: how to fit.
+        epoch: from 1.
+        rarest: see `Sampler.order`; None: for samplers that draw by no class.
     """
     if n_tiles == 0:
         raise ValueError("there are no training tiles; check that the training zones hold labels")
     rng = np.random.default_rng([plan.seed, epoch])
-    order = rng.permutation(n_tiles)
-    seeds = rng.integers(2**32, size=n_tiles)
-    turns = rng.integers(N_SYMMETRIES, size=n_tiles) if plan.augment else np.zeros(n_tiles, np.int64)
-    for batch in np.array_split(order, math.ceil(n_tiles / plan.batch_size)):
+    order = SAMPLERS.make(plan.sampler).order(rng, n_tiles, rarest or (lambda: np.zeros(n_tiles, np.uint8)))
+    again = earlier_draws(order)
+    seeds = (rng.integers(2**32, size=n_tiles)[order] + again * _AGAIN) % 2**32
+    turns = np.zeros(len(order), np.int64)
+    for change in augmentations(plan.augment):
+        if (drawn := change.turns(rng, n_tiles)) is not None:
+            turns = (drawn[order] + again) % N_SYMMETRIES
+    n_batches = math.ceil(len(order) / plan.batch_size)
+    for number, batch in enumerate(np.array_split(np.arange(len(order)), n_batches)):
         own = np.array_split(batch, world_size())[_rank()]
-        yield Share(own, turns[own], seeds[own])
-
-
-def class_weights(counts_K: npt.NDArray[np.int64], weighting: ClassWeighting) -> Tensor:
-    """Loss weight of each class; the mean over labelled training pixels is 1.
-
-    Args:
-        counts_K: labelled pixels per class in the training tiles, no others.
-        weighting: `none`, or weights ∝ 1 / √count; classes without training pixels get 0, they are no target.
-
-    Returns:
-        [K] float32.
-    """
-    if weighting == "none":
-        return torch.ones(len(counts_K))
-    weights = np.where(counts_K > 0, 1 / np.sqrt(np.maximum(counts_K, 1)), 0.0)
-    mean = (weights * counts_K).sum() / max(counts_K.sum(), 1)
-    return torch.from_numpy(weights / mean).float()
+        yield Share(order[own], turns[own], seeds[own], number / n_batches)
 
 
 def sum_over_workers(value: Tensor) -> Tensor:
@@ -319,6 +315,11 @@ def sum_over_workers(value: Tensor) -> Tensor:
         value = value.clone()
         dist.all_reduce(value)
     return value
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
 
 
 def _parallel(model: nn.Module) -> nn.Module:

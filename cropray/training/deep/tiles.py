@@ -3,7 +3,7 @@
 Needs numpy and torch only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -12,11 +12,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from cropray.training.deep import losses
+from cropray.training.deep.samplers import NO_CLASS
 from cropray.training.deep.tile_file import FileRows
 
 NODATA: Final = 0  # digital number of a missing value, see cropray.core.sensors
-IGNORE: Final = 255  # label that is neither trained on nor scored, see cropray.legend
-N_SYMMETRIES: Final = 8  # of a square: four quarter turns, each also mirrored
+IGNORE: Final = losses.IGNORE  # label that is neither trained on nor scored, see cropray.legend
 TILES_AT_ONCE: Final = 256  # whose labels are counted together
 
 Rows: TypeAlias = npt.NDArray[Any] | FileRows
@@ -65,10 +66,35 @@ class Batch:
     """[B, T, C, H, W] float32, normalised."""
     labels: Tensor
     """[B, H, W] int64, class index 0 … K - 1, or IGNORE."""
+    numbers: Tensor
+    """[B, T, C, H, W] digital numbers that `x` was made from, 0 = no data."""
 
     def labelled(self) -> Tensor:
         """[B, H, W] bool: pixels that count."""
         return self.labels != IGNORE
+
+
+Change = Callable[[Tensor], Tensor]
+"""[B, T, C, H, W] digital numbers → others, see `augment.augmented`."""
+
+
+class Samples(Protocol):
+    """What the loop trains on: tiles, or pixels as tiles of 1 × 1; numbered from 0."""
+
+    stats: ChannelStats
+
+    def __len__(self) -> int: ...
+
+    def batch(
+        self, tiles: npt.NDArray[np.int64], device: torch.device, turns: npt.ArrayLike = 0, change: Change | None = None
+    ) -> Batch:
+        """See `TileSet.batch`."""
+
+    def class_counts(self, n_classes: int) -> npt.NDArray[np.int64]:
+        """See `TileSet.class_counts`."""
+
+    def rarest_classes(self, n_classes: int) -> npt.NDArray[np.uint8]:
+        """See `TileSet.rarest_classes`."""
 
 
 class TileSet:
@@ -93,13 +119,16 @@ class TileSet:
     def __len__(self) -> int:
         return int(self._ends[-1]) if self.blocks else 0
 
-    def batch(self, tiles: npt.NDArray[np.int64], device: torch.device, turns: npt.ArrayLike = 0) -> Batch:
-        """Gather, orient, normalise and move tiles.
+    def batch(
+        self, tiles: npt.NDArray[np.int64], device: torch.device, turns: npt.ArrayLike = 0, change: Change | None = None
+    ) -> Batch:
+        """Gather, orient, change, normalise and move tiles.
 
         Args:
             tiles: [B] tile numbers; may be empty.
             device: where the network is.
             turns: symmetry of each tile (or of all), 0 … 7; 0 leaves it as it is.
+            change: what else happens to the digital numbers, on the device; None: nothing.
         """
         if not self.blocks:
             raise ValueError("there is no tile to make a batch of; check that these zones hold labels")
@@ -111,10 +140,7 @@ class TileSet:
             block, row = self.blocks[zone], int(tile - self._ends[zone])  # negative: counted from the block's end
             x[i] = _orient(block.x[row], int(turn))
             labels[i] = _orient(block.labels[row], int(turn))
-        return Batch(
-            self.stats.normalise(torch.from_numpy(x).to(device)),
-            torch.from_numpy(self.lookup[labels].astype(np.int64)).to(device),
-        )
+        return make_batch(x, self.lookup[labels], self.stats, device, change)
 
     def class_counts(self, n_classes: int) -> npt.NDArray[np.int64]:
         """[K] labelled pixels per class index.
@@ -132,6 +158,48 @@ class TileSet:
         if strange.size:
             raise ValueError(f"labels hold class indices {strange.tolist()}, but there are only {n_classes} classes")
         return counts[:n_classes]
+
+    def rarest_classes(self, n_classes: int) -> npt.NDArray[np.uint8]:
+        """[N] of each tile the class with the fewest pixels in all tiles among its own; NO_CLASS where none is labelled."""
+        ranks = class_ranks(self.class_counts(n_classes))
+        found = []
+        for block in self.blocks:
+            for start in range(0, len(block.labels), TILES_AT_ONCE):
+                labels = self.lookup[block.labels[start : start + TILES_AT_ONCE]]
+                found.append(ranks[labels].reshape(len(labels), -1).min(axis=1))
+        by_rank = np.full(256, NO_CLASS, np.uint8)
+        by_rank[ranks[:n_classes]] = np.arange(n_classes, dtype=np.uint8)
+        rarest: npt.NDArray[np.uint8] = by_rank[np.concatenate(found)]
+        return rarest
+
+
+def class_ranks(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+    """[256] class index → its place among all, the one with the fewest pixels first; 255 for what is no class."""
+    ranks = np.full(256, NO_CLASS, np.uint8)
+    ranks[np.argsort(counts, kind="stable")] = np.arange(len(counts), dtype=np.uint8)
+    return ranks
+
+
+def make_batch(
+    x: npt.NDArray[np.uint16],
+    labels: npt.NDArray[np.uint8],
+    stats: ChannelStats,
+    device: torch.device,
+    change: Change | None = None,
+) -> Batch:
+    """A batch on its device.
+
+    Args:
+        x: [B, T, C, H, W] digital numbers.
+        labels: [B, H, W] class indices, or IGNORE.
+        stats: for the normalisation.
+        device: where the network is.
+        change: what happens to the digital numbers first; None: nothing.
+    """
+    numbers = torch.from_numpy(x).to(device)
+    if change is not None:
+        numbers = change(numbers)
+    return Batch(stats.normalise(numbers), torch.from_numpy(labels.astype(np.int64)).to(device), numbers)
 
 
 def _orient(array: npt.NDArray[np.generic], turn: int) -> npt.NDArray[np.generic]:

@@ -29,11 +29,12 @@ from cropray.errors import ConfigError
 from cropray.storage import Location
 from cropray.training.deep.device import free_gpu_bytes, torch_device
 from cropray.training.family import FitScore
-from cropray.training.pixel_blocks import PixelBlock, TreeData, class_indices, features, weights
+from cropray.training.pixel_blocks import PixelBlock, TreeData, class_indices, features
 from cropray.training.pixels import require_classes, score_pixels, with_seconds, worker_tables
 from cropray.training.progress_file import ProgressFile
 from cropray.training.resources import worker_resources
 from cropray.training.scratch import scratch_folder
+from cropray.training.weights import class_weights
 from cropray.training.xgboost.binning import bin_table
 from cropray.training.xgboost.matrix import BlockBatches, quantile_matrix
 from cropray.training.xgboost.memory import bins_on_disk, require_gpu_memory, require_scratch
@@ -58,8 +59,8 @@ class XgbFit:
     """One per number of boosting rounds, with its part of the history; empty without validation data."""
     history: History
     """Per boosting round `step` (from 1), `train_loss` and, with validation data, `val_loss`: mean nats per pixel. The
-    loss of `cropray.core.metrics`, classes without a training pixel left out; XGBoost adds up in single precision, so that
-    it equals the scores' to five digits."""
+    loss of `cropray.core.metrics`, classes without a training pixel left out, training weighted as the settings say; XGBoost
+    adds up in single precision, so that it equals the scores' to five digits."""
     untrained: tuple[int, ...]
     """Indices of the classes that the training zones lack."""
 
@@ -109,8 +110,8 @@ def train_xgboost(  # noqa: PLR0913 - what to fit, on what, and two places to wr
     if settings.num_workers:
         train, val = _stored(train), None if val is None else _stored(val)
     values, classes = count_values_and_classes(settings, train)
-    table, untrained = bin_table(values, settings.max_bin), tuple(np.flatnonzero(classes == 0).tolist())
-    job = FitJob(settings, parameters, n_estimators[-1], table, train, val, untrained, is_on_disk=is_on_disk)
+    table = bin_table(values, settings.max_bin)
+    job = FitJob(settings, parameters, n_estimators[-1], table, train, val, classes, is_on_disk=is_on_disk)
     if progress is not None:
         job = replace(job, progress=ProgressFile(progress, job.fingerprint(), settings.checkpoint_every))
     fitted = _ENGINES[settings.engine](job) if settings.num_workers else _fit(replace(job, on_round=on_round))
@@ -118,12 +119,12 @@ def train_xgboost(  # noqa: PLR0913 - what to fit, on what, and two places to wr
     provenance = {"settings": settings.model_dump(mode="json"), "n_estimators": n_estimators, "seed": seed}
     save_booster(folder, booster, train, provenance)
     if val is None:
-        return XgbFit((), fitted.history, untrained)
+        return XgbFit((), fitted.history, job.untrained)
     fit_s = time.monotonic() - started
     predict = partial(predict_proba, booster_from_bytes(fitted.model, settings.threads))
-    scores = score_pixels(predict, val, n_estimators, untrained, settings.threads if settings.num_workers else None)
+    scores = score_pixels(predict, val, n_estimators, job.untrained, settings.threads if settings.num_workers else None)
     timed = with_seconds(scores, fitted.round_seconds, fit_s)
-    return XgbFit(tuple(replace(s, history=fitted.history[: s.step]) for s in timed), fitted.history, untrained)
+    return XgbFit(tuple(replace(s, history=fitted.history[: s.step]) for s in timed), fitted.history, job.untrained)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +138,8 @@ class FitJob:
     """[F, 65536] digital number → lower edge of its bin."""
     train: TreeData
     val: TreeData | None
-    untrained: tuple[int, ...] = ()
-    """Indices of the classes that the training zones lack."""
+    class_counts: npt.NDArray[np.int64]
+    """[K] training pixels of each class."""
     progress: ProgressFile | None = None
     on_round: OnRound | None = None
     is_on_disk: bool = False
@@ -169,9 +170,21 @@ class FitJob:
         """Name of each data set in the learning curves → data; training data first."""
         return {"train": self.train} if self.val is None else {"train": self.train, "val": self.val}
 
-    def unweighed(self, name: str) -> tuple[int, ...]:
-        """Class indices whose pixels do not count in the learning curve of a data set; training lacks them anyway."""
-        return self.untrained if name == "val" else ()
+    @property
+    def untrained(self) -> tuple[int, ...]:
+        """Indices of the classes that the training zones lack."""
+        return tuple(np.flatnonzero(self.class_counts == 0).tolist())
+
+    def class_weights(self, name: str) -> npt.NDArray[np.float32] | None:
+        """[K] weights of the rows of a data set; None: 1.
+
+        Training weighs as the settings say. Validation counts each pixel once, but for classes that training lacks.
+        """
+        if name == "train" and self.settings.class_weighting != "none":
+            return class_weights(self.class_counts, self.settings.class_weighting).astype(np.float32)
+        if name == "val" and self.untrained:
+            return (self.class_counts > 0).astype(np.float32)
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +239,7 @@ def _grow(job: FitJob, rank: int, n_workers: int, cache: Path | None) -> Fitted:
     for name, data in job.matrices().items():
         tables = partial(worker_tables, data, rank, n_workers)
         on_disk = None if cache is None else cache / name
-        batches = BlockBatches(tables, data.lookup(), job.table, on_disk, job.unweighed(name), data.features)
+        batches = BlockBatches(tables, data.lookup(), job.table, on_disk, job.class_weights(name), data.features)
         matrices[name] = quantile_matrix(
             batches, max_bin, n_threads, ref=matrices.get("train"), is_on_disk=cache is not None
         )
@@ -295,8 +308,8 @@ def _fit_xgboost_ray(job: FitJob) -> Fitted:
 
 def _drive_xgboost_ray(job: FitJob) -> Fitted:
     settings = job.settings
-    frames = {name: _frames(job, data, job.unweighed(name)) for name, data in job.matrices().items()}
-    weighted = [name for name in frames if job.unweighed(name)]
+    frames = {name: _frames(job, data, job.class_weights(name)) for name, data in job.matrices().items()}
+    weighted = [name for name in frames if job.class_weights(name) is not None]
     pool = ActorPool(
         settings.num_workers,
         settings.threads,
@@ -308,15 +321,17 @@ def _drive_xgboost_ray(job: FitJob) -> Fitted:
     return _fitted(booster, job.train.columns)
 
 
-def _frames(job: FitJob, data: TreeData, unweighed: tuple[int, ...]) -> list["ray.ObjectRef[pd.DataFrame]"]:
+def _frames(
+    job: FitJob, data: TreeData, weights: npt.NDArray[np.float32] | None
+) -> list["ray.ObjectRef[pd.DataFrame]"]:
     """One frame in the object store for each worker, with the rows that `ray_train` would give it."""
     n_workers = job.settings.num_workers
     make = ray.remote(_frame).options(num_cpus=1, scheduling_strategy="DEFAULT")
-    return [make.remote(data, job.table, rank, n_workers, unweighed) for rank in range(n_workers)]
+    return [make.remote(data, job.table, rank, n_workers, weights) for rank in range(n_workers)]
 
 
 def _frame(
-    data: TreeData, table: npt.NDArray[np.uint16], rank: int, n_workers: int, unweighed: tuple[int, ...]
+    data: TreeData, table: npt.NDArray[np.uint16], rank: int, n_workers: int, weights: npt.NDArray[np.float32] | None
 ) -> "pd.DataFrame":
     import pandas as pd  # noqa: PLC0415 - this engine's own form of data
 
@@ -326,7 +341,7 @@ def _frame(
     frame = pd.DataFrame(values, columns=list(data.columns))
     labels = class_indices(rows, data.lookup())
     frame[LABEL] = labels
-    return frame.assign(**{WEIGHT: weights(labels, unweighed)}) if unweighed else frame
+    return frame if weights is None else frame.assign(**{WEIGHT: weights[labels]})
 
 
 _ENGINES: Final[Mapping[str, Callable[[FitJob], Fitted]]] = {

@@ -10,7 +10,7 @@ import xgboost as xgb
 
 from cropray.core.features import STUDY_FEATURES, FeatureSet
 from cropray.core.sensors import NODATA
-from cropray.training.pixel_blocks import class_indices, features, in_batches, weights
+from cropray.training.pixel_blocks import class_indices, features, in_batches
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,7 +28,7 @@ class BlockBatches(xgb.DataIter):  # type: ignore[misc]  # xgboost has no types
         lookup: npt.NDArray[np.uint8],
         table: npt.NDArray[np.uint16],
         cache: Path | None = None,
-        unweighed: tuple[int, ...] = (),
+        weights: npt.NDArray[np.float32] | None = None,
         of: FeatureSet = STUDY_FEATURES,
     ) -> None:
         """Prepare the first pass.
@@ -38,13 +38,13 @@ class BlockBatches(xgb.DataIter):  # type: ignore[misc]  # xgboost has no types
             lookup: the dataset's class lookup.
             table: the fit's `bin_table`.
             cache: what the names of a matrix on disk begin with; None: in memory.
-            unweighed: class indices whose rows count nothing.
+            weights: [K] of the rows of each class; None: 1.
             of: the features.
         """
         self._tables = tables
         self._lookup = lookup
         self._table = table
-        self._unweighed = unweighed
+        self._weights = weights
         self._of = of
         self._batches = in_batches(tables())
         super().__init__(cache_prefix=None if cache is None else str(cache))
@@ -59,7 +59,7 @@ class BlockBatches(xgb.DataIter):  # type: ignore[misc]  # xgboost has no types
         if rows is None:
             return False
         labels = class_indices(rows, self._lookup)
-        weight = {"weight": weights(labels, self._unweighed)} if self._unweighed else {}
+        weight = {} if self._weights is None else {"weight": self._weights[labels]}
         input_data(data=features(rows, self._table, self._of), label=labels, **weight)
         return True
 

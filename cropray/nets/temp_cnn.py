@@ -1,0 +1,91 @@
+"""A temporal convolutional network that looks at single pixels.
+
+Source: Pelletier, Webb & Petitjean 2019, "Temporal Convolutional Neural Network for the Classification of Satellite Image
+Time Series" (Remote Sensing 11, 523): three convolutions over time on all bands, a dense layer, a classifier. A channel
+beside the bands says which steps have data: normalised, a step without is one at the mean.
+
+Axes: B batch, T steps, C bands, H rows, W columns, P pixels (H · W flattened), D channels, K classes.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own idiom
+from torch import Tensor, nn
+
+from cropray.nets.context import Context, seeds_of
+from cropray.nets.dropout import SampleDropout
+from cropray.nets.norm import GlobalBatchNorm
+from cropray.nets.registry import NETS, Net, NetConfig
+from cropray.nets.temporal import PIXELS_AT_ONCE, TemporalBlock
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TempCnnConfig(NetConfig):
+    """Everything that determines the network's layers."""
+
+    channels: int = 64
+    """Width of the convolutions over time."""
+    kernel_size: int = 5
+    """Steps seen by one convolution; odd."""
+    n_blocks: int = 3
+    """Convolutions over time."""
+    hidden: int = 256
+    """Width of the dense layer."""
+    dropout: float = 0.3
+    """Share of a pixel's features dropped after each layer."""
+
+    def __post_init__(self) -> None:
+        if self.kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd, so that steps stay aligned; got {self.kernel_size}")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"dropout must be at least 0 and below 1; got {self.dropout}")
+        for name in ("channels", "n_blocks", "hidden"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+
+
+@NETS.register("temp_cnn")
+class TempCnn(Net):
+    """Convolutions over time, a dense layer over all steps, a linear classifier."""
+
+    Config: ClassVar = TempCnnConfig
+    config: TempCnnConfig
+
+    def __init__(self, config: TempCnnConfig) -> None:
+        super().__init__(config)
+        D, k, p = config.channels, config.kernel_size, config.dropout
+        widths = [config.n_bands + 1, *[D] * config.n_blocks]
+        self.blocks = nn.ModuleList(
+            TemporalBlock(before, width, k, SampleDropout(p, stream))
+            for stream, (before, width) in enumerate(pairwise(widths), start=1)
+        )
+        self.dense = nn.Linear(D * config.n_months, config.hidden, bias=False)  # a third of a convolution's time here
+        self.norm = GlobalBatchNorm(config.hidden)
+        self.dropout = SampleDropout(p, config.n_blocks + 1)
+        self.classifier = nn.Conv2d(config.hidden, config.n_classes, 1)
+
+    def forward(self, x_BTCHW: Tensor, context: Context | None = None) -> Tensor:
+        """Class scores of each pixel, see `Net`."""
+        if x_BTCHW.shape[1:3] != (self.config.n_months, self.config.n_bands):
+            raise ValueError(
+                f"the network reads [B, {self.config.n_months} steps, {self.config.n_bands} bands, H, W]; "
+                f"got {tuple(x_BTCHW.shape)}"
+            )
+        valid_BTHW = torch.ones_like(x_BTCHW[:, :, 0]) if context is None else context.valid.to(x_BTCHW.dtype)
+        x_BCTP = torch.cat([x_BTCHW, valid_BTHW[:, :, None]], dim=2).transpose(1, 2).flatten(3)
+        if self.training:
+            logits_BKP = self._scores(x_BCTP, seeds_of(context))
+        else:  # pixels are independent here: small pieces bound the memory
+            pieces = torch.split(x_BCTP, PIXELS_AT_ONCE, dim=3)
+            logits_BKP = torch.cat([self._scores(piece, None) for piece in pieces], dim=2)
+        return logits_BKP.view(*logits_BKP.shape[:2], *x_BTCHW.shape[3:])
+
+    def _scores(self, x_BCTP: Tensor, seeds_B: Tensor | None) -> Tensor:
+        for block in self.blocks:
+            x_BCTP = block(x_BCTP, seeds_B)
+        x_BPD = self.dense(x_BCTP.permute(0, 3, 1, 2).flatten(2))
+        x_BD1P = self.dropout(F.relu_(self.norm(x_BPD.transpose(1, 2)[:, :, None])), seeds_B)
+        return self.classifier(x_BD1P).squeeze(2)  # type: ignore[no-any-return]

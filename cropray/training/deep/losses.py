@@ -1,0 +1,86 @@
+"""Losses that a network can be trained with, by name. Validation is always scored by `cropray.core.metrics`' own.
+
+Another one is a class here (or in a plug-in) below `LOSSES.register`; its fields are its settings. torch is loaded only
+when a loss is computed, so that a job file is read without it.
+
+Axes: B samples, K classes, H rows, W columns.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+from cropray.core.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+IGNORE: Final = 255  # label that is not trained on, see cropray.legend
+
+
+class Loss(Protocol):
+    """What a fit lowers."""
+
+    def __call__(self, logits_BKHW: "Tensor", labels_BHW: "Tensor", weights_K: "Tensor | None" = None) -> "Tensor":
+        """The sum over labelled pixels, in the same order every time; nats.
+
+        Args:
+            logits_BKHW: float32.
+            labels_BHW: int64 class index, or IGNORE.
+            weights_K: float32 weight of each class; None: 1.
+        """
+
+
+LOSSES: Final[Registry[Loss]] = Registry("loss")
+
+
+@LOSSES.register("cross_entropy")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrossEntropy:
+    """Negative log-likelihood; the study's."""
+
+    label_smoothing: float = 0.0
+    """Share of the target that is spread over all classes. Source: Szegedy et al. 2015, arXiv 1512.00567."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.label_smoothing < 1.0:
+            raise ValueError(f"label_smoothing must be at least 0 and below 1; got {self.label_smoothing}")
+
+    def __call__(self, logits_BKHW: "Tensor", labels_BHW: "Tensor", weights_K: "Tensor | None" = None) -> "Tensor":
+        """On a GPU torch's own sum adds with atomics, in an order that changes: there pixels are summed apart."""
+        from torch.nn import functional as F  # noqa: N812, PLC0415 - see the head of the file
+
+        is_on_gpu = logits_BKHW.is_cuda
+        how = "none" if is_on_gpu else "sum"
+        loss = F.cross_entropy(
+            logits_BKHW,
+            labels_BHW,
+            weight=weights_K,
+            ignore_index=IGNORE,
+            reduction=how,
+            label_smoothing=self.label_smoothing,
+        )
+        return loss.sum() if is_on_gpu else loss
+
+
+@LOSSES.register("focal")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Focal:
+    """(1 - p)^γ · cross-entropy: pixels that the network is sure of count less. Source: Lin et al. 2017, arXiv 1708.02002."""
+
+    gamma: float = 2.0
+
+    def __post_init__(self) -> None:
+        if self.gamma < 0:
+            raise ValueError(f"gamma must be at least 0; got {self.gamma}")
+
+    def __call__(self, logits_BKHW: "Tensor", labels_BHW: "Tensor", weights_K: "Tensor | None" = None) -> "Tensor":
+        """See `Loss`."""
+        from torch.nn import functional as F  # noqa: N812, PLC0415
+
+        labelled_BHW = labels_BHW != IGNORE
+        true_N = labels_BHW[labelled_BHW]
+        losses_N = F.cross_entropy(logits_BKHW.movedim(1, -1)[labelled_BHW], true_N, reduction="none")
+        # Where p is 1 the power has no slope for γ < 1; a sure pixel has no loss either.
+        doubt_N = (-(-losses_N).expm1()).clamp_min(1e-12)
+        losses_N = doubt_N**self.gamma * losses_N
+        return (losses_N if weights_K is None else losses_N * weights_K[true_N]).sum()

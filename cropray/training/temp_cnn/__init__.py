@@ -1,0 +1,1 @@
+"""A network over single pixels: convolutions over time, trained on pixel tables and points."""

@@ -1,0 +1,42 @@
+"""A network over single pixels as a family: convolutions over time, no surroundings; for pixel tables and points."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from cropray.training.deep.settings import entries
+from cropray.training.family import CropModel, Family, Fit, FitScore
+from cropray.training.temp_cnn.settings import TempCnnSettings
+
+
+def fit(job: Fit) -> Sequence[FitScore]:
+    """Train the network until validation stops it, or for a fixed number of epochs."""
+    from cropray.training.temp_cnn.fit import fit_pixels  # noqa: PLC0415 - torch: only where networks are trained
+
+    return fit_pixels(job)
+
+
+def load(folder: Path, device: str) -> CropModel:
+    """A checkpoint, on its device.
+
+    Raises:
+        ConfigError: torch sees no GPU in this process.
+    """
+    from cropray.training.deep.device import torch_device  # noqa: PLC0415
+    from cropray.training.temp_cnn.model import load_temp_cnn  # noqa: PLC0415
+
+    return load_temp_cnn(folder, str(torch_device(device, "map.device")))
+
+
+FAMILY = Family(
+    name="temp_cnn",
+    label="TempCNN",
+    step_name="epoch",
+    sample="pixel",
+    settings=TempCnnSettings,
+    fit=fit,
+    load=load,
+    grid={"learning_rate": (2e-3, 5e-4)},
+    most_steps="epochs",
+    predicts_on_gpu=True,
+    entries=entries,
+)

@@ -1,0 +1,65 @@
+"""What a job file may say about the network over pixels; read without loading torch and Ray."""
+
+from typing import Any, Final
+
+from pydantic import Field
+
+from cropray.errors import ConfigError
+from cropray.training.choices import ValidationScore
+from cropray.training.deep.settings import AugmentChoice, LossChoice, NetworkSettings, SamplerChoice, ScheduleChoice
+from cropray.training.resources import GB, FitSize
+
+_NUMBER_BYTES: Final = 2
+_COPIES: Final = 2  # of the rows, while they are read
+_PROCESS_BYTES: Final = 1.0e9  # libraries, network, batches
+
+
+class TempCnnSettings(NetworkSettings):
+    """The network over pixels and how it is trained."""
+
+    net: str | dict[str, Any] = "temp_cnn"
+    """The network: a file of `nets/`, with settings of its own beside those below that it shares. A pixel has no
+    surroundings here."""
+    learning_rate: float = Field(default=2e-3, gt=0)
+    epochs: int = Field(default=20, ge=1)
+    """Most epochs of a fit, and those over which `schedule` goes. The refit takes the folds' mean best epoch, at the
+    learning rates that the folds had."""
+    batch_size: int = Field(default=64, ge=1)
+    """Pixels of a step, over all workers."""
+    patience: int = Field(default=20, ge=1)
+    """Epochs without improvement after which a fit stops; by default never, as `one_cycle` improves most at its end."""
+    monitor: ValidationScore = "val_loss"
+    loss: LossChoice = Field(default={"name": "cross_entropy", "label_smoothing": 0.05})
+    sampler: SamplerChoice = Field(default={"name": "all", "n": 8192})
+    """`all` takes every pixel as often as any other, `class_balanced` (`power`) draws those of seldom classes as often as
+    others; `n` pixels an epoch, so that an epoch takes as long on a thousand pixels as on millions."""
+    schedule: ScheduleChoice = "one_cycle"
+    weight_decay: float = Field(default=1e-2, ge=0)
+    augment: AugmentChoice = (
+        {"name": "shift", "steps": 1},
+        {"name": "scale", "by": 0.1},
+        {"name": "dropout_steps", "share": 0.1},
+        {"name": "noise", "sd": 0.1},
+    )
+    channels: int = Field(default=64, ge=1)
+    """Width of the convolutions over time."""
+    kernel_size: int = Field(default=5, ge=1)
+    """Steps of time that one convolution sees; odd."""
+    hidden: int = Field(default=256, ge=1)
+    """Width of the dense layer over all steps."""
+    dropout: float = Field(default=0.3, ge=0, lt=1)
+
+    def fit_bytes(self, size: FitSize) -> float:
+        """See `FamilySettings.fit_bytes`: a worker holds all pixels, since an epoch takes them in any order."""
+        return _PROCESS_BYTES + size.n_samples * _COPIES * (_NUMBER_BYTES * size.n_features + 1)
+
+    def check(self, size: FitSize) -> str:
+        """See `FamilySettings.check`."""
+        need = self.fit_bytes(size)
+        if size.memory_bytes is not None and need > size.memory_bytes:
+            raise ConfigError(
+                f"a network over {size.n_samples:,.0f} pixels takes {need / GB:.3g} GB in each worker and may take "
+                f"{size.memory_bytes / GB:.3g} GB: raise temp_cnn.memory_gb (where it is not set: lower search.max_concurrent), "
+                f"or take fewer zones"
+            )
+        return ""

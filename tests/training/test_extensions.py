@@ -1,0 +1,243 @@
+"""A network, a loss, a sampler, an optimiser, a schedule and an augmentation of one's own: no line of the package changes."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from cropray.core.closure import closure
+from cropray.nets.registry import NETS, Net, NetConfig
+from cropray.search.space import SearchSettings, complete, space_of, title, trials
+from cropray.settings import Settings
+from cropray.stages.search import fit_key
+from cropray.training.cnn.fit import CnnData, train_cnn
+from cropray.training.cnn.model import load_cnn
+from cropray.training.cnn.settings import CnnSettings
+from cropray.training.deep.augment import AUGMENTATIONS, Augmentation
+from cropray.training.deep.losses import LOSSES, CrossEntropy
+from cropray.training.deep.optim import OPTIMIZERS, SCHEDULES
+from cropray.training.deep.samplers import SAMPLERS
+from cropray.training.family import family
+from tests.synthetic import entry, manifest
+from tests.training.small_fits import CLASSES, LOOKUP, STATS, block
+
+USED = []
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToyConfig(NetConfig):
+    """Its settings, one of which the CNN has too."""
+
+    width: int = 4
+    layers: tuple[int, ...] = (1,)
+    dropout: float = 0.0
+
+
+@NETS.register("toy_net")
+class ToyNet(Net):
+    """The mean of the valid steps, and two layers."""
+
+    Config: ClassVar = ToyConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.layers = nn.Sequential(
+            nn.Conv2d(config.n_bands, config.width, 1),
+            nn.GroupNorm(1, config.width),
+            nn.ReLU(),
+            nn.Conv2d(config.width, config.n_classes, 1),
+        )
+
+    def forward(self, x_BTCHW, context=None):
+        """[B, K, H, W]."""
+        valid = context.valid[:, :, None].float()
+        assert context.steps.tolist() == list(range(12))
+        USED.append(("net", context.seeds is not None, self.config.width))
+        return self.layers((x_BTCHW * valid).sum(1) / valid.sum(1).clamp_min(1))
+
+
+@LOSSES.register("toy_loss")
+@dataclass(frozen=True)
+class ToyLoss:
+    """A multiple of the cross-entropy."""
+
+    times: float = 2.0
+
+    def __call__(self, logits, labels, weights=None):
+        """The sum."""
+        USED.append(("loss", self.times))
+        return self.times * CrossEntropy()(logits, labels, weights)
+
+
+@AUGMENTATIONS.register("toy_change")
+@dataclass(frozen=True)
+class ToyChange(Augmentation):
+    """All numbers grow."""
+
+    by: float = 1.0
+
+    def series(self, x, seeds, std):
+        """Missing ones stay."""
+        USED.append(("augment", self.by, len(std)))
+        return torch.where(x == 0, 0, x + self.by)
+
+
+@SAMPLERS.register("toy_sampler")
+@dataclass(frozen=True)
+class ToySampler:
+    """The first samples."""
+
+    share: float = 0.5
+
+    def order(self, rng, n, rarest):
+        """In their own order."""
+        USED.append(("sampler", self.share))
+        return np.arange(max(round(n * self.share), 1))
+
+
+@OPTIMIZERS.register("toy_optimizer")
+@dataclass(frozen=True)
+class ToyOptimizer:
+    """RMSprop."""
+
+    alpha: float = 0.9
+
+    def make(self, parameters, learning_rate, weight_decay):
+        """Its state is tensors."""
+        USED.append(("optimizer", self.alpha))
+        return torch.optim.RMSprop(parameters, learning_rate, self.alpha)
+
+
+@SCHEDULES.register("toy_schedule")
+@dataclass(frozen=True)
+class ToySchedule:
+    """Straight down."""
+
+    by_step: ClassVar[bool] = True
+    least: float = field(default=0.1)
+
+    def factor(self, done, of):
+        """Of the learning rate."""
+        return max(1 - done / of, self.least)
+
+
+JOB = {
+    "net": {"name": "toy_net", "width": 6, "layers": [2, 3]},
+    "loss": {"name": "toy_loss", "times": "1e1"},  # as YAML reads 1e1
+    "augment": ["dihedral", {"name": "toy_change", "by": 3}],
+    "sampler": {"name": "toy_sampler", "share": 0.75},
+    "optimizer": {"name": "toy_optimizer", "alpha": 0.8},
+    "schedule": "toy_schedule",
+    "dropout": 0.1,
+    "epochs": 3,
+    "batch_size": 4,
+}
+
+
+def data():
+    return CnnData({"b": block(0), "a": block(1)}, {"c": block(2)}, STATS, LOOKUP, CLASSES, "h")
+
+
+class LostError(Exception):
+    """The process, as far as a fit can tell."""
+
+
+def lose_at_two(record):
+    if record["epoch"] == 2:
+        raise LostError
+
+
+def test_own_entries_train_are_resumed_saved_read_and_predict(tmp_path):
+    settings = CnnSettings.model_validate(JOB)
+    USED.clear()
+    through = train_cnn(settings, data(), 5, tmp_path / "through")
+    assert {used[0] for used in USED} == {"net", "loss", "augment", "sampler", "optimizer"}
+    assert {("net", True, 6), ("net", False, 6), ("loss", 10.0), ("augment", 3.0, 4), ("sampler", 0.75)} <= set(USED)
+    with pytest.raises(LostError):
+        train_cnn(settings, data(), 5, tmp_path / "lost", lose_at_two, progress=tmp_path / "progress")
+    train_cnn(settings, data(), 5, tmp_path / "lost", progress=tmp_path / "progress")
+    for file in ("card.json", "weights.safetensors"):
+        assert (tmp_path / "lost" / file).read_bytes() == (tmp_path / "through" / file).read_bytes()
+    model = load_cnn(tmp_path / "through", "cpu")
+    assert (model.margin_px, model.stride_px) == (0, 1)
+    assert model.checkpoint.model.config == ToyConfig(n_classes=4, width=6, layers=(2, 3), dropout=0.1)
+    probabilities = model.predict_tiles(block(2).x)
+    assert np.allclose(probabilities.sum(1), 1, atol=1e-5)
+    true = LOOKUP[block(2).labels]
+    hits = (probabilities.argmax(1) == true)[true != 255].sum()
+    assert hits == np.trace(through.validation.confusion)
+
+
+def test_settings_of_entries_travel_as_they_were_written():
+    settings = CnnSettings.model_validate(JOB)
+    assert settings.loss == {"name": "toy_loss", "times": 10.0}
+    assert settings.net == {"name": "toy_net", "width": 6, "layers": (2, 3)}
+    assert settings.schedule == "toy_schedule"
+    assert CnnSettings.model_validate(json.loads(settings.model_dump_json())) == settings
+
+
+def test_entries_and_their_settings_are_searched():
+    values = {
+        "net": ["conv_unet", {"name": "toy_net", "width": 5}],
+        "loss": ["cross_entropy", {"name": "focal", "gamma": 1.5}],
+        "augment": [False, ["shift", {"name": "noise", "sd": 0.2}]],
+    }
+    space = space_of(family("cnn")).model_validate({**values, "kernel_size": None, "learning_rate": None})
+    search = complete()(cnn=space)
+    assert isinstance(search, SearchSettings)
+    assert isinstance(search, Settings)
+    found = trials(family("cnn"), CnnSettings(), search, 0)
+    assert len(found) == 8
+    assert title(found[-1].values) == "net=toy_net(width=5) loss=focal(gamma=1.5) augment=shift-noise(sd=0.2)"
+    assert CnnSettings().with_values(json.loads(json.dumps(found[-1].values))).net == {"name": "toy_net", "width": 5}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"loss": "focus"}, "'focus' is no loss; did you mean 'focal'?"),
+        ({"loss": {"name": "focal", "gama": 2}}, "'focal' has no setting 'gama'; did you mean 'gamma'?"),
+        ({"loss": {"name": "focal", "gamma": "much"}}, "focal.gamma: Input should be a valid number"),
+        ({"loss": {"name": "focal", "gamma": -2}}, "focal: gamma must be at least 0; got -2"),
+        ({"loss": {"gamma": 2}}, "names nothing: write {name: …}"),
+        ({"schedule": {"name": "cosine", "warmup": 1}}, "'cosine' has no setting 'warmup'; it has none"),
+        ({"augment": ["shift", "turn"]}, "'turn' is no augmentation; known are dihedral"),
+        ({"sampler": "al"}, "'al' is no sampler; did you mean 'all'?"),
+        ({"optimizer": "adam"}, "'adam' is no optimizer; did you mean 'adamw'?"),
+        ({"net": "unet"}, "'unet' is no network; did you mean 'conv_unet'?"),
+        ({"net": {"name": "toy_net", "widths": 3}}, "'toy_net' has no setting 'widths'; did you mean 'width'?"),
+        ({"net": {"name": "toy_net", "n_classes": 3}}, "'toy_net' has no setting 'n_classes'"),
+        ({"net": "toy_net", "unet_channels": [8]}, "unet_channels = (8,) is no setting of the network 'toy_net'"),
+        ({"net": {"name": "conv_unet", "pool": "most"}}, "conv_unet.pool"),
+    ],
+)
+def test_what_is_not_known_is_said(given, said):
+    with pytest.raises(ValueError) as refused:
+        CnnSettings.model_validate(given)
+    assert said in str(refused.value)
+
+
+def test_the_code_of_an_entry_is_a_part_of_the_fits_that_choose_it_alone():
+    dataset = manifest(entry("a", 0), entry("b", 1), entry("t", None))
+    plain, toy = (fit_key(family("cnn"), CnnSettings.model_validate(job), dataset, 0).parts for job in ({}, JOB))
+    own = {name.partition(":")[2].partition(".")[0] for name in toy["code"] if name.startswith(f"{__name__}:")}
+    assert {"ToyNet", "ToyConfig", "ToyLoss", "ToyChange", "ToySampler", "ToyOptimizer", "ToySchedule"} <= own
+    assert not [
+        name for name in plain["code"] if name.startswith(f"{__name__}:") or ":Focal" in name or "TempCnn" in name
+    ]
+    assert [name for name in plain["code"] if name.endswith(":CropNet")]
+    assert not [name for name in closure(family("cnn").load).symbols if name.endswith((":CropNet", ":TempCnn"))]
+
+
+def test_every_network_is_in_the_catalogue():
+    """A registered model carries what the catalogue imports."""
+    from cropray.nets import catalogue
+
+    folder = Path(catalogue.__file__).parent
+    registered = {path.stem for path in folder.glob("*.py") if "@NETS.register(" in path.read_text()}
+    assert registered == set(catalogue.__all__)

@@ -194,7 +194,7 @@ def test_a_family_is_named_by_its_own_folder_and_one_list():
 def test_a_loader_s_code_is_carried_with_its_own_package():
     code = model_code("tests.nearest_centroid.served")
     assert code.loader == f"{code.package}.plugin.tests.nearest_centroid.served"
-    assert {"bands.py", "training/serving.py", "plugin/tests/nearest_centroid/served.py"} <= code.files.keys()
+    assert {"core/cube.py", "training/serving.py", "plugin/tests/nearest_centroid/served.py"} <= code.files.keys()
     assert {line.partition("==")[0] for line in code.requirements} == {"numpy", "pandas"}
     for nowhere in ("crop_nothing.served", "os", "json.decoder", "tests.nearest_centroid.none", "a-b", "../cropray"):
         with pytest.raises(RefusedError, match="is not at hand"):

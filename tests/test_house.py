@@ -39,7 +39,9 @@ def test_planning_and_stages_read_no_field_of_a_family():
         "device",
         "pool",
         "max_failures",
-    }  # map.device, pools of workers, search's own
+        "sampler",
+        "loss",
+    }  # map.device, pools of workers, search's own, and what every family is scored by
     rooms = [
         module for module in modules() if module.room in ("planning", "stages") and module.name != "stages/demo.py"
     ]

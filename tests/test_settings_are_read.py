@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Literal, get_args, get_origin
 
 import cropray
+from cropray.search.space import Space
 from cropray.settings import Settings
 from cropray.training.deep.settings import NetworkSettings
+from cropray.training.family import families
 
 PACKAGE = Path(cropray.__file__).parent
 
 
 def settings_classes(base=Settings):
     for kind in base.__subclasses__():
-        if kind.__module__.startswith("cropray."):
+        if kind.__module__.startswith("cropray.") and not issubclass(kind, Space):  # its fields are a family's
             yield kind
         yield from settings_classes(kind)
 
@@ -50,7 +52,8 @@ def unread(kinds, found):
 
     It is read in the package of its class, under the name of a section that holds it (`job.map.device`), or as
     `settings.name` by what stands above all packages (or, Earth Engine, by the one that talks to it); of networks,
-    as `settings.name` by the families that share them or as `config.name` by the network that a family has.
+    as `settings.name` by the families that share them or as `config.name` by the network that a family has. A section that
+    has a family's name is looked up by it.
     """
     names = []
     for kind in kinds:
@@ -72,7 +75,7 @@ def unread(kinds, found):
         names += [
             f"{kind.__name__}.{name}"
             for name, field in kind.model_fields.items()
-            if name not in read and not is_tag(field) and not is_inherited(kind, name)
+            if name not in {*read, *families()} and not is_tag(field) and not is_inherited(kind, name)
         ]
     return names
 

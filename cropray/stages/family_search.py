@@ -47,8 +47,7 @@ _LONGEST_NAME: Final = 100  # characters of a folder's name before its key
 def fit_key(found: Family, settings: FamilySettings, manifest: Manifest, seed: int) -> Key:
     """What every fit of a family is made from, besides its own values, what they choose by name, and its zones."""
     content = {"training zones": manifest.training_fingerprint(), "seed": seed}
-    chosen_by = [metric_of(key) for key in (getattr(settings, "monitor", None),) if key is not None]
-    rules = [metric.of for metric in (*STUDY, *chosen_by)]
+    rules = [metric.of for metric in (*STUDY, *map(metric_of, settings.stopped_by()))]
     code = closure(found.fit, fit_unit, _LOADERS[found.sample], *found.entries(settings), *rules)
     return key_of(code, {found.name: settings}, content)
 

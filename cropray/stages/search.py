@@ -1,6 +1,5 @@
 """`search`: every configuration on every fold, the winners, their refit on all training zones, and their runs in MLflow."""
 
-import functools
 import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence

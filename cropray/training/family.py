@@ -92,6 +92,10 @@ class FamilySettings(Settings):
         """Numbers that a model reads of a pixel."""
         return cube.n_features
 
+    def stopped_by(self) -> tuple[str, ...]:
+        """Keys of the metrics that decide how long a fit goes on."""
+        return ()
+
     def with_values(self, values: Mapping[str, Any]) -> Self:
         """These settings with others for some fields, checked.
 

@@ -104,7 +104,8 @@ def naming_families(house: list[Module], names: list[str]) -> tuple[list[str], l
     named, allowed = [], []
     pattern = re.compile("|".join(names), re.IGNORECASE)
     for module in house:
-        if any(module.name.startswith(f"training/{name}/") for name in names):
+        # Networks have names of their own, which a family may share.
+        if module.room == "nets" or any(module.name.startswith(f"training/{name}/") for name in names):
             continue
         spans = [
             (node.lineno, node.end_lineno or 0)

@@ -40,7 +40,7 @@ def save_cnn(folder, seed=0):
 def save_temp_cnn(folder, seed=0):
     """Two untrained networks over pixels, which answer together."""
     torch.manual_seed(seed)
-    config = TempCnnConfig(n_classes=len(CLASSES), channels=8, hidden=16)
+    config = TempCnnConfig(n_classes=len(CLASSES), **INPUT, channels=8, hidden=16)
     stats = ChannelStats((1500.0,) * N_BANDS, (600.0,) * N_BANDS)
     folder.mkdir(parents=True, exist_ok=True)
     model = Ensemble([TempCnn(config), TempCnn(config)]).eval()

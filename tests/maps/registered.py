@@ -11,7 +11,7 @@ import pandas as pd
 
 from cropray.maps.models import load_model
 from cropray.tracking import EvaluationRecord, Merit, ModelForm, ModelPackage, Tracker
-from tests.maps.builders import draw_image, save_cnn, save_trees
+from tests.maps.builders import draw_image, save_cnn, save_temp_cnn, save_trees
 from tests.study import FEATURE_COLUMNS
 
 NAME = "two rivers"

@@ -8,6 +8,7 @@ import pytest
 import xgboost as xgb
 
 from cropray.core.cube import STUDY_CUBE, CubeSpec
+from cropray.core.features import FeatureSet
 from cropray.core.sensors import SENTINEL_2, known_band
 from cropray.errors import SchemaError
 from cropray.imagery.composites import write_composite, write_n_obs
@@ -36,7 +37,7 @@ def trees(folder, cube=CUBE):
     matrix = xgb.DMatrix(x, label=x[:, 5] > 2000, feature_names=list(cube.columns))
     booster = xgb.train({"objective": "multi:softprob", "num_class": 2, "max_depth": 2}, matrix, 2)
     folder.mkdir(parents=True, exist_ok=True)
-    save_booster(folder, booster, TreeData({}, LEGEND.classes, LEGEND.hash(), cube), {})
+    save_booster(folder, booster, TreeData({}, LEGEND.classes, LEGEND.hash(), FeatureSet(cube)), {})
     return x, (x[:, 5] > 2000).astype(int)
 
 

@@ -8,11 +8,12 @@ from cropray.nets import temp_cnn
 from cropray.nets.context import Context
 from cropray.nets.ensemble import Ensemble
 from cropray.nets.temp_cnn import TempCnn, TempCnnConfig
+from tests.study import INPUT
 
 
 def network(seed=0, **changes):
     torch.manual_seed(seed)
-    return TempCnn(TempCnnConfig(**{"n_classes": 5, "channels": 8, "hidden": 16, **changes})).eval()
+    return TempCnn(TempCnnConfig(**{"n_classes": 5, **INPUT, "channels": 8, "hidden": 16, **changes})).eval()
 
 
 def context(*shape, missing=()):

@@ -1,5 +1,6 @@
 """What a reader of the scores is told about a dataset."""
 
+from cropray.config import JobConfig
 from cropray.datasets.build import ZoneJob
 from cropray.datasets.doubts import parcel_doubts
 from cropray.datasets.separation import Trim
@@ -58,10 +59,19 @@ def test_ids_that_are_missing_repeated_or_in_several_zones_are_reported():
 
 
 def test_a_zone_is_up_to_date_in_whatever_order_its_shared_parcels_come(tmp_path):
+    config = JobConfig.model_validate(
+        {
+            "name": "small",
+            "workspace": str(tmp_path),
+            "points": {"path": "points.parquet"},
+            "search": {"models": ["xgboost"]},
+        }
+    )
+
     def inputs(parcels, away=()):
-        job = ZoneJob(zone("a"), 0, 16, ("wheat",), Trim(parcels, list(away)), Workspace(tmp_path))
-        (task,) = _tasks([job], {"a": "made from"})
-        return task.inputs
+        one = ZoneJob(zone("a"), 0, 16, ("wheat",), Trim(parcels, list(away)), Workspace(tmp_path))
+        (task,) = _tasks(config, [one], {"a": {"labels": "made from"}})
+        return task.inputs.digest
 
     ids = [f"{i * 37 % 1000:04d}" for i in range(500)]
     assert len({inputs(set(order)) for order in (ids, ids[::-1], sorted(ids))}) == 1

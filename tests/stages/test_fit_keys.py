@@ -64,7 +64,7 @@ def test_what_repeats_nothing(before, plant, path, old, new):
         (("training/deep/losses.py", 'how = "none"', 'how = "mean"'), ["cnn"], "losses:CrossEntropy"),
         (("nets/unet.py", "import torch", "import torch\n\ntorch.manual_seed(1)"), ["cnn"], "nets.unet"),
         (("core/metrics.py", "Ratios(2 * hits, supp", "Ratios(3 * hits, supp"), ["cnn", "xgboost"], "metrics:_f1s"),
-        (("training/pixel_blocks.py", "for name in columns)", "for name in columns[::-1])"), ["xgboost"], "pixel_blocks:features"),
+        (("training/pixel_blocks.py", "for name in columns]", "for name in columns[::-1]]"), ["xgboost"], "pixel_blocks:samples"),
     ],
     ids=["folds", "normalisation", "loss", "network", "metric", "features"],
 )  # fmt: skip

@@ -146,7 +146,7 @@ def test_the_path_of_the_legend_is_no_part_of_what_labels_are_made_of(landscape,
         parcels = {"path": str(landscape.parcels), "legend": str(file)}
         config = JobConfig.model_validate(landscape_job(landscape, tmp_path / "work", parcels=parcels))
         tasks = labels._tasks(config, config.parcels, job_zones(config), job_legend(config), tmp_path / "extract.gpkg")
-        return [task.inputs for task in tasks]
+        return [task.inputs.digest for task in tasks]
 
     before = keys(legend)
     other = tmp_path / "moved.csv"

@@ -5,6 +5,7 @@ import time
 import numpy as np
 import pytest
 
+from cropray.core.cube import STUDY_CUBE
 from cropray.maps.predict import predict_zone
 from cropray.stages import measure_maps
 from cropray.stages.measure_maps import SampledModel
@@ -34,6 +35,7 @@ def clock(monkeypatch):
 class Slow:
     """Takes the same time for every pixel; class 1 where the first band is bright."""
 
+    cube = STUDY_CUBE
     classes = ()
     margin_px = 0
     stride_px = 1

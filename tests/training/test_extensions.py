@@ -12,9 +12,10 @@ from torch import nn
 
 from cropray.core.closure import closure
 from cropray.nets.registry import NETS, Net, NetConfig
-from cropray.search.space import SearchSettings, complete, space_of, title, trials
+from cropray.search.sampling import trials
+from cropray.search.space import SearchSettings, complete, space_of, title
 from cropray.settings import Settings
-from cropray.stages.search import fit_key
+from cropray.stages.family_search import fit_key
 from cropray.training.cnn.fit import CnnData, train_cnn
 from cropray.training.cnn.model import load_cnn
 from cropray.training.cnn.settings import CnnSettings
@@ -23,6 +24,7 @@ from cropray.training.deep.losses import LOSSES, CrossEntropy
 from cropray.training.deep.optim import OPTIMIZERS, SCHEDULES
 from cropray.training.deep.samplers import SAMPLERS
 from cropray.training.family import family
+from tests.study import INPUT
 from tests.synthetic import entry, manifest
 from tests.training.small_fits import CLASSES, LOOKUP, STATS, block
 
@@ -165,7 +167,7 @@ def test_own_entries_train_are_resumed_saved_read_and_predict(tmp_path):
         assert (tmp_path / "lost" / file).read_bytes() == (tmp_path / "through" / file).read_bytes()
     model = load_cnn(tmp_path / "through", "cpu")
     assert (model.margin_px, model.stride_px) == (0, 1)
-    assert model.checkpoint.model.config == ToyConfig(n_classes=4, width=6, layers=(2, 3), dropout=0.1)
+    assert model.checkpoint.model.config == ToyConfig(n_classes=4, **INPUT, width=6, layers=(2, 3), dropout=0.1)
     probabilities = model.predict_tiles(block(2).x)
     assert np.allclose(probabilities.sum(1), 1, atol=1e-5)
     true = LOOKUP[block(2).labels]

@@ -18,6 +18,7 @@ from cropray.training.forest.grow import as_floats, grow, join
 from cropray.training.forest.served import _load_pyfunc
 from cropray.training.forest.settings import ForestSettings
 from cropray.training.forest.tree_file import load_forest, predict_proba
+from cropray.training.resources import FitSize
 from tests.training.pixel_fits import NO_BEET, files, fit_job, fitted, require_scores, xy
 from tests.training.tree_rows import draw_rows, train_zones, tree_data, val_zones
 
@@ -131,8 +132,8 @@ def test_rows_beyond_the_limit_are_left_out_and_counted(tmp_path, caplog):
     assert scores[0].loss_sum == again[0].loss_sum != other[0].loss_sum
     provenance = json.loads((tmp_path / "a" / "card.json").read_text())["provenance"]
     assert (provenance["n_rows"], provenance["n_rows_kept"]) == (1500, 300)
-    assert "300 of up to 2,001 pixels, drawn evenly (forest.max_rows)" in limited.check(2001, 4, None)
-    assert SMALL.check(2001, 4, None) == ""
+    assert "300 of up to 2,001 pixels, drawn evenly (forest.max_rows)" in limited.check(FitSize(2001, 4, 48, None))
+    assert SMALL.check(FitSize(2001, 4, 48, None)) == ""
 
 
 def test_a_class_of_which_no_row_is_kept_is_told(tmp_path, caplog):
@@ -202,6 +203,6 @@ def test_unusable_settings_are_refused(tmp_path):
         with pytest.raises(ValidationError):
             ForestSettings(**values)
     with pytest.raises(ConfigError, match=r"400 trees on 100,000 rows of 9 classes .* lower forest\.max_rows"):
-        ForestSettings().check(4e7, 9, 1e9)
+        ForestSettings().check(FitSize(4e7, 9, 48, 1e9))
     with pytest.raises(InputError, match="at least 2"):
         family("forest").fit(fit_job(SMALL, tmp_path, (2,), classes=legend_from_names(["wheat"]).classes))

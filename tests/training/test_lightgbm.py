@@ -14,6 +14,7 @@ from cropray.training.family import family
 from cropray.training.lightgbm.served import _load_pyfunc
 from cropray.training.lightgbm.settings import LightgbmSettings
 from cropray.training.lightgbm.tree_file import as_floats
+from cropray.training.resources import FitSize
 from tests.training.pixel_fits import NO_BEET, files, fit_job, fitted, require_scores, xy
 from tests.training.tree_rows import draw_rows, train_zones, tree_data, val_zones
 
@@ -128,8 +129,8 @@ def test_unusable_settings_are_refused(tmp_path):
     with pytest.raises(ValidationError, match="num_leaves"):
         LightgbmSettings(num_leaves=1)
     with pytest.raises(ConfigError, match=r"40,000,000 rows of 9 classes take .* raise lightgbm\.memory_gb"):
-        SMALL.check(4e7, 9, 2e9)
-    assert SMALL.check(4e5, 9, 2e9) == ""
+        SMALL.check(FitSize(4e7, 9, 48, 2e9))
+    assert SMALL.check(FitSize(4e5, 9, 48, 2e9)) == ""
     classes = legend_from_names(["wheat"]).classes
     with pytest.raises(InputError, match="at least 2"):
         family("lightgbm").fit(fit_job(SMALL, Path(tmp_path), (2,), classes=classes))

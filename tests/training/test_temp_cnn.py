@@ -8,16 +8,18 @@ import pyarrow as pa
 import pytest
 import torch
 
-from tests.study import FEATURE_COLUMNS
+from cropray.core.cube import STUDY_CUBE
 from cropray.datasets.pixels import pixel_table
 from cropray.errors import ConfigError, SchemaError
 from cropray.maps.models import load_model
 from cropray.training.cnn.model import load_cnn
 from cropray.training.deep.tiles import ChannelStats, TileSet
 from cropray.training.family import Fit, FitData, family
+from cropray.training.resources import FitSize
 from cropray.training.temp_cnn.pixels import PixelSet
 from cropray.training.temp_cnn.served import _load_pyfunc
 from cropray.training.temp_cnn.settings import TempCnnSettings
+from tests.study import FEATURE_COLUMNS
 from tests.synthetic import zone_arrays
 from tests.training.small_fits import CLASSES, LOOKUP, N_CLASSES, STATS, Block
 
@@ -67,7 +69,7 @@ def test_pixels_are_the_tiles_of_one_pixel():
     row, col = np.nonzero(arrays.labels != 255)
     x = arrays.composite[:, :, row, col].transpose(2, 0, 1)[..., None, None]
     tiles = TileSet([Block(x, arrays.labels[row, col][:, None, None])], LOOKUP, STATS)
-    pixels = PixelSet([table(0).slice(0, 9), table(0).slice(9)], LOOKUP, STATS)
+    pixels = PixelSet([table(0).slice(0, 9), table(0).slice(9)], LOOKUP, STATS, STUDY_CUBE)
     drawn = np.array([5, 0, len(pixels) - 1, 5])
     ours, theirs = pixels.batch(drawn, CPU), tiles.batch(drawn, CPU)
     assert torch.equal(ours.x, theirs.x)
@@ -83,9 +85,9 @@ def test_labels_that_are_no_class_are_named():
         table(0).schema.get_field_index("label"), "label", pa.array([77] * len(table(0)), pa.uint8())
     )
     with pytest.raises(ValueError, match="none of the 4 classes"):
-        PixelSet([strange], LOOKUP, STATS).class_counts(N_CLASSES)
+        PixelSet([strange], LOOKUP, STATS, STUDY_CUBE).class_counts(N_CLASSES)
     with pytest.raises(ValueError, match="there is no pixel"):
-        PixelSet([], LOOKUP, STATS).batch(np.arange(0), CPU)
+        PixelSet([], LOOKUP, STATS, STUDY_CUBE).batch(np.arange(0), CPU)
 
 
 def test_the_same_seed_gives_the_same_model_and_it_learns(tmp_path):
@@ -189,10 +191,10 @@ def test_recipes_change_the_fit(tmp_path, changes):
 
 
 def test_pixels_that_do_not_fit_into_memory_are_refused_before_they_are_read():
-    assert SMALL.check(1e6, 9, 2e9) == ""
-    assert SMALL.check(1e12, 9, None) == ""
+    assert SMALL.check(FitSize(1e6, 9, 48, 2e9)) == ""
+    assert SMALL.check(FitSize(1e12, 9, 48, None)) == ""
     with pytest.raises(ConfigError, match=r"100,000,000 pixels takes 20.4 GB .* raise temp_cnn.memory_gb"):
-        SMALL.check(1e8, 9, 8e9)
+        SMALL.check(FitSize(1e8, 9, 48, 8e9))
 
 
 def test_missing_numbers_are_seen_as_missing(tmp_path):

@@ -5,13 +5,13 @@ import pyarrow as pa
 import pytest
 import xgboost as xgb
 
-from tests.study import FEATURE_COLUMNS
 from cropray.training.pixel_blocks import class_indices, features
 from cropray.training.weights import class_weights
 from cropray.training.xgboost import fit as xgboost_fit
 from cropray.training.xgboost.fit import FitJob, train_xgboost
 from cropray.training.xgboost.settings import XgboostSettings
 from cropray.training.xgboost.tree_file import load_booster, predict_proba
+from tests.study import FEATURE_COLUMNS
 from tests.training.tree_rows import train_zones, val_zones
 
 N_ROUNDS = 5

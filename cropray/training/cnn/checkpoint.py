@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import cropray
-from cropray.core.registry import Choice, name_of
 from cropray.core.cube import STUDY_CUBE, CubeSpec, recorded_cube
+from cropray.core.registry import Choice, name_of
 from cropray.legend import CropClass
 from cropray.nets.ensemble import Ensemble
 from cropray.nets.registry import Net

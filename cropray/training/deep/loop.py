@@ -21,8 +21,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from cropray.core.registry import Choice
 from cropray.core.metrics import PROBABILITY_FLOOR, Counts, metric_of, score
+from cropray.core.registry import Choice
 from cropray.nets.context import Context
 from cropray.nets.norm import world_size
 from cropray.training.deep.augment import N_SYMMETRIES, Augment, augmentations, augmented

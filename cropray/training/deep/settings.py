@@ -161,6 +161,10 @@ class NetworkSettings(FamilySettings):
         """CPU threads of each worker."""
         return max(int(self.cpus), 1)
 
+    def stopped_by(self) -> tuple[str, ...]:
+        """See `FamilySettings.stopped_by`."""
+        return (self.monitor,)
+
     def need(self) -> Need:
         """What a fit asks for."""
         return Need(

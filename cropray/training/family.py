@@ -26,6 +26,7 @@ from cropray.legend import CropClass
 from cropray.settings import Settings
 from cropray.storage import Location
 from cropray.training.resources import FitSize, Need
+from cropray.training.weights import ClassWeighting
 
 if TYPE_CHECKING:
     from cropray.core.metrics import Counts
@@ -121,6 +122,9 @@ class PixelFamilySettings(FamilySettings):
     features: tuple[str, ...] = Field(default=(BANDS,), min_length=1)
     """What a model reads, computed from the cube: `bands`, indices by name (`ndvi` …) or by formula
     (`wet=(B03-B11)/(B03+B11)`), `differences`, `quantiles`, `phenology`; see `cropray.core.features`."""
+    class_weighting: ClassWeighting = "none"
+    """`sqrt_inverse` weighs classes by 1 / √(training pixels), `inverse` by 1 / (training pixels), `effective` by the
+    effective number of them. Validation counts every pixel once."""
 
     def n_features(self, cube: CubeSpec) -> int:
         """Of the features.

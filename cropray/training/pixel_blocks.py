@@ -158,11 +158,6 @@ def class_indices(rows: "pa.Table", lookup: npt.NDArray[np.uint8]) -> npt.NDArra
     return indices
 
 
-def weights(labels: npt.NDArray[np.uint8], unweighed: tuple[int, ...]) -> npt.NDArray[np.float32]:
-    """[N] float32: 0 for rows of the class indices `unweighed`, else 1."""
-    return np.isin(labels, unweighed, invert=True).astype(np.float32)
-
-
 def in_batches(tables: "Iterable[pa.Table]") -> "Iterator[pa.Table]":
     """Slices of at most `BATCH_ROWS` rows; no table is held while the next one is fetched."""
     for table in tables:

@@ -19,6 +19,7 @@ from cropray.training.forest.served import _load_pyfunc
 from cropray.training.forest.settings import ForestSettings
 from cropray.training.forest.tree_file import load_forest, predict_proba
 from cropray.training.resources import FitSize
+from cropray.training.weights import class_weights
 from tests.training.pixel_fits import NO_BEET, files, fit_job, fitted, require_scores, xy
 from tests.training.tree_rows import draw_rows, train_zones, tree_data, val_zones
 
@@ -29,13 +30,14 @@ SMALL = ForestSettings(min_samples_leaf=2, max_features=0.5)
 def oracle(settings, train, n=STEPS[-1], seed=0):
     """scikit-learn's forest; its probabilities in the places of the dataset's classes."""
     x, y = xy(train)
+    weights = class_weights(np.bincount(y, minlength=4), settings.class_weighting)[y]
     forest = ExtraTreesClassifier(
         n,
         max_depth=settings.max_depth,
         min_samples_leaf=settings.min_samples_leaf,
         max_features=settings.max_features,
         random_state=seed,
-    ).fit(as_floats(x), y)
+    ).fit(as_floats(x), y, weights)
 
     def predict(x):
         probabilities = np.zeros((len(x), 4))
@@ -67,8 +69,9 @@ def test_a_fit_learns_and_its_scores_follow_from_its_model(fit):
         (ForestSettings(min_samples_leaf=1, max_features=0.1), train_zones()),
         (ForestSettings(max_depth=5, min_samples_leaf=7, max_features=1.0), train_zones()),
         (SMALL, NO_BEET),
+        (SMALL.model_copy(update={"class_weighting": "inverse"}), NO_BEET),
     ],
-    ids=["default", "whole leaves", "flat", "a class is missing"],
+    ids=["default", "whole leaves", "flat", "a class is missing", "classes weigh the same"],
 )
 def test_its_probabilities_are_scikit_learns(settings, train, tmp_path):
     _, model = fitted("forest", settings, tmp_path, STEPS, train=train, val=False)

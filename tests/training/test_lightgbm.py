@@ -15,6 +15,7 @@ from cropray.training.lightgbm.served import _load_pyfunc
 from cropray.training.lightgbm.settings import LightgbmSettings
 from cropray.training.lightgbm.tree_file import as_floats
 from cropray.training.resources import FitSize
+from cropray.training.weights import class_weights
 from tests.training.pixel_fits import NO_BEET, files, fit_job, fitted, require_scores, xy
 from tests.training.tree_rows import draw_rows, train_zones, tree_data, val_zones
 
@@ -56,11 +57,17 @@ def test_another_seed_draws_others(tmp_path):
     assert one[-1].loss_sum != other[-1].loss_sum
 
 
-def test_rows_that_are_read_in_batches_make_the_trees_of_one_array(fit, tmp_path):
+@pytest.mark.parametrize("weighting", ["none", "inverse"])
+def test_rows_that_are_read_in_batches_make_the_trees_of_one_array(weighting, tmp_path):
+    settings = SMALL.model_copy(update={"class_weighting": weighting})
+    scores, model = fitted("lightgbm", settings, tmp_path, STEPS)
     x, y = xy(train_zones())
-    plain = lgb.train(SMALL.parameters(4, 0), lgb.Dataset(as_floats(x), y), STEPS[-1])
+    weights = None if weighting == "none" else class_weights(np.bincount(y, minlength=4), weighting)[y]
+    plain = lgb.train(settings.parameters(4, 0), lgb.Dataset(as_floats(x), y, weight=weights), STEPS[-1])
     of_val = xy(val_zones())[0]
-    np.testing.assert_allclose(fit[1].predict_samples(of_val), plain.predict(as_floats(of_val)), rtol=1e-6)
+    np.testing.assert_allclose(model.predict_samples(of_val), plain.predict(as_floats(of_val)), rtol=1e-6)
+    # Validation counts every pixel once.
+    assert scores[-1].history[-1]["val_loss"] == pytest.approx(scores[-1].loss_sum / 501, rel=1e-5)
 
 
 def test_the_learning_curve_ends_at_the_score(fit):

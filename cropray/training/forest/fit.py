@@ -20,6 +20,7 @@ from cropray.training.forest.tree_file import CARD_VERSION, KIND, MODEL_FILE, Fo
 from cropray.training.pixel_blocks import tree_data
 from cropray.training.pixels import TrainingRows, score_pixels, training_rows, with_seconds, write_card
 from cropray.training.resources import worker_resources
+from cropray.training.weights import class_weights
 
 log = logging.getLogger(__name__)
 
@@ -65,9 +66,11 @@ def _tell_what_is_lost(job: Fit, rows: TrainingRows) -> None:
 
 def _grow(settings: ForestSettings, job: Fit, rows: TrainingRows) -> Forest:
     n, n_workers, n_classes = job.steps[-1], settings.num_workers, len(job.classes)
-    x = as_floats(rows.x)
+    x, weights = as_floats(rows.x), None
+    if settings.class_weighting != "none":
+        weights = class_weights(rows.n_of_class, settings.class_weighting)
     if not n_workers:
-        return grow(settings, job.seed, range(n), x, rows.labels, n_classes)
+        return grow(settings, job.seed, range(n), x, rows.labels, n_classes, weights)
     bundle = worker_resources(settings.threads, 0.0, settings.memory_gb)
     task = ray.remote(grow).options(
         num_cpus=bundle["CPU"],
@@ -77,7 +80,9 @@ def _grow(settings: ForestSettings, job: Fit, rows: TrainingRows) -> Forest:
     )
     stored = ray.put(x), ray.put(rows.labels)
     shares = [range(n * rank // n_workers, n * (rank + 1) // n_workers) for rank in range(n_workers)]
-    return join(ray.get([task.remote(settings, job.seed, share, *stored, n_classes) for share in shares if share]))
+    return join(
+        ray.get([task.remote(settings, job.seed, share, *stored, n_classes, weights) for share in shares if share])
+    )
 
 
 def _save(job: Fit, forest: Forest, rows: TrainingRows) -> None:

@@ -14,13 +14,14 @@ from cropray.training.forest.tree_file import LEAF, Forest
 _SEEDS: Final = np.iinfo(np.int32).max  # a forest of scikit-learn draws the seed of each of its trees below this
 
 
-def grow(
+def grow(  # noqa: PLR0913, PLR0917 - what to grow, on what
     settings: ForestSettings,
     seed: int,
     trees: range,
     x: npt.NDArray[np.float32],
     labels: npt.NDArray[np.uint8],
     n_classes: int,
+    weights: npt.NDArray[np.float64] | None = None,
 ) -> Forest:
     """Grow some trees of a forest: those that scikit-learn's forest of the same seed has in their places.
 
@@ -28,10 +29,12 @@ def grow(
         settings: of the forest.
         seed: of the forest.
         trees: which of its trees, a range of numbers from 0.
-        x: [N, 48] digital numbers, NaN where they are missing.
+        x: [N, F] features, NaN where they are missing.
         labels: [N] class indices.
         n_classes: of the dataset.
+        weights: [K] of the rows of each class; None: 1.
     """
+    of_rows = None if weights is None else weights[labels]
     draws = np.random.RandomState(seed)
     draws.randint(_SEEDS, size=trees.start)
     parts = []
@@ -43,7 +46,7 @@ def grow(
             max_features=settings.max_features,
             n_jobs=settings.threads,
             random_state=draws,  # goes on from the trees before
-        ).fit(x, labels)
+        ).fit(x, labels, of_rows)
         parts += [pack(tree.tree_, grown.classes_, n_classes) for tree in grown.estimators_]
     return join(parts)
 

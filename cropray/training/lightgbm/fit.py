@@ -16,8 +16,9 @@ from cropray.storage import whole_file
 from cropray.training.family import Fit, FitScore
 from cropray.training.lightgbm.settings import LightgbmSettings
 from cropray.training.lightgbm.tree_file import CARD_VERSION, KIND, MODEL_FILE, as_floats, predict_proba
-from cropray.training.pixel_blocks import BATCH_ROWS, TreeData, class_indices, features, tree_data, weights
+from cropray.training.pixel_blocks import BATCH_ROWS, TreeData, class_indices, features, tree_data
 from cropray.training.pixels import require_classes, score_pixels, with_seconds, write_card, zone_rows
+from cropray.training.weights import class_weights
 
 _THREADS: Final = re.compile(r"^\[num_threads: \d+\]\n", re.MULTILINE)
 
@@ -40,11 +41,18 @@ def train_lightgbm(job: Fit) -> tuple[FitScore, ...]:
     require_classes(train)
     parameters = settings.parameters(train.n_classes, job.seed)
     labels = _labels(train)
-    untrained = tuple(np.flatnonzero(np.bincount(labels, minlength=train.n_classes) == 0).tolist())
-    matrices = {"train": _matrix(train, labels, parameters)}
+    counts = np.bincount(labels, minlength=train.n_classes)
+    untrained = tuple(np.flatnonzero(counts == 0).tolist())
+    weights = None
+    if settings.class_weighting != "none":
+        weights = class_weights(counts, settings.class_weighting).astype(np.float32)[labels]
+    matrices = {"train": _matrix(train, labels, parameters, weights)}
     if val is not None:
         labels = _labels(val)
-        matrices["val"] = _matrix(val, labels, parameters, weights(labels, untrained), matrices["train"])
+        # Classes that training lacks are no part of the curve. Weights that are all 1 LightGBM drops, and has those of
+        # the training rows in their place, which nobody set; 2 gives the same mean.
+        of_class = np.where(counts > 0, 1 if weights is None else 2, 0).astype(np.float32)
+        matrices["val"] = _matrix(val, labels, parameters, of_class[labels], matrices["train"])
     curves: dict[str, dict[str, list[float]]] = {}
     clock = _Clock()
     booster = lgb.train(
@@ -73,7 +81,7 @@ def _matrix(
     data: TreeData,
     labels: npt.NDArray[np.uint8],
     parameters: Mapping[str, Any],
-    weight: npt.NDArray[np.float32] | None = None,
+    weight: npt.NDArray[Any] | None = None,
     reference: lgb.Dataset | None = None,
 ) -> lgb.Dataset:
     zones = _Zones(data)

@@ -8,7 +8,6 @@ from pydantic import Field, model_validator
 from cropray.datasets.settings import READ_CPUS
 from cropray.training.family import RESOURCES, FamilySettings, PixelFamilySettings
 from cropray.training.resources import GB, FitSize, Need
-from cropray.training.weights import ClassWeighting
 from cropray.training.xgboost.memory import bins_on_disk, fit_bytes, require_gpu_memory
 
 _FRAME_CPUS: Final = 1.0  # the tasks that make the frames which actors of xgboost-ray, already placed, wait for
@@ -53,9 +52,6 @@ class XgboostSettings(PixelFamilySettings):
     """Share of features per tree."""
     max_bin: int = Field(default=256, ge=2, le=65536)
     """Bins per feature."""
-    class_weighting: ClassWeighting = "none"
-    """`sqrt_inverse` weighs classes by 1 / √(training pixels), `inverse` by 1 / (training pixels), `effective` by the
-    effective number of them. Validation counts every pixel once."""
     checkpoint_every: int = Field(default=25, ge=1)
     """Boosting rounds after which the trees so far are kept: what a lost process costs at most."""
     max_failures: int = Field(default=3, ge=0)

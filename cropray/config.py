@@ -1,6 +1,7 @@
 """One job: everything a YAML file may say, composed from the settings of each part's owner."""
 
 import os
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Final, Self, cast
@@ -9,6 +10,7 @@ from pydantic import Field, ModelWrapValidatorHandler, create_model, field_valid
 
 from cropray.core.cube import CubeSpec
 from cropray.core.cube_settings import CubeSettings
+from cropray.core.registry import entries_outside, take_over
 from cropray.datasets.points import PointsSettings
 from cropray.datasets.settings import DatasetSettings
 from cropray.imagery.sources import ImagerySettings, require_bands
@@ -183,10 +185,11 @@ class JobConfig(Settings):
 
     @model_validator(mode="after")
     def _search_what_is_free(self) -> Self:
-        """A field that the job sets is searched only where it lists values for it."""
+        """A field that the job sets, or that its network lacks, is searched only where it lists values for it."""
         for name in self.search.models:
             space = self.search.space(name)
-            fixed = self.settings_of(name).model_fields_set - space.model_fields_set
+            own = self.settings_of(name)
+            fixed = (own.model_fields_set | own.lacks()) - space.model_fields_set
             if found := fixed & space.searched().keys():
                 spaces = {name: space.without(sorted(found))}
                 object.__setattr__(self, "search", self.search.model_copy(update=spaces))
@@ -201,13 +204,16 @@ class JobConfig(Settings):
         return complete_job()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Its class is made for the families of this process: another one makes its own, and is told of registered ones."""
-        return _made_again, (self.model_dump(mode="json"), registered())
+        """Its class is made for the families of this process: another one makes its own, and is told of what is registered."""
+        return _made_again, (self.model_dump(mode="json"), registered(), entries_outside())
 
 
-def _made_again(values: dict[str, Any], families_of_sender: tuple[Family, ...]) -> JobConfig:
+def _made_again(
+    values: dict[str, Any], families_of_sender: tuple[Family, ...], entries: Mapping[tuple[str, str], type]
+) -> JobConfig:
     for each in families_of_sender:
         register(each)
+    take_over(entries)
     return JobConfig.model_validate(values)
 
 

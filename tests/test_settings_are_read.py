@@ -10,7 +10,7 @@ import cropray
 from cropray.search.space import Space
 from cropray.settings import Settings
 from cropray.training.deep.settings import NetworkSettings
-from cropray.training.family import families
+from cropray.training.family import FamilySettings
 
 PACKAGE = Path(cropray.__file__).parent
 
@@ -40,6 +40,11 @@ def reads():
 def is_tag(field):
     """Whether a field can have one value only: it tells its class from others when a file is read."""
     return get_origin(field.annotation) is Literal and len(get_args(field.annotation)) == 1
+
+
+def is_section(field):
+    """Whether it is a family's, which is looked up by the family's name."""
+    return isinstance(field.annotation, type) and issubclass(field.annotation, Space | FamilySettings)
 
 
 def is_inherited(kind, name):
@@ -75,7 +80,7 @@ def unread(kinds, found):
         names += [
             f"{kind.__name__}.{name}"
             for name, field in kind.model_fields.items()
-            if name not in {*read, *families()} and not is_tag(field) and not is_inherited(kind, name)
+            if name not in read and not is_section(field) and not is_tag(field) and not is_inherited(kind, name)
         ]
     return names
 

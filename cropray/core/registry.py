@@ -19,6 +19,9 @@ Choice: TypeAlias = str | Mapping[str, Any]
 T = TypeVar("T")
 NAME: Final = "name"
 ENTRY_POINTS: Final = "cropray.entries"
+_PACKAGE: Final = __name__.partition(".")[0]
+_OUTSIDE: Final[dict[tuple[str, str], type]] = {}
+"""(kind, name) → entry that no module of cropray registers, of all kinds."""
 
 
 class Registry(Generic[T]):
@@ -34,7 +37,10 @@ class Registry(Generic[T]):
         """A class decorator."""
 
         def keep(entry: type[T]) -> type[T]:
-            self._entries[name] = entry
+            if is_outside(entry):
+                _OUTSIDE[self.kind, name] = entry
+            else:
+                self._entries[name] = entry
             return entry
 
         return keep
@@ -46,14 +52,18 @@ class Registry(Generic[T]):
             ConfigError: there is none.
         """
         name = name_of(choice)
-        if name not in self._entries:
+        if name not in self._known():
             if self._module:
                 importlib.import_module(self._module)
             for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
                 point.load()
-        if name not in self._entries:
-            raise ConfigError(f"'{name}' is no {self.kind}; {nearest(name, list(self._entries))}")
-        return self._entries[name]
+        known = self._known()
+        if name not in known:
+            raise ConfigError(f"'{name}' is no {self.kind}; {nearest(name, list(known))}")
+        return known[name]
+
+    def _known(self) -> Mapping[str, type[T]]:
+        return {**self._entries, **{name: entry for (kind, name), entry in _OUTSIDE.items() if kind == self.kind}}
 
     def make(self, choice: Choice) -> T:
         """The entry with its settings.
@@ -66,6 +76,21 @@ class Registry(Generic[T]):
             return entry(**options)
         except TypeError as error:
             raise ConfigError(f"{self.kind} '{name_of(choice)}': {error}") from None
+
+
+def is_outside(entry: type) -> bool:
+    """Whether a class is not of this package."""
+    return entry.__module__.partition(".")[0] != _PACKAGE
+
+
+def entries_outside() -> Mapping[tuple[str, str], type]:
+    """What only this process may know, for others: pickling it names its modules, or carries it where it has none."""
+    return dict(_OUTSIDE)
+
+
+def take_over(entries: Mapping[tuple[str, str], type]) -> None:
+    """Make another process' `entries_outside` known to this one."""
+    _OUTSIDE.update(entries)
 
 
 def name_of(choice: Choice) -> str:

@@ -10,7 +10,7 @@ import importlib.machinery
 import importlib.util
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata, resources
 from pathlib import Path
@@ -46,26 +46,28 @@ class ModelCode:
         return parent / self.package
 
 
-def model_code(loader: str) -> ModelCode:
+def model_code(loader: str, modules: Sequence[str] = ()) -> ModelCode:
     """The code of a loader: its module and what that imports as it loads, module by module.
 
     Imports within functions are left out: what they name is not needed to predict.
 
     Args:
         loader: `cropray.training.xgboost.served` …, or a module of a plug-in.
+        modules: of plug-ins, which the loader imports by what the model's card says.
 
     Raises:
         RefusedError: its source is not at hand, or it imports a library that no installed distribution has.
     """
-    top = loader.partition(".")[0]
-    # It may come out of a file.
-    if not _MODULE.fullmatch(loader) or top in sys.stdlib_module_names or _source(loader) is None:
-        raise RefusedError(f"the source of '{loader}', which loads the model, is not at hand")
-    sources, libraries = _closure(loader, {PACKAGE, top})
+    tops = [module.partition(".")[0] for module in (loader, *modules)]
+    for module, top in zip((loader, *modules), tops, strict=True):
+        # It may come out of a file.
+        if not _MODULE.fullmatch(module) or top in sys.stdlib_module_names or _source(module) is None:
+            raise RefusedError(f"the source of '{module}', which loads the model, is not at hand")
+    sources, libraries = _closure([loader, *modules], {PACKAGE, *tops})
     package = f"{PACKAGE}_model_{fingerprint(sources)[:8]}"
-    names = {PACKAGE: package} | ({} if top == PACKAGE else {top: f"{package}.{PLUGIN}.{top}"})
+    names = {top: f"{package}.{PLUGIN}.{top}" for top in tops} | {PACKAGE: package}
     files = {name: _renamed(source, names) for name, source in sources.items()}
-    return ModelCode(package, loader.replace(top, names[top], 1), files, _requirements(libraries))
+    return ModelCode(package, loader.replace(tops[0], names[tops[0]], 1), files, _requirements(libraries))
 
 
 def _renamed(source: str, names: dict[str, str]) -> str:
@@ -74,11 +76,11 @@ def _renamed(source: str, names: dict[str, str]) -> str:
     return source
 
 
-def _closure(loader: str, own: set[str]) -> tuple[dict[str, str], set[str]]:
+def _closure(roots: Sequence[str], own: set[str]) -> tuple[dict[str, str], set[str]]:
     """({path below the carried package: source}, names of imported libraries)."""
     sources: dict[str, str] = {}
     libraries: set[str] = set()
-    pending = [loader]
+    pending = list(roots)
     while pending:
         module = pending.pop()
         top, *inner = module.split(".")

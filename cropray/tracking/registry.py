@@ -4,10 +4,11 @@ A version is found again by the hash of its files. An alias moves for a better v
 from where a person has put it: where cropray itself put it last stands in a tag of the registered model.
 """
 
+import json
 import math
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,7 @@ OBJECTIVE_TAG: Final = "cropray.objective"
 VALUE_TAG: Final = "cropray.objective_value"
 RUN_TAG: Final = "cropray.key"
 ALIAS_TAG: Final = "cropray.alias."  # + alias: version on which cropray has put it; `2>3` while it moves it
+CARD_FILE: Final = "card.json"  # of every family's models
 _EXAMPLE_PX: Final = 16  # height and width of the tile that shows how a model is asked
 _EXAMPLE_VALUE: Final = 1500  # a reflectance of 0.15
 
@@ -169,7 +171,7 @@ class Registry:
         return self.client.create_logged_model(self.experiment_id, operation.merit.family, run_id, tags)
 
     def _upload(self, operation: RegisterModel, logged: LoggedModel, files: Path) -> None:
-        code = model_code(operation.form.loader)
+        code = model_code(operation.form.loader, _modules_of(files))
         with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*input example")
             mlflow.pyfunc.save_model(
@@ -187,6 +189,12 @@ class Registry:
             )
             self.client.log_model_artifacts(logged.model_id, f"{scratch}/model")
         self.client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
+
+
+def _modules_of(model: Path) -> Sequence[str]:
+    """Modules of plug-ins that a model's loader imports."""
+    card = model / CARD_FILE
+    return tuple(json.loads(card.read_text(encoding="utf-8")).get("modules", ())) if card.exists() else ()
 
 
 def _text(version: object) -> str | None:

@@ -93,6 +93,10 @@ class FamilySettings(Settings):
         """Numbers that a model reads of a pixel."""
         return cube.n_features
 
+    def lacks(self) -> frozenset[str]:
+        """Fields that mean nothing where the others are as they are."""
+        return frozenset()
+
     def stopped_by(self) -> tuple[str, ...]:
         """Keys of the metrics that decide how long a fit goes on."""
         return ()

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from cropray.config import PlanSettings
-from cropray.nets.crop_net import CropNetConfig
+from cropray.nets.crop_net import CropNet, CropNetConfig
 from cropray.nets.operations import tile_operations
 from cropray.planning.elsewhere import (
     Measured,
@@ -163,4 +163,4 @@ def test_operations_of_the_network():
     # One level: two convolutions 3 × 3 of the U-Net after two over three months and the mixing of twelve.
     config = CropNetConfig(**INPUT, n_classes=5, temporal_channels=8, unet_channels=(16,), kernel_size=3)
     of_pixel = 12 * (4 * 8 + 8 * 8) * 3 + 12 * 8 * 8 + 9 * (8 * 16 + 16 * 16) + 16 * 5
-    assert tile_operations(config, 16) == 2 * 16 * 16 * of_pixel
+    assert tile_operations(CropNet, config, 16) == 2 * 16 * 16 * of_pixel

@@ -1,17 +1,12 @@
 """A network, a loss, a sampler, an optimiser, a schedule and an augmentation of one's own: no line of the package changes."""
 
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
 
 from cropray.core.closure import closure
-from cropray.nets.registry import NETS, Net, NetConfig
 from cropray.search.sampling import trials
 from cropray.search.space import SearchSettings, complete, space_of, title
 from cropray.settings import Settings
@@ -19,126 +14,14 @@ from cropray.stages.family_search import fit_key
 from cropray.training.cnn.fit import CnnData, train_cnn
 from cropray.training.cnn.model import load_cnn
 from cropray.training.cnn.settings import CnnSettings
-from cropray.training.deep.augment import AUGMENTATIONS, Augmentation
-from cropray.training.deep.losses import LOSSES, CrossEntropy
-from cropray.training.deep.optim import OPTIMIZERS, SCHEDULES
-from cropray.training.deep.samplers import SAMPLERS
 from cropray.training.family import family
+from tests.own_entries.net import USED, ToyConfig
+from tests.own_entries.recipe import JOB
 from tests.study import INPUT
 from tests.synthetic import entry, manifest
 from tests.training.small_fits import CLASSES, LOOKUP, STATS, block
 
-USED = []
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ToyConfig(NetConfig):
-    """Its settings, one of which the CNN has too."""
-
-    width: int = 4
-    layers: tuple[int, ...] = (1,)
-    dropout: float = 0.0
-
-
-@NETS.register("toy_net")
-class ToyNet(Net):
-    """The mean of the valid steps, and two layers."""
-
-    Config: ClassVar = ToyConfig
-
-    def __init__(self, config):
-        super().__init__(config)
-        self.layers = nn.Sequential(
-            nn.Conv2d(config.n_bands, config.width, 1),
-            nn.GroupNorm(1, config.width),
-            nn.ReLU(),
-            nn.Conv2d(config.width, config.n_classes, 1),
-        )
-
-    def forward(self, x_BTCHW, context=None):
-        """[B, K, H, W]."""
-        valid = context.valid[:, :, None].float()
-        assert context.steps.tolist() == list(range(12))
-        USED.append(("net", context.seeds is not None, self.config.width))
-        return self.layers((x_BTCHW * valid).sum(1) / valid.sum(1).clamp_min(1))
-
-
-@LOSSES.register("toy_loss")
-@dataclass(frozen=True)
-class ToyLoss:
-    """A multiple of the cross-entropy."""
-
-    times: float = 2.0
-
-    def __call__(self, logits, labels, weights=None):
-        """The sum."""
-        USED.append(("loss", self.times))
-        return self.times * CrossEntropy()(logits, labels, weights)
-
-
-@AUGMENTATIONS.register("toy_change")
-@dataclass(frozen=True)
-class ToyChange(Augmentation):
-    """All numbers grow."""
-
-    by: float = 1.0
-
-    def series(self, x, seeds, std):
-        """Missing ones stay."""
-        USED.append(("augment", self.by, len(std)))
-        return torch.where(x == 0, 0, x + self.by)
-
-
-@SAMPLERS.register("toy_sampler")
-@dataclass(frozen=True)
-class ToySampler:
-    """The first samples."""
-
-    share: float = 0.5
-
-    def order(self, rng, n, rarest):
-        """In their own order."""
-        USED.append(("sampler", self.share))
-        return np.arange(max(round(n * self.share), 1))
-
-
-@OPTIMIZERS.register("toy_optimizer")
-@dataclass(frozen=True)
-class ToyOptimizer:
-    """RMSprop."""
-
-    alpha: float = 0.9
-
-    def make(self, parameters, learning_rate, weight_decay):
-        """Its state is tensors."""
-        USED.append(("optimizer", self.alpha))
-        return torch.optim.RMSprop(parameters, learning_rate, self.alpha)
-
-
-@SCHEDULES.register("toy_schedule")
-@dataclass(frozen=True)
-class ToySchedule:
-    """Straight down."""
-
-    by_step: ClassVar[bool] = True
-    least: float = field(default=0.1)
-
-    def factor(self, done, of):
-        """Of the learning rate."""
-        return max(1 - done / of, self.least)
-
-
-JOB = {
-    "net": {"name": "toy_net", "width": 6, "layers": [2, 3]},
-    "loss": {"name": "toy_loss", "times": "1e1"},  # as YAML reads 1e1
-    "augment": ["dihedral", {"name": "toy_change", "by": 3}],
-    "sampler": {"name": "toy_sampler", "share": 0.75},
-    "optimizer": {"name": "toy_optimizer", "alpha": 0.8},
-    "schedule": "toy_schedule",
-    "dropout": 0.1,
-    "epochs": 3,
-    "batch_size": 4,
-}
+OWN = "tests.own_entries."
 
 
 def data():
@@ -227,11 +110,9 @@ def test_what_is_not_known_is_said(given, said):
 def test_the_code_of_an_entry_is_a_part_of_the_fits_that_choose_it_alone():
     dataset = manifest(entry("a", 0), entry("b", 1), entry("t", None))
     plain, toy = (fit_key(family("cnn"), CnnSettings.model_validate(job), dataset, 0).parts for job in ({}, JOB))
-    own = {name.partition(":")[2].partition(".")[0] for name in toy["code"] if name.startswith(f"{__name__}:")}
+    own = {name.partition(":")[2].partition(".")[0] for name in toy["code"] if name.startswith(OWN)}
     assert {"ToyNet", "ToyConfig", "ToyLoss", "ToyChange", "ToySampler", "ToyOptimizer", "ToySchedule"} <= own
-    assert not [
-        name for name in plain["code"] if name.startswith(f"{__name__}:") or ":Focal" in name or "TempCnn" in name
-    ]
+    assert not [name for name in plain["code"] if name.startswith(OWN) or ":Focal" in name or "TempCnn" in name]
     assert [name for name in plain["code"] if name.endswith(":CropNet")]
     assert not [name for name in closure(family("cnn").load).symbols if name.endswith((":CropNet", ":TempCnn"))]
 

@@ -87,9 +87,9 @@ def test_every_prefix_equals_a_fit_of_its_length(fit, tmp_path):
 
 def test_however_the_trees_are_parted_the_forest_is_the_same():
     (x, y), whole = xy(train_zones()), range(11)
-    one = grow(SMALL, 3, whole, as_floats(x), y, 4)
-    threads = grow(SMALL.on_cpus(3), 3, whole, as_floats(x), y, 4)
-    parts = join(grow(SMALL, 3, part, as_floats(x), y, 4) for part in (whole[:4], whole[4:5], whole[5:]))
+    one = grow(SMALL, 3, whole, x, y, 4)
+    threads = grow(SMALL.on_cpus(3), 3, whole, x, y, 4)
+    parts = join(grow(SMALL, 3, part, x, y, 4) for part in (whole[:4], whole[4:5], whole[5:]))
     for other in (threads, parts):
         for a, b in zip(one.arrays().values(), other.arrays().values(), strict=True):
             np.testing.assert_array_equal(a, b)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 import cropray
 from cropray.core.cube import STUDY_CUBE, CubeSpec, recorded_cube
-from cropray.core.registry import Choice, name_of
+from cropray.core.registry import Choice, is_outside, name_of
 from cropray.legend import CropClass
 from cropray.nets.ensemble import Ensemble
 from cropray.nets.registry import Net
@@ -56,11 +56,14 @@ def save_checkpoint(folder: Path, checkpoint: CnnCheckpoint) -> None:
     }
     with whole_file(folder / WEIGHTS_FILE) as temporary:
         save_file(weights, temporary)
+    model = checkpoint.model
+    own = type(model.members[0] if isinstance(model, Ensemble) else model)
     card = {
         "kind": checkpoint.kind,
         "card_version": CARD_VERSION,
         "cropray_version": cropray.__version__,
         "net": name_of(checkpoint.net),
+        **({"modules": [own.__module__]} if is_outside(own) else {}),
         "n_seeds": len(checkpoint.model.members) if isinstance(checkpoint.model, Ensemble) else 1,
         "config": checkpoint.model.config.to_dict(),
         "stats": asdict(checkpoint.stats),

@@ -4,7 +4,10 @@ The card holds all that is needed to use the weights (network, layers, normalisa
 Needs numpy, torch and safetensors only: a registered model carries this module, and the networks of the catalogue.
 """
 
+import contextlib
+import importlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,6 +37,7 @@ def read_network(folder: Path, device: str = "cpu", kind: str = "cnn") -> tuple[
     Raises:
         MissingArtefactError: there is none.
         SchemaError: it is of another kind or version, or damaged.
+        ConfigError: its network is not known here.
     """
     try:
         card = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
@@ -47,11 +51,26 @@ def read_network(folder: Path, device: str = "cpu", kind: str = "cnn") -> tuple[
         raise SchemaError(
             f"checkpoint '{folder}' is of kind and version {found}; needed: {(kind, CARD_VERSION)}. Train it again"
         )
-    net = NETS.entry(card.get("net", FIRST_NET))
+    net = _net(card)
     model = together([net(net.Config.from_dict(card["config"])) for _ in range(card.get("n_seeds", 1))]).to(device)
     model.load_state_dict(weights)
     stats = ChannelStats(tuple(card["stats"]["mean"]), tuple(card["stats"]["std"]))
     return model.eval(), stats, card
+
+
+def _net(card: Mapping[str, Any]) -> type[Net]:
+    """The class of a network; one of somebody's own registers itself as its module is read.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    package = __name__.partition(".")[0]
+    for module in card.get("modules", ()):
+        with contextlib.suppress(ImportError):  # it may be known already
+            importlib.import_module(module)
+        with contextlib.suppress(ImportError):  # as a registered model carries it
+            importlib.import_module(f"{package}.plugin.{module}")
+    return NETS.entry(card.get("net", FIRST_NET))
 
 
 def together(members: list[Net]) -> Net:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Self
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, model_validator
 
-from cropray.core.registry import NAME, Choice, Registry, name_of, nearest, options_of
+from cropray.core.registry import NAME, Choice, Registry, entries_outside, name_of, nearest, options_of, take_over
 from cropray.training.choices import ValidationScore
 from cropray.training.deep.augment import AUGMENTATIONS, NONE, Augment, chosen
 from cropray.training.deep.losses import LOSSES
@@ -134,9 +134,8 @@ class NetworkSettings(FamilySettings):
 
         config = NETS.entry(self.net).Config
         shared = self.architecture()
-        own = {field.name for field in dataclasses.fields(config)}
-        for name, value in shared.items():
-            if name not in own and value != type(self).model_fields[name].default:
+        for name in sorted(self.lacks()):
+            if (value := shared[name]) != type(self).model_fields[name].default:
                 raise ValueError(
                     f"{name} = {value} is no setting of the network '{name_of(self.net)}': leave it out, or search "
                     f"networks that have it apart from it"
@@ -144,6 +143,15 @@ class NetworkSettings(FamilySettings):
         object.__setattr__(self, "net", checked(config, self.net, _SIZES))
         net_config(self.net, shared, _SIZES)
         return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """With entries of one's own: the process that fits looks them up by name."""
+        return {"settings": super().__getstate__(), "entries": entries_outside()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """What `__getstate__` gave."""
+        take_over(state["entries"])
+        super().__setstate__(state["settings"])
 
     def architecture(self) -> dict[str, Any]:
         """The family's own settings of networks."""
@@ -160,6 +168,15 @@ class NetworkSettings(FamilySettings):
     def threads(self) -> int:
         """CPU threads of each worker."""
         return max(int(self.cpus), 1)
+
+    def lacks(self) -> frozenset[str]:
+        """Settings of the family's own network that the chosen one has not."""
+        if self.net == type(self).model_fields["net"].default:
+            return frozenset()
+        from cropray.nets.registry import NETS  # noqa: PLC0415 - torch: only where a job has another network
+
+        of_net = {field.name for field in dataclasses.fields(NETS.entry(self.net).Config)}
+        return frozenset(self.architecture().keys() - of_net)
 
     def stopped_by(self) -> tuple[str, ...]:
         """See `FamilySettings.stopped_by`."""

@@ -14,7 +14,7 @@ from safetensors.numpy import save
 
 from cropray.storage import whole_file
 from cropray.training.family import Fit, FitScore
-from cropray.training.forest.grow import as_floats, grow, join
+from cropray.training.forest.grow import grow, join
 from cropray.training.forest.settings import ForestSettings
 from cropray.training.forest.tree_file import CARD_VERSION, KIND, MODEL_FILE, Forest, predict_proba
 from cropray.training.pixel_blocks import tree_data
@@ -66,7 +66,7 @@ def _tell_what_is_lost(job: Fit, rows: TrainingRows) -> None:
 
 def _grow(settings: ForestSettings, job: Fit, rows: TrainingRows) -> Forest:
     n, n_workers, n_classes = job.steps[-1], settings.num_workers, len(job.classes)
-    x, weights = as_floats(rows.x), None
+    x, weights = rows.x, None
     if settings.class_weighting != "none":
         weights = class_weights(rows.n_of_class, settings.class_weighting)
     if not n_workers:

@@ -18,7 +18,7 @@ def grow(  # noqa: PLR0913, PLR0917 - what to grow, on what
     settings: ForestSettings,
     seed: int,
     trees: range,
-    x: npt.NDArray[np.float32],
+    x: npt.NDArray[np.uint16],
     labels: npt.NDArray[np.uint8],
     n_classes: int,
     weights: npt.NDArray[np.float64] | None = None,
@@ -29,11 +29,13 @@ def grow(  # noqa: PLR0913, PLR0917 - what to grow, on what
         settings: of the forest.
         seed: of the forest.
         trees: which of its trees, a range of numbers from 0.
-        x: [N, F] features, NaN where they are missing.
+        x: [N, F] features, 0 = missing.
         labels: [N] class indices.
         n_classes: of the dataset.
         weights: [K] of the rows of each class; None: 1.
     """
+    # Of its own: what comes out of Ray's object store is read-only, which scikit-learn does not take.
+    floats = as_floats(x)
     of_rows = None if weights is None else weights[labels]
     draws = np.random.RandomState(seed)
     draws.randint(_SEEDS, size=trees.start)
@@ -46,7 +48,7 @@ def grow(  # noqa: PLR0913, PLR0917 - what to grow, on what
             max_features=settings.max_features,
             n_jobs=settings.threads,
             random_state=draws,  # goes on from the trees before
-        ).fit(x, labels, of_rows)
+        ).fit(floats, labels, of_rows)
         parts += [pack(tree.tree_, grown.classes_, n_classes) for tree in grown.estimators_]
     return join(parts)
 

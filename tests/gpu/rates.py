@@ -22,7 +22,7 @@ def training(sizes, device):
     n, px = sizes.rated_batch * sizes.rated_steps, sizes.tile_px
     tiles = tile_set(min(n, 256), px, 0)
     tiles = type(tiles)(list(tiles.blocks) * -(-n // len(tiles)), tiles.lookup, tiles.stats)
-    operations = TRAIN_PASSES * tile_operations(sizes.rated, px)
+    operations = TRAIN_PASSES * tile_operations(CropNet, sizes.rated, px)
     found = {"operations_per_tile": operations, "batch_size": sizes.rated_batch, "tile_px": px}
     for name, is_tf32, how in (("float32", False, CPU), ("tf32", True, CPU), ("tf32_reproducible", True, device)):
         _reset_peak(device)

@@ -112,7 +112,7 @@ def test_a_registered_family_runs_every_stage(landscape, tmp_path):
     assert scores["metrics"]["test_pixels"] == sum(zone.n_labelled for zone in zones)
     assert scores["metrics"]["test_accuracy"] > 0.4  # the commonest class everywhere: 0.3
     assert all(workspace.map("centroid", zone.zone_id).exists() for zone in zones)
-    assert "Nearest centroid" in workspace.report.read_text()
+    assert "Nearest centroid" in (workspace.report / "index.html").read_text()
     mlflow.set_tracking_uri(f"sqlite:///{workspace.mlflow_database}")
     assert len(mlflow.search_runs(experiment_names=["small"], filter_string="tags.`cropray.kind` = 'fold'")) == 9
     assert load_model(workspace.model("centroid")).loader == "tests.nearest_centroid.served"

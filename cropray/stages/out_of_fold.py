@@ -7,6 +7,7 @@ from cropray.config import JobConfig
 from cropray.core.closure import closure
 from cropray.core.fingerprint import fingerprint
 from cropray.core.keys import key_of
+from cropray.datasets.doubts import some
 from cropray.datasets.manifest import BandSums, Manifest
 from cropray.maps.models import Load, entries_of, kept_model
 from cropray.maps.out_of_fold import write_out_of_fold
@@ -17,6 +18,7 @@ from cropray.stages.devices import Device, device_of, gpus_per_task, memory_of
 from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks, task_bytes
 from cropray.storage import Location, folder_hash
 from cropray.training.family import Prefix, family
+from cropray.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ def write_of_winner(
     workspace, found = job.artefacts, family(model)
     count_job = CountJob(workspace, manifest.lookup(), job.map, task_bytes())
     picked = (job.search.oof_rows, job.seed)
+    without = _without_composite(manifest, workspace, model, progress)
     tasks = []
     for fold, (unit, step) in folds.items():
         content, prefix = folder_hash(unit.folder), found.prefix
@@ -56,7 +59,7 @@ def write_of_winner(
         trained = _FoldModel(unit.folder, content, found.load, device_of(job, model), prefix, step)
         scored = set(manifest.fold_zones(fold)[1])
         for zone in manifest.zones:
-            if zone.zone_id in scored and zone.n_labelled:
+            if zone.zone_id in scored and zone.n_labelled and zone.zone_id not in without:
                 sums = None if manifest.source == "points" else zone.sums
                 path = workspace.out_of_fold(model, zone.zone_id)
                 of = {"model": content, "step": step, "rows": picked[0], "seed": job.seed}
@@ -66,6 +69,20 @@ def write_of_winner(
                 tasks.append(ZoneTask(zone.zone_id, write, inputs, (path,), gpus_per_task(job, model)))
     progress.note(f"{model}: out-of-fold probabilities of {len(tasks)} training zones")
     run_zone_tasks(f"oof-{model}", tasks, workspace, progress, wait_s=job.cluster.wait_s)
+
+
+def _without_composite(manifest: Manifest, workspace: Workspace, model: str, progress: Progress) -> set[str]:
+    """Training zones that cannot be predicted, which is told: a dataset may have come without its composites."""
+    if manifest.source == "points":
+        return set()
+    zones = [zone.zone_id for zone in manifest.of_split("train")]
+    without = [zone_id for zone_id in zones if not workspace.composite(zone_id).exists()]
+    if without:
+        progress.note(
+            f"{model}: no out-of-fold probabilities of {len(without)} zones without composite ({some(without)}); run "
+            f"`cropray acquire CONFIG.yaml` and the search again, which fits nothing twice"
+        )
+    return set(without)
 
 
 def _write_zone(

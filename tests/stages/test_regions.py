@@ -130,6 +130,7 @@ def test_a_search_scores_new_regions_and_goes_on_where_it_was(tmp_path):
     job = drawn_job(tmp_path, search={**plain.search.model_dump(), "leave_region_out": True})
     said = io.StringIO()
     search.run(job, Progress(said))
+    assert "no out-of-fold probabilities of 4 zones without composite (z-000, z-001, " in said.getvalue()
     more = {path.parent.name for path in plain.workspace.glob("search/*/*/result.json")} - units
     assert sorted(name.split("without=")[1].split("-")[0] for name in more) == ["east", "east", "west", "west"]
     client = mlflow.MlflowClient(f"sqlite:///{job.artefacts.mlflow_database}")

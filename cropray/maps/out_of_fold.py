@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cropray.datasets.manifest import BandSums
+from cropray.datasets.manifest import BandSums, ZoneEntry
 from cropray.datasets.storage import read_pixels
 from cropray.imagery.composites import read_composite
 from cropray.maps.predict import predicted_parts
@@ -29,7 +29,7 @@ Rows = npt.NDArray[np.int64]
 
 
 def write_out_of_fold(
-    path: Location, model: CropModel, zone_id: str, sums: BandSums | None, job: CountJob, picked: tuple[int, int]
+    path: Location, model: CropModel, zone: ZoneEntry, job: CountJob, picked: tuple[int, int], *, is_points: bool
 ) -> None:
     """Write what a model says of some labelled pixels of a zone.
 
@@ -37,22 +37,24 @@ def write_out_of_fold(
         path: Parquet file with `zone_id`, `index` int32 (row of the zone's pixel table), `label` uint8 (index of the true
             class) and `probabilities` (float32, one per class, in the dataset's order).
         model: it was not trained on the zone.
-        zone_id: the zone.
-        sums: of its composite, as the manifest has them; None: points, which have none.
+        zone: as the manifest has it. Its sums prove its composite, but where labels were trimmed: their pixels are
+            no part of the sums, and the labelled pixels alone are compared.
         job: what is the same for all zones.
         picked: most pixels of each class, seed of their draw. The same pixels are drawn for every model.
+        is_points: whether there is no composite.
 
     Raises:
         SchemaError: the composite has changed since the dataset was built, or an artefact is damaged.
     """
+    zone_id = zone.zone_id
     table = read_pixels(job.workspace, zone_id, model.cube)
     true = class_indices(table, job.lookup)
     rows = draw_rows(true, zone_id, *picked)
-    if sums is None:
+    if is_points:
         probabilities = model.predict_samples(samples(table.take(pa.array(rows)), model.cube.columns))
     else:
         place = np.stack([table[name].to_numpy()[rows] for name in ("row", "col")])
-        probabilities = _of_pixels(model, zone_id, sums, job, place)
+        probabilities = _of_pixels(model, zone_id, None if zone.n_trimmed else zone.sums, job, place)
     flat = pa.array(probabilities.reshape(-1), pa.float32())
     columns = {
         "zone_id": pa.array([zone_id] * len(rows), pa.string()),
@@ -95,7 +97,7 @@ def read_out_of_fold(paths: Sequence[Location]) -> tuple[npt.NDArray[np.uint8], 
 
 
 def _of_pixels(
-    model: CropModel, zone_id: str, sums: BandSums, job: CountJob, place: npt.NDArray[np.int32]
+    model: CropModel, zone_id: str, sums: BandSums | None, job: CountJob, place: npt.NDArray[np.int32]
 ) -> Probabilities:
     """[N, K] of the pixels at `place`, [2, N] rows and columns."""
     composite = read_composite(job.workspace.composite(zone_id), cube=model.cube)

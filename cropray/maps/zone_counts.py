@@ -91,9 +91,9 @@ def count_zone_pixels(model: CropModel, zone_id: str, sums: BandSums, job: Count
 
 
 def labels_of_composite(
-    zone_id: str, composite: npt.NDArray[np.uint16], sums: BandSums, job: CountJob, cube: CubeSpec
+    zone_id: str, composite: npt.NDArray[np.uint16], sums: BandSums | None, job: CountJob, cube: CubeSpec
 ) -> Bytes:
-    """[H, W] class index of the zone's labelled pixels in the dataset, 255 elsewhere.
+    """[H, W] class index of the zone's labelled pixels in the dataset, 255 elsewhere. Without sums the labelled pixels alone are compared.
 
     Raises:
         SchemaError: the composite is not the one that the dataset was built from.
@@ -107,7 +107,7 @@ def labels_of_composite(
     differ = (stored != composite[:, :, row, col].transpose(2, 1, 0)).any((1, 2))
     if differ.any():
         raise _another_composite(zone_id, job, f"{differ.sum():,} of {len(row):,} labelled pixels have other values")
-    if not _are_equal(band_sums(composite), sums):
+    if sums is not None and not _are_equal(band_sums(composite), sums):
         raise _another_composite(zone_id, job, "its sums over all pixels are others")
     labels = np.full(shape, IGNORE, np.uint8)
     labels[row, col] = class_indices(table, job.lookup)

@@ -8,7 +8,7 @@ from cropray.core.closure import closure
 from cropray.core.fingerprint import fingerprint
 from cropray.core.keys import key_of
 from cropray.datasets.doubts import some
-from cropray.datasets.manifest import BandSums, Manifest
+from cropray.datasets.manifest import Manifest, ZoneEntry
 from cropray.maps.models import Load, entries_of, kept_model
 from cropray.maps.out_of_fold import write_out_of_fold
 from cropray.maps.zone_counts import CountJob
@@ -60,12 +60,13 @@ def write_of_winner(
         scored = set(manifest.fold_zones(fold)[1])
         for zone in manifest.zones:
             if zone.zone_id in scored and zone.n_labelled and zone.zone_id not in without:
-                sums = None if manifest.source == "points" else zone.sums
                 path = workspace.out_of_fold(model, zone.zone_id)
                 of = {"model": content, "step": step, "rows": picked[0], "seed": job.seed}
                 of["zone of the dataset"] = fingerprint(asdict(zone))
                 inputs = key_of(code, {"map": job.map}, of, apart=("map.splits",))
-                write = partial(_write_zone, path, zone.zone_id, trained, sums, (count_job, picked))
+                write = partial(
+                    _write_zone, path, zone, trained, (count_job, picked), is_points=manifest.source == "points"
+                )
                 tasks.append(ZoneTask(zone.zone_id, write, inputs, (path,), gpus_per_task(job, model)))
     progress.note(f"{model}: out-of-fold probabilities of {len(tasks)} training zones")
     run_zone_tasks(f"oof-{model}", tasks, workspace, progress, wait_s=job.cluster.wait_s)
@@ -86,11 +87,11 @@ def _without_composite(manifest: Manifest, workspace: Workspace, model: str, pro
 
 
 def _write_zone(
-    path: Location, zone_id: str, trained: _FoldModel, sums: BandSums | None, how: tuple[CountJob, tuple[int, int]]
+    path: Location, zone: ZoneEntry, trained: _FoldModel, how: tuple[CountJob, tuple[int, int]], *, is_points: bool
 ) -> None:
     job, picked = how
     model = kept_model(trained.load, trained.folder, trained.content, trained.device)
     if trained.prefix is not None:
         model = trained.prefix(model, trained.step)
     job = replace(job, task_bytes=memory_of(job.task_bytes, trained.device))
-    write_out_of_fold(path, model, zone_id, sums, job, picked)
+    write_out_of_fold(path, model, zone, job, picked, is_points=is_points)

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -9,6 +10,7 @@ import pytest
 
 from cropray.core.metrics import confusion, log_loss_sum
 from cropray.datasets.storage import read_pixels
+from cropray.errors import SchemaError
 from cropray.maps.models import load_model
 from cropray.maps.out_of_fold import draw_rows, read_out_of_fold, write_out_of_fold
 from cropray.maps.settings import MapSettings
@@ -19,10 +21,10 @@ from tests.maps.test_zone_counts import LOOKUP, WINDOW_PX, scored  # noqa: F401 
 ALL = 10_000
 
 
-def written(folder, model, zone_id, sums, job, picked=(ALL, 0)):
+def written(folder, model, entry, job, picked=(ALL, 0), is_points=False):
     path = folder / "oof" / "m" / f"{picked}.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_out_of_fold(path, model, zone_id, sums, job, picked)
+    write_out_of_fold(path, model, entry, job, picked, is_points=is_points)
     return path
 
 
@@ -30,7 +32,7 @@ def written(folder, model, zone_id, sums, job, picked=(ALL, 0)):
 def test_they_are_what_scores_count(scored, tmp_path, save):  # noqa: F811
     workspace, zone, entry = scored
     model, job = load_model(save(workspace.model("m"))), CountJob(workspace, LOOKUP, MapSettings(window_px=WINDOW_PX))
-    path = written(tmp_path, model, zone.zone_id, entry.sums, job)
+    path = written(tmp_path, model, entry, job)
     true, probabilities, zones = read_out_of_fold([path])
     counts = count_zone_pixels(model, zone.zone_id, entry.sums, job)
     np.testing.assert_array_equal(confusion(true, probabilities.argmax(1), len(CLASSES)), counts.matrix)
@@ -40,10 +42,19 @@ def test_they_are_what_scores_count(scored, tmp_path, save):  # noqa: F811
     assert json.loads(metadata[b"classes"]) == [crop.name for crop in CLASSES]
 
 
-def test_points_have_them_too(scored, tmp_path):  # noqa: F811
-    workspace, zone, _ = scored
+def test_pixels_of_trimmed_labels_are_no_part_of_the_sums(scored, tmp_path):  # noqa: F811
+    workspace, _, entry = scored
     model, job = load_model(save_trees(workspace.model("m"))), CountJob(workspace, LOOKUP, MapSettings())
-    true, probabilities, _ = read_out_of_fold([written(tmp_path, model, zone.zone_id, None, job)])
+    other = replace(entry, sums=replace(entry.sums, count=tuple(n - 3 for n in entry.sums.count)), n_trimmed=0)
+    with pytest.raises(SchemaError, match="sums over all pixels"):
+        written(tmp_path / "all", model, other, job)
+    assert written(tmp_path / "trimmed", model, replace(other, n_trimmed=3), job).exists()
+
+
+def test_points_have_them_too(scored, tmp_path):  # noqa: F811
+    workspace, zone, entry = scored
+    model, job = load_model(save_trees(workspace.model("m"))), CountJob(workspace, LOOKUP, MapSettings())
+    true, probabilities, _ = read_out_of_fold([written(tmp_path, model, entry, job, is_points=True)])
     counts = count_points(model, zone.zone_id, job)
     np.testing.assert_array_equal(confusion(true, probabilities.argmax(1), len(CLASSES)), counts.matrix)
 
@@ -53,7 +64,7 @@ def test_every_model_gets_the_same_pixels(scored, tmp_path):  # noqa: F811
     workspace, zone, entry = scored
     job = CountJob(workspace, LOOKUP, MapSettings())
     paths = [
-        written(tmp_path / name, load_model(save(workspace.model(name))), zone.zone_id, entry.sums, job, (7, 3))
+        written(tmp_path / name, load_model(save(workspace.model(name))), entry, job, (7, 3))
         for name, save in (("cnn", save_cnn), ("trees", save_trees))
     ]
     one, other = (pq.read_table(path) for path in paths)

@@ -205,7 +205,7 @@ def test_unusable_settings_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("engine", ["ray_train", "xgboost_ray"])
 @pytest.mark.parametrize("n_workers", [1, 2])
 def test_engines_and_workers_agree(fit_without_beet: XgbFit, engine: str, n_workers: int, tmp_path: Path) -> None:
-    settings = XgboostSettings(max_depth=4, engine=engine, num_workers=n_workers)
+    settings = SMALL.model_copy(update={"engine": engine, "num_workers": n_workers})
     other = train_xgboost(settings, POINT, NO_BEET, val_zones(), 0, tmp_path)
     same(fit_without_beet, other)
     assert other.scores[1].seconds > other.scores[0].seconds > 0

@@ -93,13 +93,13 @@ def test_scenes_of_a_busy_store_are_those_of_the_disk(tmp_path, bucket, server, 
     server.fail(1, "0201", status=503)
     server.fail(1, "0501", method="GET", keep=0.5)
     server.fail(1, "0502", method="GET", wait_s=0.5)
-    found = remote.find(grid, *YEAR)
-    assert [scene.scene_id for scene in found] == [scene.scene_id for scene in local.find(grid, *YEAR)]
+    found = remote.survey(grid, *YEAR).scenes
+    assert [scene.scene_id for scene in found] == [scene.scene_id for scene in local.survey(grid, *YEAR).scenes]
     server.fail(1, "0201", method="GET", status=503)
     server.fail(1, "0502", method="GET", keep=0.5)
     for window in (Window(3, 5, 20, 30), Window(-5, 60, 40, 50), Window(0, 0, 70, 90), Window(200, 200, 5, 5)):
         wanted = grid.crop(window)
-        for there, here in zip(found, local.find(grid, *YEAR), strict=True):
+        for there, here in zip(found, local.survey(grid, *YEAR).scenes, strict=True):
             for ours, theirs in zip(remote.read(there, wanted), local.read(here, wanted), strict=True):
                 np.testing.assert_array_equal(ours, theirs)
     assert server.n_faults_left() == 0
@@ -111,7 +111,7 @@ def test_a_window_is_a_small_part_of_a_large_scene(tmp_path, bucket, server, int
     layout = {"tiled": True, "blockxsize": 128, "blockysize": 128, "compress": "none", "interleave": interleave}
     path = write_scene(tmp_path, "2023-05-01", grid=grid, **layout)
     source = scenes(upload(tmp_path, bucket))
-    (scene,) = source.find(grid, *YEAR)
+    (scene,) = source.survey(grid, *YEAR).scenes
     wanted = grid.crop(Window(600, 700, 120, 110))  # in 2 × 2 blocks of 144
     before, asked = server.n_sent(path.name), len(server.requests())
     bands, _ = source.read(scene, wanted)
@@ -124,9 +124,9 @@ def test_only_headers_of_the_season_are_fetched_and_once(tmp_path, bucket, serve
     for date in ("2023-02-01", "2022-05-01"):
         write_scene(tmp_path, date)
     source = scenes(upload(tmp_path, bucket))
-    source.find(GRID, *YEAR)
+    source.survey(GRID, *YEAR)
     asked = len(server.requests())
-    found = source.find(GRID, *YEAR)
+    found = source.survey(GRID, *YEAR).scenes
     source.fingerprint(found)
     assert not [path for _, path in server.requests()[asked:] if path.endswith(".tif")]
     assert not server.n_sent("20220501")
@@ -135,11 +135,11 @@ def test_only_headers_of_the_season_are_fetched_and_once(tmp_path, bucket, serve
 def test_a_scene_that_changed_is_noticed(tmp_path, bucket):
     write_scene(tmp_path, "2023-02-01")
     source = scenes(upload(tmp_path, bucket))
-    before = source.fingerprint(source.find(GRID, *YEAR))
-    assert source.fingerprint(source.find(GRID, *YEAR)) == before
+    before = source.fingerprint(source.survey(GRID, *YEAR).scenes)
+    assert source.fingerprint(source.survey(GRID, *YEAR).scenes) == before
     write_scene(tmp_path, "2023-02-01", pixels=draw_pixels(seed=5, scl=4))
     upload(tmp_path, bucket)
-    (scene,) = source.find(GRID, *YEAR)
+    (scene,) = source.survey(GRID, *YEAR).scenes
     assert source.fingerprint([scene]) != before
     assert (source.read(scene, GRID)[1] == 4).all()
     (bucket / "S2_here_20230201T000000.tif").unlink()
@@ -152,7 +152,7 @@ def test_the_pattern_counts_in_a_store_as_on_a_disk(tmp_path, bucket):
         write_scene(tmp_path / name, "2023-02-01", name=f"{name[-1]}_20230201T000000.tif")
     upload(tmp_path, bucket)
     for pattern in ("**/*.tif", "*/*.tif", "b/**/*.tif", "a/a_*.tif"):
-        pairs = [scenes(folder, pattern=pattern).find(GRID, *YEAR) for folder in (tmp_path, bucket)]
+        pairs = [scenes(folder, pattern=pattern).survey(GRID, *YEAR).scenes for folder in (tmp_path, bucket)]
         assert [scene.scene_id for scene in pairs[0]] == [scene.scene_id for scene in pairs[1]]
         assert pairs[0]
 
@@ -273,7 +273,7 @@ def read_job(address):
 
 
 KINDS = {
-    "imagery.folder": lambda place: scenes(place).find(GRID, *YEAR),
+    "imagery.folder": lambda place: scenes(place).survey(GRID, *YEAR).scenes,
     "parcels.path": lambda place: check_parcels(ParcelSettings(path=place / "p.gpkg")),
     "points.path": lambda place: read_points(place / "p.parquet"),
     "zone table": lambda place: read_zones(place / "zones.csv"),

@@ -10,7 +10,6 @@ baseline in its name, which must not contradict each other; a scene of before th
 
 import datetime as dt
 import functools
-import itertools
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -36,7 +35,7 @@ from cropray.imagery.file_listing import SETTING, Listing, list_scenes
 from cropray.imagery.file_names import FileName, offset_of_file, says_nothing_of_offset, understand_name
 from cropray.imagery.offsets import FIRST_DAY_WITH_OFFSET, LEAST_OFFSET, offset_is_gone, offset_of_scale, shift, visible
 from cropray.imagery.raster_files import open_raster, read_window
-from cropray.imagery.scenes import Found, Remarks, Scene, one_instant_per_pass
+from cropray.imagery.scenes import Found, Remarks, Scene, older_doubles, one_instant_per_pass
 from cropray.raw_files import FileState, InputSetting, as_input, state_of, states_below
 from cropray.settings import Settings
 from cropray.storage import Location
@@ -45,6 +44,7 @@ _SCL: Final = "SCL"
 # Without this GDAL lists the whole folder at each opening: seconds in a folder of thousands of scenes.
 _GDAL_OPTIONS: Final = {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE"}
 _STORE_READERS: Final = 8  # files of a store that are read at a time: they mostly wait for the network
+_OLDER: Final = "files of the same tile and instant as a newer one, read only where that has no data"
 
 
 class FilesSettings(Settings):
@@ -73,16 +73,8 @@ class FileScenes:
         """One from a disk, which the zones side by side keep busy; several from a store."""
         return self._n_readers
 
-    def find(self, grid: Grid, start: dt.date, end: dt.date) -> tuple[Scene, ...]:
-        """Scenes that reach into the grid, acquired in [start, end), in time order.
-
-        Raises:
-            InputError: the folder or a file of these dates cannot be used; the message names it.
-        """
-        return self.survey(grid, start, end).scenes
-
     def survey(self, grid: Grid, start: dt.date, end: dt.date) -> Found:
-        """What `find` gives; of several files of one tile and instant the last processing comes first.
+        """Scenes that reach into the grid, acquired in [start, end); of several files of one tile and instant the last processing comes first.
 
         Raises:
             InputError: the folder or a file of these dates cannot be used; the message names it.
@@ -97,7 +89,9 @@ class FileScenes:
         here.sort(key=lambda file: file[0].mgrs_tile)
         scenes = one_instant_per_pass([self._scene(name, header) for name, header in here])
         places = {str(name.path): (header.grid.epsg, *map(round, header.grid.bounds)) for name, header in here}
-        return Found(scenes, {**_doubles(scenes, places), **self._taken_as_plain(here)})
+        older = tuple(Path(scene.href).name for scene in older_doubles(scenes, lambda scene: places[scene.href]))
+        remarks = {_OLDER: older} if older else {}
+        return Found(scenes, {**remarks, **self._taken_as_plain(here)})
 
     def never_used(self, scenes: Sequence[Scene]) -> Remarks:
         """Files that no zone uses.
@@ -192,19 +186,6 @@ class _Header:
     nodata: float | None
     offset: int | None
     """Digital numbers to add to the bands, as their scale and offset tags say; None: there are none."""
-
-
-def _doubles(scenes: Sequence[Scene], places: dict[str, tuple[int, ...]]) -> Remarks:
-    """Files of a tile and instant of which there is a newer one."""
-    older = []
-    for _, parts in itertools.groupby(scenes, key=lambda scene: scene.acquired):
-        seen = set()
-        for part in parts:
-            if places[part.href] in seen:
-                older.append(Path(part.href).name)
-            seen.add(places[part.href])
-    remark = "files of the same tile and instant as a newer one, read only where that has no data"
-    return {remark: tuple(older)} if older else {}
 
 
 def _state(path: Location) -> FileState:

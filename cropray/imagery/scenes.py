@@ -2,7 +2,7 @@
 
 import datetime as dt
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
@@ -64,6 +64,17 @@ def one_instant_per_pass(scenes: Sequence[Scene]) -> tuple[Scene, ...]:
     return tuple(sorted(found, key=lambda scene: scene.acquired))
 
 
+def older_doubles(scenes: Sequence[Scene], place_of: Callable[[Scene], Hashable]) -> list[Scene]:
+    """Scenes of an instant and a place of which a newer processing came before."""
+    seen, older = set(), []
+    for scene in scenes:
+        key = scene.acquired, place_of(scene)
+        if key in seen:
+            older.append(scene)
+        seen.add(key)
+    return older
+
+
 class SceneSource(Protocol):
     """Where scenes come from. Picklable: it is sent to the workers, and opens files there."""
 
@@ -77,19 +88,11 @@ class SceneSource(Protocol):
         """How many scenes of a zone are best read at the same time, each in a thread of its own."""
         ...
 
-    def find(self, grid: Grid, start: dt.date, end: dt.date) -> tuple[Scene, ...]:
-        """Scenes that reach into the grid, acquired in [start, end), in time order.
+    def survey(self, grid: Grid, start: dt.date, end: dt.date) -> Found:
+        """Scenes that reach into the grid, acquired in [start, end), and what was left out or merged on the way.
 
         Raises:
             InputError: the source cannot be read, or a scene does not fit the grid.
-        """
-        ...
-
-    def survey(self, grid: Grid, start: dt.date, end: dt.date) -> Found:
-        """What `find` gives, and what was left out or merged on the way.
-
-        Raises:
-            InputError: as `find`.
         """
         ...
 
@@ -112,7 +115,7 @@ class SceneSource(Protocol):
         ...
 
     def fingerprint(self, scenes: Sequence[Scene]) -> str:
-        """Identity of what `find` returned: it changes whenever `read` could give other pixels.
+        """Identity of scenes that `survey` gave: it changes whenever `read` could give other pixels.
 
         Raises:
             InputError: a scene is not there any more.

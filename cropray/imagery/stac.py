@@ -63,21 +63,13 @@ class StacScenes:
         """So many that the threads have work, each scene in its files."""
         return max(1, self.settings.read_threads // (len(self.bands) + 1))
 
-    def find(self, grid: Grid, start: dt.date, end: dt.date) -> tuple[Scene, ...]:
-        """Scenes that reach into the grid, acquired in [start, end), in time order; the last processing of each.
+    def survey(self, grid: Grid, start: dt.date, end: dt.date) -> Found:
+        """Scenes that reach into the grid, acquired in [start, end), the last processing of each; and items left out.
 
         Tiles of another UTM system than the grid's are left out. The API is asked once an hour at most.
 
         Raises:
             InputError: the API fails, an item cannot be used, or all tiles here are of another UTM system.
-        """
-        return self.survey(grid, start, end).scenes
-
-    def survey(self, grid: Grid, start: dt.date, end: dt.date) -> Found:
-        """What `find` gives, and the items that were left out.
-
-        Raises:
-            InputError: as `find`.
         """
         return _find(self, grid, start, end, int(time.monotonic() // _ANSWERS_AGE_S))
 

@@ -75,7 +75,7 @@ def draw_year(folder: Path) -> list[dict]:
 def by_cropray(source: stac.StacScenes) -> tuple[np.ndarray, np.ndarray]:
     """Medians [12, 4, H, W] and counts [12, H, W]."""
     stac._find.cache_clear()
-    months = acquire.acquisitions_by_month(source.find(ZONE, SEASON.start, SEASON.end), SEASON)
+    months = acquire.acquisitions_by_month(source.survey(ZONE, SEASON.start, SEASON.end).scenes, SEASON)
     return acquire._composite_months(source, months, ZONE)
 
 
@@ -121,7 +121,7 @@ def bare_read(source: stac.StacScenes, n_threads: int) -> None:
             dataset.read(1, window=coarse if asset[0] == "SCL" else window)
 
     with ThreadPoolExecutor(n_threads) as pool:
-        for scene in source.find(ZONE, SEASON.start, SEASON.end):
+        for scene in source.survey(ZONE, SEASON.start, SEASON.end).scenes:
             list(pool.map(read, scene.assets))
 
 

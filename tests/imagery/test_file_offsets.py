@@ -30,7 +30,7 @@ def write(folder, name, pixels, *, tags=NO_TAGS, has_offset=False):
 
 def read(folder, **settings):
     source = FileScenes(FilesSettings(folder=folder, **settings))
-    (scene,) = source.find(GRID, *YEARS)
+    (scene,) = source.survey(GRID, *YEARS).scenes
     return source.read(scene, GRID)[0]
 
 
@@ -87,7 +87,7 @@ def test_months_do_not_jump_where_the_offset_was_introduced(tmp_path):
     write(tmp_path, "S2B_MSIL2A_20220110T105031_N0301_R051_T31UES_20220110T132000.tif", pixels)
     write(tmp_path, "S2B_MSIL2A_20220209T105031_N0400_R051_T31UES_20220209T132000.tif", pixels, has_offset=True)
     source = FileScenes(FilesSettings(folder=tmp_path))
-    one, two = source.find(GRID, *YEARS)
+    one, two = source.survey(GRID, *YEARS).scenes
     np.testing.assert_array_equal(source.read(one, GRID)[0], source.read(two, GRID)[0])
     prints = {source.fingerprint([scene]) for scene in (one, two)}
     assert len(prints | {FileScenes(FilesSettings(folder=tmp_path, offset=-1)).fingerprint([one])}) == 2

@@ -20,13 +20,13 @@ def source(folder, **settings):
 
 
 def find(folder, grid=GRID, **settings):
-    return source(folder, **settings).find(grid, *YEAR)
+    return source(folder, **settings).survey(grid, *YEAR).scenes
 
 
 def test_finds_scenes_in_time_order_from_start_to_before_end(tmp_path):
     for date in ("2023-02-01", "2023-01-31T23:59:59", "2023-01-05", "2022-12-31T23:59:59"):
         write_scene(tmp_path / date[:4], date)
-    found = source(tmp_path).find(GRID, dt.date(2023, 1, 1), dt.date(2023, 2, 1))
+    found = source(tmp_path).survey(GRID, dt.date(2023, 1, 1), dt.date(2023, 2, 1)).scenes
     assert [scene.acquired for scene in found] == [
         dt.datetime(2023, 1, 5, tzinfo=dt.UTC),
         dt.datetime(2023, 1, 31, 23, 59, 59, tzinfo=dt.UTC),
@@ -96,7 +96,7 @@ def test_leaves_out_scenes_elsewhere_in_any_utm_zone(tmp_path):
 def test_pickles_and_reads_elsewhere(tmp_path):
     write_scene(tmp_path, "2023-05-01")
     there = pickle.loads(pickle.dumps(source(tmp_path)))
-    (scene,) = pickle.loads(pickle.dumps(there.find(GRID, *YEAR)))
+    (scene,) = pickle.loads(pickle.dumps(there.survey(GRID, *YEAR).scenes))
     np.testing.assert_array_equal(there.read(scene, GRID)[0], source(tmp_path).read(scene, GRID)[0])
 
 
@@ -231,13 +231,13 @@ def test_refuses_a_band_that_stands_twice(tmp_path, bands):
     pixels = np.concatenate([draw_pixels(), draw_pixels(seed=9)[:1]])
     path = write_scene(tmp_path, "2023-05-01", pixels, bands=bands)
     with pytest.raises(InputError, match=rf"{path.name}' has \['B0[28]'\] more than once: its bands are described as"):
-        FileScenes(FilesSettings(folder=tmp_path)).find(GRID, *YEAR)
+        FileScenes(FilesSettings(folder=tmp_path)).survey(GRID, *YEAR)
 
 
 def test_the_old_names_of_esa_begin_with_the_time_of_processing(tmp_path):
     name = "S2A_USER_PRD_MSIL2A_PDMC_20160504T211318_R051_V20160501T105031_20160501T105031.tif"
     write_scene(tmp_path, "2016-05-01", name=name)
-    (scene,) = FileScenes(FilesSettings(folder=tmp_path)).find(GRID, dt.date(2016, 5, 1), dt.date(2016, 5, 2))
+    (scene,) = FileScenes(FilesSettings(folder=tmp_path)).survey(GRID, dt.date(2016, 5, 1), dt.date(2016, 5, 2)).scenes
     assert scene.acquired == dt.datetime(2016, 5, 1, 10, 50, 31, tzinfo=dt.UTC)
 
 
@@ -248,7 +248,7 @@ def test_packed_and_unfinished_files_are_named_among_those_left_out(tmp_path):
         (tmp_path / name).write_bytes(b"x")
     (names,) = (
         FileScenes(FilesSettings(folder=tmp_path))
-        .never_used(FileScenes(FilesSettings(folder=tmp_path)).find(GRID, *YEAR))
+        .never_used(FileScenes(FilesSettings(folder=tmp_path)).survey(GRID, *YEAR).scenes)
         .values()
     )
     assert set(names) == others

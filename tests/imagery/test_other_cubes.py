@@ -93,14 +93,14 @@ def test_a_band_that_a_file_lacks_is_named_with_all_that_are_wanted(tmp_path):
     draw_scene(tmp_path, "2022-09-03", 0, ("B2", "B8A", "SCL"))
     source = FileScenes(FilesSettings(folder=tmp_path), DEKADS.bands)
     with pytest.raises(InputError, match=r"lacks \['B11'\].*describe them as B11 B02 B8A SCL"):
-        source.find(GRID, dt.date(2022, 9, 1), dt.date(2022, 10, 1))
+        source.survey(GRID, dt.date(2022, 9, 1), dt.date(2022, 10, 1))
 
 
 def test_one_file_serves_jobs_of_other_bands_in_one_process(tmp_path):
     drawn = draw_scene(tmp_path, "2022-09-03", 0, scl=4)
     for ids in (("B12",), ("B02", "B11"), ("B11", "B02")):
         source = FileScenes(FilesSettings(folder=tmp_path), tuple(map(known_band, ids)))
-        (scene,) = source.find(GRID, dt.date(2022, 9, 1), dt.date(2022, 10, 1))
+        (scene,) = source.survey(GRID, dt.date(2022, 9, 1), dt.date(2022, 10, 1)).scenes
         np.testing.assert_array_equal(source.read(scene, GRID)[0], [drawn[i.replace("B0", "B")] for i in ids])
 
 

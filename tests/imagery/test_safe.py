@@ -32,7 +32,7 @@ def source(folder, bands=None, **settings):
 
 
 def find(folder, grid=ZONE, **settings):
-    return source(folder, **settings).find(grid, *YEAR)
+    return source(folder, **settings).survey(grid, *YEAR).scenes
 
 
 def draft(seed=0, grid=TILE, **changes):
@@ -52,7 +52,7 @@ def test_ten_bands_on_the_grid_of_ten_metres(tmp_path, zipped):
     product.images["B11"][3, 4:6] = [0, 65_535]
     product.write(tmp_path, zipped=zipped)
     own = source(tmp_path, SENTINEL_2.bands)
-    (scene,) = own.find(ZONE, *YEAR)
+    (scene,) = own.survey(ZONE, *YEAR).scenes
     bands, scl = own.read(scene, ZONE)
     window = TILE.window_of(ZONE).slices
     for index, band in enumerate(SENTINEL_2.bands):
@@ -138,7 +138,7 @@ def test_products_of_before_2018(tmp_path):
     )
     product.write(tmp_path, name="S2A_USER_PRD_MSIL2A_PDMC_20170501T171309_R051_V20170501T105031_20170501T105031.SAFE")
     own = source(tmp_path, SENTINEL_2.bands)
-    (scene,) = own.find(ZONE, dt.date(2017, 5, 1), dt.date(2017, 5, 2))
+    (scene,) = own.survey(ZONE, dt.date(2017, 5, 1), dt.date(2017, 5, 2)).scenes
     bands, _ = own.read(scene, TILE)
     np.testing.assert_array_equal(bands[3], doubled(product.images["B05"]))
     np.testing.assert_array_equal(bands[2], product.images["B04"])
@@ -150,7 +150,7 @@ def test_several_tiles_in_one_product(tmp_path):
     moved = east.write(tmp_path / "other")
     (granule,) = (moved / "GRANULE").iterdir()
     granule.rename(root / "GRANULE" / granule.name)
-    found = source(tmp_path, exclude=["*_T31UFS_*"]).find(TILE, *YEAR)
+    found = source(tmp_path, exclude=["*_T31UFS_*"]).survey(TILE, *YEAR).scenes
     assert [scene.scene_id.rpartition("_")[2] for scene in found] == ["T31UES", "T31UFS"]
     assert len({scene.acquired for scene in found}) == 1
 
@@ -279,11 +279,13 @@ def test_cut_off_and_damaged_zips(tmp_path):
     packed.write_bytes(content[:-100])
     with pytest.raises(InputError, match=rf"'{packed.name}' cannot be used: it is cut off"):
         find(tmp_path)
-    assert not source(tmp_path).find(ZONE, dt.date(2022, 1, 1), dt.date(2022, 12, 1))  # by its name of another year
+    assert (
+        not source(tmp_path).survey(ZONE, dt.date(2022, 1, 1), dt.date(2022, 12, 1)).scenes
+    )  # by its name of another year
     place = len(content) // 2
     packed.write_bytes(content[:place] + bytes(2000) + content[place + 2000 :])
     with pytest.raises(InputError, match=packed.stem):
-        source(tmp_path, SENTINEL_2.bands).find(ZONE, *YEAR)
+        source(tmp_path, SENTINEL_2.bands).survey(ZONE, *YEAR)
 
 
 def test_folders_that_should_be_products(tmp_path):
@@ -343,10 +345,10 @@ def test_the_fingerprint_is_of_images_and_offsets(tmp_path):
     root = product.write(tmp_path)
     own = source(tmp_path)
     assert pickle.loads(pickle.dumps(own)) == own
-    before = own.fingerprint(own.find(ZONE, *YEAR))
-    assert before == own.fingerprint(own.find(ZONE, *YEAR))
+    before = own.fingerprint(own.survey(ZONE, *YEAR).scenes)
+    assert before == own.fingerprint(own.survey(ZONE, *YEAR).scenes)
     (path,) = root.rglob("*_B08_10m.jp2")
     write_jp2(path, product.images["B08"] + 1, TILE, 1)
-    changed = own.fingerprint(own.find(ZONE, *YEAR))
+    changed = own.fingerprint(own.survey(ZONE, *YEAR).scenes)
     (root / "MTD_MSIL2A.xml").write_text((root / "MTD_MSIL2A.xml").read_text().replace(">-1000<", ">-999<"))
-    assert len({before, changed, own.fingerprint(own.find(ZONE, *YEAR))}) == 3
+    assert len({before, changed, own.fingerprint(own.survey(ZONE, *YEAR).scenes)}) == 3

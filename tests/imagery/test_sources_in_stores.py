@@ -41,21 +41,21 @@ def test_products(tmp_path, bucket, store):
     draft(3, started=dt.datetime(2021, 6, 1, tzinfo=dt.UTC)).write(tmp_path)
     here = SafeScenes(SafeSettings(source="safe", folder=tmp_path))
     there = SafeScenes(SafeSettings(source="safe", folder=upload(tmp_path, bucket)))
-    found = there.find(WINDOW, *YEAR)
-    assert [scene.scene_id for scene in found] == [scene.scene_id for scene in here.find(WINDOW, *YEAR)]
+    found = there.survey(WINDOW, *YEAR).scenes
+    assert [scene.scene_id for scene in found] == [scene.scene_id for scene in here.survey(WINDOW, *YEAR).scenes]
     assert not store.n_sent("20210601")
     asked = len(store.requests())
-    assert there.fingerprint(there.find(WINDOW, *YEAR)) == there.fingerprint(found)
+    assert there.fingerprint(there.survey(WINDOW, *YEAR).scenes) == there.fingerprint(found)
     assert not [path for _, path in store.requests()[asked:] if path.endswith((".xml", ".jp2"))]
     for grid in (WINDOW, TILE):
-        for ours, theirs in zip(found, here.find(WINDOW, *YEAR), strict=True):
+        for ours, theirs in zip(found, here.survey(WINDOW, *YEAR).scenes, strict=True):
             for mine, its in zip(there.read(ours, grid), here.read(theirs, grid), strict=True):
                 np.testing.assert_array_equal(mine, its)
     cut = next(tmp_path.rglob("*_20230601T000000_B03_10m.jp2"))
     cut.write_bytes(cut.read_bytes()[:-300])
     upload(tmp_path, bucket)
     with pytest.raises(InputError, match=r"B03_10m\.jp2' cannot be read"):
-        [there.read(scene, TILE) for scene in there.find(WINDOW, *YEAR)]
+        [there.read(scene, TILE) for scene in there.survey(WINDOW, *YEAR).scenes]
 
 
 def test_zips_are_not_read_there(tmp_path, bucket):
@@ -63,7 +63,7 @@ def test_zips_are_not_read_there(tmp_path, bucket):
     with pytest.raises(
         InputError, match=f"'{packed.name}' cannot be used: a zip in object storage is not read: unpack"
     ):
-        SafeScenes(SafeSettings(source="safe", folder=upload(tmp_path, bucket))).find(WINDOW, *YEAR)
+        SafeScenes(SafeSettings(source="safe", folder=upload(tmp_path, bucket))).survey(WINDOW, *YEAR)
 
 
 def test_ready_cubes(tmp_path, bucket):

@@ -38,7 +38,7 @@ def source(server, **settings):
 
 
 def find(server, grid=GRID, span=YEAR, **settings):
-    return source(server, **settings).find(grid, *span)
+    return source(server, **settings).survey(grid, *span).scenes
 
 
 def read_only(server, grid=GRID, **settings):
@@ -230,7 +230,7 @@ def test_fingerprint_changes_with_the_products_and_the_offset(tmp_path):
 def test_pickles_and_reads_elsewhere(tmp_path):
     with StacServer(tmp_path, days(tmp_path, 1)) as server:
         there = pickle.loads(pickle.dumps(source(server)))
-        (scene,) = pickle.loads(pickle.dumps(there.find(GRID, *YEAR)))
+        (scene,) = pickle.loads(pickle.dumps(there.survey(GRID, *YEAR).scenes))
         np.testing.assert_array_equal(there.read(scene, GRID)[0], source(server).read(scene, GRID)[0])
 
 

@@ -137,7 +137,7 @@ def source(server, **settings):
 
 
 def find(server):
-    return source(server).find(GRID, dt.date(2023, 1, 1), dt.date(2024, 1, 1))
+    return source(server).survey(GRID, dt.date(2023, 1, 1), dt.date(2024, 1, 1)).scenes
 
 
 def test_a_planted_address_is_refused_before_anything_is_read(tmp_path):

@@ -2,7 +2,6 @@
 
 import datetime as dt
 import functools
-import itertools
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +20,7 @@ from cropray.errors import InputError
 from cropray.grid import Grid, in_full
 from cropray.imagery.files import overlap
 from cropray.imagery.offsets import offset_is_gone, shift, visible
-from cropray.imagery.scenes import LONGEST_PASS, Found, Remarks, Scene, one_instant_per_pass
+from cropray.imagery.scenes import LONGEST_PASS, Found, Remarks, Scene, older_doubles, one_instant_per_pass
 from cropray.imagery.sources.safe.images import SCL, image_addresses, read_image, require_image
 from cropray.imagery.sources.safe.metadata import RESOLUTION_M, Product, Tile, read_product, read_tile
 from cropray.imagery.sources.safe.packages import (
@@ -38,6 +37,7 @@ from cropray.raw_files import FileState, states_below
 
 # `MTD_TL.xml`; of PSD 13 `S2A_USER_MTD_L2A_TL_….xml`, beside which its report may lie.
 _TILE_METADATA: Final = re.compile(r"(?:MTD_TL|S2[A-Z]_[^/]*_MTD_L2A_TL_[^/]*(?<!_Report))\.xml$")
+_OLDER: Final = "products of the same tile and instant as a newer one, read only where that has no data"
 _STORE_READERS: Final = 8  # products of a store that are read at a time: they mostly wait for the network
 
 
@@ -67,16 +67,8 @@ class SafeScenes:
         """One from a disk, which the zones side by side keep busy; several from a store."""
         return self._n_readers
 
-    def find(self, grid: Grid, start: dt.date, end: dt.date) -> tuple[Scene, ...]:
-        """Tiles that reach into the grid, acquired in [start, end), in time order.
-
-        Raises:
-            InputError: the folder or a product of these dates cannot be used; the message names it.
-        """
-        return self.survey(grid, start, end).scenes
-
     def survey(self, grid: Grid, start: dt.date, end: dt.date) -> Found:
-        """What `find` gives; of several products of one tile and instant the last processing comes first.
+        """Tiles that reach into the grid, acquired in [start, end); of several products of one tile and instant the last processing comes first.
 
         Raises:
             InputError: the folder or a product of these dates cannot be used; the message names it.
@@ -95,9 +87,11 @@ class SafeScenes:
                 here.append(part)
         here.sort(key=lambda part: part.product.version, reverse=True)
         here.sort(key=lambda part: part.tile.mgrs_tile)
-        found = {scene.href: (scene, part) for part in here for scene in [self._scene(part)]}
-        scenes = one_instant_per_pass([scene for scene, _ in found.values()])
-        return Found(scenes, _doubles(scenes, {href: part for href, (_, part) in found.items()}))
+        parts_of = {(scene := self._scene(part)).href: (scene, part) for part in here}
+        scenes = one_instant_per_pass([scene for scene, _ in parts_of.values()])
+        older = older_doubles(scenes, lambda scene: parts_of[scene.href][1].tile.grid)
+        names = tuple(parts_of[scene.href][1].package.name for scene in older)
+        return Found(scenes, {_OLDER: names} if names else {})
 
     def never_used(self, scenes: Sequence[Scene]) -> Remarks:
         """Products that no zone uses, what is none, and what is left out.
@@ -243,17 +237,3 @@ def _require_fit(name: str, tile: Grid, zone: Grid) -> None:
             f"{in_full(zone.x_min)}, {in_full(zone.y_max)}): {error}; name it in 'imagery.exclude', or lay the zone in "
             f"EPSG:{tile.epsg} at {RESOLUTION_M:g} m"
         ) from None
-
-
-def _doubles(scenes: Sequence[Scene], parts: dict[str, _Part]) -> Remarks:
-    """Products of a tile and instant of which there is a newer one."""
-    older = []
-    for _, group in itertools.groupby(scenes, key=lambda scene: scene.acquired):
-        seen = set()
-        for scene in group:
-            part = parts[scene.href]
-            if part.tile.grid in seen:
-                older.append(part.package.name)
-            seen.add(part.tile.grid)
-    remark = "products of the same tile and instant as a newer one, read only where that has no data"
-    return {remark: tuple(older)} if older else {}

@@ -22,7 +22,7 @@ from cropray.nets.norm import GlobalBatchNorm
 from cropray.training.deep.device import predict_tiles, reproducible, tf32
 from cropray.training.deep.loop import FitResult, FitState, evaluate, fit
 from cropray.training.deep.losses import CrossEntropy
-from cropray.training.xgboost.settings import TREES
+from cropray.training.xgboost.parameters import TREES
 from tests.gpu.drawn import LOOKUP, N_CLASSES, STATS, Crop, drawn, drawn_labels, network, pixel_rows, plan, tile_set
 
 CPU = torch.device("cpu")

@@ -1,6 +1,5 @@
 """What a job file may say about XGBoost; apart from its training, so that it is read without loading xgboost and Ray."""
 
-from collections.abc import Mapping
 from typing import Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
@@ -9,15 +8,9 @@ from cropray.datasets.settings import READ_CPUS
 from cropray.training.family import RESOURCES, FamilySettings, PixelFamilySettings
 from cropray.training.resources import GB, FitSize, Need
 from cropray.training.xgboost.memory import bins_on_disk, fit_bytes, require_gpu_memory
+from cropray.training.xgboost.parameters import TREES
 
 _FRAME_CPUS: Final = 1.0  # the tasks that make the frames which actors of xgboost-ray, already placed, wait for
-TREES: Final[Mapping[str, Any]] = {
-    "objective": "multi:softprob",
-    "eval_metric": "mlogloss",
-    "tree_method": "hist",
-    "seed_per_iteration": True,  # a round's draws must not depend on the process that began the fit
-}
-"""Parameters of `xgb.train` that every fit has."""
 
 
 class XgboostSettings(PixelFamilySettings):

@@ -9,6 +9,8 @@ import contextlib
 import os
 import shutil
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,8 @@ from cropray.core.fingerprint import fingerprint
 from cropray.errors import CroprayError, InputError
 from cropray.storage import Location, as_location, checksum, require_driver
 
+ZIP_ERRORS: Final = (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError, OSError)
+"""What reading a zip file raises that is damaged, encrypted, or packed by an unknown method."""
 _SHAPEFILE: Final = ".shp"
 # Where each store's driver looks for what it needs.
 _ACCESS: Final = {
@@ -30,6 +34,12 @@ _ACCESS: Final = {
     "gs": "GOOGLE_APPLICATION_CREDENTIALS (or `gcloud auth application-default login`)",
     "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY (or AZURE_STORAGE_CONNECTION_STRING)",
 }
+
+
+def is_of_macos(name: str) -> bool:
+    """Whether macOS has laid a file beside others, whose names it bears: `__MACOSX/a.gpkg`, `._a.gpkg`."""
+    parts = name.split("/")
+    return "__MACOSX" in parts or parts[-1].startswith("._")
 
 
 def as_input(value: object) -> Location:

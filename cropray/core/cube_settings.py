@@ -59,7 +59,9 @@ class CubeSettings(Settings):
 
 def _band(entry: str | OwnBand) -> Band:
     if isinstance(entry, OwnBand):
-        return Band(entry.id, entry.unit, entry.scale, entry.offset)
+        own, like = Band(entry.id, entry.unit, entry.scale, entry.offset), known_band(entry.id)
+        # A known band that is written out is still that band, with its resolution and the names that catalogues have.
+        return like if like is not None and like.means_the_same(own) else own
     if (band := known_band(entry)) is None:
         known = "; ".join(f"{sensor.name}: {', '.join(band.id for band in sensor.bands)}" for sensor in SENSORS)
         raise ValueError(

@@ -36,6 +36,10 @@ class Band:
     earth_engine_id: str = ""
     """Name of the band in Earth Engine's collection of the sensor."""
 
+    def means_the_same(self, other: "Band") -> bool:
+        """Whether a number of the one is the same value of the other."""
+        return (self.id, self.unit, self.scale, self.offset) == (other.id, other.unit, other.scale, other.offset)
+
     @property
     def is_plain_reflectance(self) -> bool:
         """Whether its numbers are reflectance × 10 000, as scenes of Sentinel-2 hold it."""

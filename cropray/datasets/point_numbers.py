@@ -65,10 +65,12 @@ def _converted(column: pa.ChunkedArray, band: Band, values: PointValues) -> pa.C
         raise ValueError(f"is {column.type}; it must hold numbers, NaN or empty = missing") from None
     physical = table_numbers * values.scale + values.offset
     numbers = np.rint((physical - band.offset) / band.scale)
-    missing = np.isnan(numbers)
-    # Reflectance of 0 is what many tables write for a missing one; the least value of a band with an offset is a value.
-    least = NODATA if band.offset == 0 else NODATA + 1
-    outside = np.flatnonzero(~missing & ~((numbers >= least) & (numbers <= LARGEST)))
+    # A plain 0 is what many tables write for a missing value; the least value of a band with an offset is a value.
+    is_plain = band.offset == 0 and values.offset == 0
+    missing = np.isnan(numbers) | (is_plain & (table_numbers == 0))
+    if band.offset == 0:
+        numbers[~missing & (numbers == NODATA)] = NODATA + 1  # nearly 0 is dark, not missing
+    outside = np.flatnonzero(~missing & ~((numbers > NODATA) & (numbers <= LARGEST)))
     if outside.size:
         row = outside[0]
         low, high = (number * band.scale + band.offset for number in (NODATA + 1, LARGEST))

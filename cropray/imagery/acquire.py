@@ -19,7 +19,7 @@ from cropray.core.cube import STUDY_CUBE, CubeSpec, Season
 from cropray.core.sensors import SCL_NODATA
 from cropray.errors import InputError
 from cropray.grid import Grid
-from cropray.imagery.composite import monthly_median
+from cropray.imagery.composite import MAX_SCENES, monthly_median
 from cropray.imagery.composites import write_composite, write_n_obs
 from cropray.imagery.gapfill import fill_gaps
 from cropray.imagery.scenes import Found, Remarks, Scene, SceneSource
@@ -98,7 +98,7 @@ def acquire_zone(
         composite, n_obs = _composite_steps(source, steps, zone.grid)
     record = finish_zone(zone, season, [len(step) for step in steps], composite, n_obs, workspace)
     record = replace(record, warnings=tuple(sorted(warnings)))
-    write_record(workspace, record, [scene.scene_id for scene in found.scenes], found.remarks)
+    write_record(workspace, record, [scene.scene_id for scene in found.scenes], {**found.left_out, **found.remarks})
     return record
 
 
@@ -258,8 +258,10 @@ def gather_left_out(found: Collection[Found], never_used: Remarks) -> dict[str, 
     used = {scene.scene_id for each in found for scene in each.scenes}
     names: dict[str, set[str]] = {remark: set(those) for remark, those in never_used.items()}
     for each in found:
-        for remark, those in each.remarks.items():
+        for remark, those in each.left_out.items():
             names.setdefault(remark, set()).update(set(those) - used)
+        for remark, those in each.remarks.items():
+            names.setdefault(remark, set()).update(those)
     return {remark: sorted(those) for remark, those in names.items() if those}
 
 
@@ -313,8 +315,19 @@ def _no_scene(zone_ids: list[str], season: Season) -> str:
 
 
 def acquisitions_by_month(scenes: Sequence[Scene], season: Season) -> list[list[tuple[Scene, ...]]]:
-    """Each step's scenes, those of one instant together: neighbouring MGRS tiles overlap and must not count twice."""
-    return [_acquisitions(scenes, start, end) for start, end in season.steps]
+    """Each step's scenes, those of one instant together: neighbouring MGRS tiles overlap and must not count twice.
+
+    Raises:
+        InputError: a step has more acquisitions than can be counted.
+    """
+    steps = [_acquisitions(scenes, start, end) for start, end in season.steps]
+    for name, acquisitions in zip(season.names, steps, strict=True):
+        if len(acquisitions) > MAX_SCENES:
+            raise InputError(
+                f"{len(acquisitions)} acquisitions in {name}; at most {MAX_SCENES} can be counted: take shorter steps "
+                f"('cube.step'), or leave some out"
+            )
+    return steps
 
 
 def _acquisitions(scenes: Sequence[Scene], start: dt.date, end: dt.date) -> list[tuple[Scene, ...]]:

@@ -21,7 +21,6 @@ from cropray.core.fingerprint import fingerprint
 from cropray.errors import InputError
 from cropray.grid import Grid
 from cropray.imagery.acquire import ZoneAcquisition, acquisitions_by_month, finish_zone, write_record
-from cropray.imagery.composite import MAX_SCENES
 from cropray.imagery.earth_engine_settings import EarthEngineSettings, ids_of
 from cropray.imagery.scenes import Scene
 from cropray.storage import local_file, remove, whole_file, write_json
@@ -31,6 +30,7 @@ from cropray.zones import Zone
 RECIPE: Final = 1  # of the expression that is sent; another recipe makes every month stale, and costs its quota again
 
 ELSEWHERE: Final = "assets of another UTM system than the zone's"
+OLDER: Final = "assets of the same tile and instant as a newer one, read only where that has no data"
 
 # `20230714T105031_20230714T105028_T31TEL`: start of sensing of the datatake, of the tile, and MGRS tile.
 _ASSET: Final = re.compile(r"\d{8}T\d{6}_\w+_T(?P<utm>\d{2})(?P<belt>[C-HJ-NP-X])[A-Z]{2}")
@@ -116,6 +116,16 @@ def assets_elsewhere(indexes: Sequence[str], collection: str, grid: Grid, season
     return tuple(scene.scene_id for epsg, _, scene in here if epsg != grid.epsg)
 
 
+def older_assets(units: Sequence[MonthUnit]) -> tuple[str, ...]:
+    """The names of assets of a tile of which the same acquisition has a newer one."""
+    older = []
+    for parts in (parts for unit in units for parts in unit.acquisitions):
+        names = [asset.rpartition("/")[2] for asset in parts]
+        tiles = [name.rpartition("_T")[2] for name in names]
+        older += [name for place, name in enumerate(names) if tiles[place] in tiles[:place]]
+    return tuple(older)
+
+
 def _assets_of(indexes: Sequence[str], collection: str, season: Season) -> list[tuple[int, str, Scene]]:
     """EPSG code, MGRS tile and scene of each asset of a season."""
     found = []
@@ -161,8 +171,6 @@ def month_units(zone: Zone, season: Season, scenes: Sequence[Scene]) -> tuple[Mo
     """
     units, band_ids = [], ids_of(season.cube.bands)
     for name, acquisitions in zip(season.names, acquisitions_by_month(scenes, season), strict=True):
-        if len(acquisitions) > MAX_SCENES:
-            raise InputError(f"{len(acquisitions)} acquisitions in {name}; at most {MAX_SCENES} can be counted")
         if acquisitions:
             assets = tuple(tuple(scene.href for scene in parts) for parts in acquisitions)
             units.append(MonthUnit(zone.zone_id, name, zone.grid, assets, band_ids))
@@ -211,8 +219,8 @@ def assemble_zone(workspace: Workspace, zone: Zone, season: Season, units: Seque
         n_scenes[position] = len(unit.acquisitions)
     record = finish_zone(zone, season, n_scenes, composite, n_obs, workspace)
     assets = [asset.rpartition("/")[2] for unit in units for parts in unit.acquisitions for asset in parts]
-    elsewhere = _listed_elsewhere(workspace, zone.zone_id)
-    write_record(workspace, record, assets, {ELSEWHERE: elsewhere} if elsewhere else {})
+    remarks = {ELSEWHERE: _listed_elsewhere(workspace, zone.zone_id), OLDER: older_assets(units)}
+    write_record(workspace, record, assets, {remark: names for remark, names in remarks.items() if names})
     return record
 
 

@@ -28,7 +28,7 @@ from rasterio.enums import MaskFlags
 
 from cropray.core.cube import STUDY_CUBE
 from cropray.core.fingerprint import fingerprint
-from cropray.core.sensors import NODATA, SATURATED, SCL_NODATA, Band
+from cropray.core.sensors import NODATA, SATURATED, Band
 from cropray.errors import InputError
 from cropray.grid import Grid, Window, in_full
 from cropray.imagery.file_listing import SETTING, Listing, list_scenes
@@ -91,7 +91,7 @@ class FileScenes:
         places = {str(name.path): (header.grid.epsg, *map(round, header.grid.bounds)) for name, header in here}
         older = tuple(Path(scene.href).name for scene in older_doubles(scenes, lambda scene: places[scene.href]))
         remarks = {_OLDER: older} if older else {}
-        return Found(scenes, {**remarks, **self._taken_as_plain(here)})
+        return Found(scenes, remarks={**remarks, **self._taken_as_plain(here)})
 
     def never_used(self, scenes: Sequence[Scene]) -> Remarks:
         """Files that no zone uses.
@@ -121,7 +121,6 @@ class FileScenes:
         bands, classes = pixels[:-1], pixels[-1]
         bands[(bands == header.nodata) | (bands == SATURATED)] = NODATA
         scl = np.minimum(classes, np.iinfo(np.uint8).max).astype(np.uint8)
-        scl[(bands == NODATA).any(axis=0)] = SCL_NODATA
         if self.settings.offset == "auto" and scene.offset and offset_is_gone(bands[visible(self.bands)], scl):
             raise InputError(
                 f"scene '{path}': its name or tags say that an offset of {-scene.offset} is in its numbers, and its "

@@ -44,7 +44,10 @@ class Found:
 
     scenes: tuple[Scene, ...]
     """In time order; of one instant, the part whose pixels count comes first."""
+    left_out: Remarks = field(default_factory=dict)
+    """Ids of scenes that this place does not use; another may."""
     remarks: Remarks = field(default_factory=dict)
+    """Of what is used, but not as it lies there."""
 
 
 def one_instant_per_pass(scenes: Sequence[Scene]) -> tuple[Scene, ...]:

@@ -192,7 +192,12 @@ def _stated_offset(item: dict[str, Any], keys: list[str]) -> int | None:
                 f"item '{item['id']}': asset '{key}' has {error}; put the item's id into 'exclude', set 'assets' to others, "
                 f"or use another collection"
             ) from None
-    return offsets.pop() if len(offsets) == 1 else None
+    if len(offsets) > 1:
+        raise InputError(
+            f"item '{item['id']}': the tags of its assets state different offsets, {sorted(map(str, offsets))}; put the item's id "
+            f"into 'exclude', or use another collection"
+        )
+    return offsets.pop() if offsets else None
 
 
 def _epsg(item_id: str, properties: dict[str, Any]) -> int:

@@ -299,8 +299,8 @@ def grids_outside(settings: ParcelSettings, grids: Sequence[Grid]) -> list[bool]
 
 
 def describe_extent(settings: ParcelSettings) -> str:
-    """Where the file's parcels lie, for messages."""
-    if is_away(settings):
+    """Where the file's parcels lie, for messages; of one that had to be fetched or unpacked for it: not looked at."""
+    if is_fetched(settings):
         return "another area"
     header, crs, _ = _open(settings)
     bounds = read_bounds(settings.path, header)

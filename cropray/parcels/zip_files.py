@@ -12,11 +12,10 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from cropray.errors import InputError
-from cropray.raw_files import FileState, state_of
+from cropray.raw_files import ZIP_ERRORS, FileState, is_of_macos, state_of
 from cropray.storage import Location
 
 _TABLES: Final = frozenset({".gpkg", ".shp", ".fgb", ".gml", ".geojson"})
-_NOT_THE_USERS: Final = "__MACOSX/"  # where macOS keeps files of its own, under the same names
 
 
 def is_zip(path: Location) -> bool:
@@ -41,11 +40,7 @@ def on_disk(path: Location, layer: str | None) -> Path:
         with zipfile.ZipFile(path) as archive:
             table = _choose(path, archive.namelist(), layer)
         return _unpacked(path, PurePosixPath(table), state_of(path, "parcels.path"))
-    except (
-        zipfile.BadZipFile,
-        OSError,
-        RuntimeError,
-    ) as error:  # the last of what is encrypted or of an unknown method
+    except ZIP_ERRORS as error:
         raise InputError(
             f"parcel file '{path}' cannot be unpacked ({error}); fetch it again, or unpack it and name the register"
         ) from None
@@ -65,9 +60,7 @@ def _unpacked(path: Path, table: PurePosixPath, state: FileState) -> Path:
 
 
 def _choose(path: Path, names: list[str], layer: str | None) -> str:
-    tables = [
-        name for name in names if PurePosixPath(name).suffix.lower() in _TABLES and not name.startswith(_NOT_THE_USERS)
-    ]
+    tables = [name for name in names if PurePosixPath(name).suffix.lower() in _TABLES and not is_of_macos(name)]
     stems = [PurePosixPath(name).stem for name in tables]
     chosen = tables if len(tables) == 1 else [name for name, stem in zip(tables, stems, strict=True) if stem == layer]
     if len(chosen) != 1:

@@ -28,6 +28,7 @@ from cropray.imagery.acquire import (
 from cropray.imagery.earth_engine_ledger import RunAccount, UnitOutcome, append_outcome, append_run
 from cropray.imagery.earth_engine_months import (
     ELSEWHERE,
+    OLDER,
     RECIPE,
     MonthUnit,
     assemble_zone,
@@ -37,6 +38,7 @@ from cropray.imagery.earth_engine_months import (
     has_month,
     listing_key,
     month_units,
+    older_assets,
     read_listing,
     remove_leftovers,
     scenes_of,
@@ -266,7 +268,8 @@ class _Acquisition:
             elsewhere = assets_elsewhere(indexes, self._settings.collection, zone.grid, season)
             write_listing(self._workspace, zone.zone_id, listing_key(self._settings, zone, season), scenes, elsewhere)
             self._units[zone.zone_id] = units
-            self._found.append(Found(scenes, {ELSEWHERE: elsewhere}))
+            older = older_assets(units)
+            self._found.append(Found(scenes, {ELSEWHERE: elsewhere}, {OLDER: older} if older else {}))
         return scenes
 
     def _assemble(self, zone_id: str) -> None:

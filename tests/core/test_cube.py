@@ -123,6 +123,13 @@ def test_settings_name_known_bands_and_describe_own_ones(tmp_path):
     assert read(tmp_path, "{}").spec == STUDY_CUBE
 
 
+def test_a_known_band_that_is_written_out_is_the_known_one(tmp_path):
+    known = read(tmp_path, "bands: [{id: B11, unit: reflectance, scale: 0.0001}]").spec.bands[0]
+    assert known == SENTINEL_2.band("B11")
+    other = read(tmp_path, "bands: [{id: B11, unit: reflectance, scale: 0.0002}]").spec.bands[0]
+    assert (other.scale, other.resolution_m) == (0.0002, Band("x", "y", 1.0, 0.0).resolution_m)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

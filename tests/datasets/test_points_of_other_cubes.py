@@ -88,7 +88,7 @@ def test_scale_and_offset_make_values_of_what_the_table_holds(tmp_path):
     only = CubeSpec((known_band("B11"),), "season", 3)
     path = write(tmp_path / "p.parquet", B11_01=[1500, 1000, *[3000] * 10])  # ESA's numbers with their offset
     table = read_points(path, only, PointValues(1e-4, -0.1))
-    assert table["B11_01"].to_pylist()[:3] == [500, 0, 2000]
+    assert table["B11_01"].to_pylist()[:3] == [500, 1, 2000]  # no reflectance is dark, not missing
 
 
 @pytest.mark.parametrize(
@@ -105,6 +105,12 @@ def test_a_value_that_cannot_be_stored_is_named(tmp_path, column, value, said):
     features[column][1] = value
     with pytest.raises(InputError, match=said):
         read_points(write(tmp_path / "p.parquet", **features), RADAR)
+
+
+def test_what_is_nearly_nothing_is_dark_and_only_a_plain_0_or_none_is_missing(tmp_path):
+    only = CubeSpec((known_band("B11"),), "season", 3)
+    path = write(tmp_path / "p.parquet", B11_01=[0.00004, 0.0, np.nan, -0.00003, *[0.3] * 8])
+    assert read_points(path, only, PointValues(1.0, 0.0))["B11_01"].to_pylist()[:5] == [1, 0, 0, 1, 3000]
 
 
 def test_an_offset_alone_is_refused(tmp_path):

@@ -1,13 +1,16 @@
+import datetime as dt
 import json
 
 import numpy as np
 import pytest
 import rasterio
 
+from cropray.core.cube import STUDY_CUBE, Season
 from cropray.errors import InputError
 from cropray.grid import Grid, Window
 from cropray.imagery.acquire import (
     acquire_zone,
+    acquisitions_by_month,
     check_inputs,
     describe_empty_months,
     describe_left_out,
@@ -17,6 +20,7 @@ from cropray.imagery.acquire import (
 )
 from cropray.imagery.composites import read_composite, read_n_obs
 from cropray.imagery.files import FileScenes, FilesSettings
+from cropray.imagery.scenes import Found, Scene
 from cropray.workspace import Workspace
 from cropray.zones import Zone
 from tests import oracles
@@ -127,6 +131,26 @@ def test_says_what_no_zone_uses(tmp_path):
         "no scene in 2023-02, 2023-03, filled from other months: 2 zones (a, c)",
         "no scene in 2023-09, filled from other months: 1 zones (c)",
     ]
+
+
+def test_what_another_zone_uses_is_not_left_out_but_what_is_used_otherwise_is_told():
+    scene = Scene("s", dt.datetime(2023, 5, 1, tzinfo=dt.UTC), "s.tif")
+    here = Found((scene,), remarks={"older": ("s",)})
+    there = Found((), {"of another UTM system": ("s", "t")})
+    assert gather_left_out([here, there], {"idle": ("u",)}) == {
+        "older": ["s"],
+        "of another UTM system": ["t"],
+        "idle": ["u"],
+    }
+
+
+def test_refuses_more_acquisitions_than_can_be_counted():
+    day = dt.datetime(2023, 5, 1, tzinfo=dt.UTC)
+    scenes = [Scene(f"s{i}", day + dt.timedelta(hours=2 * i), f"{i}.tif") for i in range(256)]
+    season = Season("2023-01", STUDY_CUBE)
+    assert [len(step) for step in acquisitions_by_month(scenes[:-1], season)][4] == 255
+    with pytest.raises(InputError, match=r"256 acquisitions in 2023-05; at most 255 .*'cube.step'"):
+        acquisitions_by_month(scenes, season)
 
 
 def test_tidies_what_a_killed_run_left_of_these_zones(tmp_path):

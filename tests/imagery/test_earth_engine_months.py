@@ -18,6 +18,7 @@ from cropray.imagery.earth_engine_months import (
     has_month,
     listing_key,
     month_units,
+    older_assets,
     read_listing,
     remove_leftovers,
     scenes_of,
@@ -186,3 +187,15 @@ def test_assets_of_another_system_are_remembered_with_the_listing(workspace):
     record = json.loads(workspace.acquisition_record("here").read_text())
     assert record["scenes"] == [here]
     assert list(record["left_out"].values()) == [[west]]
+
+
+def test_older_products_of_a_tile_and_instant_are_named(workspace):
+    old, new = "20230714T105031_20230714T105028_T31UES", "20230714T105031_20240102T003344_T31UES"
+    other, later = "20230714T105031_20230714T105028_T31UFS", "20230719T105031_20230719T105028_T31UES"
+    units = month_units(ZONE, SEASON, find(old, new, other, later))
+    assert older_assets(units) == (old,)
+    for unit in units:
+        write_month(workspace, unit, MonthPixels(np.ones((4, 5, 7), np.uint16), np.ones((5, 7), np.uint8)))
+    assemble_zone(workspace, ZONE, SEASON, units)
+    record = json.loads(workspace.acquisition_record("here").read_text())
+    assert list(record["left_out"].values()) == [[old]]

@@ -273,6 +273,28 @@ def test_cut_off_images(tmp_path, where):
         find(tmp_path)
 
 
+def test_files_that_macos_laid_into_a_zip_are_not_the_products(tmp_path):
+    packed = draft().write(tmp_path, zipped=True)
+    with zipfile.ZipFile(packed, "a") as archive:
+        for name in archive.namelist():
+            if name.endswith((".xml", ".jp2")):
+                folder, _, file = name.rpartition("/")
+                archive.writestr(f"__MACOSX/{folder}/._{file}", b"\0")
+                archive.writestr(f"{folder}/._{file}", b"\0")
+    (scene,) = find(tmp_path)
+    assert (source(tmp_path).read(scene, TILE)[0] > 0).any()
+
+
+def test_what_cannot_be_used_is_named_where_no_zone_needs_it(tmp_path):
+    draft(1).write(tmp_path)
+    broken = draft(2, started=dt.datetime(2021, 5, 1, tzinfo=dt.UTC)).write(tmp_path, zipped=True)
+    broken.write_bytes(broken.read_bytes()[:-100])
+    own = source(tmp_path)
+    ((remark, (name,)),) = own.never_used(own.survey(ZONE, *YEAR).scenes).items()
+    assert remark == "what should be a product and cannot be used"
+    assert name.startswith(f"{broken.name} (it is cut off")
+
+
 def test_cut_off_and_damaged_zips(tmp_path):
     packed = draft().write(tmp_path, zipped=True)
     content = packed.read_bytes()

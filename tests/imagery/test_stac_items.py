@@ -152,6 +152,13 @@ def test_the_raster_extension_decides_where_no_baseline_does(asset, offset):
     assert understand(ours, None, None).scene.offset == 0  # as the catalogue's flag has it
 
 
+def test_assets_that_state_different_offsets_are_refused():
+    item = processed_elsewhere("99.99", **{"raster:bands": [{"scale": 0.0001, "offset": -0.1}]})
+    item["assets"]["nir"]["raster:bands"] = [{"scale": 0.0001, "offset": 0}]
+    with pytest.raises(InputError, match=r"state different offsets, \['-1000', '0'\].*'exclude'"):
+        understand(item, None, None)
+
+
 def test_refuses_assets_of_another_unit():
     item = processed_elsewhere("05.09", **{"raster:bands": [{"scale": 2.75e-05, "offset": -0.2}]})
     with pytest.raises(InputError, match=r"asset 'blue' has scale 2.75e-05 and offset -0.2; needed is reflectance"):

@@ -9,7 +9,14 @@ import pytest
 
 from cropray.errors import InputError
 from cropray.parcels import zip_files
-from cropray.parcels.rpg import ParcelSettings, check_parcels, extract_parcels, has_spatial_index, read_parcels
+from cropray.parcels.rpg import (
+    ParcelSettings,
+    check_parcels,
+    describe_extent,
+    extract_parcels,
+    has_spatial_index,
+    read_parcels,
+)
 from tests.parcels.polygons import GRID, parcel_frame, square
 
 PARCELS = parcel_frame(
@@ -89,7 +96,8 @@ def test_a_zip_file_without_a_register_or_cut_short_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"holds no vector file .*readme.txt.*unpack it"):
         check_parcels(ParcelSettings(path=empty))
     path = pack(tmp_path, "p.zip", (PARCELS, "p.shp"))
-    path.write_bytes(path.read_bytes()[:-30])
+    content = path.read_bytes()
+    path.write_bytes(content[:-30])
     with pytest.raises(InputError, match=r"p.zip' cannot be unpacked .*fetch it again"):
         check_parcels(ParcelSettings(path=path))
 
@@ -110,3 +118,18 @@ def test_a_disk_without_room_is_told_beforehand(tmp_path, monkeypatch):
     monkeypatch.setattr(zip_files.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(InputError, match=r"p.zip' has 0.0 GB unpacked .*set TMPDIR"):
         check_parcels(ParcelSettings(path=path))
+
+
+def test_a_zip_file_whose_middle_is_damaged_is_refused(tmp_path):
+    path = pack(tmp_path, "p.zip", (PARCELS, "p.gpkg"))
+    content = bytearray(path.read_bytes())
+    content[200:400] = b"\xff" * 200
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"p.zip' cannot be unpacked .*fetch it again"):
+        check_parcels(ParcelSettings(path=path))
+
+
+def test_where_a_zipped_register_lies_is_not_asked(tmp_path):
+    path = pack(tmp_path, "p.zip", (PARCELS, "p.gpkg"))
+    assert describe_extent(ParcelSettings(path=path)) == "another area"
+    assert not list(tmp_path.glob("**/*.gpkg"))

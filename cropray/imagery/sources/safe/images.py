@@ -2,7 +2,6 @@
 
 import functools
 import re
-import zipfile
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -18,7 +17,7 @@ from cropray.imagery.sources.safe.metadata import RESOLUTION_M
 from cropray.imagery.sources.safe.packages import Package, members_below, read_ends
 from cropray.imagery.sources.safe.settings import REMEDY, SETTING
 from cropray.imagery.stac_read import read_on_grid
-from cropray.raw_files import FileState, as_input
+from cropray.raw_files import ZIP_ERRORS, FileState, as_input, is_of_macos
 
 SCL: Final = "SCL"
 _SCL_RESOLUTION_M: Final = 20  # m; the finest that ESA ships
@@ -40,7 +39,7 @@ def image_addresses(package: Package, granule: str, bands: Sequence[Band]) -> tu
     Raises:
         InputError: images are missing; all are named.
     """
-    images = dict(members_below(package, f"{granule}/IMG_DATA"))
+    images = {inner: at for inner, at in members_below(package, f"{granule}/IMG_DATA") if not is_of_macos(inner)}
     wanted = [(band.id, round(band.resolution_m or RESOLUTION_M)) for band in bands] + [(SCL, _SCL_RESOLUTION_M)]
     found, missing = [], []
     for band_id, resolution_m in wanted:
@@ -68,7 +67,7 @@ def require_image(address: str, state: FileState, tile: Grid, name: str) -> None
             raise InputError(f"{what} is cut off, or no JPEG 2000; {REMEDY}")
         with rasterio.Env(**_GDAL_OPTIONS), open_raster(as_input(address), SETTING) as dataset:
             _require_place(dataset, tile, what)
-    except (rasterio.errors.RasterioError, zipfile.BadZipFile, OSError) as error:
+    except (rasterio.errors.RasterioError, *ZIP_ERRORS) as error:
         raise InputError(f"{what} is no readable JPEG 2000 ({error}); {REMEDY}") from None
 
 

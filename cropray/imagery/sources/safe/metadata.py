@@ -69,13 +69,12 @@ class Tile:
     """Pixels of 10 m."""
 
 
-def read_product(content: bytes, name: str, found_as: str) -> Product:
+def read_product(content: bytes, name: str) -> Product:
     """A product's metadata.
 
     Args:
         content: of `MTD_MSIL2A.xml`.
-        name: what the product is called in messages.
-        found_as: the name of its folder or zip.
+        name: of its folder or zip; what the product is called in messages.
 
     Raises:
         InputError: they are damaged, lack something, or contradict themselves or the name.
@@ -84,16 +83,16 @@ def read_product(content: bytes, name: str, found_as: str) -> Product:
     if not (level := document.text("PROCESSING_LEVEL")).startswith("Level-2A"):
         raise document.error(f"say that it is of '{level}'; a Level-2A product is needed")
     _require_plain_numbers(document)
-    baseline = _baseline(document, (document.text("PRODUCT_URI", "PRODUCT_URI_2A", default=""), found_as))
+    baseline = _baseline(document, (document.text("PRODUCT_URI", "PRODUCT_URI_2A", default=""), name))
     generated = document.text("GENERATION_TIME")
     started = document.instant("DATATAKE_SENSING_START", "PRODUCT_START_TIME").replace(microsecond=0)
-    named = started_by_name(found_as)
+    named = started_by_name(name)
     if named is not None and abs(named - started) > LONGEST_PASS:
         raise document.error(
             f"say that it was sensed from {started:%Y-%m-%dT%H:%M:%S} on, its name {named:%Y-%m-%dT%H:%M:%S}"
         )
     return Product(
-        name=stem_of(document.text("PRODUCT_URI", "PRODUCT_URI_2A", default=found_as)),
+        name=stem_of(document.text("PRODUCT_URI", "PRODUCT_URI_2A", default=name)),
         started=started,
         version=(baseline if is_esas(baseline) else (0, 0), generated),
         offsets=_offsets(document, baseline, generated),

@@ -4,7 +4,6 @@ import datetime as dt
 import functools
 import re
 import zipfile
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -13,7 +12,7 @@ from typing import Final
 from cropray.errors import InputError
 from cropray.imagery.file_listing import RASTERS, listed_below
 from cropray.imagery.sources.safe.settings import REMEDY, SETTING
-from cropray.raw_files import FileState, as_input, read_bytes, state_of
+from cropray.raw_files import ZIP_ERRORS, FileState, as_input, is_of_macos, read_bytes, state_of
 from cropray.storage import Location
 
 # Source: PSD 14, `MTD_MSIL2A.xml`; PSD 13, `S2A_USER_MTD_SAFL2A_PDMC_….xml`.
@@ -21,7 +20,6 @@ _METADATA: Final = re.compile(r"(?:^|_)MTD_(?:MSI|SAF)L2A(?:_.*)?\.xml$")
 _IS_L2A: Final = re.compile(r"S2[A-Z]_.*MSIL2A")
 _STARTED: Final = re.compile(r"MSIL2A_(?:.*_V)?(\d{8}T\d{6})")
 _ENDINGS: Final = re.compile(r"(?:\.SAFE)?(?:\.zip)?$", re.IGNORECASE)
-_ZIP_ERRORS: Final = (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError, OSError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +118,7 @@ def read_member(address: str) -> bytes:
             return read_bytes(as_input(address), SETTING)
         with zipfile.ZipFile(place[0]) as archive:
             return archive.read(place[1])
-    except _ZIP_ERRORS as error:
+    except ZIP_ERRORS as error:
         raise InputError(f"'{address}' cannot be read ({error}); {REMEDY}") from None
 
 
@@ -218,7 +216,7 @@ def _zipped(address: str) -> list[Package | Broken | str]:
         return [Broken(path.name, "a zip in object storage is not read: unpack it there") if is_l2a else path.name]
     try:
         found = list(_packages_in(path, state_of(path, SETTING)))
-    except _ZIP_ERRORS as error:
+    except ZIP_ERRORS as error:
         found = []
         if _IS_L2A.search(path.name):
             return [Broken(path.name, f"it is cut off, or no zip ({error})")]
@@ -230,7 +228,11 @@ def _zipped(address: str) -> list[Package | Broken | str]:
 @functools.lru_cache(maxsize=100_000)
 def _packages_in(path: Path, state: FileState) -> tuple[Package, ...]:
     with zipfile.ZipFile(path) as archive:
-        files = {name: f"/vsizip/{{{path}}}/{name}" for name in archive.namelist() if not name.endswith("/")}
+        files = {
+            name: f"/vsizip/{{{path}}}/{name}"
+            for name in archive.namelist()
+            if not name.endswith("/") and not is_of_macos(name)
+        }
     packages, _ = _unpacked(path, files, dict.fromkeys(files.values(), state))
     return tuple(packages if len(packages) > 1 else [replace(package, name=path.name) for package in packages])
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from cropray.core.cube import STUDY_CUBE
 from cropray.core.fingerprint import fingerprint
-from cropray.core.sensors import NODATA, SCL_NODATA, Band
+from cropray.core.sensors import Band
 from cropray.errors import InputError
 from cropray.grid import Grid, in_full
 from cropray.imagery.files import overlap
@@ -91,7 +91,7 @@ class SafeScenes:
         scenes = one_instant_per_pass([scene for scene, _ in parts_of.values()])
         older = older_doubles(scenes, lambda scene: parts_of[scene.href][1].tile.grid)
         names = tuple(parts_of[scene.href][1].package.name for scene in older)
-        return Found(scenes, {_OLDER: names} if names else {})
+        return Found(scenes, remarks={_OLDER: names} if names else {})
 
     def never_used(self, scenes: Sequence[Scene]) -> Remarks:
         """Products that no zone uses, what is none, and what is left out.
@@ -101,18 +101,19 @@ class SafeScenes:
         """
         listing = list_packages(self.settings.folder)
         names = [package.name for package in listing.packages] + [broken.name for broken in listing.broken]
-        used = {scene.href for scene in scenes}
+        used = {scene.href.partition("GRANULE/")[0] for scene in scenes}
         excluded = [name for name in names if self._is_excluded(name)]
         idle = [
-            package.name
-            for package in listing.packages
-            if package.name not in excluded and not any(href.startswith(_root(package)) for href in used)
+            package.name for package in listing.packages if package.name not in excluded and _root(package) not in used
         ]
         unheard = [each for each in self.settings.exclude if not any(_is_named(each, name) for name in names)]
         remarks = {
             "products that no zone needs in its season": tuple(idle),
             "products named by 'exclude'": tuple(excluded),
             "names of 'exclude' that no product has": tuple(unheard),
+            "what should be a product and cannot be used": tuple(
+                f"{broken.name} ({broken.reason})" for broken in listing.broken if broken.name not in excluded
+            ),
             "what is no Sentinel-2 L2A product": listing.others,
         }
         return {remark: names for remark, names in remarks.items() if names}
@@ -130,7 +131,6 @@ class SafeScenes:
         places = {band.id: place for band, place in zip(self.bands, bands, strict=True)} | {SCL: scl}
         for band_id, address in scene.assets:
             read_image(address, grid, places[band_id], scene.scene_id)
-        scl[(bands == NODATA).any(axis=0)] = SCL_NODATA
         if any(scene.offsets) and offset_is_gone(bands[visible(self.bands)], scl):
             raise InputError(
                 f"product '{scene.scene_id}': its metadata say that ESA's offset is in its numbers, and its land is so dark "
@@ -204,7 +204,7 @@ def _parts(package: Package) -> list[_Part]:
 
 @functools.lru_cache(maxsize=100_000)
 def _product(address: str, state: FileState, name: str) -> Product:  # noqa: ARG001  the state is part of the key
-    return read_product(read_member(address), name, name)
+    return read_product(read_member(address), name)
 
 
 @functools.lru_cache(maxsize=100_000)
@@ -213,9 +213,8 @@ def _tile(address: str, state: FileState, name: str, product: Product) -> Tile: 
 
 
 def _root(package: Package) -> str:
-    """What the addresses of all that is in a product begin with."""
-    inner = next(inner for inner, address in package.members.items() if address == package.metadata)
-    return package.metadata.removesuffix(inner)
+    """What the addresses of all that is in a product begin with: its metadata stand at its top."""
+    return f"{package.metadata.rpartition('/')[0]}/"
 
 
 def _may_be_of(name: str, start: dt.date, end: dt.date) -> bool:

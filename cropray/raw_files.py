@@ -155,6 +155,18 @@ def read_bytes(path: Location, name: str) -> bytes:
         return bytes(path.read_bytes())
 
 
+def state_there(path: Location, name: str) -> FileState:
+    """The state of a file that was listed.
+
+    Raises:
+        InputError: it is not there any more, or its store cannot be asked.
+    """
+    try:
+        return state_of(path, name)
+    except OSError as error:
+        raise InputError(f"{name}: '{path}' cannot be read ({error.strerror or error}); restore it") from None
+
+
 def states_below(folder: UPath, name: str) -> dict[UPath, FileState]:
     """Every file below a folder of objects, by one listing, in order of the names; none where there is no folder.
 

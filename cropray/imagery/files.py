@@ -21,8 +21,6 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 import rasterio.errors
-import rasterio.warp
-import shapely
 from pydantic import Field
 from rasterio.enums import MaskFlags
 
@@ -34,15 +32,13 @@ from cropray.grid import Grid, Window, in_full
 from cropray.imagery.file_listing import SETTING, Listing, list_scenes
 from cropray.imagery.file_names import FileName, offset_of_file, says_nothing_of_offset, understand_name
 from cropray.imagery.offsets import FIRST_DAY_WITH_OFFSET, LEAST_OFFSET, offset_is_gone, offset_of_scale, shift, visible
-from cropray.imagery.raster_files import open_raster, read_window
-from cropray.imagery.scenes import Found, Remarks, Scene, older_doubles, one_instant_per_pass
-from cropray.raw_files import FileState, InputSetting, as_input, state_of, states_below
+from cropray.imagery.raster_files import is_cut_off, open_raster, read_window
+from cropray.imagery.scenes import Found, Remarks, Scene, older_doubles, one_instant_per_pass, overlap
+from cropray.raw_files import FileState, InputSetting, as_input, state_there, states_below
 from cropray.settings import Settings
 from cropray.storage import Location
 
 _SCL: Final = "SCL"
-# Without this GDAL lists the whole folder at each opening: seconds in a folder of thousands of scenes.
-_GDAL_OPTIONS: Final = {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE"}
 _STORE_READERS: Final = 8  # files of a store that are read at a time: they mostly wait for the network
 _OLDER: Final = "files of the same tile and instant as a newer one, read only where that has no data"
 
@@ -115,7 +111,7 @@ class FileScenes:
             InputError: the file cannot be read or does not fit the grid.
         """
         path = as_input(scene.href)
-        header = _header(path, _state(path), self.bands)
+        header = _header(path, state_there(path, SETTING), self.bands)
         _require_fit(path, header.grid, grid)
         pixels = _read_window(path, header, header.grid.window_of(grid))
         bands, classes = pixels[:-1], pixels[-1]
@@ -139,7 +135,7 @@ class FileScenes:
         """
         folder = self.settings.folder
         listed = {} if isinstance(folder, Path) else {str(p): s for p, s in states_below(folder, SETTING).items()}
-        states = [listed.get(scene.href) or _state(as_input(scene.href)) for scene in scenes]
+        states = [listed.get(scene.href) or state_there(as_input(scene.href), SETTING) for scene in scenes]
         pairs = zip(scenes, states, strict=True)
         return fingerprint([[scene.href, scene.offset, state.size, state.stamp] for scene, state in pairs])
 
@@ -159,7 +155,9 @@ class FileScenes:
         with ThreadPoolExecutor(self._n_readers, thread_name_prefix="header") as pool, warnings.catch_warnings():
             warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)  # refused in our words
             return list(
-                pool.map(lambda file: _header(file[0].path, file[1] or _state(file[0].path), self.bands), files)
+                pool.map(
+                    lambda file: _header(file[0].path, file[1] or state_there(file[0].path, SETTING), self.bands), files
+                )
             )
 
     def _taken_as_plain(self, files: Sequence[tuple[FileName, "_Header"]]) -> Remarks:
@@ -187,17 +185,10 @@ class _Header:
     """Digital numbers to add to the bands, as their scale and offset tags say; None: there are none."""
 
 
-def _state(path: Location) -> FileState:
-    try:
-        return state_of(path, SETTING)
-    except OSError as error:
-        raise InputError(f"scene '{path}' cannot be read ({error.strerror or error}); restore it") from None
-
-
 @functools.lru_cache(maxsize=100_000)
 def _header(path: Location, state: FileState, bands: tuple[Band, ...]) -> _Header:
     try:
-        with rasterio.Env(**_GDAL_OPTIONS), open_raster(path, SETTING) as dataset:
+        with open_raster(path, SETTING) as dataset:
             if is_cut_off(dataset, state.size):
                 raise InputError(f"scene '{path}' is cut off: its last pixels are missing; fetch it again")
             indexes = _indexes_of(path, dataset, bands)
@@ -288,32 +279,6 @@ def _tagged_offset(path: Location, dataset: Any, indexes: Sequence[int]) -> int 
     return offsets.pop()
 
 
-def is_cut_off(dataset: Any, size: int) -> bool:
-    """Whether the last block of a TIFF lies beyond the end of the file."""
-    rows, cols = dataset.block_shapes[-1]
-    block = f"{(dataset.width - 1) // cols}_{(dataset.height - 1) // rows}"
-    offset, length = (dataset.get_tag_item(f"BLOCK_{key}_{block}", "TIFF", dataset.count) for key in ("OFFSET", "SIZE"))
-    return offset is not None and length is not None and int(offset) + int(length) > size
-
-
-def overlap(scene: Grid, zone: Grid) -> bool:
-    """Whether two grids, of any systems, share ground."""
-    if scene.epsg != zone.epsg:
-        return bool(_outline(scene).intersects(_outline(zone)))
-    west, south, east, north = scene.bounds
-    x_min, y_min, x_max, y_max = zone.bounds
-    return west < x_max and x_min < east and south < y_max and y_min < north
-
-
-@functools.lru_cache(maxsize=100_000)
-def _outline(grid: Grid) -> shapely.Polygon:
-    """The grid's outline in longitude and latitude; edges bend, so they are followed in 16 steps."""
-    x_min, y_min, x_max, y_max = grid.bounds
-    ring = shapely.segmentize(shapely.box(x_min, y_min, x_max, y_max), max(x_max - x_min, y_max - y_min) / 16)
-    xs, ys = shapely.get_coordinates(ring).T
-    return shapely.Polygon(np.column_stack(rasterio.warp.transform(f"EPSG:{grid.epsg}", "EPSG:4326", xs, ys)))
-
-
 def _require_fit(path: Location, scene: Grid, zone: Grid) -> None:
     try:
         scene.window_of(zone)
@@ -335,8 +300,7 @@ def _read_window(path: Location, header: _Header, window: Window) -> npt.NDArray
         rows = slice(top - window.row, bottom - window.row)
         cols = slice(left - window.col, right - window.col)
         try:
-            with rasterio.Env(**_GDAL_OPTIONS):
-                pixels[:, rows, cols] = read_window(path, SETTING, header.indexes, inside)
+            pixels[:, rows, cols] = read_window(path, SETTING, header.indexes, inside)
         except rasterio.errors.RasterioError as error:
             raise InputError(f"scene '{path}' cannot be read ({error}); fetch it again or remove it") from None
     return pixels

@@ -25,8 +25,10 @@ from cropray.storage import Location
 
 _CHUNK_BYTES: Final = 16_384
 _FIRST_CHUNKS: Final = 2  # the whole directory of most cloud-optimised files
-# No look for files beside it: each would be a request.
-_GDAL_OPTIONS: Final = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
+# No listing of a whole folder at each opening: seconds in one of thousands of scenes. In a store not even a look for files
+# beside it: each would be a request.
+_ON_DISK: Final = {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE"}
+_IN_STORE: Final = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
 
 
 @contextlib.contextmanager
@@ -43,7 +45,7 @@ def open_raster(path: Location, name: str, **options: Any) -> Iterator[Any]:
         RasterioError: it is no readable GeoTIFF.
     """
     if isinstance(path, Path):
-        with rasterio.open(path, **options) as dataset:
+        with rasterio.Env(**_ON_DISK), rasterio.open(path, **options) as dataset:
             yield dataset
         return
     with in_words(path, name):
@@ -61,7 +63,7 @@ def read_window(path: Location, name: str, indexes: Sequence[int], window: Windo
     """
     wanted = rasterio.windows.Window(window.col, window.row, window.width, window.height)
     if isinstance(path, Path):
-        with rasterio.open(path) as dataset:
+        with rasterio.Env(**_ON_DISK), rasterio.open(path) as dataset:
             values: npt.NDArray[Any] = dataset.read(indexes, window=wanted)
             return values
     with in_words(path, name):
@@ -71,6 +73,14 @@ def read_window(path: Location, name: str, indexes: Sequence[int], window: Windo
             source.fetch(_blocks(dataset, indexes, window))
         fetched: npt.NDArray[Any] = dataset.read(indexes, window=wanted)
         return fetched
+
+
+def is_cut_off(dataset: Any, size: int) -> bool:
+    """Whether the last block of a TIFF lies beyond the end of the file."""
+    rows, cols = dataset.block_shapes[-1]
+    block = f"{(dataset.width - 1) // cols}_{(dataset.height - 1) // rows}"
+    offset, length = (dataset.get_tag_item(f"BLOCK_{key}_{block}", "TIFF", dataset.count) for key in ("OFFSET", "SIZE"))
+    return offset is not None and length is not None and int(offset) + int(length) > size
 
 
 @contextlib.contextmanager
@@ -83,7 +93,7 @@ def _opened(source: "_Chunks", name: str, **options: Any) -> Iterator[Any]:
         return _ChunkFile(source)
 
     try:
-        with rasterio.Env(**_GDAL_OPTIONS), rasterio.open(unique, opener=open_file, **options) as dataset:
+        with rasterio.Env(**_IN_STORE), rasterio.open(unique, opener=open_file, **options) as dataset:
             yield dataset
     except rasterio.errors.RasterioError:
         if source.error is None:

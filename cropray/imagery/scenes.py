@@ -1,6 +1,7 @@
 """What a source of Sentinel-2 scenes offers."""
 
 import datetime as dt
+import functools
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -8,6 +9,8 @@ from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import rasterio.warp
+import shapely
 
 from cropray.core.sensors import Band
 from cropray.grid import Grid
@@ -76,6 +79,24 @@ def older_doubles(scenes: Sequence[Scene], place_of: Callable[[Scene], Hashable]
             older.append(scene)
         seen.add(key)
     return older
+
+
+def overlap(scene: Grid, zone: Grid) -> bool:
+    """Whether two grids, of any systems, share ground."""
+    if scene.epsg != zone.epsg:
+        return bool(_outline(scene).intersects(_outline(zone)))
+    west, south, east, north = scene.bounds
+    x_min, y_min, x_max, y_max = zone.bounds
+    return west < x_max and x_min < east and south < y_max and y_min < north
+
+
+@functools.lru_cache(maxsize=100_000)
+def _outline(grid: Grid) -> shapely.Polygon:
+    """The grid's outline in longitude and latitude; edges bend, so they are followed in 16 steps."""
+    x_min, y_min, x_max, y_max = grid.bounds
+    ring = shapely.segmentize(shapely.box(x_min, y_min, x_max, y_max), max(x_max - x_min, y_max - y_min) / 16)
+    xs, ys = shapely.get_coordinates(ring).T
+    return shapely.Polygon(np.column_stack(rasterio.warp.transform(f"EPSG:{grid.epsg}", "EPSG:4326", xs, ys)))
 
 
 class SceneSource(Protocol):

@@ -9,8 +9,10 @@ import pandas as pd
 import shapely
 
 from cropray.errors import InputError
+from cropray.missing import is_missing
 
 _LIKELY: Final = (0.5, 2.0)  # declared ÷ measured area, of most parcels
+_DECIMAL_COMMA: Final = r"(?<=\d),(?=\d+$)"
 
 
 def as_text(values: "pd.Series[Any]") -> "pd.Series[str]":
@@ -36,9 +38,9 @@ def declared_areas(declared: "pd.Series[Any]", measured: "pd.Series[float]", wha
         what: the register and its column, for messages.
 
     Raises:
-        InputError: the cells are no hectares.
+        InputError: the cells are no numbers, or no hectares.
     """
-    areas = pd.to_numeric(declared, errors="coerce").astype(float)
+    areas = _numbers(declared, what)
     is_usable = (areas > 0) & np.isfinite(areas) & (measured > 0)
     ratio = float((areas / measured)[is_usable].median())
     if len(areas) and not _LIKELY[0] <= ratio <= _LIKELY[1]:
@@ -47,6 +49,20 @@ def declared_areas(declared: "pd.Series[Any]", measured: "pd.Series[float]", wha
             f"{what} {seen} near a zone; it must hold hectares: set 'area_column' to another, or leave it out"
         )
     return areas.where(is_usable, measured)
+
+
+def _numbers(cells: "pd.Series[Any]", what: str) -> "pd.Series[float]":
+    """Cells as numbers, `1,25` too; NaN where there is nothing."""
+    if not pd.api.types.is_numeric_dtype(cells):
+        texts = cells.astype("string").fillna("").str.strip()
+        cells = texts.str.replace(_DECIMAL_COMMA, ".", regex=True).where(~texts.map(is_missing))
+    areas = pd.to_numeric(cells, errors="coerce").astype(float)
+    if (is_text := areas.isna() & cells.notna()).any():
+        raise InputError(
+            f"{what} holds {str(cells[is_text].iloc[0])!r} near a zone, {int(is_text.sum())} such cells in all; it must hold "
+            f"hectares as numbers: set 'area_column' to another, or leave it out"
+        )
+    return areas
 
 
 def _number(value: float) -> str:

@@ -26,7 +26,7 @@ from pyproj.exceptions import CRSError
 
 from cropray.errors import InputError
 from cropray.parcels.linear_wkb import read_wkb
-from cropray.parcels.zip_files import on_disk
+from cropray.parcels.zip_files import choose_member, layer_within, on_disk
 from cropray.raw_files import in_words, is_there
 from cropray.storage import Location, arrow_path
 
@@ -52,6 +52,8 @@ class FileHeader:
     """Whether the features of a rectangle can be read without reading all others."""
     geometry_column: str | None = None
     """GeoParquet only."""
+    member: str | None = None
+    """The file that is read of a zip file."""
     lists: tuple[str, ...] = ()
     """Columns that hold several values a row."""
 
@@ -61,13 +63,14 @@ def read_header(path: Location, layer: str | None) -> FileHeader:
 
     Args:
         path: GeoPackage, shapefile, GeoParquet or another vector file of GDAL, or a zip file of one.
-        layer: layer to read; None where the file has only one. Of a zip file that holds several files: which of them.
+        layer: layer to read; None where the file has only one. Of a zip file that holds several files: which of
+            them, `north`, and its layer where it has several, `north/fields`.
 
     Raises:
         InputError: the file or the layer is missing, damaged or ambiguous.
     """
     require_file(path)
-    return _parquet_header(path) if is_parquet(path) else _layer_header(path, on_disk(path, layer), layer)
+    return _parquet_header(path) if is_parquet(path) else _layer_header(path, layer)
 
 
 def require_file(path: Location) -> None:
@@ -102,7 +105,7 @@ def read_bounds(path: Location, header: FileHeader, *, is_stored: bool = False) 
             return bounds[0], bounds[1], bounds[3], bounds[4]
         return tuple(bounds) if len(bounds) == 4 else None
     try:
-        info = pyogrio.read_info(on_disk(path, header.layer), layer=header.layer, force_total_bounds=not is_stored)
+        info = pyogrio.read_info(on_disk(path, header.member), layer=header.layer, force_total_bounds=not is_stored)
     except _DAMAGE as error:
         raise _unreadable(path, error) from None
     bounds = info["total_bounds"]
@@ -125,7 +128,7 @@ def read_features(path: Location, header: FileHeader, columns: list[str], box: B
         if header.geometry_column is not None:
             with in_words(path, SETTING):
                 return _features_of_parquet(path, header, columns, box)
-        meta, table = pyogrio.read_arrow(on_disk(path, header.layer), layer=header.layer, columns=columns, bbox=box)
+        meta, table = pyogrio.read_arrow(on_disk(path, header.member), layer=header.layer, columns=columns, bbox=box)
         piece = _piece(table, columns, meta["geometry_name"] or _UNNAMED)
         _require_text(path, piece)
         return _as_frame(piece, header)
@@ -204,7 +207,7 @@ def _parquet_batches(path: Location, header: FileHeader, columns: list[str]) -> 
 
 def _layer_batches(path: Location, header: FileHeader, columns: list[str]) -> Iterator[pa.Table]:
     options = {"layer": header.layer, "columns": columns, "batch_size": _BATCH_ROWS, "use_pyarrow": True}
-    with pyogrio.open_arrow(on_disk(path, header.layer), **options) as (meta, reader):
+    with pyogrio.open_arrow(on_disk(path, header.member), **options) as (meta, reader):
         for batch in reader:
             yield _piece(batch, columns, meta["geometry_name"] or _UNNAMED)
 
@@ -224,7 +227,7 @@ def iterate_texts(path: Location, header: FileHeader, column: str) -> Iterator[l
                     pc.unique(batch[column]).to_pylist() for batch in file.iter_batches(_BATCH_ROWS, columns=[column])
                 )
             return
-        with pyogrio.open_arrow(on_disk(path, header.layer), layer=header.layer, **options) as (_, reader):
+        with pyogrio.open_arrow(on_disk(path, header.member), layer=header.layer, **options) as (_, reader):
             yield from (pc.unique(batch[column]).to_pylist() for batch in reader)
     except _DAMAGE as error:
         raise _unreadable(path, error) from None
@@ -253,10 +256,12 @@ def _filterable(schema: pa.Schema) -> pa.Schema:
     return pa.schema([field.with_type(plain.get(field.type, field.type)) for field in schema], schema.metadata)
 
 
-def _layer_header(path: Location, file: Path, layer: str | None) -> FileHeader:
+def _layer_header(path: Location, layer: str | None) -> FileHeader:
+    member = choose_member(path, layer)
+    file = on_disk(path, member)
     try:
         layers = [str(name) for name, geometry_type in pyogrio.list_layers(file) if geometry_type is not None]
-        chosen = _choose_layer(path, layers, layer)
+        chosen = _choose_layer(path, layers, layer if member is None else layer_within(member, layer, layers))
         info = pyogrio.read_info(file, layer=chosen)
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
         raise InputError(f"parcel file '{path}' cannot be opened ({_short(error)}); fetch it again") from None
@@ -266,7 +271,7 @@ def _layer_header(path: Location, file: Path, layer: str | None) -> FileHeader:
     names = tuple(map(str, info["fields"]))
     kinds = zip(names, info["dtypes"], info["ogr_subtypes"], strict=True)
     lists = tuple(name for name, kind, subtype in kinds if str(kind).startswith("list") or subtype == "OFSTJSON")
-    return FileHeader(chosen, names, _crs(path, info["crs"]), has_spatial_index=is_indexed, lists=lists)
+    return FileHeader(chosen, names, _crs(path, info["crs"]), has_spatial_index=is_indexed, lists=lists, member=member)
 
 
 def _crs(path: Location, text: object) -> CRS | None:

@@ -4,10 +4,12 @@ GDAL could read them in place, but inflates again with every step back: a GeoPac
 """
 
 import atexit
+import contextlib
 import functools
 import shutil
 import tempfile
 import zipfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -23,23 +25,51 @@ def is_zip(path: Location) -> bool:
     return path.suffix.lower() == ".zip"
 
 
-def on_disk(path: Location, layer: str | None) -> Path:
+def choose_member(path: Location, layer: str | None) -> str | None:
+    """Which file of a zip file is the register; None: the path is no zip file.
+
+    Args:
+        path: on a disk.
+        layer: the one file's layer, or where there are several files the name of one (`north`), or that and its layer
+            (`north/fields`).
+
+    Raises:
+        InputError: the zip file is damaged, or holds no vector file or several.
+    """
+    if not is_zip(path):
+        return None
+    assert isinstance(path, Path), f"'{path}' must be fetched first"
+    with _in_our_words(path), zipfile.ZipFile(path) as archive:
+        return _choose(path, archive.namelist(), (layer or "").partition("/")[0])
+
+
+def layer_within(member: str, layer: str | None, layers: Sequence[str]) -> str | None:
+    """Which of the layers of a zip file's member a setting means, if any; see `choose_member`."""
+    name, _, within = (layer or "").partition("/")
+    return (within or None) if name == PurePosixPath(member).stem and layer not in layers else layer
+
+
+def on_disk(path: Location, member: str | None) -> Path:
     """A vector file as GDAL can read it: itself, or the unpacked one of a zip file.
 
     Args:
         path: on a disk.
-        layer: which one, where a zip file holds several.
+        member: what `choose_member` gave.
 
     Raises:
-        InputError: the zip file is damaged, or holds no vector file or several, or this disk has no room for it.
+        InputError: the zip file is damaged, or this disk has no room for it.
     """
     assert isinstance(path, Path), f"'{path}' must be fetched first"
-    if not is_zip(path):
+    if member is None:
         return path
+    with _in_our_words(path):
+        return _unpacked(path, PurePosixPath(member), state_of(path, "parcels.path"))
+
+
+@contextlib.contextmanager
+def _in_our_words(path: Path) -> Iterator[None]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            table = _choose(path, archive.namelist(), layer)
-        return _unpacked(path, PurePosixPath(table), state_of(path, "parcels.path"))
+        yield
     except ZIP_ERRORS as error:
         raise InputError(
             f"parcel file '{path}' cannot be unpacked ({error}); fetch it again, or unpack it and name the register"
@@ -59,13 +89,14 @@ def _unpacked(path: Path, table: PurePosixPath, state: FileState) -> Path:
     return Path(folder, table)
 
 
-def _choose(path: Path, names: list[str], layer: str | None) -> str:
+def _choose(path: Path, names: list[str], wanted: str) -> str:
     tables = [name for name in names if PurePosixPath(name).suffix.lower() in _TABLES and not is_of_macos(name)]
     stems = [PurePosixPath(name).stem for name in tables]
-    chosen = tables if len(tables) == 1 else [name for name, stem in zip(tables, stems, strict=True) if stem == layer]
+    chosen = tables if len(tables) == 1 else [name for name, stem in zip(tables, stems, strict=True) if stem == wanted]
     if len(chosen) != 1:
         raise InputError(
-            f"parcel file '{path}' holds {len(tables)} vector files; set 'layer' to one of {stems}, or unpack it"
+            f"parcel file '{path}' holds {len(tables)} vector files; set 'layer' to one of {stems}, with '/' and a layer of "
+            f"its own where it has several, or unpack it"
             if tables
             else f"parcel file '{path}' holds no vector file ({', '.join(sorted(_TABLES))}) but {names}; unpack it and "
             f"name the register"

@@ -196,6 +196,25 @@ def test_a_mosaic_serves_many_zones(tmp_path):
         own.survey([(east, STUDY)])
 
 
+def test_files_that_a_mosaic_of_mosaics_points_to_are_known(tmp_path):
+    write(tmp_path / "deep.tif", band_major(drawn()), STUDY_CUBE.columns)
+    rasterio.shutil.copy(tmp_path / "deep.tif", tmp_path / "inner.vrt", driver="VRT")
+    (tmp_path / "outer.vrt").write_text((tmp_path / "inner.vrt").read_text().replace("deep.tif", "inner.vrt"))
+    own = source(tmp_path, pattern="outer.vrt", fill=False)
+    assert "files that no zone needs" not in own.survey([(ZONE, STUDY)])
+    before = own.fingerprint(ZONE, STUDY)
+    write(tmp_path / "deep.tif", band_major(drawn())[::-1], STUDY_CUBE.columns)
+    assert own.fingerprint(ZONE, STUDY) != before
+    (tmp_path / "deep.tif").unlink()
+    with pytest.raises(InputError, match=r"inner.vrt' points to 1 files that are not there: .*deep.tif"):
+        own.survey([(ZONE, STUDY)])
+    (tmp_path / "inner.vrt").write_text(
+        '<VRTDataset><SourceFilename relativeToVRT="1">outer.vrt</SourceFilename></VRTDataset>'
+    )
+    with pytest.raises(InputError, match=r"outer.vrt' points to itself"):
+        own.survey([(ZONE, STUDY)])
+
+
 def test_of_several_files_one_must_cover_a_zone(tmp_path):
     away = Grid(32631, GRID.x_min + 5000, GRID.y_max, *GRID.shape)
     write(tmp_path / "a.tif", band_major(drawn()), STUDY_CUBE.columns)

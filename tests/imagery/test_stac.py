@@ -420,8 +420,8 @@ def test_says_what_was_left_out(tmp_path):
         assert found.scenes == find(server, max_cloud_cover=60, exclude=(items[3]["id"],))
     assert [scene.acquired.day for scene in found.scenes] == [1]
     settings = StacSettings(source="stac", exclude=(items[3]["id"], "S2B_no_such"))
-    assert list(settings.unheard(found.remarks).values()) == [["S2B_no_such"]]
-    said = {remark: [name[11:19] for name in names] for remark, names in found.remarks.items()}
+    assert list(settings.unheard(found.left_out).values()) == [["S2B_no_such"]]
+    said = {remark: [name[11:19] for name in names] for remark, names in found.left_out.items()}
     assert said == {
         "items named by 'exclude'": ["0230511_"],
         "items of another UTM system than the zone's": ["20230516"],
@@ -435,7 +435,7 @@ def test_says_that_the_catalogue_counts_more_than_it_lists(tmp_path, count):
     with StacServer(tmp_path, days(tmp_path, 1, 6)) as server:
         answer = server.search
         server.search = lambda query: answer(query) | count
-        ((remark, names),) = source(server).survey(GRID, *YEAR).remarks.items()
+        ((remark, names),) = source(server).survey(GRID, *YEAR).left_out.items()
     assert remark == "searches of which the catalogue lists fewer items than it counts"
     assert [name[:6] for name in names] == ["2 of 5"]
 

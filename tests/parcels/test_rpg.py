@@ -121,13 +121,23 @@ def test_declared_areas_go_before_those_of_the_polygons(tmp_path, name):
         np.testing.assert_allclose(frame.area_ha[["1", "20", "3", "7"]], [0.09, 0.3, 0.5, 0.04], rtol=1e-6)
 
 
-@pytest.mark.parametrize(("areas", "said"), [(2500.0, "is 1e+04 times"), ("large", "holds no areas")])
+@pytest.mark.parametrize(
+    ("areas", "said"),
+    [(2500.0, "is 1e+04 times"), ("large", "holds 'large' near a zone, 1 such cells"), (np.nan, "holds no areas")],
+)
 def test_areas_in_another_unit_are_refused(tmp_path, areas, said):
     PARCELS.iloc[:1].assign(area=areas).to_file(tmp_path / "p.gpkg")
     with pytest.raises(InputError) as error:
         read_parcels(ParcelSettings(path=tmp_path / "p.gpkg", area_column="AREA"), GRID)
     for text in ("p.gpkg': column 'AREA'", said, "must hold hectares"):
         assert text in str(error.value)
+
+
+def test_declared_areas_may_be_texts_with_a_decimal_comma(tmp_path):
+    areas = pd.Series(["0,3", "0,5", "", "NA", "9", " 9.0 "]).set_axis(PARCELS.index)
+    PARCELS.assign(Area=areas).to_file(tmp_path / "p.gpkg")
+    frame = read_parcels(ParcelSettings(path=tmp_path / "p.gpkg", area_column="area"), GRID)
+    np.testing.assert_allclose(frame.set_index("parcel_id").area_ha[["1", "20", "3", "7"]], [0.09, 0.3, 0.5, 0.04])
 
 
 def test_the_area_is_neither_id_nor_code(tmp_path):

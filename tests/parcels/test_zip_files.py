@@ -91,6 +91,22 @@ def test_of_several_files_the_setting_names_one(tmp_path):
             check_parcels(ParcelSettings(path=path, layer=layer))
 
 
+def test_a_file_of_several_is_named_with_its_layer_where_it_has_several(tmp_path):
+    path = tmp_path / "p.zip"
+    for name, layer, rows in [("north", "fields", [0]), ("south", "fields", [1]), ("south", "hedges", [2])]:
+        PARCELS.iloc[rows].to_file(tmp_path / f"{name}.gpkg", layer=layer, driver="GPKG")
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("north", "south"):
+            archive.write(tmp_path / f"{name}.gpkg", f"{name}.gpkg")
+    assert read(path, layer="north").parcel_id.tolist() == ["1"]
+    assert read(path, layer="south/fields").parcel_id.tolist() == ["2"]
+    assert read(path, layer="south/hedges").parcel_id.tolist() == ["3"]
+    with pytest.raises(InputError, match=r"2 layers with geometry; set 'layer' to one of \['fields', 'hedges'\]"):
+        read(path, layer="south")
+    with pytest.raises(InputError, match=r"one of \['north', 'south'\], with '/' and a layer"):
+        read(path, layer="hedges")
+
+
 def test_a_zip_file_without_a_register_or_cut_short_is_refused(tmp_path):
     empty = pack(tmp_path, "empty.zip", extra=["readme.txt"])
     with pytest.raises(InputError, match=r"holds no vector file .*readme.txt.*unpack it"):

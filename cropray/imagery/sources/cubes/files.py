@@ -20,14 +20,12 @@ from cropray.errors import InputError
 from cropray.grid import Grid, Window
 from cropray.imagery.composites import CUBE_TAG
 from cropray.imagery.file_listing import SETTING
-from cropray.imagery.files import is_cut_off
-from cropray.imagery.raster_files import open_raster, read_window
-from cropray.raw_files import FileState, state_of
+from cropray.imagery.raster_files import is_cut_off, open_raster, read_window
+from cropray.raw_files import FileState
 from cropray.storage import Location
 
 N_OBS: Final = "n_obs"
 _FEW: Final = 4  # names in a message
-_GDAL_OPTIONS: Final = {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE"}  # no listing of the folder at each opening
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,18 +62,6 @@ def some(names: Sequence[str]) -> str:
     return ", ".join(names[:_FEW]) + (", …" if len(names) > _FEW else "")
 
 
-def state(path: Location) -> FileState:
-    """Of a file.
-
-    Raises:
-        InputError: it is not there.
-    """
-    try:
-        return state_of(path, SETTING)
-    except OSError as error:
-        raise InputError(f"cube '{path}' cannot be read ({error.strerror or error}); restore it") from None
-
-
 def grid_of(path: Location, there: FileState) -> Grid:
     """Where a file lies.
 
@@ -86,15 +72,14 @@ def grid_of(path: Location, there: FileState) -> Grid:
     Raises:
         InputError: it is no whole raster, or not north up with square pixels of an EPSG system.
     """
-    if path.suffix.lower() == ".vrt":
-        _require_sources(path)
+    _parts(path)  # GDAL would say in the middle of the work what a VRT lacks
     return _grid_of(path, there)
 
 
 @functools.lru_cache(maxsize=100_000)
 def _grid_of(path: Location, there: FileState) -> Grid:
     try:
-        with rasterio.Env(**_GDAL_OPTIONS), open_raster(path, SETTING) as dataset:
+        with open_raster(path, SETTING) as dataset:
             if is_cut_off(dataset, there.size):
                 raise InputError(f"cube '{path}' is cut off: its last pixels are missing; fetch it again")
             epsg = dataset.crs.to_epsg() if dataset.crs else None
@@ -122,7 +107,7 @@ def header_of(path: Location, there: FileState, cube: CubeSpec, named: tuple[str
         InputError: it lacks bands of the cube, or has them twice or behind a mask.
     """
     grid = _grid_of(path, there)
-    with rasterio.Env(**_GDAL_OPTIONS), open_raster(path, SETTING) as dataset:
+    with open_raster(path, SETTING) as dataset:
         _require_same_numbers(path, dataset, cube)
         names = _names(path, dataset, cube, named)
         columns = [_column_names(cube, band, step) for band in cube.band_ids for step in cube.step_names]
@@ -132,7 +117,7 @@ def header_of(path: Location, there: FileState, cube: CubeSpec, named: tuple[str
         n_obs = tuple(_layer(path, dataset, index) for index in _indexes(path, names, counts)) if has_counts else None
         taken = {layer.index for layer in (*layers, *(n_obs or ()))}
         unused = tuple(name for index, name in enumerate(names, start=1) if index not in taken)
-        return Header(grid, layers, n_obs, unused, _parts(path, dataset))
+        return Header(grid, layers, n_obs, unused, _parts(path))
 
 
 @functools.lru_cache(maxsize=100_000)
@@ -143,14 +128,14 @@ def counts_header_of(path: Location, there: FileState, cube: CubeSpec) -> Header
         InputError: it has other bands.
     """
     grid = _grid_of(path, there)
-    with rasterio.Env(**_GDAL_OPTIONS), open_raster(path, SETTING) as dataset:
+    with open_raster(path, SETTING) as dataset:
         names = [name or "" for name in dataset.descriptions]
         if not any(names) and len(names) == cube.n_steps:
             indexes = tuple(range(1, cube.n_steps + 1))
         else:
             indexes = _indexes(path, names, [[f"{N_OBS}_{step}"] for step in cube.step_names])
         layers = tuple(_layer(path, dataset, index) for index in indexes)
-        return Header(grid, layers, None, (), _parts(path, dataset))
+        return Header(grid, layers, None, (), _parts(path))
 
 
 def read_numbers(path: Location, indexes: Sequence[int], window: Window) -> npt.NDArray[Any]:
@@ -160,8 +145,7 @@ def read_numbers(path: Location, indexes: Sequence[int], window: Window) -> npt.
         InputError: it cannot be read.
     """
     try:
-        with rasterio.Env(**_GDAL_OPTIONS):
-            return read_window(path, SETTING, indexes, window)
+        return read_window(path, SETTING, indexes, window)
     except rasterio.errors.RasterioError as error:
         raise InputError(f"cube '{path}' cannot be read ({error}); fetch it again or remove it") from None
 
@@ -274,24 +258,31 @@ def _layer(path: Location, dataset: Any, index: int) -> Layer:
     return Layer(index, dataset.nodatavals[index - 1], *tags, is_stored=dtype == "uint16" and tags == (1, 0))
 
 
-def _parts(path: Location, dataset: Any) -> tuple[str, ...]:
-    """A file, and the files on this disk that a VRT points to."""
-    others = dataset.files if isinstance(path, Path) and path.suffix.lower() == ".vrt" else ()
-    return tuple(dict.fromkeys((str(path), *(file for file in others if not file.startswith("/vsi")))))
+def _parts(path: Location) -> tuple[str, ...]:
+    """A file, and the files on this disk that a VRT points to, through other VRTs too."""
+    return (str(path), *map(str, _sources(path))) if _is_vrt(path) else (str(path),)
 
 
-def _require_sources(path: Location) -> None:
-    """Refuse a VRT that points to files which are not there: GDAL would say so in the middle of the work."""
-    if not isinstance(path, Path):
-        raise InputError(f"'{path}': a VRT in object storage cannot be followed; put it on a disk, or make it one COG")
+def _is_vrt(path: Location) -> bool:
+    return path.suffix.lower() == ".vrt"
+
+
+def _sources(vrt: Location, above: tuple[Path, ...] = ()) -> list[Path]:
+    if not isinstance(vrt, Path):
+        raise InputError(f"'{vrt}': a VRT in object storage cannot be followed; put it on a disk, or make it one COG")
     try:
-        sources = list(ET.parse(path).iter("SourceFilename"))  # noqa: S314  expat resolves nothing from outside
+        elements = list(ET.parse(vrt).iter("SourceFilename"))  # noqa: S314  expat resolves nothing from outside
     except ET.ParseError as error:
-        raise InputError(f"'{path}' is no VRT ({error}); make it again (`gdalbuildvrt`)") from None
-    names = dict.fromkeys((each.text or "", each.get("relativeToVRT") == "1") for each in sources)
-    files = [path.parent / name if is_relative else Path(name) for name, is_relative in names]
-    missing = [str(file) for file in files if not str(file).startswith("/vsi") and not file.exists()]
+        raise InputError(f"'{vrt}' is no VRT ({error}); make it again (`gdalbuildvrt`)") from None
+    names = dict.fromkeys((each.text or "", each.get("relativeToVRT") == "1") for each in elements)
+    files = [vrt.parent / name if is_relative else Path(name) for name, is_relative in names]
+    files = [file for file in files if not str(file).startswith("/vsi")]
+    missing = [str(file) for file in files if not file.exists()]
     if missing:
         raise InputError(
-            f"'{path}' points to {len(missing)} files that are not there: {some(missing)}; restore them, or make it again"
+            f"'{vrt}' points to {len(missing)} files that are not there: {some(missing)}; restore them, or make it again"
         )
+    if vrt in above:
+        raise InputError(f"'{vrt}' points to itself; make it again (`gdalbuildvrt`)")
+    inner = [source for file in files if _is_vrt(file) for source in _sources(file, (*above, vrt))]
+    return list(dict.fromkeys([*files, *inner]))

@@ -14,7 +14,7 @@ from cropray.core.sensors import NODATA
 from cropray.errors import InputError
 from cropray.grid import Grid, in_full
 from cropray.imagery.cubes import ZoneSeason
-from cropray.imagery.file_listing import RASTERS, fitting, listed_below
+from cropray.imagery.file_listing import RASTERS, SETTING, fitting, listed_below
 from cropray.imagery.gapfill import fill_gaps
 from cropray.imagery.scenes import Remarks
 from cropray.imagery.sources.cubes.files import (
@@ -25,10 +25,9 @@ from cropray.imagery.sources.cubes.files import (
     read_numbers,
     read_stored,
     some,
-    state,
 )
 from cropray.imagery.sources.cubes.settings import SEASON, ZONE, CubesSettings
-from cropray.raw_files import FileState, as_input
+from cropray.raw_files import FileState, as_input, state_there
 from cropray.storage import Location
 from cropray.zones import Zone
 
@@ -129,7 +128,7 @@ class CubeFiles:
         files = self._require(zone, season, listed)
         known = {str(path): there for path, there in listed.values()}
         names = [*files.header.files, *(() if files.counts_header is None else files.counts_header.files)]
-        states = [(name, known.get(name) or state(as_input(name))) for name in names]
+        states = [(name, known.get(name) or state_there(as_input(name), SETTING)) for name in names]
         settings = [self.settings.bands, self.settings.fill, season.cube.fingerprint()]
         return fingerprint([[[name, there.size, there.stamp] for name, there in states], settings])
 
@@ -189,7 +188,7 @@ def _matches(listed: Listed, pattern: str, setting: str, but: str | None = None)
     found = [
         file for file, is_it, is_other in zip(listed.values(), fits, others, strict=True) if is_it and not is_other
     ]
-    return [(path, there or state(path)) for path, there in found]
+    return [(path, there or state_there(path, SETTING)) for path, there in found]
 
 
 def _covering(

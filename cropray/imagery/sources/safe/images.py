@@ -21,8 +21,6 @@ from cropray.raw_files import ZIP_ERRORS, FileState, as_input, is_of_macos
 
 SCL: Final = "SCL"
 _SCL_RESOLUTION_M: Final = 20  # m; the finest that ESA ships
-# No look for files beside it, in a folder of hundreds.
-_GDAL_OPTIONS: Final = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
 _START_BYTES: Final = 65_536  # what stands before the codestream takes a few thousand
 _CODESTREAM: Final = b"jp2c"
 _END_OF_CODESTREAM: Final = b"\xff\xd9"
@@ -65,7 +63,7 @@ def require_image(address: str, state: FileState, tile: Grid, name: str) -> None
         ends = read_ends(address, _START_BYTES)
         if ends is not None and _is_cut_off(*ends):
             raise InputError(f"{what} is cut off, or no JPEG 2000; {REMEDY}")
-        with rasterio.Env(**_GDAL_OPTIONS), open_raster(as_input(address), SETTING) as dataset:
+        with open_raster(as_input(address), SETTING) as dataset:
             _require_place(dataset, tile, what)
     except (rasterio.errors.RasterioError, *ZIP_ERRORS) as error:
         raise InputError(f"{what} is no readable JPEG 2000 ({error}); {REMEDY}") from None
@@ -85,7 +83,7 @@ def read_image(address: str, grid: Grid, out: npt.NDArray[Any], name: str) -> No
     """
     what = f"product '{name}': its '{address.rpartition('/')[2]}'"
     try:
-        with rasterio.Env(**_GDAL_OPTIONS), open_raster(as_input(address), SETTING) as dataset:
+        with open_raster(as_input(address), SETTING) as dataset:
             read_on_grid(dataset, grid, out)
     except (rasterio.errors.RasterioError, OSError) as error:
         raise InputError(f"{what} cannot be read ({error}); {REMEDY}") from None

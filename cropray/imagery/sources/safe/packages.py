@@ -12,7 +12,7 @@ from typing import Final
 from cropray.errors import InputError
 from cropray.imagery.file_listing import RASTERS, listed_below
 from cropray.imagery.sources.safe.settings import REMEDY, SETTING
-from cropray.raw_files import ZIP_ERRORS, FileState, as_input, is_of_macos, read_bytes, state_of
+from cropray.raw_files import ZIP_ERRORS, FileState, as_input, is_of_macos, read_bytes, state_of, state_there
 from cropray.storage import Location
 
 # Source: PSD 14, `MTD_MSIL2A.xml`; PSD 13, `S2A_USER_MTD_SAFL2A_PDMC_….xml`.
@@ -150,11 +150,7 @@ def state_of_member(address: str) -> FileState:
         InputError: it is not there any more.
     """
     place = _in_zip(address)
-    path = as_input(address) if place is None else place[0]
-    try:
-        return state_of(path, SETTING)
-    except OSError as error:
-        raise InputError(f"'{path}' cannot be read ({error.strerror or error}); restore it") from None
+    return state_there(as_input(address) if place is None else place[0], SETTING)
 
 
 def _in_zip(address: str) -> tuple[Path, str] | None:

@@ -18,9 +18,16 @@ from cropray.core.fingerprint import fingerprint
 from cropray.core.sensors import Band
 from cropray.errors import InputError
 from cropray.grid import Grid, in_full
-from cropray.imagery.files import overlap
 from cropray.imagery.offsets import offset_is_gone, shift, visible
-from cropray.imagery.scenes import LONGEST_PASS, Found, Remarks, Scene, older_doubles, one_instant_per_pass
+from cropray.imagery.scenes import (
+    LONGEST_PASS,
+    Found,
+    Remarks,
+    Scene,
+    older_doubles,
+    one_instant_per_pass,
+    overlap,
+)
 from cropray.imagery.sources.safe.images import SCL, image_addresses, read_image, require_image
 from cropray.imagery.sources.safe.metadata import RESOLUTION_M, Product, Tile, read_product, read_tile
 from cropray.imagery.sources.safe.packages import (

@@ -6,7 +6,7 @@ DEMO ?= demo
 export RAY_USAGE_STATS_ENABLED := 0
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: demo test test-slow test-all test-fast chaos bench check format ui clean
+.PHONY: demo test test-slow test-all chaos bench check format ui clean
 
 demo: $(VENV)/.installed
 	$(BIN)/cropray demo --root $(DEMO)
@@ -14,19 +14,19 @@ demo: $(VENV)/.installed
 ui: $(VENV)/.installed
 	$(BIN)/cropray ui $(DEMO)/demo.yaml
 
+# What starts a Ray has the machine to itself; all else runs two files at a time.
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not ray and not slow and not nightly and not gpu and not network"
+	$(BIN)/python -m pytest -q -m "ray and not slow and not nightly and not gpu and not network"
 
 test-slow: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -q -m "slow and not nightly and not gpu and not network"
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not ray and slow and not nightly and not gpu and not network"
+	$(BIN)/python -m pytest -q -m "ray and slow and not nightly and not gpu and not network"
 
 # Whole clusters and fresh environments: not in CI; run before a change that touches them is released.
 test-all: test test-slow
 	$(BIN)/python -m pytest -q -m "nightly and not own_ray and not gpu and not network"
 	$(BIN)/python -m pytest -q -m "nightly and own_ray and not gpu and not network"
-
-test-fast: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -q -m "not slow and not nightly and not ray and not gpu and not network"
 
 chaos: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.chaos.matrix

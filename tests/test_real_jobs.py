@@ -96,6 +96,7 @@ def test_networks_and_trees_meet_on_the_same_points_of_any_cube(real_data, ray_l
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.ray
 def test_arkansas_reaches_the_score_of_the_plain_recipe(real_data, ray_local, tmp_path):
     config = own_copy(REAL_JOBS / "arkansas.yaml", real_data, tmp_path / "work")
@@ -114,8 +115,9 @@ def test_every_family_of_pixels_reaches_its_score_on_real_points(real_data, ray_
     config = own_copy(REAL_JOBS / f"{name}.yaml", real_data, tmp_path / "work")
     run_stages(PIPELINE, config, ())
     workspace = load_settings(JobConfig, config).artefacts
-    accuracy, macro_f1 = {"arkansas_families": (0.92, 0.60), "argentina_families": (0.76, 0.60)}[name]
+    argentina, arkansas = (0.76, 0.60), {"xgboost": (0.945, 0.69), "lightgbm": (0.945, 0.67), "forest": (0.92, 0.60)}
     for model in ("xgboost", "lightgbm", "forest"):
+        accuracy, macro_f1 = arkansas[model] if name == "arkansas_families" else argentina
         metrics = metrics_of(workspace.evaluation(model) / "scores.json")
         assert metrics["test_accuracy"] >= accuracy, model
         assert metrics["test_macro_f1"] >= macro_f1, model

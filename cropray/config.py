@@ -13,7 +13,8 @@ from cropray.core.cube_settings import CubeSettings
 from cropray.core.registry import entries_outside, take_over
 from cropray.datasets.points import PointsSettings
 from cropray.datasets.settings import DatasetSettings
-from cropray.imagery.sources import ImagerySettings, require_bands
+from cropray.imagery.registry import SOURCES, SourceSettings
+from cropray.imagery.sources import imagery_settings, require_bands
 from cropray.maps.settings import MapSettings
 from cropray.parcels.rpg import ParcelSettings
 from cropray.raw_files import InputSetting
@@ -98,7 +99,8 @@ class JobConfig(Settings):
     """Make artefacts again even where they are up to date; finished units of a search stand: they are what a fit gave."""
     tracking_uri: str | None = None
     """MLflow server; None: SQLite in the workspace."""
-    imagery: ImagerySettings | None = None
+    imagery: SourceSettings | None = None
+    """Settings of one of the sources (`files`, `safe`, `stac`, `earth_engine`, `cubes`); None: the job reads `points`."""
     parcels: ParcelSettings | None = None
     points: PointsSettings | None = None
     dataset: DatasetSettings = DatasetSettings()
@@ -219,12 +221,16 @@ def _made_again(
 
 def complete_job() -> type[JobConfig]:
     """The job's settings with a section for each family that is known now."""
-    return _complete_job(complete(), tuple((name, each.settings) for name, each in families().items()))
+    sections = tuple((name, each.settings) for name, each in families().items())
+    return _complete_job(complete(), sections, tuple(SOURCES.known().items()))
 
 
 @cache
 def _complete_job(
-    search: type[SearchSettings], sections: tuple[tuple[str, type[FamilySettings]], ...]
+    search: type[SearchSettings],
+    sections: tuple[tuple[str, type[FamilySettings]], ...],
+    sources: tuple[tuple[str, type[SourceSettings]], ...],  # noqa: ARG001  the class is made again for others
 ) -> type[JobConfig]:
     fields: dict[str, Any] = {name: (settings, settings()) for name, settings in sections}
+    fields["imagery"] = (imagery_settings() | None, None)
     return create_model("JobConfig", __base__=JobConfig, __doc__=JobConfig.__doc__, search=(search, search()), **fields)

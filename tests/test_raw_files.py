@@ -19,7 +19,6 @@ from cropray.grid import Grid, Window
 from cropray.imagery.acquire import acquire_zone, check_inputs
 from cropray.imagery.files import FileScenes, FilesSettings
 from cropray.imagery.raster_files import open_raster
-from cropray.imagery.sources import scene_source
 from cropray.legend import bundled_legend
 from cropray.parcels.rpg import ParcelSettings, check_parcels, fetched, has_spatial_index, read_parcels
 from cropray.progress import Progress
@@ -347,7 +346,7 @@ def test_the_doctor_names_inputs_that_are_not_there(tmp_path, bucket):
 def make_zones(content):
     """Composites and labels of a job's first two zones, as its workers make them."""
     config = pickle.loads(pickle.dumps(JobConfig.model_validate(content)))
-    zones, workspace, source = job_zones(config)[:2], config.artefacts, scene_source(config.imagery)
+    zones, workspace, source = job_zones(config)[:2], config.artefacts, config.imagery.scenes(config.cube_spec.bands)
     assert all(check_inputs(source, zones, config.season_start).values())
     extract = None if has_spatial_index(config.parcels) else workspace.parcel_extract
     with indexed(config.parcels, zones, workspace.parcel_extract, Progress()):

@@ -52,15 +52,18 @@ class Registry(Generic[T]):
             ConfigError: there is none.
         """
         name = name_of(choice)
-        if name not in self._known():
-            if self._module:
-                importlib.import_module(self._module)
-            for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
-                point.load()
-        known = self._known()
+        known = self._known() if name in self._known() else self.known()
         if name not in known:
             raise ConfigError(f"'{name}' is no {self.kind}; {nearest(name, list(known))}")
         return known[name]
+
+    def known(self) -> Mapping[str, type[T]]:
+        """All entries, those of plug-ins too."""
+        if self._module:
+            importlib.import_module(self._module)
+        for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
+            point.load()
+        return self._known()
 
     def _known(self) -> Mapping[str, type[T]]:
         return {**self._entries, **{name: entry for (kind, name), entry in _OUTSIDE.items() if kind == self.kind}}

@@ -7,7 +7,7 @@ import numpy as np
 from pydantic import Field
 
 from cropray.core.sensors import SENTINEL_2, Band
-from cropray.settings import Settings
+from cropray.imagery.registry import SOURCES, SourceSettings
 
 # Source: Earth Engine documentation, "Earth Engine quotas": per project.
 MAX_CONCURRENT: Final = 40
@@ -33,7 +33,8 @@ def ids_of(bands: Iterable[Band]) -> tuple[str, ...]:
     return tuple(band.earth_engine_id for band in bands)
 
 
-class EarthEngineSettings(Settings):
+@SOURCES.register("earth_engine")
+class EarthEngineSettings(SourceSettings):
     """Medians that Earth Engine computes; one request per zone and step."""
 
     source: Literal["earth_engine"]
@@ -60,6 +61,8 @@ class EarthEngineSettings(Settings):
     """Where the doubling ends. A wait that the service asks for (Retry-After) comes on top."""
     min_window_px: int = Field(default=64, ge=1)
     """A window that is too much for the service is asked for in quarters, down to this height and width."""
+
+    is_at_hand = False
 
     @property
     def band_ids(self) -> tuple[str, ...]:

@@ -33,9 +33,9 @@ from cropray.imagery.file_listing import SETTING, Listing, list_scenes
 from cropray.imagery.file_names import FileName, offset_of_file, says_nothing_of_offset, understand_name
 from cropray.imagery.offsets import FIRST_DAY_WITH_OFFSET, LEAST_OFFSET, offset_is_gone, offset_of_scale, shift, visible
 from cropray.imagery.raster_files import is_cut_off, open_raster, read_window
+from cropray.imagery.registry import SOURCES, SceneSettings
 from cropray.imagery.scenes import Found, Remarks, Scene, older_doubles, one_instant_per_pass, overlap
 from cropray.raw_files import FileState, InputSetting, as_input, state_there, states_below
-from cropray.settings import Settings
 from cropray.storage import Location
 
 _SCL: Final = "SCL"
@@ -43,7 +43,8 @@ _STORE_READERS: Final = 8  # files of a store that are read at a time: they most
 _OLDER: Final = "files of the same tile and instant as a newer one, read only where that has no data"
 
 
-class FilesSettings(Settings):
+@SOURCES.register("files")
+class FilesSettings(SceneSettings):
     """Where the scene files are."""
 
     source: Literal["files"] = "files"
@@ -55,6 +56,10 @@ class FilesSettings(Settings):
     offset: Literal["auto"] | Annotated[int, Field(ge=LEAST_OFFSET, le=0)] = "auto"
     """Digital numbers to add to the bands of every scene; auto: ESA's offset of 1000 is taken out where a file's scale and
     offset tags or the processing baseline in its name say that it is there."""
+
+    def scenes(self, bands: Sequence[Band]) -> "FileScenes":
+        """See `SceneSettings.scenes`."""
+        return FileScenes(self, tuple(bands))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,16 @@
 """Settings of the STAC source; apart from its client, so that a job file is read without loading it."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from pydantic import ConfigDict, Field
 
+from cropray.core.sensors import Band
+from cropray.imagery.registry import SOURCES, SceneSettings
 from cropray.settings import Settings
+
+if TYPE_CHECKING:
+    from cropray.imagery.stac import StacScenes
 
 SCL: Final = "SCL"
 EXCLUDED: Final = "items named by 'exclude'"  # a remark
@@ -37,7 +42,8 @@ class StacAssets(Settings):
     SCL: str
 
 
-class StacSettings(Settings):
+@SOURCES.register("stac")
+class StacSettings(SceneSettings):
     """Which STAC API, and what of it."""
 
     source: Literal["stac"]
@@ -65,6 +71,8 @@ class StacSettings(Settings):
     timeout_s: float = Field(default=60, gt=0)
     """Longest silence of a server, s."""
 
+    is_at_hand = False
+
     @property
     def band_ids(self) -> tuple[str, ...]:
         """Bands whose assets are known."""
@@ -82,3 +90,13 @@ class StacSettings(Settings):
         """
         ids = sorted(set(self.exclude) - set(left_out.get(EXCLUDED, ())))
         return {"ids of 'exclude' that no item of these zones and seasons has": ids} if ids else {}
+
+    def describe(self) -> str:
+        """See `SourceSettings.describe`."""
+        return f"{self.collection} at {self.url}"
+
+    def scenes(self, bands: Sequence[Band]) -> "StacScenes":
+        """See `SceneSettings.scenes`."""
+        from cropray.imagery.stac import StacScenes  # noqa: PLC0415  it needs these settings
+
+        return StacScenes(self, tuple(bands))

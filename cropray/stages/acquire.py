@@ -3,7 +3,7 @@
 import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Final
+from typing import Final, cast
 
 from cropray.config import JobConfig
 from cropray.core.closure import closure
@@ -24,10 +24,8 @@ from cropray.imagery.acquire import (
 )
 from cropray.imagery.cubes import CompositeSource, acquire_cube
 from cropray.imagery.earth_engine_settings import EarthEngineSettings
+from cropray.imagery.registry import CompositeSettings, SceneSettings
 from cropray.imagery.scenes import Found, SceneSource
-from cropray.imagery.sources import SceneSettings, composite_source, describe, scene_source
-from cropray.imagery.sources.cubes import CubesSettings
-from cropray.imagery.stac_settings import StacSettings
 from cropray.progress import Progress
 from cropray.stages import earth_engine
 from cropray.stages.artefacts import Stamped
@@ -57,19 +55,19 @@ def run(job: JobConfig, progress: Progress) -> None:
         raise ConfigError("this job reads 'points': there is nothing to acquire")
     if isinstance(job.imagery, EarthEngineSettings):
         earth_engine.run(job, job.imagery, progress)
-    elif isinstance(job.imagery, CubesSettings):
+    elif isinstance(job.imagery, CompositeSettings):
         _run_cubes(job, job.imagery, progress)
     else:
-        _run_scenes(job, job.imagery, progress)
+        _run_scenes(job, cast("SceneSettings", job.imagery), progress)
 
 
 def _run_scenes(job: JobConfig, settings: SceneSettings, progress: Progress) -> None:
     zones = job_zones(job)
-    progress.stage("acquire", f"medians per {job.cube_spec.noun} of {describe(settings)} for {len(zones)} zones")
+    progress.stage("acquire", f"medians per {job.cube_spec.noun} of {settings.describe()} for {len(zones)} zones")
     cube = job.cube_spec
-    source = scene_source(settings, cube)
+    source = settings.scenes(cube.bands)
     found = survey_zones(source, zones, job.season_start, cube)
-    _tell(job, source, zones, found, progress)
+    _tell(job, settings, source, zones, found, progress)
     results = _run_tasks(job, _tasks(job, source, zones, found), progress)
     if results:
         for line in describe_warnings(results.values()):
@@ -77,17 +75,17 @@ def _run_scenes(job: JobConfig, settings: SceneSettings, progress: Progress) -> 
         progress.note(describe_clear(results.values()))
 
 
-def _run_cubes(job: JobConfig, settings: CubesSettings, progress: Progress) -> None:
+def _run_cubes(job: JobConfig, settings: CompositeSettings, progress: Progress) -> None:
     zones = job_zones(job)
-    progress.stage("acquire", f"ready cubes of {describe(settings)} for {len(zones)} zones")
-    source = composite_source(settings)
+    progress.stage("acquire", f"ready cubes of {settings.describe()} for {len(zones)} zones")
+    source = settings.composites()
     found = source.survey([(zone, steps_of(zone, job)) for zone in zones])
     left_out = {remark: sorted(names) for remark, names in found.items()}
     write_json(job.artefacts.left_out, left_out)
     for line in describe_left_out(left_out):
         progress.note(line)
     results = _run_tasks(job, _cube_tasks(job, source, zones), progress)
-    if results and settings.fill:
+    if results and source.fills:
         progress.note(describe_clear(results.values()))
     elif results:
         progress.note("values that are missing stay no data: 'imagery.fill' is false")
@@ -108,12 +106,12 @@ def artefacts(job: JobConfig) -> Iterator[Stamped]:
     """What the stage makes. A catalogue is asked which scenes it has."""
     if isinstance(job.imagery, EarthEngineSettings):
         yield from earth_engine.artefacts(job, job.imagery)
-    elif isinstance(job.imagery, CubesSettings):
-        tasks = _cube_tasks(job, composite_source(job.imagery), job_zones(job))
+    elif isinstance(job.imagery, CompositeSettings):
+        tasks = _cube_tasks(job, job.imagery.composites(), job_zones(job))
         yield from stamped("acquire", "acquire", tasks, job.artefacts)
-    elif job.imagery is not None:
+    elif isinstance(job.imagery, SceneSettings):
         zones, cube = job_zones(job), job.cube_spec
-        source = scene_source(job.imagery, cube)
+        source = job.imagery.scenes(cube.bands)
         tasks = _tasks(job, source, zones, survey_zones(source, zones, job.season_start, cube))
         yield from stamped("acquire", "acquire", tasks, job.artefacts)
 
@@ -161,13 +159,17 @@ def _outputs(workspace: Workspace, zone: Zone) -> tuple[Location, ...]:
 
 
 def _tell(
-    job: JobConfig, source: SceneSource, zones: Sequence[Zone], found: Mapping[str, Found], progress: Progress
+    job: JobConfig,
+    settings: SceneSettings,
+    source: SceneSource,
+    zones: Sequence[Zone],
+    found: Mapping[str, Found],
+    progress: Progress,
 ) -> None:
     """Say what is not used of what lies there, and which steps have nothing."""
     scenes = [scene for each in found.values() for scene in each.scenes]
     left_out = gather_left_out(found.values(), source.never_used(scenes))
-    if isinstance(job.imagery, StacSettings):
-        left_out |= job.imagery.unheard(left_out)
+    left_out |= settings.unheard(left_out)
     write_json(job.artefacts.left_out, left_out)
     for line in describe_left_out(left_out):
         progress.note(line)

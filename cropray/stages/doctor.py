@@ -11,7 +11,6 @@ from typing import Final
 from cropray.config import ClusterSettings, JobConfig
 from cropray.errors import ConfigError, CroprayError
 from cropray.imagery.earth_engine_settings import EarthEngineSettings
-from cropray.imagery.sources import FolderSettings
 from cropray.search.placement import live_nodes
 from cropray.settings import load_settings
 from cropray.stages.cluster import ask_nodes, ray_session, require_cpus
@@ -112,7 +111,7 @@ def _check_inputs(job: JobConfig) -> str:
     choice = job.zone_selection
     paths = [
         job.points and job.points.path,
-        job.imagery.folder if isinstance(job.imagery, FolderSettings) else None,
+        job.imagery.describe() if job.imagery is not None and job.imagery.is_at_hand else None,
         job.parcels and job.parcels.path,
         job.parcels and job.parcels.legend,
         job.zone_table,

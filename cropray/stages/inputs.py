@@ -8,6 +8,9 @@ from cropray.config import JobConfig
 from cropray.core.cube import STUDY_CUBE, CubeSpec, Season
 from cropray.core.fingerprint import fingerprint
 from cropray.errors import ConfigError, InputError, SchemaError
+from cropray.imagery.acquire import check_inputs
+from cropray.imagery.registry import CompositeSettings, SceneSettings
+from cropray.imagery.scenes import Scene
 from cropray.legend import FIRST_YEAR, LAST_YEAR, Legend, bundled_legend
 from cropray.parcels.legend_file import read_legend, require_codes
 from cropray.parcels.rpg import is_away, iterate_codes
@@ -16,6 +19,9 @@ from cropray.storage import Location, content_id, local_file
 from cropray.workspace import require
 from cropray.zone_selection.settings import ZoneSelectionSettings
 from cropray.zones import Zone, bundled_zones, read_zones, select_zones
+
+Scenes = Mapping[str, tuple[Scene, ...]]
+"""Zone → its scenes, in time order."""
 
 
 def job_zones(job: JobConfig) -> tuple[Zone, ...]:
@@ -211,3 +217,16 @@ def _said(path: Location, key: str) -> object:
 def artefact_fingerprint(files: Sequence[Location]) -> str:
     """SHA-256 over the contents of artefacts; a missing one counts as such. Raw inputs: `raw_files.source_fingerprint`."""
     return fingerprint([[file.name, content_id(file)] for file in files])
+
+
+def find_scenes(job: JobConfig, zones: Sequence[Zone]) -> Scenes | None:
+    """Zone → its scenes; None for Earth Engine, which is not asked, and for ready cubes, which are looked at.
+
+    Raises:
+        InputError: a scene or a cube cannot be used, or a zone has none.
+    """
+    if isinstance(job.imagery, CompositeSettings):
+        job.imagery.composites().survey([(zone, steps_of(zone, job)) for zone in zones])
+    if not isinstance(job.imagery, SceneSettings):
+        return None
+    return check_inputs(job.imagery.scenes(job.cube_spec.bands), zones, job.season_start, job.cube_spec)

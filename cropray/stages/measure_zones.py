@@ -21,8 +21,7 @@ from cropray.grid import Grid
 from cropray.imagery.acquire import acquire_zone, finish_zone
 from cropray.imagery.composites import read_composite, read_n_obs
 from cropray.imagery.cubes import acquire_cube
-from cropray.imagery.sources import FolderSettings, composite_source, scene_source
-from cropray.imagery.sources.cubes import CubesSettings
+from cropray.imagery.registry import CompositeSettings, SceneSettings
 from cropray.parcels.rpg import is_fetched
 from cropray.planning.costs import ZoneCosts
 from cropray.report.drawing import step_names
@@ -172,11 +171,11 @@ def _acquire(job: JobConfig, zone: Zone, scratch: Workspace) -> None:
     """Scenes and cubes of one's own are taken; of remote ones only what this machine does is measured, on drawn months."""
     season = steps_of(zone, job)
     cube = season.cube
-    if isinstance(job.imagery, CubesSettings):
-        acquire_cube(composite_source(job.imagery), zone, season, scratch)
+    if isinstance(job.imagery, CompositeSettings):
+        acquire_cube(job.imagery.composites(), zone, season, scratch)
         return
-    if isinstance(job.imagery, FolderSettings):
-        acquire_zone(scene_source(job.imagery, cube), zone, job.season_start, scratch, cube)
+    if isinstance(job.imagery, SceneSettings) and job.imagery.is_at_hand:
+        acquire_zone(job.imagery.scenes(cube.bands), zone, job.season_start, scratch, cube)
         return
     here, zone_id = job.artefacts, zone.zone_id
     if here.composite(zone_id).exists() and here.n_obs(zone_id).exists():

@@ -20,7 +20,6 @@ from cropray.datasets.regions import require_two
 from cropray.datasets.storage import read_pixels
 from cropray.imagery.earth_engine_ledger import read_runs
 from cropray.imagery.earth_engine_settings import EarthEngineSettings
-from cropray.imagery.sources import FolderSettings, scene_source
 from cropray.imagery.stac_settings import StacSettings
 from cropray.parcels.rpg import is_fetched
 from cropray.planning.costs import FitCosts, Kind, UnitCosts, ZoneCosts
@@ -32,20 +31,18 @@ from cropray.planning.work import Cluster, ZoneWork, at_once
 from cropray.progress import Progress
 from cropray.settings import load_settings
 from cropray.stages.cluster import address_of, ray_session
-from cropray.stages.inputs import job_legend, job_zones, zone_fingerprint
+from cropray.stages.inputs import Scenes, find_scenes, job_legend, job_zones, zone_fingerprint
 from cropray.stages.labels import indexed
 from cropray.stages.measure_fits import FitSample, measure_fits
 from cropray.stages.measure_zones import MOST_ZONES, ZoneSample, measure_zones, sample_order, weigh, zone_costs
 from cropray.stages.pipeline import log_to_file
 from cropray.stages.plan_elsewhere import measurable, need_of, print_elsewhere, require_placed
 from cropray.stages.plan_work import (
-    Scenes,
     built_dataset,
     classes_of,
     count_points,
     count_zones,
     earth_engine,
-    find_scenes,
     local_cluster,
     n_pixels,
     over_budget,
@@ -283,7 +280,7 @@ class _Measuring:
         assert self.scenes is not None
         zone = self.all_zones[0]
         started = time.monotonic()
-        scene_source(settings, self.job.cube_spec).read(self.scenes[zone.zone_id][0], zone.grid)
+        settings.scenes(self.job.cube_spec.bands).read(self.scenes[zone.zone_id][0], zone.grid)
         item_s = time.monotonic() - started
         self.progress.note(f"one item read in {item_s:.1f} s")
         n_items = [len(self.scenes[zone.zone_id]) for zone in self.all_zones]
@@ -309,7 +306,7 @@ def _notes(job: JobConfig, zones: ZoneWork, samples: Sequence[ZoneSample], traff
             notes.append(f"{found.label}: at most; validation may stop a fit before its last {found.step_name}")
         if found.predicts_on_gpu and job.map.device == "cuda":
             notes.append(f"scores and maps of the {found.label}: as on CPUs, at most; a GPU (map.device) is faster")
-    if job.imagery is not None and not isinstance(job.imagery, FolderSettings):
+    if job.imagery is not None and not job.imagery.is_at_hand:
         notes.append("composites of zones that are not here yet: size and time from drawn ones")
     if traffic is not None and traffic.eecu_hours is not None:
         notes.append(quota_note(traffic.eecu_hours))

@@ -8,12 +8,8 @@ from pathlib import Path
 from cropray.config import JobConfig
 from cropray.datasets.manifest import Manifest, ZoneEntry, load_manifest
 from cropray.errors import ConfigError, CroprayError
-from cropray.imagery.acquire import check_inputs
 from cropray.imagery.earth_engine_ledger import read_runs
 from cropray.imagery.earth_engine_settings import EarthEngineSettings
-from cropray.imagery.scenes import Scene
-from cropray.imagery.sources import composite_source, scene_source
-from cropray.imagery.sources.cubes import CubesSettings
 from cropray.legend import CropClass
 from cropray.planning.elsewhere import RAY_STORE_SHARE
 from cropray.planning.estimate import JobWork
@@ -22,14 +18,12 @@ from cropray.planning.traffic import Traffic, earth_engine_traffic
 from cropray.planning.work import Cluster, ZoneWork
 from cropray.search.placement import Node, Placement, live_nodes, need_of, place_units
 from cropray.stages.cluster import address_of, ray_disk
-from cropray.stages.inputs import job_legend, steps_of
+from cropray.stages.inputs import job_legend
 from cropray.stages.measure_zones import ZoneSample
 from cropray.storage import free_bytes
 from cropray.training.family import family
 from cropray.training.resources import FitSize
 from cropray.zones import Zone
-
-Scenes = Mapping[str, tuple[Scene, ...]]
 
 
 def local_cluster(job: JobConfig) -> Cluster:
@@ -75,20 +69,6 @@ def place(job: JobConfig, cluster: Cluster) -> dict[str, Placement]:
         model: place_units(cluster.nodes, need_of(model, job.settings_of(model)), job.search.max_concurrent)
         for model in job.search.models
     }
-
-
-def find_scenes(job: JobConfig, zones: Sequence[Zone]) -> Scenes | None:
-    """Zone → its scenes; None for Earth Engine, which is not asked, and for ready cubes.
-
-    Raises:
-        InputError: a scene or a cube cannot be used, or a zone has none.
-    """
-    if job.imagery is None or isinstance(job.imagery, EarthEngineSettings):
-        return None
-    if isinstance(job.imagery, CubesSettings):
-        composite_source(job.imagery).survey([(zone, steps_of(zone, job)) for zone in zones])
-        return None
-    return check_inputs(scene_source(job.imagery, job.cube_spec), zones, job.season_start, job.cube_spec)
 
 
 def built_dataset(job: JobConfig, zones: Sequence[Zone]) -> Manifest | None:

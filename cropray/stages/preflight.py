@@ -11,13 +11,10 @@ from ray._private.accelerators import get_accelerator_manager_for_resource
 from cropray.config import JobConfig
 from cropray.datasets.doubts import some
 from cropray.errors import ConfigError, CroprayError, InputError, MissingArtefactError
-from cropray.imagery.acquire import check_inputs
-from cropray.imagery.sources import FolderSettings, composite_source, scene_source
-from cropray.imagery.sources.cubes import CubesSettings
 from cropray.parcels.rpg import check_parcels, grids_outside
 from cropray.raw_files import is_there
 from cropray.stages.cluster import address_of, name_of_address
-from cropray.stages.inputs import check_legend, job_legend, job_zones, register_year, steps_of
+from cropray.stages.inputs import check_legend, find_scenes, job_legend, job_zones, register_year
 from cropray.stages.ray_address import check_form
 from cropray.storage import Location
 from cropray.training.family import family
@@ -85,8 +82,8 @@ def _inputs(job: JobConfig, stages: Sequence[str], zones: Sequence[Zone]) -> lis
         table = choice.region_table
         checks += [] if table is None else [lambda: read_regions(table)]
         checks += [partial(_check_outline, choice.outline), partial(input_files, choice.worldcover)]
-    if isinstance(imagery := job.imagery, FolderSettings) and "acquire" in stages:
-        checks.append(lambda: _check_imagery(job, imagery, zones))
+    if job.imagery is not None and job.imagery.is_at_hand and "acquire" in stages:
+        checks.append(lambda: find_scenes(job, zones))
     if (parcels := job.parcels) is not None and "labels" in stages:
         checks.append(lambda: check_parcels(parcels))
         checks.append(lambda: _check_legend(job))
@@ -98,13 +95,6 @@ def _inputs(job: JobConfig, stages: Sequence[str], zones: Sequence[Zone]) -> lis
     if (points := job.points) is not None and "dataset" in stages:
         checks.append(lambda: _require_points(points.path))
     return checks
-
-
-def _check_imagery(job: JobConfig, imagery: FolderSettings, zones: Sequence[Zone]) -> None:
-    if isinstance(imagery, CubesSettings):
-        composite_source(imagery).survey([(zone, steps_of(zone, job)) for zone in zones])
-    else:
-        check_inputs(scene_source(imagery, job.cube_spec), zones, job.season_start, job.cube_spec)
 
 
 def _check_legend(job: JobConfig) -> None:

@@ -4,10 +4,10 @@ import pytest
 import yaml
 
 from cropray.config import JobConfig
+from cropray.core.cube import STUDY_CUBE
 from cropray.errors import ConfigError
 from cropray.imagery.earth_engine_settings import EarthEngineSettings
 from cropray.imagery.files import FileScenes, FilesSettings
-from cropray.imagery.sources import composite_source, describe, scene_source
 from cropray.imagery.sources.cubes import CubeFiles, CubesSettings
 from cropray.imagery.sources.safe import SafeScenes, SafeSettings
 from cropray.imagery.stac import StacScenes
@@ -45,7 +45,7 @@ def test_the_source_chooses_the_settings(tmp_path, imagery, kind):
     [
         (
             {"source": "earth_engin"},
-            "'imagery' cannot be 'earth_engin'; it can be 'files', 'safe', 'stac', 'earth_engine', 'cubes'",
+            "'imagery' cannot be 'earth_engin'; it can be 'cubes', 'earth_engine', 'files', 'safe', 'stac'",
         ),
         ({"source": "earth_engine"}, "'imagery.project' is required"),
         ({"foldr": "a"}, "unknown key 'imagery.foldr'; did you mean 'folder'"),
@@ -70,13 +70,14 @@ def test_a_single_value_can_be_set(tmp_path):
 
 def test_settings_give_their_source():
     files, stac = FilesSettings(folder="scenes"), StacSettings(source="stac")
-    assert scene_source(files) == FileScenes(files)
-    assert scene_source(stac) == StacScenes(stac)
+    bands = STUDY_CUBE.bands
+    assert files.scenes(bands) == FileScenes(files)
+    assert stac.scenes(bands) == StacScenes(stac)
     safe, cubes = SafeSettings(source="safe", folder="products"), CubesSettings(source="cubes", folder="cubes")
-    assert scene_source(safe) == SafeScenes(safe)
-    assert composite_source(cubes) == CubeFiles(cubes)
-    assert [describe(files), describe(safe), describe(cubes)] == ["scenes", "products", "cubes"]
-    assert describe(stac) == f"{stac.collection} at {stac.url}"
+    assert safe.scenes(bands) == SafeScenes(safe)
+    assert cubes.composites() == CubeFiles(cubes)
+    assert [each.describe() for each in (files, safe, cubes)] == ["scenes", "products", "cubes"]
+    assert stac.describe() == f"{stac.collection} at {stac.url}"
 
 
 OWN = {"bands": [{"id": "A00", "unit": "embedding", "scale": 1, "offset": -129}], "step": "season"}

@@ -13,8 +13,8 @@ from cropray.grid import Grid
 from cropray.imagery.composites import read_composite, read_n_obs, write_composite, write_n_obs
 from cropray.progress import Progress
 from cropray.stages import acquire, doctor
+from cropray.stages.inputs import find_scenes
 from cropray.stages.measure_zones import _acquire
-from cropray.stages.plan_work import find_scenes
 from cropray.stages.preflight import check_job
 from cropray.workspace import Workspace
 from cropray.zones import read_zones

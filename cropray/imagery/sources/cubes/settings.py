@@ -1,17 +1,21 @@
 """Settings of the `cubes` source."""
 
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from pydantic import field_validator
 
+from cropray.imagery.registry import SOURCES, CompositeSettings
 from cropray.raw_files import InputSetting
-from cropray.settings import Settings
+
+if TYPE_CHECKING:
+    from cropray.imagery.sources.cubes.source import CubeFiles
 
 ZONE: Final = "{zone_id}"
 SEASON: Final = "{season}"
 
 
-class CubesSettings(Settings):
+@SOURCES.register("cubes")
+class CubesSettings(CompositeSettings):
     """Where the cubes are."""
 
     source: Literal["cubes"]
@@ -35,3 +39,9 @@ class CubesSettings(Settings):
         if set("{}") & set(pattern.replace(ZONE, "").replace(SEASON, "")):
             raise ValueError("the places that are filled in are {zone_id} and {season}; there are no others")
         return pattern
+
+    def composites(self) -> "CubeFiles":
+        """See `CompositeSettings.composites`."""
+        from cropray.imagery.sources.cubes.source import CubeFiles  # noqa: PLC0415  it needs these settings
+
+        return CubeFiles(self)

@@ -1,16 +1,21 @@
 """Settings of the `safe` source."""
 
-from typing import Final, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, Literal
 
-from cropray.core.sensors import SENTINEL_2
+from cropray.core.sensors import SENTINEL_2, Band
+from cropray.imagery.registry import SOURCES, SceneSettings
 from cropray.raw_files import InputSetting
-from cropray.settings import Settings
+
+if TYPE_CHECKING:
+    from cropray.imagery.sources.safe.scenes import SafeScenes
 
 SETTING: Final = "imagery.folder"
 REMEDY: Final = "fetch the product again, or name it in 'imagery.exclude'"
 
 
-class SafeSettings(Settings):
+@SOURCES.register("safe")
+class SafeSettings(SceneSettings):
     """Where the products are."""
 
     source: Literal["safe"]
@@ -23,3 +28,9 @@ class SafeSettings(Settings):
     def band_ids(self) -> tuple[str, ...]:
         """Bands that a product has."""
         return tuple(band.id for band in SENTINEL_2.bands)
+
+    def scenes(self, bands: Sequence[Band]) -> "SafeScenes":
+        """See `SceneSettings.scenes`."""
+        from cropray.imagery.sources.safe.scenes import SafeScenes  # noqa: PLC0415  it needs these settings
+
+        return SafeScenes(self, tuple(bands))

@@ -211,7 +211,7 @@ class JobConfig(Settings):
 
 
 def _made_again(
-    values: dict[str, Any], families_of_sender: tuple[Family, ...], entries: Mapping[tuple[str, str], type]
+    values: dict[str, Any], families_of_sender: tuple[Family, ...], entries: Mapping[tuple[str, str], Any]
 ) -> JobConfig:
     for each in families_of_sender:
         register(each)

@@ -44,16 +44,16 @@ def error_rate(matrix, _loss):
 
 @pytest.fixture
 def registered():
-    METRICS.append(Metric("kappa", "Cohen's kappa", kappa, short="kappa"))
+    METRICS.add(Metric("kappa", "Cohen's kappa", kappa, short="kappa"))
     yield
-    METRICS.pop()
+    METRICS.remove("kappa")
 
 
 @pytest.fixture
 def one_that_falls():
-    METRICS.append(Metric("error_rate", "Error rate", error_rate, higher_is_better=False, ratios=wrong))
+    METRICS.add(Metric("error_rate", "Error rate", error_rate, higher_is_better=False, ratios=wrong))
     yield
-    METRICS.pop()
+    METRICS.remove("error_rate")
 
 
 MATRIX = np.array([[30, 4, 1], [6, 20, 2], [0, 3, 9]])
@@ -144,12 +144,12 @@ def test_an_unknown_one_is_refused_with_the_known_ones(name):
 
 def test_a_new_score_makes_no_fit_again_but_those_that_it_stops():
     dataset = manifest(entry("a", 0), entry("b", 1))
-    METRICS.append(Metric("kappa", "Cohen's kappa", kappa))
+    METRICS.add(Metric("kappa", "Cohen's kappa", kappa))
     try:
         new = {name: fit_key(family(name), settings, dataset, 0) for name, settings in SETTINGS.items()}
         stopped = fit_key(family("cnn"), CnnSettings(monitor="val_kappa"), dataset, 0)
     finally:
-        METRICS.pop()
+        METRICS.remove("kappa")
     for name, settings in SETTINGS.items():
         assert fit_key(family(name), settings, dataset, 0).digest == new[name].digest
     assert any(symbol.endswith(":kappa") for symbol in stopped.parts["code"])

@@ -28,7 +28,9 @@ PLUMBING: Final = frozenset(
         *("jinja2", "matplotlib", "mlflow", "PIL", "pydantic", "pydantic_core", "ray"),  # show, check and call
     }
 )
-REGISTRIES: Final = frozenset({"cropray.core.metrics:METRICS", "cropray.imagery.registry:SOURCES"})
+REGISTRIES: Final = frozenset(
+    {"cropray.core.metrics:METRICS", "cropray.core.sensors:SENSORS", "cropray.imagery.registry:SOURCES"}
+)
 """Lists of what is chosen by a name, or only shown: an entry counts where it is chosen, as a root of its own."""
 _RELEASE: Final = "__version__"  # of a package; the code itself is followed
 

@@ -13,7 +13,7 @@ leaves them out, and they are counted beside it (`untrained_pixels`). All other 
 the loss of a test, which neither stops nor chooses anything. (The `train_loss` of a CNN's history is what its steps
 lower: weighted as the settings say, with dropout, unbounded.)
 
-`METRICS` lists what is scored. To add a score, write a function at the top of a module and an entry in the list: tables,
+`METRICS` lists what is scored. To add a score, write a function at the top of a module and add an entry (`METRICS.add`): tables,
 pictures and tracker show it, intervals are made where the entry says how, and `search.objective: val_<key>` chooses by it.
 """
 
@@ -26,6 +26,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from cropray.core.registry import Catalogue
 from cropray.errors import AccountingError
 
 Counts = npt.NDArray[np.int64]
@@ -353,5 +354,5 @@ STUDY: Final = (
     Metric("macro_f1", "Macro F1", _macro_f1, short="macro F1", ratios=_f1s, is_headline=True),
 )
 """The scores of the original study. Every fit records them at each of its steps, so their code counts for every fit."""
-METRICS: Final = [*STUDY]
-"""All scores, in the order of the tracker. What is added to them makes no fit again (`closure.REGISTRIES`)."""
+METRICS: Final = Catalogue("metric", STUDY, lambda metric: metric.key)
+"""All scores, in the order of the tracker; `METRICS.add` takes another. What is added to them makes no fit again (`closure.REGISTRIES`)."""

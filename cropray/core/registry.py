@@ -1,4 +1,4 @@
-"""What a job file chooses by name: classes whose fields are settings of their own.
+"""What a job file chooses by name: classes whose fields are settings of their own, and objects.
 
 A choice is the name of an entry, or `{name: focal, gamma: 1.5}`. An entry registers itself as its module is read; a
 plug-in's module is named by the entry point `cropray.entries`. Needs the standard library only.
@@ -7,9 +7,10 @@ Code that is looked up so is not seen by whoever follows names (`cropray.core.cl
 """
 
 import difflib
+import functools
 import importlib
 import importlib.metadata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from cropray.errors import ConfigError
@@ -20,7 +21,7 @@ T = TypeVar("T")
 NAME: Final = "name"
 ENTRY_POINTS: Final = "cropray.entries"
 _PACKAGE: Final = __name__.partition(".")[0]
-_OUTSIDE: Final[dict[tuple[str, str], type]] = {}
+_OUTSIDE: Final[dict[tuple[str, str], Any]] = {}
 """(kind, name) → entry that no module of cropray registers, of all kinds."""
 
 
@@ -61,8 +62,7 @@ class Registry(Generic[T]):
         """All entries, those of plug-ins too."""
         if self._module:
             importlib.import_module(self._module)
-        for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
-            point.load()
+        _load_plug_ins()
         return self._known()
 
     def _known(self) -> Mapping[str, type[T]]:
@@ -81,17 +81,54 @@ class Registry(Generic[T]):
             raise ConfigError(f"{self.kind} '{name_of(choice)}': {error}") from None
 
 
+class Catalogue(Generic[T]):
+    """Entries of one kind that are objects, in the order in which they came."""
+
+    def __init__(self, kind: str, own: Sequence[T], name_of: Callable[[T], str]) -> None:
+        """Args: kind: for messages; own: cropray's; name_of: what an entry is called."""
+        self.kind = kind
+        self._own = {name_of(entry): entry for entry in own}
+        self._name_of = name_of
+
+    def add(self, entry: T) -> None:
+        """One of one's own.
+
+        Raises:
+            ConfigError: cropray has one of this name.
+        """
+        name = self._name_of(entry)
+        if name in self._own:
+            raise ConfigError(f"there is a {self.kind} '{name}' already: give yours another name")
+        _OUTSIDE[self.kind, name] = entry
+
+    def remove(self, name: str) -> None:
+        """Forget one of one's own."""
+        del _OUTSIDE[self.kind, name]
+
+    def __iter__(self) -> Iterator[T]:
+        """Cropray's first."""
+        _load_plug_ins()
+        yield from self._own.values()
+        yield from [entry for (kind, _), entry in _OUTSIDE.items() if kind == self.kind]
+
+
+@functools.cache
+def _load_plug_ins() -> None:
+    for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        point.load()
+
+
 def is_outside(entry: type) -> bool:
     """Whether a class is not of this package."""
     return entry.__module__.partition(".")[0] != _PACKAGE
 
 
-def entries_outside() -> Mapping[tuple[str, str], type]:
+def entries_outside() -> Mapping[tuple[str, str], Any]:
     """What only this process may know, for others: pickling it names its modules, or carries it where it has none."""
     return dict(_OUTSIDE)
 
 
-def take_over(entries: Mapping[tuple[str, str], type]) -> None:
+def take_over(entries: Mapping[tuple[str, str], Any]) -> None:
     """Make another process' `entries_outside` known to this one."""
     _OUTSIDE.update(entries)
 

@@ -8,6 +8,8 @@ classification; ESA, Sentinel-1 Product Specification. Band ids are ESA's (`B02`
 from dataclasses import dataclass
 from typing import Final
 
+from cropray.core.registry import Catalogue
+
 REFLECTANCE_SCALE: Final = 1e-4  # digital number → surface reflectance (Sentinel-2 L2A, harmonised)
 NODATA: Final = 0  # of every stored number: no data
 LARGEST: Final = 65_535  # of a stored number
@@ -84,7 +86,8 @@ SENTINEL_2: Final = Sensor(
     ),
 )
 SENTINEL_1: Final = Sensor("sentinel-1", (_backscatter("VV"), _backscatter("VH")))
-SENSORS: Final = (SENTINEL_2, SENTINEL_1)
+SENSORS: Final = Catalogue("sensor", (SENTINEL_2, SENTINEL_1), lambda sensor: sensor.name)
+"""All sensors; `SENSORS.add` takes another."""
 
 
 def known_band(band_id: str) -> Band | None:

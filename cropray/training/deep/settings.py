@@ -83,7 +83,7 @@ class NetworkSettings(FamilySettings):
     epochs: int = Field(default=50, ge=1)
     """Most epochs of a fit, and those over which `schedule` falls. The refit takes the folds' mean best epoch, at the
     learning rates that the folds had."""
-    batch_size: int = Field(default=64, ge=1)
+    batch_size: int = Field(default=64, ge=2)
     """Samples of a step, over all workers."""
     patience: int = Field(default=3, ge=1)
     """Epochs without improvement after which a fit stops."""
@@ -106,7 +106,8 @@ class NetworkSettings(FamilySettings):
     """Changes of training samples, one or a list: `dihedral` (`true`) turns and mirrors tiles; `shift` (`steps`), `scale`
     (`by`), `dropout_steps` (`share`) and `noise` (`sd`) change series."""
     n_seeds: int = Field(default=1, ge=1)
-    """Networks that are trained one after the other from other seeds; the mean of their probabilities is the model's."""
+    """Networks that are trained one after the other from other seeds; the mean of their probabilities is the model's, and is
+    what is scored. The learning curve and the best epoch are the means of the networks', each of which stops by itself."""
     num_workers: int = Field(default=0, ge=0)
     """Workers of one fit; 0: in the calling process, without a worker group's start-up of 15–40 s."""
     cpus_per_worker: float | None = Field(default=None, gt=0)

@@ -24,7 +24,7 @@ class TempCnnSettings(NetworkSettings):
     epochs: int = Field(default=20, ge=1)
     """Most epochs of a fit, and those over which `schedule` goes. The refit takes the folds' mean best epoch, at the
     learning rates that the folds had."""
-    batch_size: int = Field(default=64, ge=1)
+    batch_size: int = Field(default=64, ge=2)
     """Pixels of a step, over all workers."""
     patience: int = Field(default=20, ge=1)
     """Epochs without improvement after which a fit stops; by default never, as `one_cycle` improves most at its end."""

@@ -56,9 +56,14 @@ def _one_of(registry: Registry[Any], choice: Choice) -> Choice:
 
 
 def _augment(value: Augment) -> bool | Choice | tuple[Choice, ...]:
-    if isinstance(value, bool) or value == NONE:
+    if isinstance(value, bool):
         return value
+    if not isinstance(value, tuple) and name_of(value) == NONE:
+        return checked(object, value, {})
     each = tuple(_one_of(AUGMENTATIONS, choice) for choice in chosen(value))
+    names = [name_of(choice) for choice in each]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"{', '.join(twice)} stand twice in the list; name each change once")
     return each if isinstance(value, tuple) else each[0]
 
 

@@ -1,7 +1,8 @@
 """Input features of pixel models: what is computed from the raw cube wherever a model is trained, scored, mapped or served.
 
 Every feature is a uint16 number with 0 = missing, as the cube's own are: so models keep one form of input, bins stay
-exact and missing stays missing. An index is stored evenly over its range, 1 … 65535; what leaves the range is cut off.
+exact and missing stays missing. An index is stored evenly over its range, 1 … 65535; what leaves the range is stored as its
+end, and every fit says of how many values it looked at that is true (`FeatureSet.beyond`).
 
 A job names features in a list:
 
@@ -9,12 +10,15 @@ A job names features in a list:
     ndvi                     an index at every step; `INDICES` holds those that are known by name
     wet[-1,1]=(B03-B11)/(B03+B11)
                              an index by formula over band ids, in physical values; its range may be left out: [-1,1]
-    differences              of every series above, between one step and the next
-    quantiles                of every series above: 10, 25, 50, 75, 90 % of the steps that are there
+    differences              of every series in the list, between one step and the next
+    quantiles                of every series in the list: 10, 25, 50, 75, 90 % of the steps that are there
     phenology                of every index: largest value, its step, first and last step above half of the amplitude
+
+What gives no column is refused: `phenology` without an index, `differences` of a single step.
 """
 
 import ast
+import math
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -40,6 +44,7 @@ INDICES: Final[Mapping[str, str]] = {
     "evi": "2.5*(B08-B04)/(B08+6*B04-7.5*B02+1)",  # Huete et al. 2002
     "savi": "1.5*(B08-B04)/(B08+B04+0.5)",  # Huete 1988
 }
+_RANGES: Final[Mapping[str, tuple[float, float]]] = {"evi": (-1.0, 2.0)}  # of known ones, where it is not [-1,1]
 BANDS: Final = "bands"
 QUANTILES: Final = (10, 25, 50, 75, 90)
 PHENOLOGY: Final = ("top", "top_step", "rise_step", "fall_step")
@@ -61,12 +66,19 @@ class Index:
     low: float = -1.0
     high: float = 1.0
 
-    def compute(self, bands: Mapping[str, Values]) -> Numbers:
-        """Stored numbers of physical values; NaN, and what a division by 0 gives, is missing."""
+    def values(self, bands: Mapping[str, Values]) -> Values:
+        """Of physical values, where NaN is missing; NaN where a band of the formula is, and where a division by 0 gives none."""
+        tree = ast.parse(self.formula, mode="eval").body
         with np.errstate(all="ignore"):
-            values = np.asarray(_evaluate(ast.parse(self.formula, mode="eval").body, bands), np.float64)
-            share = np.clip((values - self.low) / (self.high - self.low), 0, 1)
-            return np.where(np.isfinite(values), 1 + np.rint(share * (LARGEST - 1)), NODATA).astype(np.uint16)
+            values = np.asarray(_evaluate(tree, bands), np.float64)
+        is_missing = np.any([np.isnan(bands[name]) for name in _names(tree)], axis=0)  # NaN ** 0 is 1
+        return np.where(np.isfinite(values) & ~is_missing, values, np.nan)
+
+    def compute(self, bands: Mapping[str, Values]) -> Numbers:
+        """Stored numbers of `values`."""
+        values = self.values(bands)
+        share = np.clip((values - self.low) / (self.high - self.low), 0, 1)
+        return np.where(np.isnan(values), NODATA, 1 + np.rint(share * (LARGEST - 1))).astype(np.uint16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +91,12 @@ class FeatureSet:
     def __post_init__(self) -> None:
         if not self.names:
             raise ConfigError("'features' is empty: a model needs one at least; write [bands] for the cube as it is")
+        for name in self.names:
+            if not self._columns_of(name):
+                needs = "two steps" if self._series and name != "phenology" else "an index, such as ndvi"
+                raise ConfigError(
+                    f"features: '{name}' gives nothing here, it needs {needs}: add that, or leave '{name}' out"
+                )
         twice = sorted({name for name in self.columns if self.columns.count(name) > 1})
         if twice:
             raise ConfigError(f"features: the columns {twice[:3]} come twice; name each feature once")
@@ -97,19 +115,20 @@ class FeatureSet:
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of the features, in order: `B02_01 …`, `ndvi_01 …`, `d_ndvi_02 …`, `ndvi_q10 …`, `ndvi_top …`."""
-        steps, columns = self.cube.step_names, list[str]()
-        for name in self.names:
-            if name == BANDS:
-                columns += self.cube.columns
-            elif name == "differences":
-                columns += [f"d_{series}_{step}" for series in self._series for step in steps[1:]]
-            elif name == "quantiles":
-                columns += [f"{series}_q{q}" for series in self._series for q in QUANTILES]
-            elif name == "phenology":
-                columns += [f"{index.name}_{what}" for index in self.indices for what in PHENOLOGY]
-            else:
-                columns += [f"{self._index(name).name}_{step}" for step in steps]
-        return tuple(columns)
+        return tuple(column for name in self.names for column in self._columns_of(name))
+
+    def _columns_of(self, name: str) -> Sequence[str]:
+        steps = self.cube.step_names
+        match name:
+            case "bands":
+                return self.cube.columns
+            case "differences":
+                return [f"d_{series}_{step}" for series in self._series for step in steps[1:]]
+            case "quantiles":
+                return [f"{series}_q{q}" for series in self._series for q in QUANTILES]
+            case "phenology":
+                return [f"{index.name}_{what}" for index in self.indices for what in PHENOLOGY]
+        return [f"{self._index(name).name}_{step}" for step in steps]
 
     def compute(self, raw: Numbers) -> Numbers:
         """Features of pixels.
@@ -122,7 +141,7 @@ class FeatureSet:
         """
         if self.is_raw:
             return raw
-        series = self._compute_series(raw.reshape(len(raw), self.cube.n_bands, self.cube.n_steps))
+        series = self._compute_series(raw)
         parts: list[Numbers] = []
         for name in self.names:
             if name == BANDS:
@@ -134,6 +153,15 @@ class FeatureSet:
                 parts.append(series[self._index(name).name])
         return np.concatenate(parts, axis=1)
 
+    def beyond(self, raw: Numbers) -> dict[str, tuple[int, int]]:
+        """Of each index how many values of pixels, as `compute` has them, leave its range, and how many there are."""
+        physical, found = self._physical(self._by_band(raw)), dict[str, tuple[int, int]]()
+        for index in self.indices:
+            values = index.values(physical)
+            n = np.count_nonzero((values < index.low) | (values > index.high))
+            found[index.name] = int(n), int((~np.isnan(values)).sum())
+        return found
+
     @property
     def _series(self) -> list[str]:
         """What has a value at every step: bands, if they are features, and indices."""
@@ -141,15 +169,23 @@ class FeatureSet:
         return [*bands, *(index.name for index in self.indices)]
 
     def _compute_series(self, raw: Numbers) -> dict[str, Numbers]:
-        """Band or index → [N, T], of [N, C, T]."""
-        found = {band: raw[:, position] for position, band in enumerate(self.cube.band_ids)}
+        """Band or index → [N, T]."""
+        found = self._by_band(raw)
         if indices := self.indices:
-            physical = {
-                band.id: np.where(found[band.id] == NODATA, np.nan, found[band.id] * band.scale + band.offset)
-                for band in self.cube.bands
-            }
+            physical = self._physical(found)
             found |= {index.name: index.compute(physical) for index in indices}
         return found
+
+    def _by_band(self, raw: Numbers) -> dict[str, Numbers]:
+        series = raw.reshape(len(raw), self.cube.n_bands, self.cube.n_steps)
+        return {band: series[:, position] for position, band in enumerate(self.cube.band_ids)}
+
+    def _physical(self, found: Mapping[str, Numbers]) -> dict[str, Values]:
+        """Band → [N, T] values in its unit, NaN where there is no data."""
+        return {
+            band.id: np.where(found[band.id] == NODATA, np.nan, found[band.id] * band.scale + band.offset)
+            for band in self.cube.bands
+        }
 
     def _index(self, text: str) -> Index:
         return index_of(text, self.cube.band_ids)
@@ -168,22 +204,21 @@ def index_of(text: str, band_ids: Sequence[str]) -> Index:
             f"features: '{text}' is not known; write one of {known}, or an index as name=(B08-B04)/(B08+B04)"
         )
     try:
-        name = text if match is None else match["name"]
-        low, high = (
-            (-1.0, 1.0) if match is None or match["low"] is None else (float(match["low"]), float(match["high"]))
-        )
-        formula = INDICES[text] if match is None else match["formula"]
-        if text == "evi":
-            high = 2.0
-        missing = sorted(_names(ast.parse(formula, mode="eval").body) - set(band_ids))
+        name, formula = (text, INDICES[text]) if match is None else (match["name"], match["formula"])
+        low, high = _RANGES.get(text, (-1.0, 1.0))
+        if match is not None and match["low"] is not None:
+            low, high = float(match["low"]), float(match["high"])
+        used = _names(ast.parse(formula, mode="eval").body)
     except (SyntaxError, ValueError) as error:
         raise ConfigError(
             f"features: '{text}' cannot be read ({error}); write it as name[-1,1]=(B08-B04)/(B08+B04)"
         ) from None
-    if missing:
+    if not used:
+        raise ConfigError(f"features: '{text}' names no band: it would be one number for all pixels")
+    if missing := sorted(used - set(band_ids)):
         raise ConfigError(f"features: '{text}' needs the bands {missing}; this cube has {', '.join(band_ids)}")
-    if not low < high:
-        raise ConfigError(f"features: the range of '{text}' must rise, got {low:g} to {high:g}")
+    if not -math.inf < low < high < math.inf:
+        raise ConfigError(f"features: the range of '{text}' must rise and have ends, got {low:g} to {high:g}")
     return Index(name, formula, low, high)
 
 
@@ -210,7 +245,7 @@ def _evaluate(node: ast.AST, bands: Mapping[str, Values]) -> Any:
         case ast.UnaryOp():
             return _OPERATORS[type(node.op)](_evaluate(node.operand, bands))
     assert isinstance(node, ast.Constant)
-    return node.value
+    return np.float64(node.value)  # type: ignore[arg-type]  # Python's own numbers raise where they overflow, or turn complex
 
 
 def _differences(series: Numbers) -> Numbers:

@@ -43,18 +43,13 @@ def read_model(load: Load, folder: Location, device: str = "cpu") -> CropModel:
 
 
 def entries_of(found: Family, folder: Location) -> Sequence[type]:
-    """Classes that a stored model looks up by name, see `Family.entries`; none where there is no model.
+    """Classes that a stored model looks up by name, see `Family.model_entries`; none where there is no model.
 
     Raises:
-        SchemaError: the settings in its card are of another version.
+        ConfigError: one is not known here.
+        SchemaError: the card is damaged.
     """
-    if not (folder / CARD_FILE).exists():
-        return ()
-    settings = _card(folder).get("provenance", {}).get("settings", {})
-    try:
-        return found.entries(found.settings.model_validate(settings))
-    except ValueError as error:
-        raise SchemaError(f"the settings in '{folder / CARD_FILE}' cannot be read ({error}); train it again") from None
+    return found.model_entries(_card(folder)) if (folder / CARD_FILE).exists() else ()
 
 
 @lru_cache(maxsize=1)

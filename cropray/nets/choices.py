@@ -3,3 +3,14 @@
 from typing import Literal
 
 Pool = Literal["max", "mean", "flatten"]
+
+
+def odd(steps: int) -> int:
+    """A `kernel_size` in steps of time that has a middle.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if steps % 2 == 0:
+        raise ValueError(f"kernel_size must be odd, so that steps stay aligned; got {steps}")
+    return steps

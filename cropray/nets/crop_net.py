@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from cropray.nets.choices import Pool
+from cropray.nets.choices import Pool, odd
 from cropray.nets.context import Context, seeds_of
 from cropray.nets.dropout import SampleDropout
 from cropray.nets.registry import NETS, Net, NetConfig, Receptive
@@ -32,14 +32,17 @@ class CropNetConfig(NetConfig):
     """Width of each U-Net level, finest first."""
 
     def __post_init__(self) -> None:
-        if self.kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size must be odd, so that months stay aligned; got {self.kernel_size}")
+        odd(self.kernel_size)
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout must be at least 0 and below 1; got {self.dropout}")
         if self.pool not in ("max", "mean", "flatten"):
             raise ValueError(f"pool must be 'max', 'mean' or 'flatten'; got '{self.pool}'")
-        if not self.unet_channels:
-            raise ValueError("unet_channels needs at least one level")
+        if not self.unet_channels or min(self.unet_channels) < 1:
+            raise ValueError(
+                f"unet_channels needs at least one level, each of one channel or more; got {self.unet_channels}"
+            )
+        if self.temporal_channels < 1:
+            raise ValueError(f"temporal_channels must be at least 1; got {self.temporal_channels}")
 
 
 @NETS.register("conv_unet")

@@ -17,15 +17,25 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+def sum_over_workers(value: Tensor) -> Tensor:
+    """The sum of a value over all workers, on each of them."""
+    total = value.clone()
+    if world_size() > 1:
+        dist.all_reduce(total)
+    return total
+
+
 class GlobalBatchNorm(nn.BatchNorm2d):
     """Batch normalisation of [B, C, …, …] whose training moments are those of the global batch.
 
-    Workers may hold different numbers of samples, none included.
+    Workers may hold different numbers of samples, none included. A single value per channel is its own mean: nothing of it
+    is left but the channel's bias.
     """
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Normalise each channel; same shape."""
-        if not self.training or world_size() == 1:
+        is_one_value = x_BCHW.numel() == x_BCHW.shape[1]  # which torch refuses
+        if not self.training or (world_size() == 1 and not is_one_value):
             return super().forward(x_BCHW)
         mean_C, var_C, n = _global_moments(x_BCHW)
         self._track(mean_C.detach(), var_C.detach(), n)
@@ -42,7 +52,7 @@ class GlobalBatchNorm(nn.BatchNorm2d):
         self.num_batches_tracked.add_(1)
         self.running_mean.lerp_(mean_C, self.momentum)
         # Running variance is the unbiased one, as in torch.nn.BatchNorm2d.
-        self.running_var.lerp_(var_C * (n / (n - 1)).to(var_C.dtype), self.momentum)
+        self.running_var.lerp_(var_C * (n / (n - 1).clamp_min(1)).to(var_C.dtype), self.momentum)
 
 
 def _global_moments(x_BCHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -71,12 +81,8 @@ class _AllReduceSum(torch.autograd.Function):
 
     @staticmethod
     def forward(_ctx: Any, x: Tensor) -> Tensor:
-        total = x.clone()
-        dist.all_reduce(total)
-        return total
+        return sum_over_workers(x)
 
     @staticmethod
     def backward(_ctx: Any, *grad_outputs: Tensor) -> Tensor:
-        total = grad_outputs[0].contiguous().clone()
-        dist.all_reduce(total)
-        return total
+        return sum_over_workers(grad_outputs[0].contiguous())

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own idiom
 from torch import Tensor, nn
 
+from cropray.nets.choices import odd
 from cropray.nets.context import Context, seeds_of
 from cropray.nets.dropout import SampleDropout
 from cropray.nets.norm import GlobalBatchNorm
@@ -38,8 +39,7 @@ class TempCnnConfig(NetConfig):
     """Share of a pixel's features dropped after each layer."""
 
     def __post_init__(self) -> None:
-        if self.kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size must be odd, so that steps stay aligned; got {self.kernel_size}")
+        odd(self.kernel_size)
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout must be at least 0 and below 1; got {self.dropout}")
         for name in ("channels", "n_blocks", "hidden"):

@@ -304,7 +304,10 @@ class Family:
     """Modules that it needs and that an installation may lack → what pip is given for them: `cropray[lightgbm]`."""
 
     entries: Callable[[Any], Sequence[type]] = _no_entries
-    """Settings → classes that a fit or model of them looks up by name: their code decides it as that of `fit` does."""
+    """Settings → classes that a fit of them looks up by name: their code decides it as that of `fit` does."""
+    model_entries: Callable[[Mapping[str, Any]], Sequence[type]] = _no_entries
+    """Card of a model → classes that it looks up by name to predict: their code decides its maps and scores, that of the
+    recipe by which it was trained does not."""
 
     def require_packages(self) -> None:
         """See that its libraries are installed, without loading them.

@@ -4,6 +4,7 @@ Beside it such a family is its settings, a function that grows a model from `tra
 `zone_rows`), one that predicts, and a file. `cropray.training.forest` is an example.
 """
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,7 +24,17 @@ from cropray.errors import InputError
 from cropray.storage import write_json
 from cropray.training.card import CARD_FILE
 from cropray.training.family import FitScore, Probabilities, Samples
-from cropray.training.pixel_blocks import TreeData, checked_rows, class_indices, features, worker_rows
+from cropray.training.pixel_blocks import (
+    BATCH_ROWS,
+    TreeData,
+    checked_rows,
+    class_indices,
+    features,
+    samples,
+    worker_rows,
+)
+
+log = logging.getLogger(__name__)
 
 Predict: TypeAlias = Callable[[Samples, int], Probabilities]
 """([N, F] uint16 features, 0 = missing; number of steps whose prefix predicts) → [N, K] float32."""
@@ -58,7 +69,7 @@ def training_rows(data: TreeData, most: int | None = None, seed: int = 0) -> Tra
         AccountingError: rows were lost or doubled on the way.
         InputError: the dataset has fewer than two classes.
     """
-    require_classes(data)
+    check_training(data)
     kept = None
     if most is not None and data.n_rows > most:
         kept = np.sort(np.random.default_rng(seed).choice(data.n_rows, most, replace=False))
@@ -76,10 +87,25 @@ def training_rows(data: TreeData, most: int | None = None, seed: int = 0) -> Tra
     return TrainingRows(np.concatenate(x), np.concatenate(labels), n_of_class)
 
 
-def require_classes(data: TreeData) -> None:
-    """Raises: InputError: there is nothing to tell apart."""
+def check_training(data: TreeData) -> None:
+    """Look at training pixels before a model grows on them, and warn of indices that leave the range of their formula.
+
+    Raises:
+        InputError: there is nothing to tell apart.
+    """
     if data.n_classes < 2:
         raise InputError(f"the dataset has {data.n_classes} class; a classifier needs at least 2")
+    beyond = {index: np.zeros(2, np.int64) for index in data.features.indices}
+    for zone_id in data.blocks if beyond else ():
+        rows = zone_rows(data, zone_id).slice(0, BATCH_ROWS)
+        counts = data.features.beyond(samples(rows, data.features.cube.columns))
+        beyond = {index: so_far + counts[index.name] for index, so_far in beyond.items()}
+    for index, (n, n_values) in beyond.items():
+        if n:
+            log.warning(
+                "features: %s of %s values of '%s' leave its range and count as its ends; give it a wider one: "
+                "%s[low,high]=%s", f"{n:,}", f"{n_values:,}", index.name, index.name, index.formula,
+            )  # fmt: skip
 
 
 def worker_tables(data: TreeData, rank: int, n_workers: int) -> Iterator[pa.Table]:

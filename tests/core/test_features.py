@@ -119,11 +119,42 @@ def test_every_known_index_can_be_computed():
         (("x[a,1]=B08",), "cannot be read"),
         (("ndvi", "ndvi"), "come twice"),
         ((), "is empty"),
+        (("phenology",), "'phenology' gives nothing here, it needs an index, such as ndvi"),
+        (("bands", "phenology"), "'phenology' gives nothing here, it needs an index"),
+        (("differences",), "'differences' gives nothing here, it needs an index"),
+        (("quantiles", "differences"), "'quantiles' gives nothing here"),
+        (("flat=3+0.5",), "'flat=3.0.5' names no band"),
+        (("x[-inf,1]=B08",), "must rise and have ends"),
     ],
 )
 def test_wrong_features_are_refused(names, said):
     with pytest.raises(ConfigError, match=said):
         FeatureSet(STUDY_CUBE, names)
+
+
+def test_one_step_has_no_differences():
+    with pytest.raises(ConfigError, match="'differences' gives nothing here, it needs two steps"):
+        FeatureSet(CubeSpec(STUDY_CUBE.bands, "season"), ("bands", "differences"))
+
+
+@pytest.mark.parametrize("formula", ["B08**0", "1**B08", "B08*0+B03**0"])
+def test_what_was_not_seen_is_missing_whatever_the_formula(raw, formula):
+    found, numbers = column(FeatureSet(STUDY_CUBE, (f"one[0,2]={formula}",)), raw, "one_05"), band(raw, "B08_05")
+    assert (found[numbers == 0] == 0).all()
+    assert found.max() > 0
+
+
+@pytest.mark.parametrize("formula", ["B08*(0-1)**0.5", "B08*(1/0)", "B08*9**9**9"])
+def test_numbers_that_are_none_are_missing(raw, formula):
+    assert FeatureSet(STUDY_CUBE, (f"x={formula}",)).compute(raw).max() == 0
+
+
+def test_values_beyond_the_range_are_counted(raw):
+    features = FeatureSet(STUDY_CUBE, ("bands", "low[0.3,1]=B04", "ndvi"))
+    numbers = raw.reshape(len(raw), 4, 12)[:, 2]
+    n = ((numbers != 0) & ((numbers < 3000) | (numbers > 10_000))).sum()
+    assert features.beyond(raw)["low"] == (n, (numbers != 0).sum())
+    assert features.beyond(raw)["ndvi"][0] == 0
 
 
 def test_spaces_in_a_formula_do_not_matter():

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cropray.core.closure import closure
 from cropray.errors import MissingArtefactError, SchemaError
-from cropray.maps.models import load_model
-from tests.maps.builders import CLASSES, draw_image, save_cnn, save_trees
+from cropray.maps.models import entries_of, load_model
+from cropray.training.family import family
+from tests.maps.builders import CLASSES, draw_image, save_cnn, save_temp_cnn, save_trees
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -49,3 +51,22 @@ def test_trees_do_not_wait_for_torch(tmp_path):
 def test_the_card_names_the_classes(tmp_path):
     card = json.loads((save_trees(tmp_path) / "card.json").read_text())
     assert [record["name"] for record in card["classes"]] == [crop.name for crop in CLASSES]
+
+
+@pytest.mark.parametrize(
+    ("name", "save", "net"), [("cnn", save_cnn, "CropNet"), ("temp_cnn", save_temp_cnn, "TempCnn")]
+)
+def test_what_predicts_decides_maps_and_no_recipe(tmp_path, name, save, net):
+    """The card may be of a later version, whose training has settings that are not known here."""
+    card = json.loads((save(tmp_path) / "card.json").read_text())
+    card["provenance"]["settings"] = {"loss": {"name": "focal", "gamma": 3}, "sampler": "by_area", "momentum": 0.5}
+    (tmp_path / "card.json").write_text(json.dumps(card))
+    found = entries_of(family(name), tmp_path)
+    assert [entry.__name__ for entry in found] == [net]
+    used = closure(family(name).load, *found).symbols
+    assert not [symbol for symbol in used if "deep.losses:" in symbol or "deep.optim:" in symbol or ":train_" in symbol]
+
+
+def test_trees_look_nothing_up_to_predict(tmp_path):
+    assert entries_of(family("xgboost"), save_trees(tmp_path)) == ()
+    assert entries_of(family("cnn"), tmp_path / "none") == ()

@@ -54,6 +54,11 @@ def test_the_order_of_zones_does_not_matter(tmp_path):
     assert train_cnn(SMALL, data(), 5, tmp_path / "1").history == train_cnn(SMALL, shuffled, 5, tmp_path / "2").history
 
 
+def test_the_curve_of_several_networks_is_the_mean_of_those_that_came_so_far():
+    early, late = [{"epoch": 1, "val_loss": 1.0}], [{"epoch": 1, "val_loss": 3.0}, {"epoch": 2, "val_loss": 2.0}]
+    assert cnn._mean_history([early, late]) == ({"epoch": 1, "val_loss": 2.0}, {"epoch": 2, "val_loss": 2.0})
+
+
 def test_refit_runs_all_epochs(tmp_path):
     result = train_cnn(SMALL, data(with_val=False), 5, tmp_path)
     assert result.validation is None

@@ -6,7 +6,8 @@ import torch
 
 from cropray.errors import ConfigError
 from cropray.training.deep.device import predict_tiles, reproducible, tf32, torch_device
-from tests.training.small_fits import STATS, block, network
+from cropray.training.deep.loop import evaluate
+from tests.training.small_fits import N_CLASSES, STATS, block, network, tile_set
 
 
 def flags():
@@ -35,6 +36,10 @@ def test_scores_and_maps_are_computed_in_full_float32():
         assert torch.backends.cudnn.allow_tf32
     assert seen == [False]
     np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-5)
+    with tf32(allowed=True):
+        evaluate(model, tile_set(0), N_CLASSES)
+        assert torch.backends.cudnn.allow_tf32
+    assert set(seen) == {False}
 
 
 @pytest.mark.parametrize(("setting", "instead"), [("cnn.use_gpu", "false"), ("map.device", "cpu")])

@@ -14,6 +14,7 @@ from cropray.stages.family_search import fit_key
 from cropray.training.cnn.fit import CnnData, train_cnn
 from cropray.training.cnn.model import load_cnn
 from cropray.training.cnn.settings import CnnSettings
+from cropray.training.deep.augment import chosen
 from cropray.training.family import family
 from tests.own_entries.net import USED, ToyConfig
 from tests.own_entries.recipe import JOB
@@ -124,3 +125,26 @@ def test_every_network_is_in_the_catalogue():
     folder = Path(catalogue.__file__).parent
     registered = {path.stem for path in folder.glob("*.py") if "@NETS.register(" in path.read_text()}
     assert registered == set(catalogue.__all__)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "said"),
+    [
+        ("temp_cnn", {"kernel_size": 4}, "kernel_size.*must be odd"),
+        ("cnn", {"net": {"name": "temp_cnn", "kernel_size": 2}}, "must be odd"),
+        ("cnn", {"unet_channels": [8, 0]}, "unet_channels.1"),
+        ("cnn", {"net": {"name": "conv_unet", "unet_channels": [8, 0]}}, "each of one channel or more"),
+        ("cnn", {"schedule": {"name": "one_cycle", "end": -1}}, "start and end must be above 0"),
+        ("cnn", {"augment": ["dihedral", "shift", "dihedral"]}, "dihedral stand twice"),
+        ("temp_cnn", {"augment": [{"name": "noise", "sd": 0.1}, {"name": "noise", "sd": 0.2}]}, "noise stand twice"),
+        ("cnn", {"augment": {"name": "none", "by": 1}}, "'none' has no setting 'by'"),
+    ],
+)
+def test_what_no_fit_could_take_is_refused_with_the_job_file(name, given, said):
+    with pytest.raises(ValueError, match=f"(?s){said}"):
+        family(name).settings.model_validate(given)
+
+
+@pytest.mark.parametrize("given", ["none", {"name": "none"}, ["none"], [{"name": "none"}]])
+def test_no_augmentation_is_one_choice_among_others(given):
+    assert chosen(CnnSettings.model_validate({"augment": given}).augment) == ()

@@ -83,3 +83,11 @@ def test_features_that_a_cube_cannot_give_are_refused_with_the_job():
         JobConfig.model_validate(job | {"xgboost": {"features": []}})
     wide = {"cube": {"bands": ["B04", "B08", "B11"]}, "xgboost": {"features": ["bands", "ndmi"]}}
     assert JobConfig.model_validate(job | wide).xgboost.n_features is not None
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_fit_tells_of_indices_that_leave_their_range(tmp_path, caplog, name):
+    settings = settings_of(name, features=["bands", "dark[0,0.1]=B08", "ndvi"])
+    fitted(name, settings, tmp_path / "fit", (2,))
+    (said,) = [record.getMessage() for record in caplog.records if "features:" in record.getMessage()]
+    assert "values of 'dark' leave its range and count as its ends; give it a wider one: dark[low,high]=B08" in said

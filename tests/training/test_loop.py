@@ -8,9 +8,13 @@ import torch
 import torch.multiprocessing as mp
 
 from cropray.core.metrics import PROBABILITY_FLOOR, confusion, log_loss_sum
+from cropray.errors import ConfigError, InputError
 from cropray.legend import IGNORE
+from cropray.nets.norm import GlobalBatchNorm
+from cropray.training.cnn.settings import CnnSettings
 from cropray.training.deep import loop
 from cropray.training.deep.loop import FitPlan, class_weights, epoch_shares, evaluate, fit, scheduled_rate
+from cropray.training.deep.samplers import SAMPLERS
 from cropray.training.deep.tiles import TileSet
 from tests.training.small_fits import (
     LOOKUP,
@@ -180,9 +184,46 @@ def test_a_loss_that_is_no_number_stops_the_fit():
         fit(network(), tile_set(0), None, plan(learning_rate=1e30, batch_size=2))
 
 
-def test_no_tiles_is_said():
-    with pytest.raises(ValueError, match="no training tiles"):
-        fit(network(), TileSet([], LOOKUP, STATS), None, plan())
+@pytest.mark.parametrize("n", [0, 1])
+def test_too_few_labels_to_train_on_are_said(n):
+    one = block(0)
+    labels = np.full_like(one.labels, IGNORE)
+    labels[2, 3, :n] = 1
+    with pytest.raises(InputError, match=f"hold {n} labelled pixels; a network needs 2"):
+        fit(network(), TileSet([Block(one.x, labels)] if n else [], LOOKUP, STATS), None, plan())
+
+
+@pytest.mark.parametrize(("n", "batch_size", "sizes"), [(3, 2, [3]), (7, 2, [3, 2, 2]), (7, 4, [4, 3]), (1, 8, [1])])
+def test_no_sample_is_a_batch_alone(n, batch_size, sizes):
+    assert [len(share.tiles) for share in epoch_shares(n, plan(batch_size=batch_size), 1)] == sizes
+    with pytest.raises(ValueError, match="greater than or equal to 2"):
+        CnnSettings(batch_size=1)
+    with pytest.raises(ValueError, match="n must be at least 2"):
+        SAMPLERS.make({"name": "all", "n": 1})
+
+
+def test_one_tile_that_is_one_pixel_below_can_be_trained_on():
+    """On the coarsest level there is one value per channel, of which nothing but the bias is left."""
+    one = block(0)
+    tiny = TileSet([Block(one.x[:1, ..., :2, :2], np.array([[[0, 1], [2, 1]]], np.uint8))], LOOKUP, STATS)
+    result = fit(network(), tiny, tiny, plan(epochs=2))
+    assert np.isfinite([record["val_loss"] for record in result.history]).all()
+    norm = GlobalBatchNorm(3)
+    torch.nn.init.constant_(norm.bias, 0.5)
+    assert norm(torch.full((1, 3, 1, 1), 9.0)).flatten().tolist() == [0.5] * 3
+
+
+def test_a_monitored_score_that_cannot_be_computed_is_named(monkeypatch):
+    monkeypatch.setattr(loop, "_scores", lambda _: {"val_loss": 1.0})
+    with pytest.raises(ConfigError, match=r"val_macro_f1 cannot be computed .*set monitor to another"):
+        fit(network(), tile_set(0), tile_set(1), plan(monitor="val_macro_f1"))
+
+
+def test_labels_are_counted_once_whatever_the_number_of_epochs(monkeypatch):
+    real, counted = TileSet.class_counts, []
+    monkeypatch.setattr(TileSet, "class_counts", lambda self, n: (counted.append(n), real(self, n))[1])
+    fit(network(), tile_set(0), None, plan(epochs=3, sampler="class_balanced"))
+    assert len(counted) == 2  # for the loss, and for the sampler
 
 
 def test_it_learns():

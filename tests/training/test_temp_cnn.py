@@ -160,9 +160,14 @@ def test_it_goes_on_after_a_loss_with_the_same_bits(tmp_path, monkeypatch, n_see
 
 
 def test_several_seeds_answer_together(tmp_path):
-    (one,), (three,) = fit(tmp_path / "1"), fit(tmp_path / "3", SMALL.with_values({"n_seeds": 3}))
-    assert three.history == one.history
-    assert three.loss_sum != one.loss_sum
+    (three,) = fit(tmp_path / "3", SMALL.with_values({"n_seeds": 3}))
+    alone = [fit(tmp_path / f"1-{n}", seed=3 + n * 2**16)[0] for n in range(3)]
+    assert three.loss_sum not in {one.loss_sum for one in alone}
+    assert three.step == round(np.mean([one.step for one in alone]))
+    for number, record in enumerate(three.history):
+        of_all = [one.history[number] for one in alone]
+        assert record == pytest.approx({name: np.mean([each[name] for each in of_all]) for name in record})
+    assert len(three.history) == len(alone[0].history)
     model = load_model(tmp_path / "3")
     rows = table(2)
     x = np.stack([rows[name].to_numpy() for name in FEATURE_COLUMNS], axis=1)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cropray.core.cube import CubeSpec
 from cropray.training.cnn.settings import CnnSettings
-from cropray.training.deep.settings import entries
+from cropray.training.deep.settings import entries, model_entries
 from cropray.training.family import CropModel, Family, Fit, FitScore
 
 
@@ -52,4 +52,5 @@ FAMILY = Family(
     operations=operations,
     predicts_on_gpu=True,
     entries=entries,
+    model_entries=model_entries,
 )

@@ -1,10 +1,12 @@
 """Fitting a network: in this process, or on a Ray Train worker group, by the same loop."""
 
 import contextlib
+import itertools
+import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -24,14 +26,7 @@ from cropray.storage import Location
 from cropray.training.cnn.checkpoint import CnnCheckpoint, save_checkpoint
 from cropray.training.cnn.network_file import together
 from cropray.training.deep.device import reproducible, torch_device
-from cropray.training.deep.loop import (
-    Evaluation,
-    FitPlan,
-    FitResult,
-    Record,
-    evaluate,
-    fit,
-)
+from cropray.training.deep.loop import Evaluation, FitPlan, FitResult, Record, evaluate, fit
 from cropray.training.deep.progress import NetworkProgress
 from cropray.training.deep.settings import NetworkSettings
 from cropray.training.deep.tile_file import FileBlock, TileFile
@@ -80,11 +75,12 @@ class CnnFit:
     """A finished fit; its weights are in the checkpoint."""
 
     history: tuple[Record, ...]
-    """One record per epoch; of several networks, the first one's."""
+    """One record per epoch; of several networks, see `_mean_history`."""
     best_epoch: int
-    """Whose weights were kept; from 1. Of several networks, the mean."""
+    """Whose weights were kept; from 1. Of several networks the mean, rounded."""
     validation: Evaluation | None
-    """Exact sums of the best epoch over all workers; None without validation zones."""
+    """Exact sums of what is kept, over all workers: of several networks those of the mean of their probabilities, as they
+    predict. None without validation zones."""
 
 
 def _tile_samples(zones: Mapping[str, Any], data: CnnData, file: TileFile) -> Samples:
@@ -112,7 +108,8 @@ def train_cnn(  # noqa: PLR0913 - what to fit, on what, and whom to tell
         data: tiles, statistics and classes.
         seed: of weights, order, augmentation and dropout; the result does not depend on `num_workers`.
         folder: takes `weights.safetensors` and `card.json`.
-        on_epoch: called with each epoch's record: at once in-process, after the fit with a worker group.
+        on_epoch: called with each epoch's record: at once in-process, of the first of several networks; with a worker group
+            after the fit.
         n_epochs: stop after so many epochs, whose weights are kept; the schedule falls over `settings.epochs` all the
             same, so that an epoch has the learning rate that it was validated with. None: validation stops.
         progress: file that keeps the fit's state every `checkpoint_every` epochs; the fit goes on from it, if it is
@@ -241,20 +238,7 @@ class _Job:
         return NETS.entry(net)(net_config(net, shared, sizes))
 
     def plan(self) -> FitPlan:
-        shared = (
-            "learning_rate",
-            "epochs",
-            "batch_size",
-            "patience",
-            "monitor",
-            "loss",
-            "sampler",
-            "optimizer",
-            "schedule",
-            "weight_decay",
-            "class_weighting",
-            "augment",
-        )
+        shared = NetworkSettings.model_fields.keys() & {field.name for field in fields(FitPlan)}
         return FitPlan(
             n_classes=len(self.data.classes),
             seed=self.seed,
@@ -297,16 +281,29 @@ class _Job:
         return fit(model, train, val, self.plan(), on_epoch, progress)
 
     def _together(self, results: Sequence[FitResult], val: Samples | None, device: torch.device) -> FitResult:
-        """Networks as one, scored by the mean of their probabilities."""
+        """Networks as one, scored by the mean of their probabilities, as it predicts."""
         weights = {f"{_MEMBER}{i}.{name}": w for i, one in enumerate(results) for name, w in one.weights.items()}
-        first, scored = results[0], results[0].validation
+        scored = results[0].validation
         if val is not None and scored is not None:
             model = together([self.network() for _ in results])
             model.load_state_dict(weights)
             plan = self.plan()
             scored = evaluate(model.to(device), val, plan.n_classes, plan.batch_size, scored.untrained)
         best = round(sum(one.best_epoch for one in results) / len(results))
-        return FitResult(weights, first.history, best, scored)
+        return FitResult(weights, _mean_history([one.history for one in results]), best, scored)
+
+
+def _mean_history(histories: Sequence[Sequence[Record]]) -> tuple[Record, ...]:
+    """Per epoch the mean of the records of all networks that came so far: each is validated alone while it trains."""
+    epochs = ([record for record in records if record] for records in itertools.zip_longest(*histories))
+    return tuple(
+        {
+            name: math.fsum(of_name) / len(of_name)
+            for name in records[0]
+            if (of_name := [r[name] for r in records if name in r])
+        }
+        for records in epochs
+    )
 
 
 def _fit_on_workers(job: _Job) -> FitResult:

@@ -4,7 +4,6 @@ The card holds all that is needed to use the weights (network, layers, normalisa
 Needs numpy, torch and safetensors only: a registered model carries this module, and the networks of the catalogue.
 """
 
-import contextlib
 import importlib
 import json
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 import cropray.nets.catalogue  # noqa: F401 - a registered model carries what this module imports
-from cropray.errors import MissingArtefactError, SchemaError
+from cropray.errors import ConfigError, MissingArtefactError, SchemaError
 from cropray.nets.ensemble import Ensemble
 from cropray.nets.registry import NETS, Net
 from cropray.training.deep.tiles import ChannelStats
@@ -51,26 +50,30 @@ def read_network(folder: Path, device: str = "cpu", kind: str = "cnn") -> tuple[
         raise SchemaError(
             f"checkpoint '{folder}' is of kind and version {found}; needed: {(kind, CARD_VERSION)}. Train it again"
         )
-    net = _net(card)
+    net = net_of(card)
     model = together([net(net.Config.from_dict(card["config"])) for _ in range(card.get("n_seeds", 1))]).to(device)
     model.load_state_dict(weights)
     stats = ChannelStats(tuple(card["stats"]["mean"]), tuple(card["stats"]["std"]))
     return model.eval(), stats, card
 
 
-def _net(card: Mapping[str, Any]) -> type[Net]:
+def net_of(card: Mapping[str, Any]) -> type[Net]:
     """The class of a network; one of somebody's own registers itself as its module is read.
 
     Raises:
         ConfigError: there is none.
     """
-    package = __name__.partition(".")[0]
+    package, why = __name__.partition(".")[0], []
     for module in card.get("modules", ()):
-        with contextlib.suppress(ImportError):  # it may be known already
-            importlib.import_module(module)
-        with contextlib.suppress(ImportError):  # as a registered model carries it
-            importlib.import_module(f"{package}.plugin.{module}")
-    return NETS.entry(card.get("net", FIRST_NET))
+        for name in (module, f"{package}.plugin.{module}"):  # as it is installed, and as a registered model carries it
+            try:
+                importlib.import_module(name)
+            except ImportError as error:  # its network may be known already
+                why.append(f"; module '{name}' cannot be imported ({error})")
+    try:
+        return NETS.entry(card.get("net", FIRST_NET))
+    except ConfigError as error:
+        raise ConfigError(f"{error}{''.join(why)}") from None
 
 
 def together(members: list[Net]) -> Net:

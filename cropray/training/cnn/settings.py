@@ -3,7 +3,7 @@
 import sys
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from cropray.nets.choices import Pool
 from cropray.training.deep.settings import NetworkSettings
@@ -16,7 +16,7 @@ class CnnSettings(NetworkSettings):
     """Steps of time that one convolution over time sees."""
     temporal_channels: int = Field(default=64, ge=1)
     """Width of the convolutions over time."""
-    unet_channels: tuple[int, ...] = Field(default=(64, 128, 256, 512, 512), min_length=1)
+    unet_channels: tuple[PositiveInt, ...] = Field(default=(64, 128, 256, 512, 512), min_length=1)
     """Width of each U-Net level, finest first."""
     pool: Pool = "flatten"
     """How months become one embedding: `max` (the study's), `mean`, or `flatten`, which keeps their order."""

@@ -23,9 +23,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from cropray.core.metrics import PROBABILITY_FLOOR, Counts, metric_of, score
 from cropray.core.registry import Choice
+from cropray.errors import ConfigError, InputError
 from cropray.nets.context import Context
-from cropray.nets.norm import world_size
+from cropray.nets.norm import sum_over_workers, world_size
 from cropray.training.deep.augment import N_SYMMETRIES, Augment, augmentations, augmented
+from cropray.training.deep.device import tf32
 from cropray.training.deep.losses import LOSSES
 from cropray.training.deep.optim import OPTIMIZERS, SCHEDULES
 from cropray.training.deep.samplers import SAMPLERS, earlier_draws
@@ -50,7 +52,7 @@ class FitPlan:
     """Stop after so many epochs of the schedule, whatever validation says: how a recipe that was validated is repeated
     on other zones. None: validation stops, at the latest after `epochs`."""
     batch_size: int = 64
-    """Samples of a global batch, over all workers."""
+    """Samples of a global batch, over all workers; one more in the last ones rather than a batch of a single sample."""
     patience: int = 3
     """Epochs without improvement after which training stops; without validation all epochs are run."""
     monitor: str = "val_loss"
@@ -137,10 +139,16 @@ def fit(
 
     Raises:
         FloatingPointError: the loss is no number any more.
-        ConfigError: the plan names an entry that is not known.
-        ValueError: there are no training samples, or a label is out of range.
+        ConfigError: the plan names an entry that is not known, or its `monitor` could not be computed.
+        InputError: the training samples hold fewer than two labelled pixels.
+        ValueError: a label is out of range.
     """
     counts_K = train.class_counts(plan.n_classes)
+    if counts_K.sum() < 2:
+        raise InputError(
+            f"the training zones hold {counts_K.sum()} labelled pixels; a network needs 2 at least: check their labels, or "
+            f"take more zones"
+        )
     weights_K = torch.from_numpy(class_weights(counts_K, plan.class_weighting)).float().to(_device(model))
     untrained = tuple(np.flatnonzero(counts_K == 0).tolist())
     optimizer = OPTIMIZERS.make(plan.optimizer).make(model.parameters(), plan.learning_rate, plan.weight_decay)
@@ -218,13 +226,14 @@ def train_epoch(
 
 
 @torch.no_grad()
+@tf32(allowed=False)
 def evaluate(
     model: nn.Module, tiles: Samples, n_classes: int, batch_size: int = 64, untrained: tuple[int, ...] = ()
 ) -> Evaluation:
     """Loss and confusion over all labelled pixels, each counted once.
 
     Workers score their own tiles and add sums. The loss is unweighted, whatever training weighs, and is that of
-    `metrics.log_loss_sum`: bounded by the same floor, from the same float32 probabilities.
+    `metrics.log_loss_sum`: bounded by the same floor, from the same float32 probabilities, in full float32 on a GPU too.
 
     Args:
         model: a `Net`, on its device and alike on all workers.
@@ -293,8 +302,6 @@ def epoch_shares(
         epoch: from 1.
         rarest: see `Sampler.order`; None: for samplers that draw by no class.
     """
-    if n_tiles == 0:
-        raise ValueError("there are no training tiles; check that the training zones hold labels")
     rng = np.random.default_rng([plan.seed, epoch])
     order = SAMPLERS.make(plan.sampler).order(rng, n_tiles, rarest or (lambda: np.zeros(n_tiles, np.uint8)))
     again = earlier_draws(order)
@@ -303,18 +310,10 @@ def epoch_shares(
     for change in augmentations(plan.augment):
         if (drawn := change.turns(rng, n_tiles)) is not None:
             turns = (drawn[order] + again) % N_SYMMETRIES
-    n_batches = math.ceil(len(order) / plan.batch_size)
+    n_batches = min(math.ceil(len(order) / plan.batch_size), max(len(order) // 2, 1))
     for number, batch in enumerate(np.array_split(np.arange(len(order)), n_batches)):
         own = np.array_split(batch, world_size())[_rank()]
         yield Share(order[own], turns[own], seeds[own], number / n_batches)
-
-
-def sum_over_workers(value: Tensor) -> Tensor:
-    """The sum of a value over all workers, on each of them."""
-    if world_size() > 1:
-        value = value.clone()
-        dist.all_reduce(value)
-    return value
 
 
 def _set_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
@@ -360,6 +359,10 @@ def _badness(record: Record, plan: FitPlan) -> float:
     """What must fall; where validation does not choose, the latest epoch is the best."""
     if plan.n_epochs is not None or "val_loss" not in record:
         return -record["epoch"]
+    if plan.monitor not in record:
+        raise ConfigError(
+            f"{plan.monitor} cannot be computed of these validation zones (epoch {record['epoch']}): set monitor to another score"
+        )
     return -record[plan.monitor] if metric_of(plan.monitor).higher_is_better else record[plan.monitor]
 
 

@@ -107,6 +107,8 @@ class OneCycle:
     def __post_init__(self) -> None:
         if not 0.0 < self.warmup < 1.0:
             raise ValueError(f"warmup must be above 0 and below 1; got {self.warmup}")
+        if not (0.0 < self.start <= 1.0 and 0.0 < self.end <= 1.0):
+            raise ValueError(f"start and end must be above 0 and at most 1; got {self.start} and {self.end}")
 
     def factor(self, done: float, of: int) -> float:
         """Half a cosine up, half a cosine down."""

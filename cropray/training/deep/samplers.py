@@ -33,9 +33,9 @@ class Sampler(Protocol):
 SAMPLERS: Final[Registry[Sampler]] = Registry("sampler")
 
 
-def _require_positive(n: int | None) -> None:
-    if n is not None and n < 1:
-        raise ValueError(f"n must be at least 1; got {n}")
+def _require_several(n: int | None) -> None:
+    if n is not None and n < 2:
+        raise ValueError(f"n must be at least 2, as one sample is no batch; got {n}")
 
 
 @SAMPLERS.register("all")
@@ -47,7 +47,7 @@ class All:
     """Samples of an epoch; None: as many as there are."""
 
     def __post_init__(self) -> None:
-        _require_positive(self.n)
+        _require_several(self.n)
 
     def order(self, rng: np.random.Generator, n: int, rarest: Callable[[], npt.NDArray[np.uint8]]) -> Indices:  # noqa: ARG002 - not needed here
         """See `Sampler`."""
@@ -67,7 +67,7 @@ class ClassBalanced:
     """Samples are drawn by 1 / frequencyᵖᵒʷᵉʳ; 0 draws all alike."""
 
     def __post_init__(self) -> None:
-        _require_positive(self.n)
+        _require_several(self.n)
         if not 0.0 <= self.power <= 1.0:
             raise ValueError(f"power must be from 0 to 1; got {self.power}")
 

@@ -56,9 +56,14 @@ def _one_of(registry: Registry[Any], choice: Choice) -> Choice:
 
 
 def _augment(value: Augment) -> bool | Choice | tuple[Choice, ...]:
-    if isinstance(value, bool) or value == NONE:
+    if isinstance(value, bool):
         return value
+    if not isinstance(value, tuple) and name_of(value) == NONE:
+        return checked(object, value, {})
     each = tuple(_one_of(AUGMENTATIONS, choice) for choice in chosen(value))
+    names = [name_of(choice) for choice in each]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"{', '.join(twice)} stand twice in the list; name each change once")
     return each if isinstance(value, tuple) else each[0]
 
 
@@ -83,7 +88,7 @@ class NetworkSettings(FamilySettings):
     epochs: int = Field(default=50, ge=1)
     """Most epochs of a fit, and those over which `schedule` falls. The refit takes the folds' mean best epoch, at the
     learning rates that the folds had."""
-    batch_size: int = Field(default=64, ge=1)
+    batch_size: int = Field(default=64, ge=2)
     """Samples of a step, over all workers."""
     patience: int = Field(default=3, ge=1)
     """Epochs without improvement after which a fit stops."""
@@ -106,7 +111,8 @@ class NetworkSettings(FamilySettings):
     """Changes of training samples, one or a list: `dihedral` (`true`) turns and mirrors tiles; `shift` (`steps`), `scale`
     (`by`), `dropout_steps` (`share`) and `noise` (`sd`) change series."""
     n_seeds: int = Field(default=1, ge=1)
-    """Networks that are trained one after the other from other seeds; the mean of their probabilities is the model's."""
+    """Networks that are trained one after the other from other seeds; the mean of their probabilities is the model's, and is
+    what is scored. The learning curve and the best epoch are the means of the networks', each of which stops by itself."""
     num_workers: int = Field(default=0, ge=0)
     """Workers of one fit; 0: in the calling process, without a worker group's start-up of 15–40 s."""
     cpus_per_worker: float | None = Field(default=None, gt=0)
@@ -211,3 +217,10 @@ def entries(settings: NetworkSettings) -> Sequence[type]:
         SCHEDULES.entry(settings.schedule),
         *(AUGMENTATIONS.entry(choice) for choice in chosen(settings.augment)),
     )
+
+
+def model_entries(card: Mapping[str, Any]) -> Sequence[type]:
+    """The class of a stored network: nothing else of its recipe predicts."""
+    from cropray.training.cnn.network_file import net_of  # noqa: PLC0415 - torch
+
+    return (net_of(card),)

@@ -115,6 +115,7 @@ class TileSet:
         self.lookup = lookup
         self.stats = stats
         self._ends = np.cumsum([len(block.x) for block in self.blocks], dtype=np.int64)
+        self._rarest: dict[int, npt.NDArray[np.uint8]] = {}  # every epoch asks for it
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if self.blocks else 0
@@ -161,6 +162,11 @@ class TileSet:
 
     def rarest_classes(self, n_classes: int) -> npt.NDArray[np.uint8]:
         """[N] of each tile the class with the fewest pixels in all tiles among its own; NO_CLASS where none is labelled."""
+        if n_classes not in self._rarest:
+            self._rarest[n_classes] = self._find_rarest(n_classes)
+        return self._rarest[n_classes]
+
+    def _find_rarest(self, n_classes: int) -> npt.NDArray[np.uint8]:
         ranks = class_ranks(self.class_counts(n_classes))
         found = []
         for block in self.blocks:

@@ -17,7 +17,7 @@ from cropray.training.family import Fit, FitScore
 from cropray.training.lightgbm.settings import LightgbmSettings
 from cropray.training.lightgbm.tree_file import CARD_VERSION, KIND, MODEL_FILE, as_floats, predict_proba
 from cropray.training.pixel_blocks import BATCH_ROWS, TreeData, class_indices, features, tree_data
-from cropray.training.pixels import require_classes, score_pixels, with_seconds, write_card, zone_rows
+from cropray.training.pixels import check_training, score_pixels, with_seconds, write_card, zone_rows
 from cropray.training.weights import class_weights
 
 _THREADS: Final = re.compile(r"^\[num_threads: \d+\]\n", re.MULTILINE)
@@ -38,7 +38,7 @@ def train_lightgbm(job: Fit) -> tuple[FitScore, ...]:
     started = time.monotonic()
     settings: LightgbmSettings = job.settings
     train, val = tree_data(job.train, job), None if job.val is None else tree_data(job.val, job)
-    require_classes(train)
+    check_training(train)
     parameters = settings.parameters(train.n_classes, job.seed)
     labels = _labels(train)
     counts = np.bincount(labels, minlength=train.n_classes)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from cropray.training.deep.settings import entries
+from cropray.training.deep.settings import entries, model_entries
 from cropray.training.family import CropModel, Family, Fit, FitScore
 from cropray.training.temp_cnn.settings import TempCnnSettings
 
@@ -39,4 +39,5 @@ FAMILY = Family(
     most_steps="epochs",
     predicts_on_gpu=True,
     entries=entries,
+    model_entries=model_entries,
 )

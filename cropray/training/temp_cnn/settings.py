@@ -1,10 +1,11 @@
 """What a job file may say about the network over pixels; read without loading torch and Ray."""
 
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from cropray.errors import ConfigError
+from cropray.nets.choices import odd
 from cropray.training.choices import ValidationScore
 from cropray.training.deep.settings import AugmentChoice, LossChoice, NetworkSettings, SamplerChoice, ScheduleChoice
 from cropray.training.resources import GB, FitSize
@@ -24,7 +25,7 @@ class TempCnnSettings(NetworkSettings):
     epochs: int = Field(default=20, ge=1)
     """Most epochs of a fit, and those over which `schedule` goes. The refit takes the folds' mean best epoch, at the
     learning rates that the folds had."""
-    batch_size: int = Field(default=64, ge=1)
+    batch_size: int = Field(default=64, ge=2)
     """Pixels of a step, over all workers."""
     patience: int = Field(default=20, ge=1)
     """Epochs without improvement after which a fit stops; by default never, as `one_cycle` improves most at its end."""
@@ -43,7 +44,7 @@ class TempCnnSettings(NetworkSettings):
     )
     channels: int = Field(default=64, ge=1)
     """Width of the convolutions over time."""
-    kernel_size: int = Field(default=5, ge=1)
+    kernel_size: Annotated[int, AfterValidator(odd)] = Field(default=5, ge=1)
     """Steps of time that one convolution sees; odd."""
     hidden: int = Field(default=256, ge=1)
     """Width of the dense layer over all steps."""

@@ -30,7 +30,7 @@ from cropray.storage import Location
 from cropray.training.deep.device import free_gpu_bytes, torch_device
 from cropray.training.family import FitScore
 from cropray.training.pixel_blocks import PixelBlock, TreeData, class_indices, features
-from cropray.training.pixels import require_classes, score_pixels, with_seconds, worker_tables
+from cropray.training.pixels import check_training, score_pixels, with_seconds, worker_tables
 from cropray.training.progress_file import ProgressFile
 from cropray.training.resources import worker_resources
 from cropray.training.scratch import scratch_folder
@@ -208,7 +208,7 @@ def _require_rising(n_estimators: tuple[int, ...]) -> None:
 
 
 def _check_sizes(settings: XgboostSettings, train: TreeData, val: TreeData | None) -> None:
-    require_classes(train)
+    check_training(train)
     for name, data in (("training", train), ("validation", val)):
         if data is not None and data.n_rows < max(settings.num_workers, 1):
             raise ConfigError(

@@ -76,7 +76,7 @@ def write_of_winner(job: JobConfig, manifest: Manifest, model: str, folds: Folds
 def artefacts_of_winner(job: JobConfig, manifest: Manifest, model: str, folds: Folds) -> Iterator[Stamped]:
     """The files that `write_of_winner` writes."""
     tasks, _ = _tasks(job, manifest, model, folds)
-    yield from stamped(f"oof/{model}", _stamps(model), tasks, job.artefacts)
+    yield from stamped(f"search/{model}/oof", _stamps(model), tasks, job.artefacts)
 
 
 def _tasks(

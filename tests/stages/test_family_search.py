@@ -272,7 +272,7 @@ def test_files_out_of_fold_that_are_of_nothing_any_more_are_removed(make, predic
 def test_what_cuts_a_model_to_its_steps_is_a_part_of_what_its_predictions_are_made_from(make, predicted, plant):
     tried = make()
     finish(tried.units)
-    assert [one.group for one in tried.out_of_fold()] == ["oof/xgboost"] * 3
+    assert [one.group for one in tried.out_of_fold()] == ["search/xgboost/oof"] * 3
     assert {one.why_stale()[0] for one in tried.out_of_fold()} == {"missing"}
     tried.write_out_of_fold(Progress(io.StringIO()))
     assert [one.why_stale() for one in tried.out_of_fold()] == [[]] * 3

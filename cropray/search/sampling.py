@@ -36,7 +36,7 @@ def batches(
     if search.sampler != "tpe":
         yield trials(found, settings, search, seed)
         return
-    optuna = _optuna()
+    optuna = require_optuna()
     searched = search.space(found.name).searched()
     distributions = {name: _distribution(optuna, found, name, values) for name, values in searched.items()}
     sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
@@ -50,7 +50,12 @@ def batches(
             study.tell(each, value, state=None if value is not None else optuna.trial.TrialState.FAIL)
 
 
-def _optuna() -> Any:
+def require_optuna() -> Any:
+    """The library of `search.sampler: tpe`.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
     try:
         import optuna  # noqa: PLC0415 - an extra
     except ImportError:

@@ -13,6 +13,7 @@ from cropray.errors import ConfigError, CroprayError
 from cropray.imagery.earth_engine_settings import EarthEngineSettings
 from cropray.imagery.sources import FolderSettings
 from cropray.search.placement import live_nodes
+from cropray.search.sampling import require_optuna
 from cropray.settings import load_settings
 from cropray.stages.cluster import ask_nodes, ray_session, require_cpus
 from cropray.stages.earth_engine_pool import check_access
@@ -57,6 +58,8 @@ def run_doctor(config: str | Location | None, overrides: Sequence[str] = ()) -> 
     libraries = {name: version for model in models for name, version in family(model).code().libraries.items()}
     checks = [Check("python", platform.python_version), *(Check(name, _version(name)) for name in PACKAGES)]
     checks += [Check(name, partial(_found, name, libraries[name])) for name in libraries if name not in PACKAGES]
+    if job is not None and job.search.sampler == "tpe":
+        checks.append(Check("optuna", lambda: str(require_optuna().__version__)))
     if config is None or job is None:
         checks.append(Check("ray starts", lambda: _check_ray(ClusterSettings())))
     else:

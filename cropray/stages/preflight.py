@@ -16,6 +16,7 @@ from cropray.imagery.sources import FolderSettings, composite_source, scene_sour
 from cropray.imagery.sources.cubes import CubesSettings
 from cropray.parcels.rpg import check_parcels, grids_outside
 from cropray.raw_files import is_there
+from cropray.search.sampling import require_optuna
 from cropray.stages.cluster import address_of, name_of_address
 from cropray.stages.inputs import check_legend, job_legend, job_zones, register_year, steps_of
 from cropray.stages.ray_address import check_form
@@ -148,6 +149,8 @@ def _settings(job: JobConfig, stages: Sequence[str]) -> list[Callable[[], object
     checks: list[Callable[[], object]] = []
     if {"search", "evaluate", "map"} & set(stages):
         checks += [family(model).require_packages for model in job.search.models]
+    if job.search.sampler == "tpe" and "search" in stages:
+        checks.append(require_optuna)
     address = address_of(job.cluster)
     if address is not None:
         checks.append(lambda: check_form(address, name_of_address(job.cluster)))

@@ -112,7 +112,7 @@ def _tasks(
                 blind.append(zone.zone_id)
             else:
                 tasks.append(task)
-    return tasks, blind
+    return tasks, sorted(blind)
 
 
 def _stamps(model: str) -> str:

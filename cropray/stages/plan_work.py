@@ -24,6 +24,7 @@ from cropray.search.placement import Node, Placement, live_nodes, need_of, place
 from cropray.stages.cluster import address_of, ray_disk
 from cropray.stages.inputs import job_legend, steps_of
 from cropray.stages.measure_zones import ZoneSample
+from cropray.stages.pictures import filmed
 from cropray.storage import free_bytes
 from cropray.training.family import family
 from cropray.training.resources import FitSize
@@ -122,7 +123,7 @@ def count_zones(
         n_zones=len(zones),
         n_test=len(by_split["test"]),
         n_mapped=len(mapped),
-        n_films=_n_films(job, zones),
+        n_films=len(filmed(job, zones, job.cube_spec)),
         n_pixels=n_pixels(zones),
         rows=sum(rows.values()),
         train_rows=rows["train"],
@@ -199,12 +200,3 @@ def _tile_share(job: JobConfig, samples: Sequence[ZoneSample]) -> float:
 def _all_tiles(job: JobConfig, zones: Sequence[Zone]) -> int:
     sides = [[math.ceil(length / job.dataset.tile_size) for length in zone.grid.shape] for zone in zones]
     return sum(map(math.prod, sides))
-
-
-def _n_films(job: JobConfig, zones: Sequence[Zone]) -> int:
-    films = job.report.films
-    if films == "none":
-        return 0
-    if isinstance(films, tuple):
-        return len(films)
-    return len(zones) if films == "all" else len({zone.region for zone in zones})

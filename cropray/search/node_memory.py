@@ -16,6 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 _STORE_SHARE: Final = 0.3  # of memory and store together, where Ray itself divided them; it is right then
 _ROUNDING: Final = 0.005
 _PATIENCE_S: Final = 60.0
+_silent: Final[dict[str, str]] = {}  # node → address, of those that have not answered; none is waited for twice
 
 
 def memory_of_workers(nodes: Sequence[Mapping[str, Any]]) -> list[float]:
@@ -37,6 +38,14 @@ def memory_of_workers(nodes: Sequence[Mapping[str, Any]]) -> list[float]:
     ]
 
 
+def silence() -> str:
+    """What to tell of nodes that have not said how much memory they have; empty where all have, or need not."""
+    if not _silent:
+        return ""
+    named = ", ".join(sorted(_silent.values()))
+    return f"no answer from {named} on their memory: what Ray was told of it counts, which may be more than there is"
+
+
 def _beside(memory: float, store: float, there: float) -> float:
     """A store that is larger than all memory lies on a disk."""
     return min(memory, there if store >= there else there - store)
@@ -52,17 +61,21 @@ def _system_memory(nodes: Mapping[str, str]) -> dict[str, float]:
     Args:
         nodes: node → address.
     """
+    early = _silent.keys() & nodes
+    _silent.clear()
     if not nodes:
         return {}
     here = {"127.0.0.1", ray.util.get_node_ip_address()}
     found = {node_id: _measure() for node_id, address in nodes.items() if address in here}
     asked = {_asked(node_id): node_id for node_id in nodes if node_id not in found}
-    ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_PATIENCE_S) if asked else ([], [])
+    for patience_s, refs in ((_PATIENCE_S, [ref for ref in asked if asked[ref] not in early]), (0.0, list(asked))):
+        ready, _ = ray.wait(refs, num_returns=len(refs), timeout=patience_s) if refs else ([], [])
     for ref in ready:
         try:
             found[asked[ref]] = ray.get(ref)
         except ray.exceptions.RayError:  # the node went
             continue
+    _silent.update({node_id: address for node_id, address in nodes.items() if node_id not in found})
     return found
 
 

@@ -12,6 +12,7 @@ from cropray.config import ClusterSettings, JobConfig
 from cropray.errors import ConfigError, CroprayError
 from cropray.imagery.earth_engine_settings import EarthEngineSettings
 from cropray.imagery.sources import FolderSettings
+from cropray.search.node_memory import silence
 from cropray.search.placement import live_nodes
 from cropray.search.sampling import require_optuna
 from cropray.settings import load_settings
@@ -171,4 +172,4 @@ def _check_ray(settings: ClusterSettings) -> str:
     with ray_session(settings):
         nodes = live_nodes()
     cpus, gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
-    return f"{len(nodes)} nodes, {cpus:g} CPUs, {gpus:g} GPUs"
+    return "; ".join(filter(None, [f"{len(nodes)} nodes, {cpus:g} CPUs, {gpus:g} GPUs", silence()]))

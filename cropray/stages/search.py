@@ -16,6 +16,7 @@ from cropray.errors import ConfigError, StageFailedError
 from cropray.progress import Progress
 from cropray.search.doubts import fold_doubts
 from cropray.search.fit import OnStep, SearchData, fit_unit
+from cropray.search.node_memory import silence
 from cropray.search.placement import Placement, live_nodes, share_cpus
 from cropray.search.results import FoldResult
 from cropray.search.run import UnitJob, run_units
@@ -212,7 +213,7 @@ def _store_line(searches: Sequence[FamilySearch], placement: Placement, samples:
     kinds = {search.family.sample for search in searches}
     n_tile_workers = n_workers if "tile" in kinds else 0
     store = store_line(samples.manifest, kinds | samples.loaded, live_nodes(), ray_disk(), n_tile_workers)
-    return "; ".join([store, *(search.remark for search in searches if search.remark)])
+    return "; ".join(filter(None, [store, *(search.remark for search in searches), silence()]))
 
 
 def _run_units(

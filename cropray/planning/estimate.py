@@ -10,7 +10,6 @@ from cropray.errors import ConfigError
 from cropray.planning.costs import (
     FILMS_SHOWN,
     FIT_FILES_BYTES,
-    MOST_PREVIEWS,
     PREVIEW_BYTES,
     READ_BYTES_S,
     REPORT_BYTES,
@@ -24,6 +23,7 @@ from cropray.planning.costs import (
 )
 from cropray.planning.traffic import Traffic
 from cropray.planning.work import Cluster, Fit, SearchWork, ZoneWork, at_once, makespan
+from cropray.report.settings import MOST_PREVIEWS
 from cropray.search.placement import Placement
 from cropray.search.sampling import trials
 from cropray.search.space import title

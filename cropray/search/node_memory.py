@@ -13,7 +13,8 @@ import ray
 from ray._common.utils import get_system_memory  # as Ray itself measures it, a container's limit included
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-_STORE_SHARE: Final = 0.3  # of memory and store together, where Ray itself divided them; it is right then
+STORE_SHARE: Final = 0.3
+"""Of memory and store together, where Ray itself divides them; source: Ray's documentation."""
 _ROUNDING: Final = 0.005
 _PATIENCE_S: Final = 60.0
 _silent: Final[dict[str, str]] = {}  # node → address, of those that have not answered; none is waited for twice
@@ -29,7 +30,7 @@ def memory_of_workers(nodes: Sequence[Mapping[str, Any]]) -> list[float]:
     doubtful = {
         node["NodeID"]: node["NodeManagerAddress"]
         for node, (memory, store) in zip(nodes, counted, strict=True)
-        if store and abs(store - _STORE_SHARE * (memory + store)) > _ROUNDING * (memory + store)
+        if store and abs(store - STORE_SHARE * (memory + store)) > _ROUNDING * (memory + store)
     }
     found = _system_memory(doubtful)
     return [

@@ -14,8 +14,8 @@ from cropray.errors import ConfigError
 from cropray.search.space import Range, SearchSettings, Trial, Values
 from cropray.training.family import Family, FamilySettings
 
-Score = Callable[[Trial], float | None]
-"""Objective of a finished trial, where more is better; None: it was given up."""
+Score = Callable[[Trial], float]
+"""Objective of a finished trial, where more is better."""
 
 
 def batches(
@@ -46,8 +46,7 @@ def batches(
         batch = [_trial(found, settings, _values(searched, each.params)) for each in asked]
         yield batch
         for each, trial in zip(asked, batch, strict=True):
-            value = score(trial)
-            study.tell(each, value, state=None if value is not None else optuna.trial.TrialState.FAIL)
+            study.tell(each, score(trial))
 
 
 def require_optuna() -> Any:

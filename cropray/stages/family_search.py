@@ -131,11 +131,9 @@ class FamilySearch:
     def _folds(self) -> range:
         return range(self.manifest.n_folds)
 
-    def _score(self, trial: Trial) -> float | None:
-        """Mean of the objective over the folds, more is better; None: a fold is missing."""
+    def _score(self, trial: Trial) -> float:
+        """Mean of the objective over the folds, more is better."""
         units = [self._job(Unit(self.model, trial, fold)) for fold in self._folds]
-        if not all(unit.is_finished for unit in units):
-            return None
         (configuration,) = group_by_configuration(result for unit in units for result in unit.results())
         return merit(configuration, self.job.search.objective)
 

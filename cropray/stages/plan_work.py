@@ -15,11 +15,11 @@ from cropray.imagery.scenes import Scene
 from cropray.imagery.sources import composite_source, scene_source
 from cropray.imagery.sources.cubes import CubesSettings
 from cropray.legend import CropClass
-from cropray.planning.elsewhere import RAY_STORE_SHARE
 from cropray.planning.estimate import JobWork
 from cropray.planning.limits import Room
 from cropray.planning.traffic import Traffic, earth_engine_traffic
 from cropray.planning.work import Cluster, ZoneWork
+from cropray.search.node_memory import STORE_SHARE
 from cropray.search.placement import Node, Placement, live_nodes, need_of, place_units
 from cropray.stages.cluster import address_of, ray_disk
 from cropray.stages.inputs import job_legend, steps_of
@@ -27,7 +27,7 @@ from cropray.stages.measure_zones import ZoneSample
 from cropray.stages.pictures import filmed
 from cropray.storage import free_bytes
 from cropray.training.family import family
-from cropray.training.resources import FitSize
+from cropray.training.resources import GB, FitSize
 from cropray.zones import Zone
 
 Scenes = Mapping[str, tuple[Scene, ...]]
@@ -36,7 +36,7 @@ Scenes = Mapping[str, tuple[Scene, ...]]
 def local_cluster(job: JobConfig) -> Cluster:
     """The local Ray that the job would start, without starting it."""
     memory, set_gb = memory_bytes(), job.cluster.object_store_gb
-    store = memory * RAY_STORE_SHARE if set_gb is None else set_gb * 1e9
+    store = memory * STORE_SHARE if set_gb is None else set_gb * GB
     return Cluster(
         (
             Node(
@@ -178,7 +178,7 @@ def over_budget(job: JobConfig, work: JobWork, worker_bytes: Mapping[str, float]
         if is_measured and (taken := worker_bytes.get(found.label, 0.0)) > budget:
             lower = f"{model}.{found.batch} or search.max_concurrent" if found.batch else "search.max_concurrent"
             reasons.append(
-                f"a worker of the {found.label} takes {taken / 1e9:.3g} GB and may take {budget / 1e9:.3g} GB: lower "
+                f"a worker of the {found.label} takes {taken / GB:.3g} GB and may take {budget / GB:.3g} GB: lower "
                 f"{lower}, or raise {model}.memory_gb"
             )
     return reasons

@@ -164,7 +164,8 @@ class SearchSettings(Settings):
     classes that a fold's training zones lack; the others count them as wrong."""
     sampler: Literal["grid", "random", "tpe"] = "grid"
     """`grid` tries all combinations of the listed values, `random` draws `n_trials` of them, and from ranges; `tpe`
-    proposes values that did well (tree-structured Parzen estimator of Optuna, `pip install 'cropray[tpe]'`)."""
+    proposes values that did well (tree-structured Parzen estimator of Optuna, `pip install 'cropray[tpe]'`). Numbers of
+    steps, like `n_estimators`, are prefixes of one fit in a grid; drawn or proposed, each trial has one."""
     n_trials: int = Field(default=20, ge=1)
     """Trials of each family that are drawn or proposed; of no meaning for a grid."""
     batch: int = Field(default=4, ge=1)

@@ -63,7 +63,7 @@ class PlanSettings(Settings):
     cpu_speed: float = Field(default=1.0, gt=0)
     """Speed of one CPU there over one here."""
     gpu_tiles_per_s: float | None = Field(default=None, gt=0)
-    """Tiles per second that one GPU trains the job's CNN on, as measured; None: assumed from the network's operations."""
+    """Tiles per second that one GPU trains the job's network of tiles on, as measured; None: assumed from the network's operations."""
     gpu_tflops: float = Field(default=31.2, gt=0)
     """Single-precision peak of a GPU, 10¹² operations per second; the default is NVIDIA's figure for the A10."""
     gpu_share: float = Field(default=0.25, gt=0, le=1)

@@ -37,11 +37,13 @@ class StageFailedError(CroprayError, RuntimeError):
 
     Attributes:
         failures: unit name (zone id, trial name) to the message of what went wrong.
+        n_done: how many were finished.
     """
 
     def __init__(self, stage: str, failures: dict[str, str], n_done: int) -> None:
         self.stage = stage
         self.failures = failures
+        self.n_done = n_done
         listing = "\n".join(f"  {unit}: {message}" for unit, message in sorted(failures.items()))
         super().__init__(
             f"stage '{stage}': {len(failures)} failed, {n_done} finished.\n{listing}\n"

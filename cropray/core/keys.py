@@ -73,11 +73,6 @@ def _is_tag(annotation: object) -> bool:
     return get_origin(annotation) is Literal and len(get_args(annotation)) == 1
 
 
-def first_difference(before: Parts, now: Parts) -> str | None:
-    """What differs first between two accounts, in words; None where nothing does."""
-    return next(differences(before, now), None)
-
-
 def differences(before: Parts, now: Parts) -> Iterator[str]:
     """All that differs between two accounts, in words; settings, which may be the cause of others, come first."""
     for part in ("settings", "content", "libraries", "code"):

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from cropray.training.family import TilePredictor
+from cropray.training.resources import GB
 
-GB: Final = 1e9
 LEAST_WINDOW_PX: Final = 256  # smaller ones save little memory and cost more calls
 PROCESS_BYTES: Final = 0.7e9  # libraries, weights, the buffers of one call
 NUMBER_BYTES: Final = 4  # of a band and step of a pixel of the zone, in its composite and its map

@@ -16,8 +16,8 @@ class MapSettings(Settings):
     """Height and width of what the model reads at once, margins included; it bounds the memory. None: what computes least
     within a task's share of the node's memory, a whole zone if it can be. Test zones are scored in the same windows."""
     device: Literal["cpu", "cuda"] = "cpu"
-    """Where the CNN predicts, for maps and for scores; `cuda` takes one GPU per zone that is at work. Both are computed in
-    full float32, not in TF32: they differ by rounding. Trees predict on CPUs."""
+    """Where networks predict, for maps, for scores and out of fold; `cuda` takes one GPU per zone that is at work. All are
+    computed in full float32, not in TF32: they differ by rounding. Trees predict on CPUs."""
 
     def resources(self) -> frozenset[str]:
         """Devices differ by rounding."""

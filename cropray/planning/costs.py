@@ -35,7 +35,6 @@ TRACKED_FOLD_BYTES: Final = 20e3
 FIT_FILES_BYTES: Final = 17e3  # beside its model: card, results, Tune's state
 REPORT_BYTES: Final = 2.4e6  # overviews of the data, pictures of the scores, the page
 PREVIEW_BYTES: Final = 63e3
-MOST_PREVIEWS: Final = 6  # of each model in the report
 FILMS_SHOWN: Final = 0.3  # share of a zone's films, by size, that the report takes a copy of
 
 

@@ -8,14 +8,14 @@ from typing import Final, TypeVar
 from cropray.config import JobConfig, PlanSettings
 from cropray.planning.costs import FitCosts, Kind, UnitCosts, ZoneCosts
 from cropray.planning.estimate import Estimate, JobWork, estimate
-from cropray.planning.limits import GB
 from cropray.planning.table import quantity
 from cropray.planning.traffic import Traffic
 from cropray.planning.work import Cluster, ZoneWork
+from cropray.search.node_memory import STORE_SHARE
 from cropray.search.placement import Node
 from cropray.training.family import Family, family
+from cropray.training.resources import GB
 
-RAY_STORE_SHARE: Final = 0.3  # of memory, where nothing is set; source: Ray's documentation
 MORE_THREADS: Final = 0.7  # what a thread adds beyond those that could be measured here
 TRAIN_PASSES: Final = 3  # forward, and backward twice as much
 _OF_ZONES: Final = ("acquire_s", "label_s", "count_s", "build_s", "film_s")
@@ -54,7 +54,7 @@ class Measured:
 
 def cluster_there(target: PlanSettings, n_nodes: int, store_here_bytes: float) -> Cluster:
     """So many of the stated nodes."""
-    store = store_here_bytes if target.memory_gb is None else target.memory_gb * GB * RAY_STORE_SHARE
+    store = store_here_bytes if target.memory_gb is None else target.memory_gb * GB * STORE_SHARE
     if target.object_store_gb is not None:
         store = target.object_store_gb * GB
     memory = math.inf if target.memory_gb is None else max(target.memory_gb * GB - store, 0.0)

@@ -1,6 +1,7 @@
 """The plan of a job: seconds, bytes, memory, from counted work and measured unit costs."""
 
 import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -9,7 +10,6 @@ from cropray.errors import ConfigError
 from cropray.planning.costs import (
     FILMS_SHOWN,
     FIT_FILES_BYTES,
-    MOST_PREVIEWS,
     PREVIEW_BYTES,
     READ_BYTES_S,
     REPORT_BYTES,
@@ -23,6 +23,7 @@ from cropray.planning.costs import (
 )
 from cropray.planning.traffic import Traffic
 from cropray.planning.work import Cluster, Fit, SearchWork, ZoneWork, at_once, makespan
+from cropray.report.settings import MOST_PREVIEWS
 from cropray.search.placement import Placement
 from cropray.search.sampling import trials
 from cropray.search.space import title
@@ -85,7 +86,11 @@ def search_work(job: JobConfig, placements: Mapping[str, Placement], n_folds: in
     groups: list[tuple[Fit, ...]] = []
     for _, group in itertools.groupby(job.search.models, key=lambda m: (placements[m], job.settings_of(m).takes_share)):
         fits = {model: [fit for fit, _ in _trials(job, model)] for model in group}
-        groups.append(tuple(fit for of_model in fits.values() for fit in of_model for _ in range(n_folds)))
+        most_trials = max(map(len, fits.values()))
+        size = job.search.batch if job.search.sampler == "tpe" else most_trials
+        for first in range(0, most_trials, size):
+            batch = [fit for of_model in fits.values() for fit in of_model[first : first + size]]
+            groups.append(tuple(fit for fit in batch for _ in range(n_folds)))
         # The winner is not known: the dearest is assumed, with most steps.
         most = {model: max(fit.steps for fit in of_model) for model, of_model in fits.items()}
         refits = [Fit((model, ""), steps, is_refit=True) for model, steps in most.items()]
@@ -156,13 +161,27 @@ def _zone_seconds(work: JobWork, costs: UnitCosts) -> dict[str, float]:
 
 
 def _search_seconds(work: JobWork, costs: UnitCosts) -> float:
-    seconds = loading_seconds(work)
+    seconds = loading_seconds(work) + sum(_out_of_fold_seconds(work, costs, model) for model in work.placements)
+    bounded_s, was_fold = 0.0, False
     for fits in work.search.groups:
-        placement = work.placements[fits[0].model]
-        start_s = costs.fixed_s("search" if fits[0].is_fold else "refit")
+        is_fold, placement = fits[0].is_fold, work.placements[fits[0].model]
+        # A batch that follows another one is one more run of Tune, as the refits are.
+        start_s = costs.fixed_s("search" if is_fold and not was_fold else "refit") + costs.worker_start_s
         durations = [fit_seconds(fit, work, costs) + UNIT_S for fit in fits]
-        seconds += start_s + costs.worker_start_s + makespan(durations, placement.max_concurrent)
-    return seconds
+        group_s = start_s + makespan(durations, placement.max_concurrent)
+        bounded_s, seconds = (bounded_s + group_s, seconds) if is_fold else (bounded_s, seconds + group_s)
+        was_fold = is_fold
+    return seconds + min(bounded_s, work.job.search.time_budget_s or math.inf)
+
+
+def _out_of_fold_seconds(work: JobWork, costs: UnitCosts, model: str) -> float:
+    """Training zones are predicted as they are mapped; of points those that are drawn."""
+    zones, most = work.zones, work.job.search.oof_rows * work.zones.n_classes
+    n = zones.n_zones - zones.n_test
+    if not most or not n:
+        return 0.0
+    pixels = min(zones.train_rows / n, most) if costs.zone is None else zones.n_pixels / zones.n_zones
+    return makespan([_predict_seconds(work, costs, model, pixels)] * n, at_once(work.cluster))
 
 
 def loading_seconds(work: JobWork) -> float:

@@ -7,13 +7,13 @@ from typing import Final
 
 from cropray.core.cube import STUDY_CUBE, CubeSpec
 from cropray.errors import ConfigError
+from cropray.training.resources import GB
 
 # Least sizes with the study's cube, so that nothing is refused that could work. Its composites of cropland compress to
 # 60–80 of 96 bytes.
 LEAST_COMPOSITE_PIXEL_BYTES: Final = 40
 LEAST_LABELLED_SHARE: Final = 0.1
 LEAST_ROW_BYTES: Final = 40  # on disk, of 107
-GB: Final = 1e9
 
 
 @dataclass(frozen=True, slots=True)

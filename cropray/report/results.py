@@ -6,9 +6,8 @@ from typing import Protocol
 
 from cropray.core.metrics import Counts, Scores, score, score_study_protocol
 from cropray.datasets.manifest import Manifest
+from cropray.search.results import Params
 from cropray.storage import Location
-
-Params = Mapping[str, float | int]
 
 
 class FoldCurve(Protocol):

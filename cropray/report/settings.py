@@ -1,10 +1,13 @@
 """Settings of the report and its pictures."""
 
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field
 
 from cropray.settings import Settings
+
+MOST_PREVIEWS: Final = 6
+"""Zones whose maps are shown, of each model; all previews lie in the maps folder."""
 
 
 class ReportSettings(Settings):

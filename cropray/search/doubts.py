@@ -1,16 +1,21 @@
 """What a search cannot know of itself: whether better values lie beyond those searched, and what its losses leave out."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from cropray.datasets.manifest import Manifest
 from cropray.search.results import ConfigurationResult
+from cropray.search.space import Range
 from cropray.training.family import Family, FamilySettings
 
 
 def search_warnings(
-    found: Family, settings: FamilySettings, configurations: Sequence[ConfigurationResult], best: ConfigurationResult
+    found: Family,
+    settings: FamilySettings,
+    configurations: Sequence[ConfigurationResult],
+    best: ConfigurationResult,
+    ranges: Mapping[str, Range],
 ) -> list[str]:
     """Where the winner lies at an end of what was allowed.
 
@@ -19,17 +24,21 @@ def search_warnings(
         settings: the job's.
         configurations: all that were searched.
         best: the winner.
+        ranges: those of the searched fields, of which no list of values is the whole.
     """
     warnings = []
     for name, value in best.params.items():
         values = {json.dumps(c.params[name]): c.params[name] for c in configurations if name in c.params}.values()
         if len(values) < 2 or not all(isinstance(each, int | float) for each in values) or isinstance(value, bool):
             continue
-        searched = sorted(values)
+        searched, listed = sorted(values), ", ".join(f"{each:g}" for each in sorted(values))
+        if (drawn := ranges.get(name)) is not None:  # the extremes of what was drawn are no ends
+            ends = drawn.low, drawn.high
+            searched = [round(end) for end in ends] if isinstance(value, int) else [*ends]
+            listed = f"{searched[0]:g} to {searched[1]:g}"
         if searched[0] < value < searched[-1] or value in _ends(found, name):
             continue
         end, beyond = ("smallest", "below") if value == searched[0] else ("largest", "above")
-        listed = ", ".join(f"{each:g}" for each in searched)
         warnings.append(
             f"the winner's {name} {value:g} is the {end} of those searched ({listed}): a better one may lie {beyond}; "
             f"widen search.{found.name}.{name}"

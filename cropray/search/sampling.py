@@ -14,8 +14,8 @@ from cropray.errors import ConfigError
 from cropray.search.space import Range, SearchSettings, Trial, Values
 from cropray.training.family import Family, FamilySettings
 
-Score = Callable[[Trial], float | None]
-"""Objective of a finished trial, where more is better; None: it was given up."""
+Score = Callable[[Trial], float]
+"""Objective of a finished trial, where more is better."""
 
 
 def batches(
@@ -36,7 +36,7 @@ def batches(
     if search.sampler != "tpe":
         yield trials(found, settings, search, seed)
         return
-    optuna = _optuna()
+    optuna = require_optuna()
     searched = search.space(found.name).searched()
     distributions = {name: _distribution(optuna, found, name, values) for name, values in searched.items()}
     sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
@@ -46,11 +46,15 @@ def batches(
         batch = [_trial(found, settings, _values(searched, each.params)) for each in asked]
         yield batch
         for each, trial in zip(asked, batch, strict=True):
-            value = score(trial)
-            study.tell(each, value, state=None if value is not None else optuna.trial.TrialState.FAIL)
+            study.tell(each, score(trial))
 
 
-def _optuna() -> Any:
+def require_optuna() -> Any:
+    """The library of `search.sampler: tpe`.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
     try:
         import optuna  # noqa: PLC0415 - an extra
     except ImportError:

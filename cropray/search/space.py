@@ -60,6 +60,10 @@ class Space(Settings):
         """Field → values or range."""
         return {name: value for name in type(self).model_fields if (value := getattr(self, name)) is not None}
 
+    def ranges(self) -> dict[str, Range]:
+        """Fields of which numbers are drawn."""
+        return {name: value for name, value in self.searched().items() if isinstance(value, Range)}
+
     def without(self, names: Sequence[str]) -> Self:
         """The space without some fields."""
         return self.model_copy(update=dict.fromkeys(names))
@@ -160,14 +164,16 @@ class SearchSettings(Settings):
     classes that a fold's training zones lack; the others count them as wrong."""
     sampler: Literal["grid", "random", "tpe"] = "grid"
     """`grid` tries all combinations of the listed values, `random` draws `n_trials` of them, and from ranges; `tpe`
-    proposes values that did well (tree-structured Parzen estimator of Optuna, `pip install 'cropray[tpe]'`)."""
+    proposes values that did well (tree-structured Parzen estimator of Optuna, `pip install 'cropray[tpe]'`). Numbers of
+    steps, like `n_estimators`, are prefixes of one fit in a grid; drawn or proposed, each trial has one."""
     n_trials: int = Field(default=20, ge=1)
     """Trials of each family that are drawn or proposed; of no meaning for a grid."""
     batch: int = Field(default=4, ge=1)
     """Trials that `tpe` proposes together: of fewer it learns more, of more as many run side by side."""
     time_budget_s: float | None = Field(default=None, gt=0)
-    """How long units are fitted, refits aside, s; then trials that lack a fold are left out, and told. None: no limit.
-    Run again, the search goes on with them, for as long once more."""
+    """How long units of all families are fitted, refits aside, s; then trials that lack a fold are left out, and told.
+    Families that are searched one after the other get even shares of what is left. None: no limit. Run again, the search
+    goes on with them, for as long once more."""
     max_concurrent: int | None = Field(default=None, ge=1)
     """Units that run at the same time; None: as many as the cluster holds."""
     max_failures: int = Field(default=3, ge=0)

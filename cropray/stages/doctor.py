@@ -11,7 +11,9 @@ from typing import Final
 from cropray.config import ClusterSettings, JobConfig
 from cropray.errors import ConfigError, CroprayError
 from cropray.imagery.earth_engine_settings import EarthEngineSettings
+from cropray.search.node_memory import silence
 from cropray.search.placement import live_nodes
+from cropray.search.sampling import require_optuna
 from cropray.settings import load_settings
 from cropray.stages.cluster import ask_nodes, ray_session, require_cpus
 from cropray.stages.earth_engine_pool import check_access
@@ -56,6 +58,8 @@ def run_doctor(config: str | Location | None, overrides: Sequence[str] = ()) -> 
     libraries = {name: version for model in models for name, version in family(model).code().libraries.items()}
     checks = [Check("python", platform.python_version), *(Check(name, _version(name)) for name in PACKAGES)]
     checks += [Check(name, partial(_found, name, libraries[name])) for name in libraries if name not in PACKAGES]
+    if job is not None and job.search.sampler == "tpe":
+        checks.append(Check("optuna", lambda: str(require_optuna().__version__)))
     if config is None or job is None:
         checks.append(Check("ray starts", lambda: _check_ray(ClusterSettings())))
     else:
@@ -167,4 +171,4 @@ def _check_ray(settings: ClusterSettings) -> str:
     with ray_session(settings):
         nodes = live_nodes()
     cpus, gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
-    return f"{len(nodes)} nodes, {cpus:g} CPUs, {gpus:g} GPUs"
+    return "; ".join(filter(None, [f"{len(nodes)} nodes, {cpus:g} CPUs, {gpus:g} GPUs", silence()]))

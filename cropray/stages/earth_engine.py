@@ -51,7 +51,7 @@ from cropray.stages.artefacts import Stamped, describe_again
 from cropray.stages.cluster import ray_session, require_cpus
 from cropray.stages.earth_engine_pool import ClientPool, ListingUnit
 from cropray.stages.inputs import job_zones, season_of, steps_of
-from cropray.stages.zone_jobs import ZoneOutcome, ZoneTask, attempt
+from cropray.stages.zone_jobs import ZoneOutcome, ZoneTask, submit
 from cropray.storage import write_json
 from cropray.workspace import Workspace
 from cropray.zones import Zone
@@ -276,7 +276,7 @@ class _Acquisition:
         zone = self._zones[zone_id]
         run_ = partial(assemble_zone, self._workspace, zone, self._season(zone), self._units[zone_id])
         inputs = _artefact(self._job, self._settings, zone).inputs
-        self._assembling[_remote_attempt.remote(ZoneTask(zone_id, run_, inputs, ()))] = zone_id
+        self._assembling[submit(ZoneTask(zone_id, run_, inputs, ()), STAGE, self._workspace)] = zone_id
 
     def _finish(self, timeout_s: float | None) -> None:
         """Take the composites that are written; their months are not needed any more."""
@@ -292,11 +292,5 @@ class _Acquisition:
             if outcome.result is None:
                 self._fail(zone.zone_id, str(outcome.error))
             else:
-                _artefact(self._job, self._settings, zone).mark()
                 drop_months(self._workspace, zone.zone_id)
                 self.records.append(outcome.result)
-
-
-@ray.remote(num_cpus=1, max_retries=2)  # type: ignore[untyped-decorator]  # ray is untyped
-def _remote_attempt(task: ZoneTask[ZoneAcquisition]) -> ZoneOutcome[ZoneAcquisition]:
-    return attempt(task)

@@ -38,6 +38,7 @@ from cropray.training.family import family
 from cropray.workspace import Workspace, require
 
 _OF_MAPS: Final = ("map.splits",)  # settings that change no score
+_FILES: Final = ("scores.json", "cube.npy", "per_class.csv", "confusion.png")  # and curves, where fits have a history
 _COUNTING: Final = (count_points, count_zone_pixels)  # what decides the counts of a zone, beside the family's `load`
 _SCORING: Final = (
     *(score, score_study_protocol, region_scores, bootstrap_intervals, why_no_intervals),
@@ -110,20 +111,22 @@ def parts(job: JobConfig) -> Iterator[Stamped]:
 
 def _scores_of(job: JobConfig, model: str, manifest: Manifest) -> Stamped:
     workspace = job.artefacts
-    region_out = load_search(workspace, model).get("region_out")  # told beside the test; None: not scored
+    summary = load_search(workspace, model)
+    region_out = summary.get("region_out")  # told beside the test; None: not scored
     content = {
         "model": folder_hash(workspace.model(model)),
         "classes": _classes(manifest),
         **{f"zone {zone.zone_id} of the dataset": fingerprint(asdict(zone)) for zone in manifest.zones},
         "zones' order": fingerprint(manifest.zone_ids),
         "seed": job.seed,
+        "configurations of the search": fingerprint([summary.get("units"), summary.get("best")]),  # curves are of all
         "scores on new regions": None if region_out is None else fingerprint(region_out),
     }
     rules = [rule for metric in METRICS for rule in (metric.of, metric.ratios) if rule is not None]
     inputs = key_of(
         closure(*_of_model(workspace, model), *_COUNTING, *_SCORING, *rules), {"map": job.map}, content, apart=_OF_MAPS
     )
-    outputs = (workspace.evaluation(model) / "scores.json",)
+    outputs = tuple(workspace.evaluation(model) / name for name in _FILES)
     return Stamped(f"evaluate/{model}", "", workspace, ("evaluate", model), inputs, outputs)
 
 

@@ -5,7 +5,7 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, Final
@@ -27,8 +27,8 @@ from cropray.search.results import ConfigurationResult, RegionOut, group_by_conf
 from cropray.search.run import NOTES_FILE, UnitJob
 from cropray.search.sampling import batches
 from cropray.search.space import Trial, Unit, title
-from cropray.stages.artefacts import first_of
-from cropray.stages.out_of_fold import write_of_winner
+from cropray.stages.artefacts import Stamped, first_of
+from cropray.stages.out_of_fold import Folds, artefacts_of_winner, write_of_winner
 from cropray.stages.results import load_region_out
 from cropray.stages.search_log import SearchLog, means_in_words, scores_in_words
 from cropray.storage import local_folder, whole_folder, write_json
@@ -97,6 +97,7 @@ class FamilySearch:
         self.key = fit_key(self.family, self.settings.model_copy(update=defaults), manifest, job.seed)
         self.context = self.key.digest
         self._batches = batches(self.family, self.settings, job.search, job.seed, self._score)
+        self._n_proposed = 0  # trials, of a sampler that learns
         self.units: list[UnitJob] = []
         """Of all trials so far."""
         self.batch: list[UnitJob] = []
@@ -117,7 +118,9 @@ class FamilySearch:
     def advance(self) -> bool:
         """Go on to the next batch that has a unit to fit; whether there is one."""
         for proposed in self._batches:
-            self.batch = [self._job(Unit(self.model, trial, fold)) for trial in proposed for fold in self._folds]
+            self._n_proposed += len(proposed)
+            units = [self._job(Unit(self.model, trial, fold)) for trial in proposed for fold in self._folds]
+            self.batch = list({unit.folder: unit for unit in units}.values())  # a trial may be proposed twice
             known = {unit.folder for unit in self.units}
             self.units += [unit for unit in self.batch if unit.folder not in known]
             if not all(unit.is_finished for unit in self.batch):
@@ -128,11 +131,9 @@ class FamilySearch:
     def _folds(self) -> range:
         return range(self.manifest.n_folds)
 
-    def _score(self, trial: Trial) -> float | None:
-        """Mean of the objective over the folds, more is better; None: a fold is missing."""
+    def _score(self, trial: Trial) -> float:
+        """Mean of the objective over the folds, more is better."""
         units = [self._job(Unit(self.model, trial, fold)) for fold in self._folds]
-        if not all(unit.is_finished for unit in units):
-            return None
         (configuration,) = group_by_configuration(result for unit in units for result in unit.results())
         return merit(configuration, self.job.search.objective)
 
@@ -140,6 +141,20 @@ class FamilySearch:
     def left_out(self) -> list[str]:
         """Titles of units that are not finished, though the search is: its time was up."""
         return [unit.unit.title for unit in self.units if not unit.is_finished]
+
+    @property
+    def n_not_proposed(self) -> int:
+        """Trials that a sampler that learns has not come to."""
+        search = self.job.search
+        return search.n_trials - self._n_proposed if search.sampler == "tpe" else 0
+
+    @property
+    def n_repeated(self) -> int:
+        """Draws and proposals of values that others had drawn or proposed; such trials are one."""
+        if self.job.search.sampler == "grid":
+            return 0
+        n_unlike = sum(max(len(unit.unit.trial.steps), 1) for unit in self.units if unit.unit.fold == 0)
+        return self.job.search.n_trials - self.n_not_proposed - n_unlike
 
     def tell_what_changed(self, progress: Progress) -> None:
         """Say why units of an earlier search do not count any more."""
@@ -184,15 +199,20 @@ class FamilySearch:
             scores = means_in_words(configuration.metrics, self.job.search.objective)
             mark = "  ← best" if configuration is best else ""
             progress.note(f"{self.model:<8} {title(configuration.params):<38} {scores}{mark}")
+        if n := self.n_repeated:
+            progress.note(
+                f"{self.model:<8} {n} of {self.job.search.n_trials} trials repeat the values of others and count once"
+            )
         return configurations, best
 
     def _configurations(self) -> tuple[tuple[ConfigurationResult, ...], ConfigurationResult]:
-        results = (result for unit in self.units if unit.is_finished for result in unit.results())
-        whole = [c for c in group_by_configuration(results) if len(c.folds) == self.manifest.n_folds]
-        if not whole:
+        configurations = tuple(c for c in self._finished() if len(c.folds) == self.manifest.n_folds)
+        if not configurations:
             raise StageFailedError("search", dict.fromkeys(self.left_out, "its time was up (search.time_budget_s)"), 0)
-        configurations = tuple(whole)
         return configurations, winner(configurations, self.job.search.objective)
+
+    def _finished(self) -> tuple[ConfigurationResult, ...]:
+        return group_by_configuration(r for unit in self.units if unit.is_finished for r in unit.results())
 
     def refit(self, best: ConfigurationResult) -> UnitJob:
         """The winner's fit on all training zones."""
@@ -210,21 +230,26 @@ class FamilySearch:
         refit = self.refit(best).unit
         return {region: self._job(replace(refit, region=region)) for region in self.manifest.train_regions}
 
-    def write_out_of_fold(self, best: ConfigurationResult, progress: Progress) -> None:
-        """Write what the winner's folds say of the zones that they did not see."""
-        if not self.job.search.oof_rows:
-            return
-        trial = self._trial(best)
-        units = [
-            unit for unit in self.units if unit.is_finished and title(unit.unit.trial.values) == title(trial.values)
-        ]
-        steps = {result.fold: result.best_step for result in best.folds}
-        folds = {
+    def write_out_of_fold(self, progress: Progress) -> int:
+        """Write what the winner's folds say of the zones that they did not see; of how many zones."""
+        return write_of_winner(self.job, self.manifest, self.model, self._folds_of_winner(), progress)
+
+    def out_of_fold(self) -> Iterator[Stamped]:
+        """The files of `write_out_of_fold`; none as long as no configuration is finished."""
+        if any(len(configuration.folds) == self.manifest.n_folds for configuration in self._finished()):
+            yield from artefacts_of_winner(self.job, self.manifest, self.model, self._folds_of_winner())
+
+    def _folds_of_winner(self) -> Folds:
+        _, best = self._configurations()
+        trial, steps = self._trial(best), {result.fold: result.best_step for result in best.folds}
+        return {
             unit.unit.fold: (unit, steps[unit.unit.fold])
-            for unit in units
-            if unit.unit.fold is not None and set(trial.steps) <= set(unit.unit.trial.steps)
+            for unit in self.units
+            if unit.is_finished
+            and unit.unit.fold is not None
+            and title(unit.unit.trial.values) == title(trial.values)
+            and set(trial.steps) <= set(unit.unit.trial.steps)
         }
-        write_of_winner(self.job, self.manifest, self.model, folds, progress)
 
     def publish(
         self,
@@ -241,7 +266,9 @@ class FamilySearch:
         ):
             shutil.copytree(fitted, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(NOTES_FILE))
         manifest, region_out = self.manifest, self._region_out(regions)
-        warnings = search_warnings(self.family, self.settings, configurations, best)
+        warnings = search_warnings(
+            self.family, self.settings, configurations, best, self.job.search.space(self.model).ranges()
+        )
         if region_out is not None:
             progress.note(f"{self.model:<8} new regions ({len(regions)}): {scores_in_words(region_out.scores)}")
         for warning in warnings:
@@ -256,6 +283,8 @@ class FamilySearch:
             "refit_steps": best.refit_steps,
             "units": [unit.folder.name for unit in self.units if unit.is_finished],
             "left_out": self.left_out,
+            "not_proposed": self.n_not_proposed,
+            "repeated": self.n_repeated,
             "configurations": [{"params": dict(c.params), **c.metrics} for c in configurations],
             "untrained": [manifest.untrained(*manifest.fold_zones(fold)) for fold in range(manifest.n_folds)],
             "warnings": warnings,

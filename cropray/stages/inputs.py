@@ -15,7 +15,7 @@ from cropray.legend import FIRST_YEAR, LAST_YEAR, Legend, bundled_legend
 from cropray.parcels.legend_file import read_legend, require_codes
 from cropray.parcels.rpg import is_away, iterate_codes
 from cropray.settings import Settings
-from cropray.storage import Location, content_id, local_file
+from cropray.storage import Location, local_file
 from cropray.workspace import require
 from cropray.zone_selection.settings import ZoneSelectionSettings
 from cropray.zones import Zone, bundled_zones, read_zones, select_zones
@@ -132,12 +132,14 @@ def require_season_of_composites(zones: Sequence[Zone], job: JobConfig) -> None:
 
     Raises:
         InputError: there are such; one is named.
+        SchemaError: a record is damaged.
     """
     pairs = {}
     for zone in zones:
-        if (said := _said(job.artefacts.acquisition_record(zone.zone_id), "season_start")) is not None:
+        record = _record(job.artefacts.acquisition_record(zone.zone_id), "acquire")
+        if (said := record.get("season_start")) is not None:
             pairs[zone.zone_id] = said, season_of(zone, job)
-            _require_cube(zone.zone_id, job, _said(job.artefacts.acquisition_record(zone.zone_id), "cube"))
+            _require_cube(zone.zone_id, job, record.get("cube"))
     _require_same("composites", pairs, ("acquire", "season_start"))
 
 
@@ -156,11 +158,12 @@ def require_year_of_labels(zones: Sequence[Zone], job: JobConfig) -> None:
 
     Raises:
         InputError: there are such; one is named.
+        SchemaError: a record is damaged.
         ConfigError: the code table does not reach to the job's year.
     """
     pairs = {}
     for zone in zones:
-        if (said := _said(job.artefacts.label_report(zone.zone_id), "year")) is not None:
+        if (said := _record(job.artefacts.label_report(zone.zone_id), "labels").get("year")) is not None:
             pairs[zone.zone_id] = said, register_year(zone, job)
     _require_same("labels", pairs, ("labels", "season_start or parcels.year"))
 
@@ -170,6 +173,7 @@ def require_legend_of_labels(zones: Sequence[Zone], job: JobConfig, legend: Lege
 
     Raises:
         InputError: there are such; one is named.
+        SchemaError: a record is damaged.
     """
     reports = {f"labels of zone '{zone.zone_id}'": job.artefacts.label_report(zone.zone_id) for zone in zones}
     require_legend(reports, legend, "labels")
@@ -185,8 +189,10 @@ def require_legend(records: Mapping[str, Location], legend: Legend, made_by: str
 
     Raises:
         InputError: there is such.
+        SchemaError: a record is damaged.
     """
-    others = [what for what, file in records.items() if _said(file, "legend_hash") not in (None, legend.hash())]
+    hashes = {what: _record(file, made_by).get("legend_hash") for what, file in records.items()}
+    others = [what for what, there in hashes.items() if there not in (None, legend.hash())]
     if others:
         raise InputError(
             f"made with another legend than the job's: {others[0]}{f' and {len(others) - 1} more' if others[1:] else ''}; "
@@ -205,18 +211,20 @@ def _require_same(what: str, pairs: Mapping[str, tuple[object, object]], mend: t
         )
 
 
-def _said(path: Location, key: str) -> object:
-    """What a record beside an artefact says; None: there is no record, or it is silent."""
+def _record(path: Location, made_by: str) -> dict[str, Any]:
+    """What a record beside an artefact says; nothing where there is none: some artefacts were brought without.
+
+    Raises:
+        SchemaError: it is damaged, and nobody knows of which season or legend the artefact is.
+    """
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return None
-    return record.get(key) if isinstance(record, dict) else None
-
-
-def artefact_fingerprint(files: Sequence[Location]) -> str:
-    """SHA-256 over the contents of artefacts; a missing one counts as such. Raw inputs: `raw_files.source_fingerprint`."""
-    return fingerprint([[file.name, content_id(file)] for file in files])
+        return {**json.loads(path.read_text(encoding="utf-8"))}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, TypeError) as error:
+        raise SchemaError(
+            f"'{path}' is damaged ({type(error).__name__}: {error}); remove it and run `cropray {made_by} CONFIG.yaml` again"
+        ) from None
 
 
 def find_scenes(job: JobConfig, zones: Sequence[Zone]) -> Scenes | None:

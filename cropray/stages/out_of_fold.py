@@ -1,5 +1,7 @@
 """Out-of-fold probabilities of a search's winner: each training zone predicted by the fold that did not see it."""
 
+import math
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
@@ -14,11 +16,15 @@ from cropray.maps.out_of_fold import write_out_of_fold
 from cropray.maps.zone_counts import CountJob
 from cropray.progress import Progress
 from cropray.search.run import UnitJob
-from cropray.stages.devices import Device, device_of, gpus_per_task, memory_of
-from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks, task_bytes
-from cropray.storage import Location, folder_hash
+from cropray.stages.artefacts import Stamped
+from cropray.stages.devices import Device, device_of, gpus_per_task, memory_of, require_devices
+from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks, stamped, task_bytes
+from cropray.storage import Location, files_below, folder_hash, remove
 from cropray.training.family import Prefix, family
 from cropray.workspace import Workspace
+
+Folds = Mapping[int, tuple[UnitJob, int]]
+"""Fold → (its finished unit of the winning configuration, the step that won)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,57 +39,100 @@ class _FoldModel:
     step: int
 
 
-def write_of_winner(
-    job: JobConfig, manifest: Manifest, model: str, folds: dict[int, tuple[UnitJob, int]], progress: Progress
-) -> None:
-    """Write `oof/<family>/<zone>.parquet` of every training zone.
+def write_of_winner(job: JobConfig, manifest: Manifest, model: str, folds: Folds, progress: Progress) -> int:
+    """Write `oof/<family>/<zone>.parquet` of every training zone, and remove those of other searches.
 
     Args:
         job: the job; `search.oof_rows` pixels of each class and zone are kept.
         manifest: the dataset.
         model: the family.
-        folds: fold → (its finished unit of the winning configuration, the step that won).
+        folds: of the winning configuration.
         progress: where to tell.
 
+    Returns:
+        How many there are.
+
     Raises:
+        ConfigError: the cluster has no GPU and `map.device` asks for one.
         StageFailedError: some zones failed.
     """
-    workspace, found = job.artefacts, family(model)
-    count_job = CountJob(workspace, manifest.lookup(), job.map, task_bytes())
-    picked = (job.search.oof_rows, job.seed)
-    without = _without_composite(manifest, workspace, model, progress)
-    tasks = []
-    for fold, (unit, step) in folds.items():
-        content, prefix = folder_hash(unit.folder), found.prefix
-        code = closure(found.load, *entries_of(found, unit.folder), write_out_of_fold)
-        trained = _FoldModel(unit.folder, content, found.load, device_of(job, model), prefix, step)
-        scored = set(manifest.fold_zones(fold)[1])
-        for zone in manifest.zones:
-            if zone.zone_id in scored and zone.n_labelled and zone.zone_id not in without:
-                path = workspace.out_of_fold(model, zone.zone_id)
-                of = {"model": content, "step": step, "rows": picked[0], "seed": job.seed}
-                of["zone of the dataset"] = fingerprint(asdict(zone))
-                inputs = key_of(code, {"map": job.map}, of, apart=("map.splits",))
-                write = partial(
-                    _write_zone, path, zone, trained, (count_job, picked), is_points=manifest.source == "points"
-                )
-                tasks.append(ZoneTask(zone.zone_id, write, inputs, (path,), gpus_per_task(job, model)))
-    progress.note(f"{model}: out-of-fold probabilities of {len(tasks)} training zones")
-    run_zone_tasks(f"oof-{model}", tasks, workspace, progress, wait_s=job.cluster.wait_s)
-
-
-def _without_composite(manifest: Manifest, workspace: Workspace, model: str, progress: Progress) -> set[str]:
-    """Training zones that cannot be predicted, which is told: a dataset may have come without its composites."""
-    if manifest.source == "points":
-        return set()
-    zones = [zone.zone_id for zone in manifest.of_split("train")]
-    without = [zone_id for zone_id in zones if not workspace.composite(zone_id).exists()]
-    if without:
+    workspace = job.artefacts
+    tasks, blind = _tasks(job, manifest, model, folds, task_bytes() if job.search.oof_rows else 0.0)
+    if blind:
         progress.note(
-            f"{model}: no out-of-fold probabilities of {len(without)} zones without composite ({some(without)}); run "
+            f"{model}: no out-of-fold probabilities of {len(blind)} zones without composite ({some(blind)}); run "
             f"`cropray acquire CONFIG.yaml` and the search again, which fits nothing twice"
         )
-    return set(without)
+    _remove_others(workspace, model, {task.zone_id for task in tasks}, progress)
+    if not tasks:
+        return 0
+    progress.note(f"{model}: out-of-fold probabilities of {len(tasks)} training zones")
+    if any(_is_stale(task, model, workspace) for task in tasks):
+        require_devices(job, [model])
+    run_zone_tasks(_stamps(model), tasks, workspace, progress, wait_s=job.cluster.wait_s)
+    return len(tasks)
+
+
+def artefacts_of_winner(job: JobConfig, manifest: Manifest, model: str, folds: Folds) -> Iterator[Stamped]:
+    """The files that `write_of_winner` writes."""
+    tasks, _ = _tasks(job, manifest, model, folds)
+    yield from stamped(f"search/{model}/oof", _stamps(model), tasks, job.artefacts)
+
+
+def _tasks(
+    job: JobConfig, manifest: Manifest, model: str, folds: Folds, share: float = math.inf
+) -> tuple[list[ZoneTask[None]], list[str]]:
+    """(one per training zone that is to be predicted, zones that cannot be: a dataset may lack its composites).
+
+    What a task may take of the memory is no part of what probabilities depend on.
+    """
+    if not job.search.oof_rows:
+        return [], []
+    workspace, found, is_points = job.artefacts, family(model), manifest.source == "points"
+    count_job = CountJob(workspace, manifest.lookup(), job.map, share)
+    picked = (job.search.oof_rows, job.seed)
+    cuts = () if found.prefix is None else (found.prefix,)
+    tasks, blind = [], []
+    for fold, (unit, step) in folds.items():
+        content = folder_hash(unit.folder)
+        code = closure(found.load, *cuts, *entries_of(found, unit.folder), write_out_of_fold)
+        trained = _FoldModel(unit.folder, content, found.load, device_of(job, model), found.prefix, step)
+        scored = set(manifest.fold_zones(fold)[1])
+        for zone in manifest.zones:
+            if zone.zone_id not in scored or not zone.n_labelled:
+                continue
+            path = workspace.out_of_fold(model, zone.zone_id)
+            of = {"model": content, "step": step, "rows": picked[0], "seed": job.seed}
+            of["zone of the dataset"] = fingerprint(asdict(zone))
+            inputs = key_of(code, {"map": job.map}, of, apart=("map.splits",))
+            write = partial(_write_zone, path, zone, trained, (count_job, picked), is_points=is_points)
+            task = ZoneTask(zone.zone_id, write, inputs, (path,), gpus_per_task(job, model))
+            is_blind = not is_points and not workspace.composite(zone.zone_id).exists()
+            if is_blind and _is_stale(task, model, workspace):
+                blind.append(zone.zone_id)
+            else:
+                tasks.append(task)
+    return tasks, sorted(blind)
+
+
+def _stamps(model: str) -> str:
+    return f"oof-{model}"
+
+
+def _is_stale(task: ZoneTask[None], model: str, workspace: Workspace) -> bool:
+    return not workspace.is_current(_stamps(model), task.zone_id, task.inputs, task.outputs)
+
+
+def _remove_others(workspace: Workspace, model: str, zone_ids: Collection[str], progress: Progress) -> None:
+    """Whoever reads the folder must find nothing of another winner or dataset."""
+    files = files_below(workspace.out_of_fold(model, "-").parent)
+    others = [file for file in files if file.suffix == ".parquet" and file.stem not in zone_ids]
+    for file in others:
+        workspace.mark_stale(_stamps(model), file.stem)
+        remove(file)
+    if others:
+        names = some([file.stem for file in others])
+        progress.note(f"{model}: out-of-fold probabilities that are not of this search are removed ({names})")
 
 
 def _write_zone(

@@ -39,6 +39,7 @@ from cropray.stages.inputs import job_zones, season_of
 from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks, stamped
 from cropray.storage import Location, content_id, remove, whole_folder
 from cropray.workspace import Workspace, require
+from cropray.zones import Zone
 
 STAGE = "pictures"
 N_OBS_FILE = "n_obs.png"
@@ -125,15 +126,20 @@ def film_zones(job: JobConfig, manifest: Manifest) -> tuple[str, ...]:
     Raises:
         ConfigError: `report.films` names zones that the dataset has not.
     """
-    films = job.report.films
-    if manifest.source == "points" or films == "none" or not views_of(manifest.cube):
+    return () if manifest.source == "points" else filmed(job, manifest.zones, manifest.cube)
+
+
+def filmed(job: JobConfig, of: Sequence[ZoneEntry] | Sequence[Zone], cube: CubeSpec) -> tuple[str, ...]:
+    """Zones, of some that have images of a cube, that get films; raises as `film_zones`."""
+    films, zone_ids = job.report.films, [zone.zone_id for zone in of]
+    if films == "none" or not views_of(cube):
         return ()
     if isinstance(films, tuple):
-        unknown = sorted(set(films) - set(manifest.zone_ids))
+        unknown = sorted(set(films) - set(zone_ids))
         if unknown:
-            raise ConfigError(f"report.films names {unknown}; the dataset has the zones {list(manifest.zone_ids)}")
-        return tuple(zone_id for zone_id in manifest.zone_ids if zone_id in films)
-    zones = [zone for zone in manifest.zones if job.zones is None or zone.zone_id in job.zones]
+            raise ConfigError(f"report.films names {unknown}; the dataset has the zones {zone_ids}")
+        return tuple(zone_id for zone_id in zone_ids if zone_id in films)
+    zones = [zone for zone in of if job.zones is None or zone.zone_id in job.zones]
     if films == "one_per_region":
         first: dict[str, str] = {}
         for zone in sorted(zones, key=lambda zone: zone.split != "train"):  # training zones before test zones

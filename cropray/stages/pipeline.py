@@ -43,7 +43,8 @@ def run_stages(stages: Sequence[str], config: str | Location, overrides: Sequenc
         with session if len(wanted) > 1 else contextlib.nullcontext():
             if len(wanted) > 1:
                 append_timing(workspace, RAY_START, time.monotonic() - started, {"ray": 1})
-                if not job.cluster.wait_s and {"evaluate", "map"} & set(wanted):
+                predicts = {"evaluate", "map", *(["search"] if job.search.oof_rows else [])}
+                if not job.cluster.wait_s and predicts & set(wanted):
                     require_devices(job, job.search.models)  # now, and not after the hours that a search takes
             for stage in wanted:
                 write_text(workspace.config(stage), dump_yaml(job))

@@ -11,25 +11,26 @@ from cropray.errors import ConfigError, CroprayError
 from cropray.imagery.earth_engine_ledger import read_runs
 from cropray.imagery.earth_engine_settings import EarthEngineSettings
 from cropray.legend import CropClass
-from cropray.planning.elsewhere import RAY_STORE_SHARE
 from cropray.planning.estimate import JobWork
 from cropray.planning.limits import Room
 from cropray.planning.traffic import Traffic, earth_engine_traffic
 from cropray.planning.work import Cluster, ZoneWork
+from cropray.search.node_memory import STORE_SHARE
 from cropray.search.placement import Node, Placement, live_nodes, need_of, place_units
 from cropray.stages.cluster import address_of, ray_disk
 from cropray.stages.inputs import job_legend
 from cropray.stages.measure_zones import ZoneSample
+from cropray.stages.pictures import filmed
 from cropray.storage import free_bytes
 from cropray.training.family import family
-from cropray.training.resources import FitSize
+from cropray.training.resources import GB, FitSize
 from cropray.zones import Zone
 
 
 def local_cluster(job: JobConfig) -> Cluster:
     """The local Ray that the job would start, without starting it."""
     memory, set_gb = memory_bytes(), job.cluster.object_store_gb
-    store = memory * RAY_STORE_SHARE if set_gb is None else set_gb * 1e9
+    store = memory * STORE_SHARE if set_gb is None else set_gb * GB
     return Cluster(
         (
             Node(
@@ -102,7 +103,7 @@ def count_zones(
         n_zones=len(zones),
         n_test=len(by_split["test"]),
         n_mapped=len(mapped),
-        n_films=_n_films(job, zones),
+        n_films=len(filmed(job, zones, job.cube_spec)),
         n_pixels=n_pixels(zones),
         rows=sum(rows.values()),
         train_rows=rows["train"],
@@ -157,7 +158,7 @@ def over_budget(job: JobConfig, work: JobWork, worker_bytes: Mapping[str, float]
         if is_measured and (taken := worker_bytes.get(found.label, 0.0)) > budget:
             lower = f"{model}.{found.batch} or search.max_concurrent" if found.batch else "search.max_concurrent"
             reasons.append(
-                f"a worker of the {found.label} takes {taken / 1e9:.3g} GB and may take {budget / 1e9:.3g} GB: lower "
+                f"a worker of the {found.label} takes {taken / GB:.3g} GB and may take {budget / GB:.3g} GB: lower "
                 f"{lower}, or raise {model}.memory_gb"
             )
     return reasons
@@ -179,12 +180,3 @@ def _tile_share(job: JobConfig, samples: Sequence[ZoneSample]) -> float:
 def _all_tiles(job: JobConfig, zones: Sequence[Zone]) -> int:
     sides = [[math.ceil(length / job.dataset.tile_size) for length in zone.grid.shape] for zone in zones]
     return sum(map(math.prod, sides))
-
-
-def _n_films(job: JobConfig, zones: Sequence[Zone]) -> int:
-    films = job.report.films
-    if films == "none":
-        return 0
-    if isinstance(films, tuple):
-        return len(films)
-    return len(zones) if films == "all" else len({zone.region for zone in zones})

@@ -13,6 +13,7 @@ from cropray.datasets.doubts import some
 from cropray.errors import ConfigError, CroprayError, InputError, MissingArtefactError
 from cropray.parcels.rpg import check_parcels, grids_outside
 from cropray.raw_files import is_there
+from cropray.search.sampling import require_optuna
 from cropray.stages.cluster import address_of, name_of_address
 from cropray.stages.inputs import check_legend, find_scenes, job_legend, job_zones, register_year
 from cropray.stages.ray_address import check_form
@@ -138,6 +139,8 @@ def _settings(job: JobConfig, stages: Sequence[str]) -> list[Callable[[], object
     checks: list[Callable[[], object]] = []
     if {"search", "evaluate", "map"} & set(stages):
         checks += [family(model).require_packages for model in job.search.models]
+    if job.search.sampler == "tpe" and "search" in stages:
+        checks.append(require_optuna)
     address = address_of(job.cluster)
     if address is not None:
         checks.append(lambda: check_form(address, name_of_address(job.cluster)))

@@ -13,6 +13,7 @@ from cropray.parcels.tables import read_label_report
 from cropray.progress import Progress
 from cropray.report.page import write_report
 from cropray.report.results import Preview, ReportInputs, ZoneQuality
+from cropray.report.settings import MOST_PREVIEWS
 from cropray.report.summary import Observations
 from cropray.stages import pictures
 from cropray.stages.artefacts import Stamped
@@ -22,7 +23,6 @@ from cropray.stages.results import load_model_result, why_no_scores
 from cropray.training.family import family
 from cropray.workspace import Workspace
 
-PREVIEWS = 6  # zones shown per model; all previews lie in the maps folder
 _NEXT: Final = {
     "search": "search configurations over the folds",
     "evaluate": "score the winners on the test zones",
@@ -99,7 +99,7 @@ def _unknown_codes(workspace: Workspace, manifest: Manifest) -> dict[str, float]
 def _previews(job: JobConfig, manifest: Manifest, models: Iterable[str], progress: Progress) -> tuple[Preview, ...]:
     if manifest.source == "points":
         return ()
-    shown = {zone.zone_id for zone in manifest.of_split("test")[:PREVIEWS]}
+    shown = {zone.zone_id for zone in manifest.of_split("test")[:MOST_PREVIEWS]}
     zones = [zone for zone in job_zones(job) if zone.zone_id in shown]
     previews = []
     for model in models:

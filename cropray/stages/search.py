@@ -1,5 +1,6 @@
 """`search`: every configuration on every fold, the winners, their refit on all training zones, and their runs in MLflow."""
 
+import contextlib
 import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,16 +12,19 @@ from cropray.config import JobConfig
 from cropray.datasets.doubts import some
 from cropray.datasets.manifest import Manifest, load_manifest
 from cropray.datasets.regions import require_regions
-from cropray.errors import ConfigError
+from cropray.errors import ConfigError, StageFailedError
 from cropray.progress import Progress
 from cropray.search.doubts import fold_doubts
 from cropray.search.fit import OnStep, SearchData, fit_unit
+from cropray.search.node_memory import silence
 from cropray.search.placement import Placement, live_nodes, share_cpus
 from cropray.search.results import FoldResult
 from cropray.search.run import UnitJob, run_units
 from cropray.search.space import Unit
 from cropray.search.store import store_line
+from cropray.stages.artefacts import Artefact
 from cropray.stages.cluster import ray_disk, ray_session
+from cropray.stages.devices import require_devices
 from cropray.stages.family_search import FamilySearch, Samples
 from cropray.stages.search_log import SearchLog
 from cropray.stages.search_verdict import Searched
@@ -51,25 +55,30 @@ def run(job: JobConfig, progress: Progress) -> None:
     with ray_session(job.cluster, needs_dashboard=job.uses_worker_groups):
         samples = Samples(job.artefacts, manifest)
         searches = [FamilySearch(job, manifest, model, samples) for model in job.search.models]
+        if job.search.oof_rows and not job.cluster.wait_s and _is_open(searches):
+            require_devices(job, job.search.models)  # now, and not when the winners' folds predict
         for search in searches:
             search.start()
             search.tell_what_changed(progress)
         # Models whose units take the same share of the cluster run side by side: their start-up is paid once.
         alike = itertools.groupby(searches, key=lambda search: (search.placement, search.takes_share))
+        groups = [(placement, list(group)) for (placement, _), group in alike]
+        budget = _TimeBudget(job.search.time_budget_s, [group for _, group in groups])
         try:
-            for (placement, _), group in alike:
-                _run_group(list(group), placement, samples, progress)
+            for placement, group in groups:
+                _run_group(group, placement, samples, progress, budget)
         finally:  # also of a search that failed: its finished units are tracked, or wait to be
             for line in outcome(*(search.log.tracker for search in searches)):
                 progress.note(line)
+        _write_out_of_fold(searches, progress)
     for doubt in fold_doubts(manifest):
         progress.note(doubt)
     if not job.search.leave_region_out:
         progress.note("scores are of new zones in known regions; search.leave_region_out: true scores new regions, too")
 
 
-def artefacts(job: JobConfig) -> Iterator[Searched]:
-    """What the stage makes: each model with its search.
+def artefacts(job: JobConfig) -> Iterator[Artefact]:
+    """What the stage makes: each model with its search, and what its folds say of the zones that they did not see.
 
     Raises:
         MissingArtefactError: there is no dataset.
@@ -78,6 +87,7 @@ def artefacts(job: JobConfig) -> Iterator[Searched]:
     for model in job.search.models:
         search = FamilySearch(job, manifest, model, Samples(job.artefacts, manifest))
         yield Searched(job, manifest, model, search.key, search.units, search.is_finished)
+        yield from search.out_of_fold()
 
 
 def _check_folds(manifest: Manifest) -> None:
@@ -96,7 +106,11 @@ def _check_folds(manifest: Manifest) -> None:
 
 
 def _run_group(
-    searches: Sequence[FamilySearch], placement: Placement | None, samples: Samples, progress: Progress
+    searches: Sequence[FamilySearch],
+    placement: Placement | None,
+    samples: Samples,
+    progress: Progress,
+    budget: "_TimeBudget",
 ) -> None:
     """Args: placement: None where all is finished; samples: of all families, which are read when they are needed."""
     for search in searches:
@@ -104,7 +118,7 @@ def _run_group(
     _tell_units(searches, progress)
     if placement is not None:
         progress.note(f"placement: {placement}; {_store_line(searches, placement, samples)}")
-    _run_batches(searches, placement, progress)
+    _run_batches(searches, placement, progress, budget)
     winners = [search.choose(progress) for search in searches]
     refits = [search.refit(best) for search, (_, best) in zip(searches, winners, strict=True)]
     regions = [search.regions(best) for search, (_, best) in zip(searches, winners, strict=True)]
@@ -115,11 +129,28 @@ def _run_group(
             f"refit of the winners on all {len(searches[0].manifest.of_split('train'))} training zones{without}"
         )
     _run_units(searches, last, placement, progress)
-    for search, (_, best) in zip(searches, winners, strict=True):
-        search.write_out_of_fold(best, progress)
     for search, unit, of_model, (configurations, best) in zip(searches, refits, regions, winners, strict=True):
         region_out = search.publish(unit, of_model, configurations, best, progress)
         search.log.finish(best, search.workspace, region_out)
+
+
+def _write_out_of_fold(searches: Sequence[FamilySearch], progress: Progress) -> None:
+    """Of every model, also where another one's fail: what was published stands.
+
+    Raises:
+        ConfigError: the cluster has no GPU and `map.device` asks for one.
+        StageFailedError: some zones failed; it lists those of all models.
+    """
+    failures: dict[str, str] = {}
+    n_done = 0
+    for search in searches:
+        try:
+            n_done += search.write_out_of_fold(progress)
+        except StageFailedError as error:
+            failures |= {f"{search.model} out of fold, {zone}": why for zone, why in error.failures.items()}
+            n_done += error.n_done
+    if failures:
+        raise StageFailedError("search", failures, n_done)
 
 
 def _tell_units(searches: Sequence[FamilySearch], progress: Progress) -> None:
@@ -132,22 +163,48 @@ def _tell_units(searches: Sequence[FamilySearch], progress: Progress) -> None:
     progress.stage("search", f"{models}: {len(jobs)} units of (configuration, fold){more}{already}")
 
 
-def _run_batches(searches: Sequence[FamilySearch], placement: Placement | None, progress: Progress) -> None:
+class _TimeBudget:
+    """`search.time_budget_s`: groups of models, one after the other, get even shares of what those before have left."""
+
+    def __init__(self, seconds: float | None, groups: Sequence[Sequence[FamilySearch]]) -> None:
+        self._left_s = seconds
+        self._n_open = sum(map(_is_open, groups))
+
+    @contextlib.contextmanager
+    def share(self) -> Iterator[float | None]:
+        """Until when (`time.monotonic`) the next group with units to fit may fit them, s; None: no limit."""
+        started, left_s = time.monotonic(), self._left_s
+        yield None if left_s is None else started + max(left_s, 0.0) / max(self._n_open, 1)
+        self._n_open -= 1
+        self._left_s = None if left_s is None else left_s - (time.monotonic() - started)
+
+
+def _is_open(searches: Sequence[FamilySearch]) -> bool:
+    return not all(unit.is_finished for search in searches for unit in search.batch)
+
+
+def _run_batches(
+    searches: Sequence[FamilySearch], placement: Placement | None, progress: Progress, budget: _TimeBudget
+) -> None:
     """Fit one batch of trials after the other, until there is no other one or the time is up."""
-    budget_s = searches[0].job.search.time_budget_s
-    ends = None if budget_s is None else time.monotonic() + budget_s
-    running = [search for search in searches if not all(unit.is_finished for unit in search.batch)]
-    while running:
-        jobs = [unit for search in running for unit in search.batch]
-        _run_units(searches, jobs, placement, progress, None if ends is None else ends - time.monotonic())
-        if ends is not None and time.monotonic() >= ends:
-            break
-        running = [search for search in running if search.advance()]
+    if not _is_open(searches):
+        return
+    with budget.share() as ends:
+        while ends is None or time.monotonic() < ends:
+            # Also those of finished families: how many there are decides on how many CPUs each computes.
+            jobs = [unit for search in searches for unit in search.batch]
+            _run_units(searches, jobs, placement, progress, None if ends is None else ends - time.monotonic())
+            is_up = ends is not None and time.monotonic() >= ends
+            if is_up or not [search for search in searches if search.advance()]:
+                break
     left_out = [f"{search.model} {title}" for search in searches for title in search.left_out]
-    if left_out:
+    n_not_proposed = sum(search.n_not_proposed for search in searches)
+    if left_out or n_not_proposed:
+        never = f", {n_not_proposed} trials were not proposed" if n_not_proposed else ""
+        named = f" ({some(left_out, _FEW)})" if left_out else ""
         progress.note(
-            f"the time is up (search.time_budget_s = {budget_s:g}): {len(left_out)} units are not finished and their "
-            f"trials are left out ({some(left_out, _FEW)}); run the search again to go on with them"
+            f"the time is up (search.time_budget_s = {searches[0].job.search.time_budget_s:g}): {len(left_out)} units are "
+            f"not finished and their trials are left out{named}{never}; run the search again to go on with them"
         )
 
 
@@ -156,7 +213,7 @@ def _store_line(searches: Sequence[FamilySearch], placement: Placement, samples:
     kinds = {search.family.sample for search in searches}
     n_tile_workers = n_workers if "tile" in kinds else 0
     store = store_line(samples.manifest, kinds | samples.loaded, live_nodes(), ray_disk(), n_tile_workers)
-    return "; ".join([store, *(search.remark for search in searches if search.remark)])
+    return "; ".join(filter(None, [store, *(search.remark for search in searches), silence()]))
 
 
 def _run_units(

@@ -61,12 +61,23 @@ class Searched:
         settings = self.job.search
         if result["objective"] != settings.objective:
             yield f"setting search.objective was {result['objective']}, is {settings.objective}"
+        was, now = "region_out" in result, settings.leave_region_out
+        if was != now:
+            yield f"setting search.leave_region_out was {str(was).lower()}, is {str(now).lower()}"
         if result["units"] != [unit.folder.name for unit in self.units]:
             left = [unit.unit.title for unit in self.units if not unit.is_finished]
-            yield f"setting search.{self.model} changed, or dataset.n_folds: {len(left)} fits are to be made"
+            if self._was_cut_off(result, left):
+                yield f"its time was up (search.time_budget_s): {len(left)} fits are left to be made"
+            else:
+                yield f"setting search.{self.model} changed, or dataset.n_folds: {len(left)} fits are to be made"
         elif not self.is_finished():
             yield "fits of it, or refits of the winner, are not there"
         if result["dataset"] != self.manifest.fingerprint():
             yield "test zones of the dataset changed"
         if not self.outputs[1].exists():
             yield f"'{self.outputs[1]}' is missing"
+
+    def _was_cut_off(self, result: dict[str, object], left: list[str]) -> bool:
+        """Whether what it lacks is what it had no time for; of trials that were not proposed then, nobody knows which."""
+        finished = [unit.folder.name for unit in self.units if unit.is_finished]
+        return result["units"] == finished and bool(result.get("not_proposed") or result.get("left_out") == left)

@@ -15,7 +15,7 @@ from cropray.stages.artefacts import Artefact, describe_stale, first_of
 from cropray.stages.pipeline import IMAGE_STAGES, PIPELINE
 from cropray.storage import Location, as_location
 
-_WIDTH: Final = 17
+_WIDTH: Final = 20
 
 
 def run_why(config: str | Location, overrides: Sequence[str], artefact: str | None) -> None:
@@ -59,14 +59,19 @@ def _of_one(job: JobConfig, wanted: str) -> Iterator[str]:
         why = one.why_stale()
         yield f"{_name(one)}: {'up to date' if not why else '; '.join(why) if len(why) == 1 else f'{len(why)} differences'}"
         yield from (f"  {reason}" for reason in why if len(why) > 1)
-    if trouble := listed.troubles.get(wanted.partition("/")[0]):
+    stage, path = wanted.strip("/").partition("/")[0], _place(wanted, job.workspace)
+    if trouble := listed.troubles.get(stage):
         yield f"{wanted}: cannot be told: {trouble}"
-    elif not found and _is_of(_place(wanted, job.workspace), job.artefacts.report):
+    others = [f"{of} cannot be told: {why}" for of, why in listed.troubles.items() if of != stage]
+    if any(path in output.parents for one in found for output in one.outputs):
+        yield from others  # a folder, in which they may have something as well
+    elif not found and not trouble and _is_of(path, job.artefacts.report):
         yield f"{job.artefacts.report.name}: the page is written by every run of `cropray report`"
-    elif not found:
+    elif not found and not trouble:
         raise ConfigError(
             f"nothing that this job makes is called '{wanted}'; give a stage ({', '.join(_stages(job))}), a stage and what "
             f"it makes, like acquire/ZONE, search/MODEL or map/MODEL/ZONE, or a path in '{job.workspace}'"
+            + "".join(f"\n  {other}" for other in others)
         )
 
 

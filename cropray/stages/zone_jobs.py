@@ -142,13 +142,20 @@ def _on_ray(
         limit = in_flight(ray.cluster_resources().get("CPU", 0))
         while waiting and len(running) < limit:
             task = waiting.pop()
-            running[_remote_attempt.options(num_gpus=task.gpus).remote(task, stage, workspace)] = task.zone_id
+            running[submit(task, stage, workspace)] = task.zone_id
         for ready in ray.wait(list(running), num_returns=1, timeout=_LOOK_S)[0]:
             zone_id = running.pop(ready)
             try:
                 yield ray.get(ready)
             except ray.exceptions.RayError as error:  # the worker itself died
                 yield ZoneOutcome(zone_id, None, f"{type(error).__name__}: {error}")
+
+
+def submit(task: ZoneTask[ResultT], stage: str, workspace: Workspace) -> "ray.ObjectRef[ZoneOutcome[ResultT]]":
+    """Run one zone's work on a worker, which marks it as finished."""
+    answer: ray.ObjectRef[ZoneOutcome[ResultT]]
+    answer = _remote_attempt.options(num_gpus=task.gpus).remote(task, stage, workspace)
+    return answer
 
 
 @ray.remote(num_cpus=1, max_retries=2)  # type: ignore[untyped-decorator]  # ray is untyped

@@ -6,7 +6,7 @@ import pytest
 
 from cropray.core.closure import Code
 from cropray.core.fingerprint import fingerprint
-from cropray.core.keys import differences, first_difference, key_of
+from cropray.core.keys import differences, key_of
 from cropray.settings import Settings
 
 
@@ -65,12 +65,12 @@ def test_what_was_set_counts_though_it_is_read_by_no_name():
 )
 def test_the_first_difference_is_told(now, words):
     assert now.digest != BEFORE.digest
-    assert first_difference(BEFORE.parts, now.parts) == words
+    assert next(differences(BEFORE.parts, now.parts), None) == words
 
 
 def test_digests_tell_a_person_nothing():
     before, now = ({"content": {"labels of zone a": fingerprint(text)}} for text in "xy")
-    assert first_difference(before, now) == "labels of zone a changed"
+    assert next(differences(before, now), None) == "labels of zone a changed"
 
 
 def test_settings_come_first_and_all_differences_can_be_told():
@@ -92,4 +92,4 @@ def test_which_settings_these_are_always_counts():
 
 
 def test_equal_accounts():
-    assert first_difference(BEFORE.parts, key().parts) is None
+    assert next(differences(BEFORE.parts, key().parts), None) is None

@@ -25,7 +25,7 @@ from cropray.planning.costs import (
     UnitCosts,
     ZoneCosts,
 )
-from cropray.planning.estimate import JobWork, estimate, fit_seconds, kinds, search_work, worker_bytes
+from cropray.planning.estimate import JobWork, estimate, fit_seconds, kinds, loading_seconds, search_work, worker_bytes
 from cropray.planning.traffic import Traffic
 from cropray.planning.work import Cluster, Fit, ZoneWork
 from cropray.search.placement import Node, need_of, place_units
@@ -161,13 +161,50 @@ def test_seconds_of_every_stage():
     fixed = FIXED_S["search"] + FIXED_S["refit"] + 2 * REFERENCE_WORKER_START_S
     # 97 bytes a row, 97 a pixel of a tile, read by two CPUs.
     loading = (1800 * 97 + 90 * 32 * 32 * 97) / (2 * READ_BYTES_S)
-    assert seconds["search"] == pytest.approx(fixed + loading + units + refits)
+    # Four training zones, as they are evaluated, in two rounds by each model.
+    out_of_fold = 2 * (1000 * 0.0001 * 10 + 1000 * 0.001)
+    assert seconds["search"] == pytest.approx(fixed + loading + units + refits + out_of_fold)
     # One zone of 1000 pixels through ten rounds, then by the CNN.
     evaluated = REFERENCE_WORKER_START_S + 2 * FIXED_S["evaluate"] + 1000 * 0.0001 * 10 + 1000 * 0.001
     assert seconds["evaluate"] == pytest.approx(evaluated)
     # The same, after 1 s of reading and drawing for each.
     assert seconds["map"] == pytest.approx(2 * FIXED_S["map"] + 1 + 1000 * 0.0001 * 10 + 1 + 1000 * 0.001)
     assert seconds["report"] == pytest.approx(FIXED_S["report"] + 4.0)
+
+
+def searched(**search):
+    """Seconds of a search of trees, loading aside."""
+    there = work(job(search={"models": ["xgboost"], "oof_rows": 0, **search}))
+    there = replace(there, placements={"xgboost": there.placements["xgboost"]})
+    return estimate(there, COSTS).seconds["search"] - loading_seconds(there)
+
+
+def test_a_search_that_learns_starts_again_for_every_batch():
+    drawn = {"n_trials": 6, "xgboost": {"learning_rate": {"low": 0.1, "high": 0.4}, "n_estimators": [10]}}
+    start, fit = FIXED_S["refit"] + REFERENCE_WORKER_START_S, UNIT_S + 10
+    refit = start + UNIT_S + 11.8
+    at_once = FIXED_S["search"] + REFERENCE_WORKER_START_S + 9 * fit
+    assert searched(sampler="random", **drawn) == pytest.approx(at_once + refit)
+    # Batches of 4 and 2 trials on three folds and two slots.
+    assert searched(sampler="tpe", **drawn) == pytest.approx(at_once + refit + start)
+    assert searched(sampler="tpe", **{**drawn, "n_trials": 4}) == pytest.approx(at_once + refit - 3 * fit)
+    # The time is that of the fits; the refit comes after.
+    assert searched(sampler="tpe", time_budget_s=40, **drawn) == pytest.approx(40 + refit)
+    assert searched(sampler="tpe", time_budget_s=9000, **drawn) == searched(sampler="tpe", **drawn)
+
+
+def test_points_that_are_drawn_are_predicted_out_of_fold():
+    rows, costs = {"n_pixels": 0, "n_mapped": 0, "train_rows": 800.0}, replace(COSTS, zone=None)
+    seconds = [
+        estimate(
+            work(job(search={**job().search.model_dump(), "oof_rows": n}), zones=replace(ZONES, **rows)), costs
+        ).seconds["search"]
+        for n in (0, 20, 1000)
+    ]
+    # Two rounds of two zones: 20 of each of three classes, or all 200.
+    each = 2 * (0.0001 * 10 + 0.001)
+    assert seconds[1] - seconds[0] == pytest.approx(60 * each)
+    assert seconds[2] - seconds[0] == pytest.approx(200 * each)
 
 
 def test_starting_costs_follow_the_machine():

@@ -67,3 +67,26 @@ def test_a_node_says_what_it_has(ray_local):
         assert node_memory._system_memory({one["NodeID"]: address}) == {one["NodeID"]: get_system_memory()}
     (seen,) = placement.live_nodes()
     assert seen.memory_bytes + seen.object_store_bytes <= get_system_memory()
+
+
+def test_a_node_that_does_not_answer_is_named_and_waited_for_once(monkeypatch):
+    """Every look at the nodes would take as long as the patience."""
+    waits, answered = [], {"a"}
+
+    def wait(refs, num_returns, timeout):
+        waits.append((sorted(refs), timeout))
+        ready = [ref for ref in refs if ref in answered]
+        return ready, [ref for ref in refs if ref not in answered]
+
+    monkeypatch.setattr(node_memory.ray.util, "get_node_ip_address", lambda: "10.0.0.1")
+    monkeypatch.setattr(node_memory.ray, "wait", wait)
+    monkeypatch.setattr(node_memory.ray, "get", lambda _: 56 * GIB)
+    monkeypatch.setattr(node_memory, "_asked", lambda node_id: node_id)
+    nodes = [node("a", 56, 16), node("b", 39.2, 16.8), node("c", 20, 1)]
+    for _ in range(2):
+        assert memory_of_workers(nodes) == [pytest.approx(gib * GIB) for gib in (40, 39.2, 20)]
+        assert "no answer from 10.0.0.99 on their memory" in node_memory.silence()
+    assert waits == [(["a", "c"], 60), (["a", "c"], 0), (["a"], 60), (["a", "c"], 0)]
+    answered.add("c")
+    memory_of_workers(nodes)
+    assert node_memory.silence() == ""

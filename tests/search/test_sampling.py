@@ -48,16 +48,6 @@ def test_later_proposals_are_better_ones():
     assert late > early / 2  # both are below 0
 
 
-def test_a_trial_without_a_score_teaches_nothing():
-    tried = []
-
-    def score(trial):
-        tried.append(trial)
-        return None if len(tried) % 3 == 0 else near_a_tenth(trial)
-
-    assert sum(map(len, proposals(score))) == 30
-
-
 def test_a_batch_waits_for_the_one_before():
     found = job(search={"sampler": "tpe", "n_trials": 4, "batch": 2, "xgboost": SPACE})
     scored = []

@@ -40,6 +40,10 @@ def count_tasks(config, model, monkeypatch):
     return told
 
 
+def begin(stage):
+    raise ConfigError(f"{stage} has begun")
+
+
 def stop():
     raise KeyboardInterrupt
 
@@ -111,17 +115,25 @@ def test_trees_predict_on_cpus():
     assert device_of(job(map={"device": "cuda"}), "xgboost") == "cpu"
 
 
-def test_a_run_is_refused_before_its_first_stage(monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("stages", "search", "refusal"),
+    [
+        (("labels", "map"), {}, r"Set map\.device to cpu"),
+        (("dataset", "search"), {}, r"Set map\.device to cpu"),
+        (("dataset", "search"), {"oof_rows": 0}, "dataset has begun"),
+    ],
+)
+def test_a_run_is_refused_before_its_first_stage(monkeypatch, tmp_path, stages, search, refusal):
     config = tmp_path / "job.yaml"
-    content = job(map={"device": "cuda"}, workspace=tmp_path / "work").model_dump(mode="json")
+    content = job(map={"device": "cuda"}, workspace=tmp_path / "work", search=search).model_dump(mode="json")
     config.write_text(yaml.safe_dump(content))
     monkeypatch.setattr(pipeline, "check_job", lambda *_: None)
     monkeypatch.setattr(pipeline, "ray_session", lambda *_, **__: contextlib.nullcontext())
-    monkeypatch.setattr(pipeline, "_run_of", lambda stage: pytest.fail(f"{stage} has begun"))
+    monkeypatch.setattr(pipeline, "_run_of", begin)
     monkeypatch.setattr(devices, "live_nodes", lambda: [Node(8)])
     monkeypatch.setattr("cropray.search.placement.live_nodes", lambda: [Node(8)])
-    with pytest.raises(ConfigError, match=r"Set map\.device to cpu"):
-        pipeline.run_stages(("labels", "map"), config, ())
+    with pytest.raises(ConfigError, match=refusal):
+        pipeline.run_stages(stages, config, ())
 
 
 def test_windows_take_no_more_than_the_gpu_has_free(monkeypatch):

@@ -77,3 +77,19 @@ def test_a_labelled_pixel_that_is_not_counted_is_an_error(counted, tmp_path):
     counts[1][1].matrix[0, 0] -= 1
     with pytest.raises(AccountingError, match="z-1: counted"):
         evaluate._write(tmp_path, job, "xgboost", manifest, counts)
+
+
+def test_more_trials_and_a_lost_cube_make_scores_again(counted):
+    """Curves are drawn of all configurations, also where another one wins nothing."""
+    job, manifest = counted
+    made = evaluate._scores_of(job, "xgboost", manifest)
+    for path in made.outputs:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+    made.mark()
+    assert made.why_stale() == []
+    write_json(job.artefacts.search_result("xgboost"), {"units": ["one more"]})
+    assert "configurations of the search changed" in evaluate._scores_of(job, "xgboost", manifest).why_stale()
+    (cube,) = (path for path in made.outputs if path.name == "cube.npy")
+    cube.unlink()
+    assert made.why_stale() == [f"'{cube}' is missing"]

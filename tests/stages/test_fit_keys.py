@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from cropray.core import closure as closure_module
-from cropray.core.keys import first_difference
+from cropray.core.keys import differences
 from cropray.stages import evaluate
 from cropray.stages.family_search import fit_key
 from cropray.training.cnn.settings import CnnSettings
@@ -73,7 +73,7 @@ def test_what_repeats_the_fits_that_depend_on_it(before, plant, planted, models,
     after = keys()
     assert repeated(before, after) == models
     for model in models:
-        told = first_difference(before[model].parts, after[model].parts)
+        told = next(differences(before[model].parts, after[model].parts), None)
         assert told.startswith("code of cropray.")
         assert place in told
 
@@ -84,7 +84,7 @@ def test_the_library_that_computes(before, monkeypatch):
     monkeypatch.setattr(closure_module.importlib.metadata, "version", lambda name: releases.get(name) or version(name))
     after = keys()
     assert repeated(before, after) == ["xgboost"]
-    assert "xgboost was" in first_difference(before["xgboost"].parts, after["xgboost"].parts)
+    assert "xgboost was" in next(differences(before["xgboost"].parts, after["xgboost"].parts), None)
 
 
 def test_resources_and_test_zones_repeat_nothing(before):
@@ -110,7 +110,7 @@ def test_workers_that_draw_rows_of_their_own_repeat_trees():
 )
 def test_content_and_settings_that_decide(before, changed, told):
     assert repeated(before, changed) == ["cnn", "xgboost"]
-    assert first_difference(before["cnn"].parts, changed["cnn"].parts).startswith(told)
+    assert next(differences(before["cnn"].parts, changed["cnn"].parts), None).startswith(told)
 
 
 @pytest.mark.parametrize(

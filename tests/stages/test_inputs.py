@@ -7,10 +7,12 @@ import pytest
 
 from cropray.config import JobConfig
 from cropray.errors import ConfigError, SchemaError
+from cropray.legend import bundled_legend
 from cropray.raw_files import source_fingerprint
 from cropray.stages.inputs import (
-    artefact_fingerprint,
     job_zones,
+    require_legend_of_labels,
+    require_season_of_composites,
     require_year_of_labels,
     season_of,
     zone_fingerprint,
@@ -66,17 +68,6 @@ def test_raw_files_are_known_by_name_size_and_time(tmp_path):
     assert len({first, second, source_fingerprint([a, b])}) == 3
 
 
-def test_artefacts_are_known_by_their_bytes(tmp_path):
-    a = tmp_path / "a"
-    missing = artefact_fingerprint([a])
-    a.write_text("x")
-    first = artefact_fingerprint([a])
-    os.utime(a, ns=(0, 0))
-    assert artefact_fingerprint([a]) == first  # written again with the same content
-    a.write_text("y")
-    assert len({missing, first, artefact_fingerprint([a])}) == 3
-
-
 @pytest.mark.parametrize("text", ["{half", "[]", "{}"])
 def test_damaged_reasons_of_a_choice_are_named(tmp_path, text):
     chosen = job(tmp_path, zone_selection={"worldcover": {"source": "files", "path": str(tmp_path)}})
@@ -88,3 +79,24 @@ def test_damaged_reasons_of_a_choice_are_named(tmp_path, text):
 
 def test_labels_without_a_report_need_no_year_of_the_code_table(tmp_path):
     require_year_of_labels([zone()], job(tmp_path, season_start="2031-01"))
+
+
+@pytest.mark.parametrize("text", ["{half", '["2023-01"]', ""])
+def test_a_damaged_record_is_named_and_not_taken_for_none(tmp_path, text):
+    """Nobody would know of which season or legend the artefact beside it is."""
+    work = job(tmp_path)
+    for path, made_by, check in (
+        (work.artefacts.acquisition_record("z-1"), "acquire", lambda: require_season_of_composites([zone()], work)),
+        (work.artefacts.label_report("z-1"), "labels", lambda: require_year_of_labels([zone()], work)),
+        (
+            work.artefacts.label_report("z-1"),
+            "labels",
+            lambda: require_legend_of_labels([zone()], work, bundled_legend()),
+        ),
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        check()
+        path.write_text(text)
+        with pytest.raises(SchemaError, match=rf"'{path}' is damaged .*; remove it and run `cropray {made_by} CONFIG"):
+            check()
+        path.unlink()

@@ -1,5 +1,7 @@
 """All that is wrong is told before the first stage starts, in one list."""
 
+import sys
+
 import geopandas
 import pytest
 import shapely
@@ -159,3 +161,17 @@ def test_the_doctor_finds_what_a_run_would_refuse(config, tmp_path, landscape):
     assert doctor._check_inputs(config()) == f"{landscape.scenes}, {landscape.parcels}, {landscape.zones}"
     with pytest.raises(InputError, match="no column 'CULTURE'"):
         doctor._check_inputs(config(parcels={"path": str(landscape.parcels), "code_column": "CULTURE"}))
+
+
+def test_a_library_that_only_one_sampler_needs_is_missed_before_the_search(config, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    learning = config(search={"sampler": "tpe"})
+    assert "pip install 'cropray[tpe]'" in refusal(learning, kind=ConfigError)
+    check_job(learning, ("zones", "acquire"))
+    check_job(config(search={"sampler": "random"}), PIPELINE)
+    monkeypatch.setattr(doctor, "load_settings", lambda *_: learning)
+    for check in ("_check_ray", "_check_tracking", "_check_inputs"):
+        monkeypatch.setattr(doctor, check, lambda *_: "there")
+    with pytest.raises(CroprayError, match=r"1 of .* checks failed"):
+        doctor.run_doctor("job.yaml")
+    assert "FAIL  optuna       search.sampler is tpe" in capsys.readouterr().out

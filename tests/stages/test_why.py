@@ -86,13 +86,32 @@ def test_what_is_not_there_is_refused_with_what_can_be_given(points, capsys, wan
     assert f"is called '{wanted}'; give a stage (dataset, search, evaluate" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("wanted", "is_known", "told"),
+    [
+        ("models/xgboost", False, ["search cannot be told: '{work}/dataset/manifest.json' does not exist"]),
+        ("{work}", True, ["search cannot be told: ", "evaluate cannot be told: ", "report cannot be told: "]),
+        ("search/xgboost", True, ["search/xgboost: cannot be told: "]),
+    ],
+)
+def test_stages_that_cannot_be_asked_are_named_where_a_path_may_be_theirs(
+    points, tmp_path, capsys, wanted, is_known, told
+):
+    work = tmp_path / "work"
+    capsys.readouterr()
+    assert main(["why", str(points), wanted.format(work=work)]) == (0 if is_known else 1)
+    said = "".join(capsys.readouterr())
+    for words in told:
+        assert words.format(work=work) in said
+
+
 def test_a_stamp_of_an_earlier_version(points, tmp_path, capsys):
     assert main(["dataset", str(points)]) == 0
     write_json(Workspace(tmp_path / "work").stamp("dataset", "all"), {"inputs": "0" * 64})
     assert "earlier version" in lines(capsys, points)[0]
 
 
-STAGES = ["zones", "acquire", "labels", "dataset", "search/xgboost", "search/cnn", "evaluate/xgboost", "evaluate/cnn",
+STAGES = ["zones", "acquire", "labels", "dataset", "search/xgboost", "search/xgboost/oof", "search/cnn", "search/cnn/oof", "evaluate/xgboost", "evaluate/cnn",
           "map/xgboost", "map/cnn", "report", "report/overviews"]  # fmt: skip
 
 

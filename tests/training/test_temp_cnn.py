@@ -198,7 +198,7 @@ def test_recipes_change_the_fit(tmp_path, changes):
 def test_pixels_that_do_not_fit_into_memory_are_refused_before_they_are_read():
     assert SMALL.check(FitSize(1e6, 9, 48, 2e9)) == ""
     assert SMALL.check(FitSize(1e12, 9, 48, None)) == ""
-    with pytest.raises(ConfigError, match=r"100,000,000 pixels takes 20.4 GB .* raise temp_cnn.memory_gb"):
+    with pytest.raises(ConfigError, match=r"100,000,000 pixels take 20.4 GB .* raise temp_cnn.memory_gb"):
         SMALL.check(FitSize(1e8, 9, 48, 8e9))
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cropray.core.cube import CubeSpec
 from cropray.training.cnn.settings import CnnSettings
-from cropray.training.deep.settings import entries, model_entries
+from cropray.training.deep.settings import FREE, entries, model_entries
 from cropray.training.family import CropModel, Family, Fit, FitScore
 
 
@@ -48,7 +48,7 @@ FAMILY = Family(
     grid={"learning_rate": (1e-3, 1e-4), "kernel_size": (3, 5)},  # the original study's
     most_steps="epochs",
     batch="batch_size",
-    free=frozenset({"learning_rate", "dropout", "patience", "monitor", "schedule", "weight_decay", "class_weighting"}),
+    free=FREE,
     operations=operations,
     predicts_on_gpu=True,
     entries=entries,

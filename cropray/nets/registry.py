@@ -36,6 +36,11 @@ class NetConfig:
     """Steps of time of the cube; the name is that of older cards."""
     n_bands: int
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(steps, bands)."""
+        return self.n_months, self.n_bands
+
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able record."""
         return dataclasses.asdict(self)

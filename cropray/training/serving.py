@@ -4,17 +4,15 @@ A registered model carries this module and the loader of its kind (`served_trees
 may import numpy, pandas, what the model itself computes with, and nothing that does more.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cropray.training.card import recorded_features
+from cropray.training.card import class_names, recorded_features
 
 OUTPUT: Final = "output"  # the one parameter of `predict`
 PROBABILITIES: Final = "probabilities"
@@ -122,11 +120,6 @@ def served_pixels(card: Mapping[str, Any], predict: Callable[..., npt.NDArray[np
         predict: [N, F] uint16 features → [N, K] float32 probabilities.
     """
     features = recorded_features(card)
-    names = tuple(record["name"] for record in card["classes"])
-    return ServedModel(names, features.cube.columns, lambda x: predict(np.ascontiguousarray(features.compute(x))))
-
-
-def class_names(folder: Path) -> tuple[str, ...]:
-    """Names of a model's outputs, from its card."""
-    card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
-    return tuple(record["name"] for record in card["classes"])
+    return ServedModel(
+        class_names(card), features.cube.columns, lambda x: predict(np.ascontiguousarray(features.compute(x)))
+    )

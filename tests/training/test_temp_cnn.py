@@ -12,7 +12,7 @@ from cropray.core.cube import STUDY_CUBE
 from cropray.datasets.pixels import pixel_table
 from cropray.errors import ConfigError, SchemaError
 from cropray.maps.models import load_model
-from cropray.training.cnn.model import load_cnn
+from cropray.training.cnn.model import CnnModel
 from cropray.training.deep.tiles import ChannelStats, TileSet
 from cropray.training.family import Fit, FitData, family
 from cropray.training.resources import FitSize
@@ -129,7 +129,7 @@ def test_rows_windows_and_a_served_model_agree(tmp_path):
 def test_models_of_other_families_are_refused(tmp_path):
     fit(tmp_path)
     with pytest.raises(SchemaError, match=r"\('temp_cnn', 1\); needed: \('cnn', 1\)"):
-        load_cnn(tmp_path, "cpu")
+        CnnModel.read(tmp_path, "cpu")
 
 
 @pytest.mark.parametrize("n_seeds", [1, 3])

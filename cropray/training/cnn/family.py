@@ -22,10 +22,10 @@ def load(folder: Path, device: str) -> CropModel:
     Raises:
         ConfigError: torch sees no GPU in this process.
     """
-    from cropray.training.cnn.model import load_cnn  # noqa: PLC0415
+    from cropray.training.cnn.model import CnnModel  # noqa: PLC0415
     from cropray.training.deep.device import torch_device  # noqa: PLC0415
 
-    return load_cnn(folder, str(torch_device(device, "map.device")))
+    return CnnModel.read(folder, str(torch_device(device, "map.device")))
 
 
 def operations(settings: CnnSettings, tile_px: int, n_classes: int, cube: CubeSpec) -> float:

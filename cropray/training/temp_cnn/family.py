@@ -22,9 +22,9 @@ def load(folder: Path, device: str) -> CropModel:
         ConfigError: torch sees no GPU in this process.
     """
     from cropray.training.deep.device import torch_device  # noqa: PLC0415
-    from cropray.training.temp_cnn.model import load_temp_cnn  # noqa: PLC0415
+    from cropray.training.temp_cnn.model import PixelNetworkModel  # noqa: PLC0415
 
-    return load_temp_cnn(folder, str(torch_device(device, "map.device")))
+    return PixelNetworkModel.read(folder, str(torch_device(device, "map.device")))
 
 
 FAMILY = Family(

@@ -142,6 +142,15 @@ def test_a_recipe_is_read_without_torch():
     assert done.stdout.strip() == "False"
 
 
+@pytest.mark.parametrize("family", ["xgboost", "lightgbm", "forest"])
+def test_trees_are_grown_without_torch(family):
+    assert not loaded(f"cropray.training.{family}.fit", {"torch"})
+    code = f"from cropray.core.closure import closure; from cropray.training.{family}.family import fit; "
+    code += "print(*closure(fit).libraries)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert "torch" not in done.stdout.split()
+
+
 def test_labelling_does_not_wait_for_the_libraries_of_training():
     assert not loaded("cropray.stages.labels, cropray.stages.pipeline", {"mlflow", "xgboost", "matplotlib"})
 

@@ -211,11 +211,13 @@ class _Job:
         return f"{self.kind.name}.use_gpu"
 
     def fingerprint(self) -> str:
-        """Of all that the result depends on; the statistics stand for the training pixels."""
+        """Of all that the result depends on; the statistics stand for the training pixels, `fit_one` adds their labels."""
         data = self.data
         return fingerprint(
             [
                 torch.__version__,
+                self.kind.name,
+                data.cube.fingerprint(),
                 self.settings.fingerprint(),
                 self.seed,
                 self.n_epochs,
@@ -277,7 +279,10 @@ class _Job:
     ) -> FitResult:
         """The fit of one network."""
         model = _initialised(self).to(device)
-        progress = None if self.progress is None else NetworkProgress(self.progress, device)
+        progress = None
+        if (file := self.progress) is not None:
+            counts = train.class_counts(len(self.data.classes)).tolist()
+            progress = NetworkProgress(replace(file, fingerprint=fingerprint([file.fingerprint, counts])), device)
         return fit(model, train, val, self.plan(), on_epoch, progress)
 
     def _together(self, results: Sequence[FitResult], val: Samples | None, device: torch.device) -> FitResult:

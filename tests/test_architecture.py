@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from cropray.core.symbols import read_module
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "cropray"
 VALUES = {
@@ -121,6 +123,29 @@ def loaded(module: str, heavyweights: set[str]) -> set[str]:
     code = f"import sys, {module}; print(*({heavyweights} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     return set(done.stdout.split())
+
+
+def names_that_are_not_there(path: Path) -> list[str]:
+    """What a script imports of the package and is not there (any more)."""
+    wrong = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "cropray":
+            if importlib.util.find_spec(node.module) is None:
+                wrong.append(node.module)
+                continue
+            module = read_module(node.module)
+            known = module.statements.keys() | module.imports.keys()
+            names = [alias.name for alias in node.names if alias.name not in known]
+            wrong += [f"{node.module}.{n}" for n in names if importlib.util.find_spec(f"{node.module}.{n}") is None]
+    return wrong
+
+
+def test_scripts_that_no_test_runs_import_what_there_is():
+    scripts = [
+        path for folder in ("tests/benchmarks", "tests/gpu", "ray_jobs") for path in (ROOT / folder).glob("*.py")
+    ]
+    assert len(scripts) > 10
+    assert not {str(path): wrong for path in scripts if (wrong := names_that_are_not_there(path))}
 
 
 def test_import_cropray_loads_no_heavyweight():

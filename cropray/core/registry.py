@@ -9,6 +9,7 @@ Code that is looked up so is not seen by whoever follows names (`cropray.core.cl
 import difflib
 import importlib
 import importlib.metadata
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
@@ -34,9 +35,14 @@ class Registry(Generic[T]):
         self._entries: dict[str, type[T]] = {}
 
     def register(self, name: str) -> Callable[[type[T]], type[T]]:
-        """A class decorator."""
+        """A class decorator.
+
+        Raises:
+            ConfigError: the name is another class's; the same one may be read again.
+        """
 
         def keep(entry: type[T]) -> type[T]:
+            require_same(f"{self.kind} '{name}'", self._known().get(name, entry), entry)
             if is_outside(entry):
                 _OUTSIDE[self.kind, name] = entry
             else:
@@ -55,8 +61,7 @@ class Registry(Generic[T]):
         if name not in self._known():
             if self._module:
                 importlib.import_module(self._module)
-            for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
-                point.load()
+            plugged(ENTRY_POINTS)
         known = self._known()
         if name not in known:
             raise ConfigError(f"'{name}' is no {self.kind}; {nearest(name, list(known))}")
@@ -73,9 +78,37 @@ class Registry(Generic[T]):
         """
         entry, options = self.entry(choice), options_of(choice)
         try:
-            return entry(**options)
+            inspect.signature(entry).bind(**options)
         except TypeError as error:
             raise ConfigError(f"{self.kind} '{name_of(choice)}': {error}") from None
+        return entry(**options)
+
+
+def require_same(what: str, known: type, new: type) -> None:
+    """See that a name that is given again is given to the same class.
+
+    Raises:
+        ConfigError: it is another's.
+    """
+    one, other = (f"{entry.__module__}.{entry.__qualname__}" for entry in (known, new))
+    if one != other:
+        raise ConfigError(f"{what} is there twice, as {one} and as {other}: rename one, or uninstall its plug-in")
+
+
+def plugged(group: str) -> dict[str, Any]:
+    """What the installed plug-ins give by the entry points of a group, by what each is called in messages.
+
+    Raises:
+        ConfigError: one cannot be loaded.
+    """
+    found = {}
+    for point in importlib.metadata.entry_points(group=group):
+        called = f"entry point {group}: {point.name} = '{point.value}'"
+        try:
+            found[called] = point.load()
+        except (ImportError, AttributeError) as error:
+            raise ConfigError(f"the plug-in of {called} cannot be loaded ({error}); mend or uninstall it") from None
+    return found
 
 
 def is_outside(entry: type) -> bool:
@@ -90,6 +123,8 @@ def entries_outside() -> Mapping[tuple[str, str], type]:
 
 def take_over(entries: Mapping[tuple[str, str], type]) -> None:
     """Make another process' `entries_outside` known to this one."""
+    for (kind, name), entry in entries.items():
+        require_same(f"{kind} '{name}'", _OUTSIDE.get((kind, name), entry), entry)
     _OUTSIDE.update(entries)
 
 

@@ -30,8 +30,9 @@ from cropray.training.deep.loop import Evaluation, FitPlan, FitResult, Record, e
 from cropray.training.deep.progress import NetworkProgress
 from cropray.training.deep.settings import NetworkSettings
 from cropray.training.deep.tile_file import FileBlock, TileFile
-from cropray.training.deep.tiles import IGNORE, ChannelStats, Samples, TileBlock, TileSet
+from cropray.training.deep.tiles import ChannelStats, Samples, TileBlock, TileSet
 from cropray.training.family import Fit, FitScore
+from cropray.training.pixel_blocks import class_lookup
 from cropray.training.progress_file import ProgressFile
 from cropray.training.resources import worker_resources
 
@@ -134,6 +135,7 @@ def train_cnn(  # noqa: PLR0913 - what to fit, on what, and whom to tell
                 on_epoch(record)
     model = together([job.network() for _ in range(settings.n_seeds)])
     model.load_state_dict(result.weights)
+    model.eval()
     provenance = {
         "settings": settings.model_dump(mode="json"),
         "seed": seed,
@@ -153,16 +155,13 @@ def train_cnn(  # noqa: PLR0913 - what to fit, on what, and whom to tell
 def fit_scored(job: Fit, kind: Kind = CNN) -> Sequence[FitScore]:
     """`train_cnn` as a family's fit."""
     started = time.monotonic()
-    lookup = np.full(256, IGNORE, np.uint8)
-    for index, crop in enumerate(job.classes):
-        lookup[crop.id] = index
     result = train_cnn(
         job.settings,
         CnnData(
             train=job.train.blocks,
             val=None if job.val is None else job.val.blocks,
             stats=ChannelStats(job.mean, job.std),
-            lookup=lookup,
+            lookup=class_lookup(job.classes),
             classes=job.classes,
             legend_hash=job.legend_hash,
             cube=job.cube,

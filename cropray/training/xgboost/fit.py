@@ -24,8 +24,8 @@ import ray.train
 import xgboost as xgb
 from ray.train.xgboost import XGBoostTrainer
 
+from cropray.core.features import as_floats
 from cropray.core.fingerprint import fingerprint
-from cropray.core.sensors import NODATA
 from cropray.errors import ConfigError
 from cropray.storage import Location
 from cropray.training.family import FitScore
@@ -341,9 +341,7 @@ def _frame(
     import pandas as pd  # noqa: PLC0415 - this engine's own form of data
 
     rows = pa.concat_tables(list(worker_tables(data, rank, n_workers)))
-    values = features(rows, table, data.features).astype(np.float32)
-    values[values == NODATA] = np.nan
-    frame = pd.DataFrame(values, columns=list(data.columns))
+    frame = pd.DataFrame(as_floats(features(rows, table, data.features)), columns=list(data.columns))
     labels = class_indices(rows, data.lookup())
     frame[LABEL] = labels
     return frame if weights is None else frame.assign(**{WEIGHT: weights[labels]})

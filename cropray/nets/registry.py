@@ -36,11 +36,6 @@ class NetConfig:
     """Steps of time of the cube; the name is that of older cards."""
     n_bands: int
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(steps, bands)."""
-        return self.n_months, self.n_bands
-
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able record."""
         return dataclasses.asdict(self)
@@ -72,6 +67,14 @@ class Net(nn.Module):
             logits_BKHW, float32.
         """
         raise NotImplementedError
+
+    def require_input(self, x_BTCHW: Tensor) -> None:
+        """Raises: ValueError: it is of another cube."""
+        if x_BTCHW.shape[1:3] != (self.config.n_months, self.config.n_bands):
+            raise ValueError(
+                f"the network reads [B, {self.config.n_months} steps, {self.config.n_bands} bands, H, W]; "
+                f"got {tuple(x_BTCHW.shape)}"
+            )
 
     def receptive(self) -> Receptive:
         """Margin and stride for windowed prediction; here those of a network that looks at single pixels."""

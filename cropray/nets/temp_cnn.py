@@ -69,11 +69,7 @@ class TempCnn(Net):
 
     def forward(self, x_BTCHW: Tensor, context: Context | None = None) -> Tensor:
         """Class scores of each pixel, see `Net`."""
-        if x_BTCHW.shape[1:3] != (self.config.n_months, self.config.n_bands):
-            raise ValueError(
-                f"the network reads [B, {self.config.n_months} steps, {self.config.n_bands} bands, H, W]; "
-                f"got {tuple(x_BTCHW.shape)}"
-            )
+        self.require_input(x_BTCHW)
         valid_BTHW = torch.ones_like(x_BTCHW[:, :, 0]) if context is None else context.valid.to(x_BTCHW.dtype)
         x_BCTP = torch.cat([x_BTCHW, valid_BTHW[:, :, None]], dim=2).transpose(1, 2).flatten(3)
         if self.training:

@@ -26,7 +26,7 @@ from cropray.storage import Location
 from cropray.training.cnn.checkpoint import CnnCheckpoint, save_checkpoint
 from cropray.training.cnn.network_file import together
 from cropray.training.deep.device import reproducible, torch_device
-from cropray.training.deep.loop import Evaluation, FitPlan, FitResult, Record, evaluate, fit
+from cropray.training.deep.loop import FitPlan, FitResult, Record, evaluate, fit
 from cropray.training.deep.progress import NetworkProgress
 from cropray.training.deep.settings import NetworkSettings
 from cropray.training.deep.tile_file import FileBlock, TileFile
@@ -71,19 +71,6 @@ class Kind:
     """(zone → what is stored of it, the data's statistics and classes, a scratch file) → samples in order of their zones."""
 
 
-@dataclass(frozen=True, slots=True)
-class CnnFit:
-    """A finished fit; its weights are in the checkpoint."""
-
-    history: tuple[Record, ...]
-    """One record per epoch; of several networks, see `_mean_history`."""
-    best_epoch: int
-    """Whose weights were kept; from 1. Of several networks the mean, rounded."""
-    validation: Evaluation | None
-    """Exact sums of what is kept, over all workers: of several networks those of the mean of their probabilities, as they
-    predict. None without validation zones."""
-
-
 def _tile_samples(zones: Mapping[str, Any], data: CnnData, file: TileFile) -> Samples:
     return TileSet([_block(zones[zone_id], file) for zone_id in sorted(zones)], data.lookup, data.stats)
 
@@ -101,8 +88,11 @@ def train_cnn(  # noqa: PLR0913 - what to fit, on what, and whom to tell
     n_epochs: int | None = None,
     progress: Location | None = None,
     kind: Kind = CNN,
-) -> CnnFit:
+) -> FitResult:
     """Fit one configuration and write its checkpoint.
+
+    Of several networks the result is that of what is kept: `validation` of the mean of their probabilities, as they
+    predict; `best_epoch` their mean, rounded; `history` see `_mean_history`.
 
     Args:
         settings: the network and the training; `num_workers` chooses where it runs.
@@ -149,7 +139,7 @@ def train_cnn(  # noqa: PLR0913 - what to fit, on what, and whom to tell
     )
     save_checkpoint(folder, checkpoint)
     job.forget()
-    return CnnFit(result.history, result.best_epoch, result.validation)
+    return result
 
 
 def fit_scored(job: Fit, kind: Kind = CNN) -> Sequence[FitScore]:

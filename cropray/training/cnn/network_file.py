@@ -54,7 +54,8 @@ def read_network(folder: Path, device: str = "cpu", kind: str = "cnn") -> tuple[
     with naming_damage(folder / CARD_FILE):
         model = together([net(net.Config.from_dict(card["config"])) for _ in range(card.get("n_seeds", 1))]).to(device)
         stats = ChannelStats(tuple(card["stats"]["mean"]), tuple(card["stats"]["std"]))
-        if len(class_names(card)) != model.config.n_classes or recorded_cube(card).shape != model.config.shape:
+        sizes = model.config.n_classes, (model.config.n_months, model.config.n_bands)
+        if sizes != (len(class_names(card)), recorded_cube(card).shape):
             raise ValueError("its network is for other classes or another cube than it names")
     with naming_damage(path):
         model.load_state_dict(weights)

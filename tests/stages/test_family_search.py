@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -319,3 +320,23 @@ def test_models_are_published_before_their_folds_predict_and_all_are_tried(monke
     with pytest.raises(StageFailedError, match=r"1 failed, 5 finished\.\n  cnn out of fold, k2: no room"):
         search._write_out_of_fold([Search("cnn"), Search("xgboost")], Progress(io.StringIO()))
     assert begun == ["cnn", "xgboost"]
+
+
+def test_predictions_stand_without_the_composites_that_they_were_made_of(tmp_path, predicted):
+    """A dataset may be handed on without; what would be made otherwise now cannot be, and goes."""
+    zones = replace(ZONES, source="parcels")
+    made = job_of(workspace=tmp_path / "work", search={"models": ["xgboost"]})
+    tried, log = FamilySearch(made, zones, "xgboost", Samples(made.artefacts, zones)), io.StringIO()
+    finish(tried.units)
+    for zone_id in ("k1", "k3"):
+        made.artefacts.composite(zone_id).parent.mkdir(parents=True, exist_ok=True)
+        made.artefacts.composite(zone_id).write_text("")
+    assert tried.write_out_of_fold(Progress(log)) == 2
+    assert "no out-of-fold probabilities of 1 zones without composite (k2)" in log.getvalue()
+    made.artefacts.composite("k1").unlink()
+    assert tried.write_out_of_fold(Progress(log)) == 2
+    other = FamilySearch(made.model_copy(update={"seed": 9}), zones, "xgboost", tried.samples)
+    finish(other.units)
+    assert other.write_out_of_fold(Progress(log)) == 1
+    assert predicted == [["k1", "k3"], [], ["k3"]]
+    assert {path.stem for path in made.artefacts.out_of_fold("xgboost", "k1").parent.iterdir()} == {"k3"}

@@ -199,12 +199,14 @@ def _run_batches(
                 break
     left_out = [f"{search.model} {title}" for search in searches for title in search.left_out]
     n_not_proposed = sum(search.n_not_proposed for search in searches)
-    if left_out or n_not_proposed:
-        never = f", {n_not_proposed} trials were not proposed" if n_not_proposed else ""
-        named = f" ({some(left_out, _FEW)})" if left_out else ""
+    lacks = [f"{n_not_proposed} trials were not proposed"] if n_not_proposed else []
+    if left_out:
+        named = some(left_out, _FEW)
+        lacks.insert(0, f"{len(left_out)} units are not finished and their trials are left out ({named})")
+    if lacks:
         progress.note(
-            f"the time is up (search.time_budget_s = {searches[0].job.search.time_budget_s:g}): {len(left_out)} units are "
-            f"not finished and their trials are left out{named}{never}; run the search again to go on with them"
+            f"the time is up (search.time_budget_s = {searches[0].job.search.time_budget_s:g}): {', '.join(lacks)}; "
+            f"run the search again to go on with them"
         )
 
 

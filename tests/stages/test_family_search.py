@@ -171,7 +171,7 @@ def test_means_of_some_folds_close_no_configuration():
     assert closed == ["whole"]
 
 
-def fake(units, budget_s=None, n_batches=1):
+def fake(units, budget_s=50.0, n_batches=1):
     """A search with so many batches of units."""
     left = [n_batches - 1]
 
@@ -194,8 +194,10 @@ def test_finished_units_count_where_cpus_are_shared(monkeypatch):
     seen = []
     monkeypatch.setattr(search, "_run_units", lambda _, jobs, *__: seen.append(len(jobs)))
     both = [fake(units(4, is_finished=True)), fake(units(3, is_finished=False), n_batches=2)]
-    search._run_batches(both, None, Progress(io.StringIO()), search._TimeBudget(None, [both]))
+    both[1].n_not_proposed, log = 4, io.StringIO()
+    search._run_batches(both, None, Progress(log), search._TimeBudget(None, [both]))
     assert seen == [7, 7]
+    assert "(search.time_budget_s = 50): 4 trials were not proposed; run the search again" in log.getvalue()
 
 
 def test_the_time_is_that_of_all_families_together(monkeypatch):

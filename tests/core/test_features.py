@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cropray.core.cube import STUDY_CUBE, CubeSpec
-from cropray.core.features import INDICES, QUANTILES, FeatureSet, index_of
+from cropray.core.features import INDICES, FeatureSet, Quantiles, index_of
 from cropray.core.sensors import SENTINEL_1, SENTINEL_2
 from cropray.errors import ConfigError
 
@@ -76,7 +76,7 @@ def test_differences(raw):
 def test_quantiles(raw):
     features = FeatureSet(STUDY_CUBE, ("bands", "quantiles"))
     rows = raw.reshape(len(raw), 4, 12)[:, 2]
-    for q in QUANTILES:
+    for q in Quantiles.percent:
         found = column(features, raw, f"B04_q{q}")
         for n, row in enumerate(rows):
             there = row[row != 0]

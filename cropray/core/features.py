@@ -93,7 +93,8 @@ class FeatureSet:
             raise ConfigError("'features' is empty: a model needs one at least; write [bands] for the cube as it is")
         for name in self.names:
             if not self._columns_of(name):
-                needs = "two steps" if self._series and name != "phenology" else "an index, such as ndvi"
+                of_any = "two steps" if self._series else "bands or an index"
+                needs = "an index, such as ndvi" if name == "phenology" else of_any
                 raise ConfigError(
                     f"features: '{name}' gives nothing here, it needs {needs}: add that, or leave '{name}' out"
                 )

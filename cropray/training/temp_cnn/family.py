@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from cropray.training.deep.settings import FREE, entries, model_entries
+from cropray.training.cnn.family import model_entries
+from cropray.training.deep.settings import FREE, entries
 from cropray.training.family import CropModel, Family, Fit, FitScore
 from cropray.training.temp_cnn.settings import TempCnnSettings
 

@@ -117,8 +117,8 @@ class FeatureSet:
         for name in self.names:
             if not self._columns_of(name):
                 feature = self._derived(name)
-                has_series = feature is not None and self._series_of(feature)
-                needs = "two steps" if has_series else "an index, such as ndvi"
+                of_any = "two steps" if self._series else "bands or an index"
+                needs = of_any if feature is None or feature.of_bands else "an index, such as ndvi"
                 raise ConfigError(
                     f"features: '{name}' gives nothing here, it needs {needs}: add that, or leave '{name}' out"
                 )

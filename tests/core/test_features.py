@@ -121,7 +121,7 @@ def test_every_known_index_can_be_computed():
         ((), "is empty"),
         (("phenology",), "'phenology' gives nothing here, it needs an index, such as ndvi"),
         (("bands", "phenology"), "'phenology' gives nothing here, it needs an index"),
-        (("differences",), "'differences' gives nothing here, it needs an index"),
+        (("differences",), "'differences' gives nothing here, it needs bands or an index"),
         (("quantiles", "differences"), "'quantiles' gives nothing here"),
         (("flat=3+0.5",), "'flat=3.0.5' names no band"),
         (("x[-inf,1]=B08",), "must rise and have ends"),

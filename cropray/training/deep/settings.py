@@ -217,10 +217,3 @@ def entries(settings: NetworkSettings) -> Sequence[type]:
         SCHEDULES.entry(settings.schedule),
         *(AUGMENTATIONS.entry(choice) for choice in chosen(settings.augment)),
     )
-
-
-def model_entries(card: Mapping[str, Any]) -> Sequence[type]:
-    """The class of a stored network: nothing else of its recipe predicts."""
-    from cropray.training.cnn.network_file import net_of  # noqa: PLC0415 - torch
-
-    return (net_of(card),)

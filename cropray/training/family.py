@@ -281,7 +281,7 @@ def _feature_entries_of_card(card: Mapping[str, Any]) -> Sequence[type]:
 
 def _derived(features: Sequence[str]) -> Sequence[type]:
     known = FEATURES.known()
-    return [known[name] for name in features if name in known]
+    return tuple(known[name] for name in features if name in known)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

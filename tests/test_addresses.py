@@ -97,7 +97,7 @@ def members(annotation):
         yield from members(argument)
 
 
-TEXTS = sorted({(name, tuple(chosen.items())) for name, chosen in texts(JobConfig)})
+TEXTS = sorted({(name, tuple(chosen.items())) for name, chosen in texts(JobConfig.whole())})
 
 
 def test_every_kind_of_address_is_among_the_settings():

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from cropray.core.symbols import read_module
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "cropray"
 VALUES = {
@@ -123,6 +125,29 @@ def loaded(module: str, heavyweights: set[str]) -> set[str]:
     return set(done.stdout.split())
 
 
+def names_that_are_not_there(path: Path) -> list[str]:
+    """What a script imports of the package and is not there (any more)."""
+    wrong = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "cropray":
+            if importlib.util.find_spec(node.module) is None:
+                wrong.append(node.module)
+                continue
+            module = read_module(node.module)
+            known = module.statements.keys() | module.imports.keys()
+            names = [alias.name for alias in node.names if alias.name not in known]
+            wrong += [f"{node.module}.{n}" for n in names if importlib.util.find_spec(f"{node.module}.{n}") is None]
+    return wrong
+
+
+def test_scripts_that_no_test_runs_import_what_there_is():
+    scripts = [
+        path for folder in ("tests/benchmarks", "tests/gpu", "ray_jobs") for path in (ROOT / folder).glob("*.py")
+    ]
+    assert len(scripts) > 10
+    assert not {str(path): wrong for path in scripts if (wrong := names_that_are_not_there(path))}
+
+
 def test_import_cropray_loads_no_heavyweight():
     assert not loaded("cropray", {"ray", "torch", "mlflow", "pandas", "numpy"})
 
@@ -140,6 +165,15 @@ def test_a_recipe_is_read_without_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("family", ["xgboost", "lightgbm", "forest"])
+def test_trees_are_grown_without_torch(family):
+    assert not loaded(f"cropray.training.{family}.fit", {"torch"})
+    code = f"from cropray.core.closure import closure; from cropray.training.{family}.family import fit; "
+    code += "print(*closure(fit).libraries)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert "torch" not in done.stdout.split()
 
 
 def test_labelling_does_not_wait_for_the_libraries_of_training():

@@ -222,6 +222,13 @@ def index_of(text: str, band_ids: Sequence[str]) -> Index:
     return Index(name, formula, low, high)
 
 
+def as_floats(numbers: Numbers) -> npt.NDArray[np.float32]:
+    """Stored numbers as libraries of trees take them: NaN where they are missing."""
+    floats = numbers.astype(np.float32)
+    floats[numbers == NODATA] = np.nan
+    return floats
+
+
 def _names(node: ast.AST) -> set[str]:
     """Band ids of a formula; anything but names, numbers and arithmetic is refused."""
     match node:

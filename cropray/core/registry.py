@@ -10,6 +10,7 @@ import difflib
 import functools
 import importlib
 import importlib.metadata
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
@@ -35,9 +36,14 @@ class Registry(Generic[T]):
         self._entries: dict[str, type[T]] = {}
 
     def register(self, name: str) -> Callable[[type[T]], type[T]]:
-        """A class decorator."""
+        """A class decorator.
+
+        Raises:
+            ConfigError: the name is another class's; the same one may be read again.
+        """
 
         def keep(entry: type[T]) -> type[T]:
+            require_same(f"{self.kind} '{name}'", self._known().get(name, entry), entry)
             if is_outside(entry):
                 _OUTSIDE[self.kind, name] = entry
             else:
@@ -62,7 +68,7 @@ class Registry(Generic[T]):
         """All entries, those of plug-ins too."""
         if self._module:
             importlib.import_module(self._module)
-        _load_plug_ins()
+        plugged(ENTRY_POINTS)
         return self._known()
 
     def _known(self) -> Mapping[str, type[T]]:
@@ -76,9 +82,38 @@ class Registry(Generic[T]):
         """
         entry, options = self.entry(choice), options_of(choice)
         try:
-            return entry(**options)
+            inspect.signature(entry).bind(**options)
         except TypeError as error:
             raise ConfigError(f"{self.kind} '{name_of(choice)}': {error}") from None
+        return entry(**options)
+
+
+def require_same(what: str, known: type, new: type) -> None:
+    """See that a name that is given again is given to the same class.
+
+    Raises:
+        ConfigError: it is another's.
+    """
+    one, other = (f"{entry.__module__}.{entry.__qualname__}" for entry in (known, new))
+    if one != other:
+        raise ConfigError(f"{what} is there twice, as {one} and as {other}: rename one, or uninstall its plug-in")
+
+
+@functools.cache
+def plugged(group: str) -> dict[str, Any]:
+    """What the installed plug-ins give by the entry points of a group, by what each is called in messages.
+
+    Raises:
+        ConfigError: one cannot be loaded.
+    """
+    found = {}
+    for point in importlib.metadata.entry_points(group=group):
+        called = f"entry point {group}: {point.name} = '{point.value}'"
+        try:
+            found[called] = point.load()
+        except (ImportError, AttributeError) as error:
+            raise ConfigError(f"the plug-in of {called} cannot be loaded ({error}); mend or uninstall it") from None
+    return found
 
 
 class Catalogue(Generic[T]):
@@ -107,15 +142,9 @@ class Catalogue(Generic[T]):
 
     def __iter__(self) -> Iterator[T]:
         """Cropray's first."""
-        _load_plug_ins()
+        plugged(ENTRY_POINTS)
         yield from self._own.values()
         yield from [entry for (kind, _), entry in _OUTSIDE.items() if kind == self.kind]
-
-
-@functools.cache
-def _load_plug_ins() -> None:
-    for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
-        point.load()
 
 
 def is_outside(entry: type) -> bool:
@@ -130,6 +159,8 @@ def entries_outside() -> Mapping[tuple[str, str], Any]:
 
 def take_over(entries: Mapping[tuple[str, str], Any]) -> None:
     """Make another process' `entries_outside` known to this one."""
+    for (kind, name), entry in entries.items():
+        require_same(f"{kind} '{name}'", _OUTSIDE.get((kind, name), entry), entry)
     _OUTSIDE.update(entries)
 
 

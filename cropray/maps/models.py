@@ -1,16 +1,14 @@
 """Trained models read back, whichever family they are of."""
 
-import json
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
 
-from cropray.errors import MissingArtefactError, SchemaError
+from cropray.errors import SchemaError
 from cropray.storage import Location, local_folder
+from cropray.training.card import CARD_FILE, load_card
 from cropray.training.family import CropModel, Family, families
 
-CARD_FILE: Final = "card.json"  # of every family's models
 Load = Callable[[Path, str], CropModel]
 
 
@@ -26,7 +24,7 @@ def load_model(folder: Location, device: str = "cpu") -> CropModel:
         MissingArtefactError: there is no model.
         SchemaError: it is damaged, or of an unknown family.
     """
-    kind, known = _kind(folder), families()
+    kind, known = str(load_card(folder).get("kind")), families()
     if kind not in known:
         raise SchemaError(
             f"the model in '{folder}' is of kind {kind!r}, this cropray knows {sorted(known)}; use the cropray version "
@@ -37,7 +35,7 @@ def load_model(folder: Location, device: str = "cpu") -> CropModel:
 
 def read_model(load: Load, folder: Location, device: str = "cpu") -> CropModel:
     """Read a model folder of a family whose `load` is given; raises as `load_model`."""
-    _kind(folder)
+    load_card(folder)
     with local_folder(folder) as files:
         return load(files, device)
 
@@ -49,7 +47,7 @@ def entries_of(found: Family, folder: Location) -> Sequence[type]:
         ConfigError: one is not known here.
         SchemaError: the card is damaged.
     """
-    return found.model_entries(_card(folder)) if (folder / CARD_FILE).exists() else ()
+    return found.model_entries(load_card(folder)) if (folder / CARD_FILE).exists() else ()
 
 
 @lru_cache(maxsize=1)
@@ -64,21 +62,3 @@ def kept_model(load: Load, folder: Location, content: str, device: str = "cpu") 
     """
     del content
     return read_model(load, folder, device)
-
-
-def _kind(folder: Location) -> Any:
-    return _card(folder).get("kind")
-
-
-def _card(folder: Location) -> dict[str, Any]:
-    try:
-        card = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise MissingArtefactError(
-            f"'{folder}' holds no model ({CARD_FILE} is missing); run `cropray search CONFIG.yaml` first"
-        ) from None
-    except json.JSONDecodeError as error:
-        raise SchemaError(f"'{folder / CARD_FILE}' is damaged ({error}); remove the folder and train again") from None
-    if not isinstance(card, dict):
-        raise SchemaError(f"'{folder / CARD_FILE}' is damaged (it is no record); remove the folder and train again")
-    return card

@@ -14,12 +14,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cropray.datasets.manifest import BandSums, ZoneEntry
+from cropray.datasets.manifest import ZoneEntry
 from cropray.datasets.storage import read_pixels
 from cropray.imagery.composites import read_composite
 from cropray.maps.predict import predicted_parts
 from cropray.maps.zone import zone_window
-from cropray.maps.zone_counts import CountJob, labels_of_composite
+from cropray.maps.zone_counts import CountJob, require_composite
 from cropray.storage import Location, whole_file
 from cropray.training.family import CropModel, Probabilities
 from cropray.training.pixel_blocks import class_indices, samples
@@ -54,7 +54,9 @@ def write_out_of_fold(
         probabilities = model.predict_samples(samples(table.take(pa.array(rows)), model.cube.columns))
     else:
         place = np.stack([table[name].to_numpy()[rows] for name in ("row", "col")])
-        probabilities = _of_pixels(model, zone_id, None if zone.n_trimmed else zone.sums, job, place)
+        composite = read_composite(job.workspace.composite(zone_id), cube=model.cube)
+        require_composite(table, zone_id, composite, None if zone.n_trimmed else zone.sums, job, model.cube)
+        probabilities = _of_pixels(model, composite, job, place)
     flat = pa.array(probabilities.reshape(-1), pa.float32())
     columns = {
         "zone_id": pa.array([zone_id] * len(rows), pa.string()),
@@ -85,7 +87,12 @@ def draw_rows(true: npt.NDArray[np.uint8], zone_id: str, n_per_class: int, seed:
 
 
 def read_out_of_fold(paths: Sequence[Location]) -> tuple[npt.NDArray[np.uint8], Probabilities, npt.NDArray[np.str_]]:
-    """([N] true class indices, [N, K] probabilities, [N] zones) of some zones, in their order."""
+    """What `write_out_of_fold` wrote of some zones, one at least, all of one model.
+
+    Returns:
+        ([N] uint8 true class indices; [N, K] float32 probabilities in the dataset's order of classes; [N] zone of each),
+        zone after zone in the order of `paths`, each in the order of its pixel table.
+    """
     tables = []
     for path in paths:
         with path.open("rb") as stream:
@@ -97,16 +104,15 @@ def read_out_of_fold(paths: Sequence[Location]) -> tuple[npt.NDArray[np.uint8], 
 
 
 def _of_pixels(
-    model: CropModel, zone_id: str, sums: BandSums | None, job: CountJob, place: npt.NDArray[np.int32]
+    model: CropModel, composite: npt.NDArray[np.uint16], job: CountJob, place: npt.NDArray[np.int32]
 ) -> Probabilities:
     """[N, K] of the pixels at `place`, [2, N] rows and columns."""
-    composite = read_composite(job.workspace.composite(zone_id), cube=model.cube)
-    shape = labels_of_composite(zone_id, composite, sums, job, model.cube).shape
+    shape = composite.shape[-2:]
     number = np.full(shape, -1, np.int64)
     number[place[0], place[1]] = np.arange(place.shape[1])
     found = np.empty((place.shape[1], len(model.classes)), np.float32)
     for part, probabilities in predicted_parts(
-        model, composite, zone_window(job.settings, shape, model, job.task_bytes)
+        model, composite, zone_window(job.settings, (shape[0], shape[1]), model, job.task_bytes)
     ):
         here = number[part.slices]
         found[here[here >= 0]] = probabilities[:, here >= 0].T

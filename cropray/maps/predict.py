@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from cropray.core.sensors import NODATA
 from cropray.grid import Window
-from cropray.training.deep.tiles import IGNORE
+from cropray.legend import IGNORE
 
 if TYPE_CHECKING:
     from cropray.training.family import Probabilities, TilePredictor

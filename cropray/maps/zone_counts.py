@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from cropray.core.cube import CubeSpec
 from cropray.core.metrics import Counts, confusion, log_loss_sum
@@ -79,8 +80,12 @@ def count_zone_pixels(model: CropModel, zone_id: str, sums: BandSums, job: Count
         SchemaError: the composite has changed since the dataset was built, or an artefact is damaged.
     """
     composite = read_composite(job.workspace.composite(zone_id), cube=model.cube)
-    labels = labels_of_composite(zone_id, composite, sums, job, model.cube)
-    window = zone_window(job.settings, labels.shape, model, job.task_bytes)
+    table = read_pixels(job.workspace, zone_id, model.cube)
+    require_composite(table, zone_id, composite, sums, job, model.cube)
+    height, width = composite.shape[-2:]
+    labels = np.full((height, width), IGNORE, np.uint8)
+    labels[table["row"].to_numpy(), table["col"].to_numpy()] = class_indices(table, job.lookup)
+    window = zone_window(job.settings, (height, width), model, job.task_bytes)
     counted = []
     for part, probabilities in predicted_parts(model, composite, window):
         true = labels[part.slices]
@@ -90,15 +95,19 @@ def count_zone_pixels(model: CropModel, zone_id: str, sums: BandSums, job: Count
     return ZoneCounts(matrix, math.fsum(loss for _, loss in counted), n_blank, window)
 
 
-def labels_of_composite(
-    zone_id: str, composite: npt.NDArray[np.uint16], sums: BandSums | None, job: CountJob, cube: CubeSpec
-) -> Bytes:
-    """[H, W] class index of the zone's labelled pixels in the dataset, 255 elsewhere. Without sums the labelled pixels alone are compared.
+def require_composite(
+    table: pa.Table,
+    zone_id: str,
+    composite: npt.NDArray[np.uint16],
+    sums: BandSums | None,
+    job: CountJob,
+    cube: CubeSpec,
+) -> None:
+    """See that a composite is the one that a zone's pixel table was read from; without sums its labelled pixels alone are compared.
 
     Raises:
-        SchemaError: the composite is not the one that the dataset was built from.
+        SchemaError: it is another.
     """
-    table = read_pixels(job.workspace, zone_id, cube)
     row, col = table["row"].to_numpy(), table["col"].to_numpy()
     shape = composite.shape[-2:]
     if len(row) and not (0 <= row.min() <= row.max() < shape[0] and 0 <= col.min() <= col.max() < shape[1]):
@@ -109,9 +118,6 @@ def labels_of_composite(
         raise _another_composite(zone_id, job, f"{differ.sum():,} of {len(row):,} labelled pixels have other values")
     if sums is not None and not _are_equal(band_sums(composite), sums):
         raise _another_composite(zone_id, job, "its sums over all pixels are others")
-    labels = np.full(shape, IGNORE, np.uint8)
-    labels[row, col] = class_indices(table, job.lookup)
-    return labels
 
 
 def _are_equal(here: BandSums, there: BandSums) -> bool:

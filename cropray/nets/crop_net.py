@@ -68,18 +68,16 @@ class CropNet(Net):
 
     def forward(self, x_BTCHW: Tensor, context: Context | None = None) -> Tensor:
         """Class scores of each pixel, see `Net`; a month without data is one at the mean."""
-        if x_BTCHW.shape[1:3] != (self.config.n_months, self.config.n_bands):
-            raise ValueError(
-                f"the network reads [B, {self.config.n_months} months, {self.config.n_bands} bands, H, W]; "
-                f"got {tuple(x_BTCHW.shape)}"
-            )
+        self.require_input(x_BTCHW)
         x_BCTP = x_BTCHW.transpose(1, 2).flatten(3)
         embedding_BDHW = self.temporal(x_BCTP, seeds_of(context)).unflatten(2, x_BTCHW.shape[3:])
         return self.classifier(self.unet(embedding_BDHW))  # type: ignore[no-any-return]
 
     def receptive(self) -> Receptive:
         """Margin and stride for windowed prediction."""
-        return receptive(self.config)
+        n_levels = len(self.config.unet_channels)
+        stride = 2 ** (n_levels - 1)
+        return Receptive(-(-receptive_radius(n_levels) // stride) * stride, stride)
 
     def bytes_per_px(self) -> int:
         """The largest of: embeddings of the months, the finest level of the U-Net, the classes.
@@ -89,10 +87,3 @@ class CropNet(Net):
         """
         finest = self.config.unet_channels[0]
         return max(15 * self.config.temporal_channels, 30 * finest, 4 * finest + 12 * self.config.n_classes)
-
-
-def receptive(config: CropNetConfig) -> Receptive:
-    """Margin and stride for windowed prediction."""
-    n_levels = len(config.unet_channels)
-    stride = 2 ** (n_levels - 1)
-    return Receptive(-(-receptive_radius(n_levels) // stride) * stride, stride)

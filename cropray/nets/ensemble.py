@@ -17,7 +17,7 @@ class Ensemble(Net):
         self.members = nn.ModuleList(members)
 
     def forward(self, x_BTCHW: Tensor, context: Context | None = None) -> Tensor:
-        """Logarithms of the mean probabilities: their softmax are these."""
+        """Logarithms of the summed probabilities, whose softmax is the mean."""
         parts = torch.stack([member(x_BTCHW, context).log_softmax(dim=1) for member in self.members])
         return parts.logsumexp(dim=0)
 

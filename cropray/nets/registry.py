@@ -68,6 +68,14 @@ class Net(nn.Module):
         """
         raise NotImplementedError
 
+    def require_input(self, x_BTCHW: Tensor) -> None:
+        """Raises: ValueError: it is of another cube."""
+        if x_BTCHW.shape[1:3] != (self.config.n_months, self.config.n_bands):
+            raise ValueError(
+                f"the network reads [B, {self.config.n_months} steps, {self.config.n_bands} bands, H, W]; "
+                f"got {tuple(x_BTCHW.shape)}"
+            )
+
     def receptive(self) -> Receptive:
         """Margin and stride for windowed prediction; here those of a network that looks at single pixels."""
         return Receptive(0, 1)

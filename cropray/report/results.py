@@ -2,44 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from cropray.core.metrics import Counts, Scores, score, score_study_protocol
 from cropray.datasets.manifest import Manifest
-from cropray.search.results import Params
+from cropray.search.results import ConfigurationResult, Params
 from cropray.storage import Location
-
-
-class FoldCurve(Protocol):
-    """One configuration on one fold, as far as a report looks at it; the search's results are such."""
-
-    @property
-    def fold(self) -> int:
-        """Validation fold."""
-
-    @property
-    def history(self) -> Sequence[Mapping[str, float]]:
-        """One record per epoch or evaluated round, with `step`."""
-
-    @property
-    def best_step(self) -> int:
-        """Epoch or number of trees that was kept."""
-
-
-class Configuration(Protocol):
-    """One configuration over all folds, as far as a report looks at it; the search's results are such."""
-
-    @property
-    def params(self) -> Params:
-        """What was searched."""
-
-    @property
-    def folds(self) -> Sequence[FoldCurve]:
-        """One per fold."""
-
-    @property
-    def metrics(self) -> Mapping[str, float]:
-        """`val_…_mean` and `val_…_std` over the folds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +17,7 @@ class ModelResult:
     """`cnn` or `xgboost`; becomes part of file names."""
     label: str
     """What readers call it: `CNN`, `XGBoost`."""
-    configurations: Sequence[Configuration]
+    configurations: Sequence[ConfigurationResult]
     best: Params
     """Parameters of the winner, as in one of the configurations."""
     zone_ids: tuple[str, ...]

@@ -8,8 +8,9 @@ from matplotlib.ticker import MaxNLocator
 from cropray.core.metrics import METRICS, headlines, score_columns
 from cropray.report.class_pictures import draw_dumbbell, models_legend
 from cropray.report.drawing import FOLD_STYLES, INK, MODEL_COLOURS, MUTED, picture
-from cropray.report.results import Configuration, ModelResult, ReportInputs
+from cropray.report.results import ModelResult, ReportInputs
 from cropray.report.tables import format_params, zone_rows
+from cropray.search.results import ConfigurationResult
 from cropray.storage import Location
 
 _TRAIN_COLOUR: Final = "#9aa5b1"
@@ -92,7 +93,7 @@ def draw_curves(model: ModelResult, path: Location) -> bool:
     return True
 
 
-def _draw_folds(axes: Any, configuration: Configuration, key: str) -> None:
+def _draw_folds(axes: Any, configuration: ConfigurationResult, key: str) -> None:
     for fold, style in zip(configuration.folds, FOLD_STYLES * len(configuration.folds), strict=False):
         for prefix, colour in (("train", _TRAIN_COLOUR), ("val", _VAL_COLOUR)):
             points = _points(fold.history, f"{prefix}_{key}")
@@ -112,13 +113,13 @@ def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[f
     return [x for x, _ in points], [y for _, y in points]
 
 
-def _head(axes: Any, configuration: Configuration, *, is_best: bool) -> None:
+def _head(axes: Any, configuration: ConfigurationResult, *, is_best: bool) -> None:
     """Name a configuration, one parameter a line."""
     title = format_params(configuration.params).replace(" · ", "\n")
     axes.set_title(f"{title}\nchosen" if is_best else f"{title}\n", color=_VAL_COLOUR if is_best else INK, fontsize=8)
 
 
-def _curve_legend(figure: Any, configurations: Sequence[Configuration]) -> None:
+def _curve_legend(figure: Any, configurations: Sequence[ConfigurationResult]) -> None:
     handles: list[Any] = []
     axes = figure.axes[0]
     for label, colour in (("training", _TRAIN_COLOUR), ("validation", _VAL_COLOUR)):

@@ -167,7 +167,8 @@ class SearchSettings(Settings):
     proposes values that did well (tree-structured Parzen estimator of Optuna, `pip install 'cropray[tpe]'`). Numbers of
     steps, like `n_estimators`, are prefixes of one fit in a grid; drawn or proposed, each trial has one."""
     n_trials: int = Field(default=20, ge=1)
-    """Trials of each family that are drawn or proposed; of no meaning for a grid."""
+    """Trials of each family that are drawn or proposed, of which those with equal values count once; of no meaning for a
+    grid."""
     batch: int = Field(default=4, ge=1)
     """Trials that `tpe` proposes together: of fewer it learns more, of more as many run side by side."""
     time_budget_s: float | None = Field(default=None, gt=0)

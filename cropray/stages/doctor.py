@@ -16,6 +16,7 @@ from cropray.search.placement import live_nodes
 from cropray.search.sampling import require_optuna
 from cropray.settings import load_settings
 from cropray.stages.cluster import ask_nodes, ray_session, require_cpus
+from cropray.stages.devices import gpus_per_task
 from cropray.stages.earth_engine_pool import check_access
 from cropray.stages.inputs import job_zones
 from cropray.stages.preflight import check_job
@@ -149,7 +150,7 @@ def _check_earth_engine(cluster: ClusterSettings, settings: EarthEngineSettings)
 
 
 def _uses_gpus(job: JobConfig) -> bool:
-    return any(job.settings_of(model).need().gpus for model in job.search.models)
+    return any(job.settings_of(model).need().gpus or gpus_per_task(job, model) for model in job.search.models)
 
 
 def _check_gpus(job: JobConfig) -> str:
@@ -157,11 +158,10 @@ def _check_gpus(job: JobConfig) -> str:
         seen = ask_nodes(describe_gpu, lambda has: has.get("GPU", 0) > 0, gpus=_GPU_SHARE)
     if not seen:
         needs = {model: job.settings_of(model).need() for model in job.search.models}
-        without = " and ".join(
-            f"{m}.{need.gpu_setting} to {need.without_gpu}" for m, need in needs.items() if need.gpus
-        )
+        ways = [f"{model}.{need.gpu_setting} to {need.without_gpu}" for model, need in needs.items() if need.gpus]
+        ways += ["map.device to cpu"] if any(gpus_per_task(job, model) for model in needs) else []
         raise CroprayError(
-            f"the job asks for GPUs and no node has one now; set {without}, or ask again while a node with a GPU is there "
+            f"the job asks for GPUs and no node has one now; set {' and '.join(ways)}, or ask again while a node with a GPU is there "
             "(an autoscaler starts one for a search that waits: cluster.wait_s)"
         )
     return "; ".join(f"{address}: {what}" for address, what in seen.items())

@@ -18,7 +18,6 @@ from cropray.core.metrics import STUDY, check_cube, metric_of
 from cropray.datasets.loading import load_pixels, load_tiles
 from cropray.datasets.manifest import Manifest
 from cropray.errors import StageFailedError
-from cropray.maps.models import CARD_FILE
 from cropray.progress import Progress
 from cropray.search.doubts import search_warnings
 from cropray.search.fit import SearchData, fit_unit
@@ -32,6 +31,7 @@ from cropray.stages.out_of_fold import Folds, artefacts_of_winner, write_of_winn
 from cropray.stages.results import load_region_out
 from cropray.stages.search_log import SearchLog, means_in_words, scores_in_words
 from cropray.storage import local_folder, whole_folder, write_json
+from cropray.training.card import CARD_FILE
 from cropray.training.family import Family, FamilySettings, Sample, family
 from cropray.training.resources import FitSize
 from cropray.workspace import EARLIER, Workspace

@@ -13,7 +13,7 @@ from cropray.core.keys import key_of
 from cropray.datasets.manifest import load_manifest
 from cropray.errors import ConfigError
 from cropray.maps.layout import window_note
-from cropray.maps.models import CARD_FILE, Load, entries_of, kept_model, read_model
+from cropray.maps.models import Load, entries_of, kept_model, read_model
 from cropray.maps.zone import MapJob, map_zone
 from cropray.progress import Progress
 from cropray.stages.artefacts import Stamped
@@ -31,6 +31,7 @@ from cropray.stages.results import evaluation_run, why_no_scores
 from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks, stamped, task_bytes
 from cropray.storage import Location, content_id, copy_file, folder_hash
 from cropray.tracking import outcome
+from cropray.training.card import CARD_FILE
 from cropray.training.family import family
 from cropray.workspace import Workspace, require
 from cropray.zones import Zone

@@ -29,6 +29,7 @@ from cropray.planning.table import Line, compare, lines_of, quota_note, table
 from cropray.planning.traffic import Traffic, stac_traffic
 from cropray.planning.work import Cluster, ZoneWork, at_once
 from cropray.progress import Progress
+from cropray.search.node_memory import silence
 from cropray.settings import load_settings
 from cropray.stages.cluster import address_of, ray_session
 from cropray.stages.inputs import Scenes, find_scenes, job_legend, job_zones, zone_fingerprint
@@ -175,7 +176,8 @@ def measure(
         ray_s = time.monotonic() - started
         cluster = running_cluster()
         check(cluster)
-        progress.note(f"Ray started in {ray_s:.1f} s: {cluster.n_cpus:g} CPUs, {cluster.n_gpus:g} GPUs")
+        seen = f"Ray started in {ray_s:.1f} s: {cluster.n_cpus:g} CPUs, {cluster.n_gpus:g} GPUs"
+        progress.note("; ".join(filter(None, [seen, silence()])))
         measuring = _Measuring(job, zones, scenes, cluster, Workspace(folder), progress)
         work, costs, notes = measuring.points() if job.points is not None else measuring.zones()
     return work, replace(costs, ray_start_s=ray_s, find_s=find_s), notes

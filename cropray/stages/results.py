@@ -35,13 +35,15 @@ def load_search(workspace: Workspace, model: str) -> dict[str, Any]:
 def load_configurations(
     workspace: Workspace, model: str, summary: Mapping[str, Any]
 ) -> tuple[ConfigurationResult, ...]:
-    """Every configuration of a finished search.
+    """Every configuration of a finished search; not those that lack folds, whose time was up.
 
     Raises:
         SchemaError: results of a unit are damaged or of another version.
     """
     folders = [workspace.unit(model, name) for name in summary["units"]]
-    return group_by_configuration(r for folder in folders for r in load_results(folder / RESULT_FILE))
+    found = group_by_configuration(r for folder in folders for r in load_results(folder / RESULT_FILE))
+    whole = [configuration["params"] for configuration in summary["configurations"]]
+    return tuple(configuration for configuration in found if configuration.params in whole)
 
 
 def load_region_out(workspace: Workspace, model: str, units: Mapping[str, str]) -> RegionOut:

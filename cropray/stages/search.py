@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -167,16 +168,16 @@ class _TimeBudget:
     """`search.time_budget_s`: groups of models, one after the other, get even shares of what those before have left."""
 
     def __init__(self, seconds: float | None, groups: Sequence[Sequence[FamilySearch]]) -> None:
-        self._left_s = seconds
+        self._left_s = math.inf if seconds is None else seconds
         self._n_open = sum(map(_is_open, groups))
 
     @contextlib.contextmanager
-    def share(self) -> Iterator[float | None]:
-        """Until when (`time.monotonic`) the next group with units to fit may fit them, s; None: no limit."""
-        started, left_s = time.monotonic(), self._left_s
-        yield None if left_s is None else started + max(left_s, 0.0) / max(self._n_open, 1)
+    def share(self) -> Iterator[float]:
+        """Until when (`time.monotonic`) the next group with units to fit may fit them, s; inf: no limit."""
+        started = time.monotonic()
+        yield started + max(self._left_s, 0.0) / self._n_open
         self._n_open -= 1
-        self._left_s = None if left_s is None else left_s - (time.monotonic() - started)
+        self._left_s -= time.monotonic() - started
 
 
 def _is_open(searches: Sequence[FamilySearch]) -> bool:
@@ -190,21 +191,22 @@ def _run_batches(
     if not _is_open(searches):
         return
     with budget.share() as ends:
-        while ends is None or time.monotonic() < ends:
+        while (now := time.monotonic()) < ends:
             # Also those of finished families: how many there are decides on how many CPUs each computes.
             jobs = [unit for search in searches for unit in search.batch]
-            _run_units(searches, jobs, placement, progress, None if ends is None else ends - time.monotonic())
-            is_up = ends is not None and time.monotonic() >= ends
-            if is_up or not [search for search in searches if search.advance()]:
+            _run_units(searches, jobs, placement, progress, ends - now if math.isfinite(ends) else None)
+            if time.monotonic() >= ends or not [search for search in searches if search.advance()]:
                 break
     left_out = [f"{search.model} {title}" for search in searches for title in search.left_out]
     n_not_proposed = sum(search.n_not_proposed for search in searches)
-    if left_out or n_not_proposed:
-        never = f", {n_not_proposed} trials were not proposed" if n_not_proposed else ""
-        named = f" ({some(left_out, _FEW)})" if left_out else ""
+    lacks = [f"{n_not_proposed} trials were not proposed"] if n_not_proposed else []
+    if left_out:
+        named = some(left_out, _FEW)
+        lacks.insert(0, f"{len(left_out)} units are not finished and their trials are left out ({named})")
+    if lacks:
         progress.note(
-            f"the time is up (search.time_budget_s = {searches[0].job.search.time_budget_s:g}): {len(left_out)} units are "
-            f"not finished and their trials are left out{named}{never}; run the search again to go on with them"
+            f"the time is up (search.time_budget_s = {searches[0].job.search.time_budget_s:g}): {', '.join(lacks)}; "
+            f"run the search again to go on with them"
         )
 
 

@@ -6,7 +6,6 @@ they import no library that computes; `fit` and `load` import theirs when they a
 """
 
 import importlib
-import importlib.metadata
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from pydantic import Field
 from cropray.core.closure import Code, closure
 from cropray.core.cube import STUDY_CUBE, CubeSpec
 from cropray.core.features import BANDS, FeatureSet
+from cropray.core.registry import plugged, require_same
 from cropray.errors import ConfigError
 from cropray.legend import CropClass
 from cropray.settings import Settings
@@ -348,7 +348,12 @@ _REGISTERED: Final[dict[str, Family]] = {}
 
 
 def register(new: Family) -> None:
-    """Make a family known to this process; an installed plug-in needs no call, it has an entry point."""
+    """Make a family known to this process; an installed plug-in needs no call, it has an entry point.
+
+    Raises:
+        ConfigError: its name is another family's.
+    """
+    require_same(f"the family '{new.name}'", families().get(new.name, new).settings, new.settings)
     _REGISTERED[new.name] = new
 
 
@@ -359,19 +364,10 @@ def registered() -> tuple[Family, ...]:
 
 @cache
 def _installed() -> Mapping[str, Family]:
-    own = [importlib.import_module(f"cropray.training.{name}.family").FAMILY for name in _BUILT_IN]
-    plugged = [_loaded(point) for point in importlib.metadata.entry_points(group=ENTRY_POINTS)]
-    return {each.name: each for each in (*own, *plugged)}
-
-
-def _loaded(point: importlib.metadata.EntryPoint) -> Family:
-    try:
-        found = point.load()
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(
-            f"the plug-in '{point.value}' (entry point {ENTRY_POINTS}: {point.name}) cannot be loaded ({error}); mend "
-            f"or uninstall it"
-        ) from None
-    if not isinstance(found, Family):
-        raise ConfigError(f"the entry point {ENTRY_POINTS}: {point.name} = '{point.value}' names no Family")
+    found = {name: importlib.import_module(f"cropray.training.{name}.family").FAMILY for name in _BUILT_IN}
+    for called, new in plugged(ENTRY_POINTS).items():
+        if not isinstance(new, Family):
+            raise ConfigError(f"the {called} names no Family")
+        require_same(f"the family '{new.name}'", found.get(new.name, new).settings, new.settings)
+        found[new.name] = new
     return found

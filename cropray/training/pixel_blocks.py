@@ -12,17 +12,16 @@ import numpy.typing as npt
 
 from cropray.core.features import STUDY_FEATURES, FeatureSet
 from cropray.errors import AccountingError, SchemaError
+from cropray.legend import IGNORE, CropClass
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from ray import ObjectRef
 
-    from cropray.legend import CropClass
     from cropray.training.family import Fit, FitData
 
 BATCH_ROWS: Final = 1 << 16  # rows per step of the matrix build; the study's uint16 features: 6 MiB
 LABEL: Final = "label"
-IGNORE: Final = 255  # class index of what is no class of the dataset, see cropray.legend
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +40,7 @@ class TreeData:
 
     blocks: Mapping[str, PixelBlock]
     """Zone id → rows. The order is the order of the rows in the matrix."""
-    classes: "tuple[CropClass, ...]"
+    classes: tuple[CropClass, ...]
     """Classes of the dataset; their position is the index that models predict."""
     legend_hash: str
     """Hash of the legend that the class ids belong to."""
@@ -64,11 +63,15 @@ class TreeData:
         return sum(block.n_rows for block in self.blocks.values())
 
     def lookup(self) -> npt.NDArray[np.uint8]:
-        """[256] uint8: stored class id → class index; IGNORE for everything else."""
-        table = np.full(256, IGNORE, np.uint8)
-        for index, crop in enumerate(self.classes):
-            table[crop.id] = index
-        return table
+        """See `class_lookup`."""
+        return class_lookup(self.classes)
+
+
+def class_lookup(classes: Sequence[CropClass]) -> npt.NDArray[np.uint8]:
+    """[256] uint8: stored class id → class index; IGNORE for everything else."""
+    table = np.full(256, IGNORE, np.uint8)
+    table[[crop.id for crop in classes]] = np.arange(len(classes))
+    return table
 
 
 def tree_data(data: "FitData", job: "Fit") -> TreeData:

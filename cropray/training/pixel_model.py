@@ -1,14 +1,16 @@
 """Models that look at one pixel at a time, in use."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 
 from cropray.core.cube import CubeSpec
 from cropray.core.features import STUDY_FEATURES, FeatureSet
 from cropray.legend import CropClass
+from cropray.training.card import CARD_FILE, naming_damage, recorded_features
 from cropray.training.family import CropModel, Probabilities, Samples
 
 _NUMBER_BYTES: Final = 2
@@ -84,3 +86,14 @@ def first_steps(model: CropModel, n_steps: int) -> CropModel:
     """The model that a fit of so many steps would be, of a family whose `predict` takes their number."""
     assert isinstance(model, PixelModel)
     return replace(model, n_steps=n_steps)
+
+
+def from_card(folder: Path, card: Mapping[str, Any], loader: str, predict: Callable[..., Probabilities]) -> PixelModel:
+    """The model of a folder, with its card (`card.read_card`).
+
+    Raises:
+        SchemaError: its classes cannot be read.
+    """
+    with naming_damage(folder / CARD_FILE):
+        classes = tuple(CropClass(**record) for record in card["classes"])
+    return PixelModel(loader, predict, classes, recorded_features(card))

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from cropray.datasets.settings import READ_CPUS
+from cropray.errors import ConfigError
 
 GB: Final = 1e9
 
@@ -61,9 +62,29 @@ class FitSize:
     n_classes: int
     """Of the dataset."""
     n_features: int
-    """Bands × steps of a pixel."""
+    """Numbers that the model reads of a pixel."""
     memory_bytes: float | None
     """What each worker may take; None: not known."""
+
+
+def require_memory(need_bytes: float, size: FitSize, what: str, family: str, less: str) -> None:
+    """See that a fit keeps within what its workers may take.
+
+    Args:
+        need_bytes: most memory of a worker.
+        size: of the fit.
+        what: is made, and of what.
+        family: whose section of the job says how much memory there is.
+        less: what else takes less.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if size.memory_bytes is not None and need_bytes > size.memory_bytes:
+        raise ConfigError(
+            f"{what} take {need_bytes / GB:.3g} GB in each worker, which may take {size.memory_bytes / GB:.3g} GB: raise "
+            f"{family}.memory_gb (where it is not set: lower search.max_concurrent) to {need_bytes / GB:.3g} GB, or {less}"
+        )
 
 
 def worker_resources(cpus: float, gpus: float, memory_gb: float | None) -> dict[str, float]:

@@ -1,27 +1,25 @@
 """What `mlflow.pyfunc.load_model` wraps: tables or tiles in, probabilities or names of classes out.
 
-A registered model carries this module and the loader of its kind (`served_trees`, `served_network`), not cropray: they
+A registered model carries this module and the loader of its family (`served`), not cropray: they
 may import numpy, pandas, what the model itself computes with, and nothing that does more.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cropray.training.card import recorded_features
+from cropray.training.card import class_names, recorded_features
 
 OUTPUT: Final = "output"  # the one parameter of `predict`
 PROBABILITIES: Final = "probabilities"
 NAMES: Final = "names"
 LARGEST: Final = np.iinfo(np.uint16).max
-LARGEST_REFLECTANCE: Final = 2.0  # surfaces brighter than white exist (glint, snow), brighter than this do not
-_NEEDED: Final = f"whole digital numbers from 0 to {LARGEST}: reflectance × 10 000, 0 = no data"
+LARGEST_FRACTION: Final = 2.0  # surfaces brighter than white exist (glint, snow), brighter than this do not
+_NEEDED: Final = f"whole digital numbers from 0 to {LARGEST}, as the model's cube stores its values, 0 = no data"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +94,7 @@ def digital_numbers(values: npt.NDArray[Any], columns: Sequence[str] = ()) -> np
         columns: names of the last axis, for messages.
 
     Raises:
-        ValueError: a value is outside of the range, or all are reflectances as fractions.
+        ValueError: a value is outside of the range, or all are fractions, such as reflectances.
     """
     if values.dtype == np.uint16:
         return values
@@ -107,9 +105,9 @@ def digital_numbers(values: npt.NDArray[Any], columns: Sequence[str] = ()) -> np
         where = f"column '{columns[at[-1]]}', row {at[0]}" if len(columns) else f"position {at}"
         raise ValueError(f"{where} holds {values[at]:g}; needed are {_NEEDED}")
     rounded = np.rint(numbers)
-    if numbers.size and (numbers != rounded).any() and numbers.max() <= LARGEST_REFLECTANCE:
+    if numbers.size and (numbers != rounded).any() and numbers.max() <= LARGEST_FRACTION:
         raise ValueError(
-            f"values reach from {numbers.min():g} to {numbers.max():g}, as reflectances do; needed are {_NEEDED}"
+            f"values reach from {numbers.min():g} to {numbers.max():g}, as reflectances and indices do; needed are {_NEEDED}"
         )
     return rounded.astype(np.uint16)
 
@@ -122,11 +120,6 @@ def served_pixels(card: Mapping[str, Any], predict: Callable[..., npt.NDArray[np
         predict: [N, F] uint16 features → [N, K] float32 probabilities.
     """
     features = recorded_features(card)
-    names = tuple(record["name"] for record in card["classes"])
-    return ServedModel(names, features.cube.columns, lambda x: predict(np.ascontiguousarray(features.compute(x))))
-
-
-def class_names(folder: Path) -> tuple[str, ...]:
-    """Names of a model's outputs, from its card."""
-    card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
-    return tuple(record["name"] for record in card["classes"])
+    return ServedModel(
+        class_names(card), features.cube.columns, lambda x: predict(np.ascontiguousarray(features.compute(x)))
+    )

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Final
 
 import psutil
-from cropray.training.settings import XgboostSettings
 
 from cropray.config import JobConfig
 from cropray.datasets.manifest import load_manifest
@@ -23,6 +22,7 @@ from cropray.search.store import data_bytes
 from cropray.stages.cluster import ray_session
 from cropray.training.family import family
 from cropray.training.xgboost.memory import bins_on_disk
+from cropray.training.xgboost.settings import XgboostSettings
 from tests.drawn_dataset import N_CLASSES, TILE_SIZE, drawn_job, fit_on_ray, write_dataset
 
 ZONES: Final = {1: 8, 10: 80}

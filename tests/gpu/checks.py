@@ -17,7 +17,6 @@ from torch import multiprocessing
 
 from cropray.maps.predict import predict_zone
 from cropray.nets.context import Context
-from cropray.nets.crop_net import receptive
 from cropray.nets.norm import GlobalBatchNorm
 from cropray.training.deep.device import predict_tiles, reproducible, tf32
 from cropray.training.deep.loop import FitResult, FitState, evaluate, fit
@@ -194,7 +193,7 @@ class Predictor:
     def __init__(self, model):
         self.model = model.eval()
         self.classes = tuple(Crop(number, f"crop {number}") for number in range(model.config.n_classes))
-        self.margin_px, self.stride_px = receptive(model.config).margin_px, receptive(model.config).stride_px
+        self.margin_px, self.stride_px = model.receptive().margin_px, model.receptive().stride_px
 
     def predict_tiles(self, x):
         """[N, T, C, H, W] → [N, K, H, W]."""

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from cropray.legend import IGNORE
 from cropray.nets.crop_net import CropNet, CropNetConfig
 from cropray.training.deep.loop import FitPlan
 from cropray.training.deep.tiles import ChannelStats, TileSet
-from cropray.training.pixel_blocks import IGNORE
 from tests.study import FEATURE_COLUMNS, INPUT, N_BANDS, N_MONTHS
 
 N_CLASSES = 6

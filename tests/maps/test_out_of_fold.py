@@ -11,6 +11,7 @@ import pytest
 from cropray.core.metrics import confusion, log_loss_sum
 from cropray.datasets.storage import read_pixels
 from cropray.errors import SchemaError
+from cropray.maps import out_of_fold, zone_counts
 from cropray.maps.models import load_model
 from cropray.maps.out_of_fold import draw_rows, read_out_of_fold, write_out_of_fold
 from cropray.maps.settings import MapSettings
@@ -49,6 +50,22 @@ def test_pixels_of_trimmed_labels_are_no_part_of_the_sums(scored, tmp_path):  # 
     with pytest.raises(SchemaError, match="sums over all pixels"):
         written(tmp_path / "all", model, other, job)
     assert written(tmp_path / "trimmed", model, replace(other, n_trimmed=3), job).exists()
+
+
+@pytest.mark.parametrize("is_points", [True, False])
+def test_the_pixel_table_is_read_once(scored, tmp_path, monkeypatch, is_points):  # noqa: F811
+    workspace, _, entry = scored
+    read = []
+
+    def reading(*args):
+        read.append(args)
+        return read_pixels(*args)
+
+    for each in (out_of_fold, zone_counts):
+        monkeypatch.setattr(each, "read_pixels", reading)
+    model, job = load_model(save_trees(workspace.model("m"))), CountJob(workspace, LOOKUP, MapSettings())
+    written(tmp_path, model, entry, job, is_points=is_points)
+    assert len(read) == 1
 
 
 def test_points_have_them_too(scored, tmp_path):  # noqa: F811

@@ -76,7 +76,7 @@ def test_some_rows_of_a_table(served, expected):
     ("change", "message"),
     [
         (lambda t: t.drop(columns=["B03_07", "B08_01"]), r"missing inputs \['B03_07', 'B08_01'\]"),
-        (lambda t: t / 10_000, "as reflectances do; needed are whole digital numbers"),
+        (lambda t: t / 10_000, "as reflectances and indices do; needed are whole digital numbers"),
         (lambda t: t.assign(B04_02=-3), "column 'B04_02', row 0 holds -3"),
         (lambda t: t.assign(B04_03=70_000.0), "column 'B04_03', row 0 holds 70000"),
         (lambda t: t.assign(B02_05="bare soil"), r"columns \['B02_05'\] hold values that are no numbers"),

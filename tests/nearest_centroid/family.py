@@ -6,11 +6,10 @@ from dataclasses import replace
 import numpy as np
 from pydantic import Field
 
-from cropray.legend import CropClass
-from cropray.training.card import read_card, recorded_features
+from cropray.training.card import read_card
 from cropray.training.family import Family, PixelFamilySettings
 from cropray.training.pixel_blocks import tree_data
-from cropray.training.pixel_model import PixelModel
+from cropray.training.pixel_model import from_card
 from cropray.training.pixels import score_pixels, training_rows, write_card
 
 from .served import FILE, Centroids, read, save
@@ -48,8 +47,7 @@ def fit(job):
 def load(folder, device):
     """The model of a folder."""
     card = read_card(folder, KIND, VERSION, FILE)
-    classes = tuple(CropClass(**record) for record in card["classes"])
-    return PixelModel(f"{__package__}.served", read(folder).predict, classes, recorded_features(card))
+    return from_card(folder, card, f"{__package__}.served", read(folder).predict)
 
 
 FAMILY = Family(

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from cropray.nets.crop_net import CropNet, CropNetConfig, receptive
+from cropray.nets.crop_net import CropNet, CropNetConfig
 from cropray.nets.unet import receptive_radius
 from tests.study import INPUT
 
@@ -86,7 +86,7 @@ def test_the_radius_is_how_far_a_pixel_is_seen(n_levels):
 
 def test_windows_equal_the_whole():
     config = CropNetConfig(**INPUT, n_classes=5, **NARROW)
-    reach = receptive(config)
+    reach = CropNet(config).receptive()
     assert reach.margin_px % reach.stride_px == 0
     model, core = settled(network().double()), 3 * reach.stride_px
     height, width = 2 * reach.margin_px + core + 5, 2 * reach.margin_px + 2 * core + 3
@@ -135,5 +135,5 @@ def test_impossible_configs_are_refused(changes, word):
 
 
 def test_wrong_input_is_named():
-    with pytest.raises(ValueError, match=r"12 months, 4 bands.*\(1, 4, 12, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"12 steps, 4 bands.*\(1, 4, 12, 8, 8\)"):
         network()(torch.zeros(1, 4, 12, 8, 8))

@@ -70,6 +70,13 @@ def test_sizes_and_settings_are_checked():
     assert network(n_months=5, n_bands=2, kernel_size=7)(torch.zeros(1, 5, 2, 1, 1)).shape == (1, 5, 1, 1)
 
 
+def test_a_prediction_takes_the_memory_that_was_measured():
+    """Of processes, input included: see `TempCnn.bytes_per_px`."""
+    for (n_months, n_bands, n_classes), measured in {(12, 4, 20): 685, (12, 4, 60): 1415, (36, 10, 20): 4673}.items():
+        net = TempCnn(TempCnnConfig(n_months=n_months, n_bands=n_bands, n_classes=n_classes))
+        assert measured < net.bytes_per_px() + 6 * n_months * n_bands < 3 * measured
+
+
 def test_an_ensemble_answers_the_mean_of_its_members_probabilities():
     x, members = torch.randn(3, 12, 4, 2, 2), [network(seed) for seed in range(3)]
     expected = np.mean([member(x).softmax(1).detach().numpy() for member in members], axis=0)

@@ -47,6 +47,15 @@ def test_a_head_without_cpus_is_left_out_and_busy_nodes_are_asked(nodes):
     assert made.asked == [{"num_gpus": 0.0}] * 2
 
 
+def test_a_gpu_that_only_predicts_is_looked_for(nodes, tmp_path):
+    nodes(a={"CPU": 4.0})
+    job = drawn_job(tmp_path, map={"device": "cuda"})
+    assert doctor._uses_gpus(job)
+    with pytest.raises(CroprayError, match=r"has one now; set map\.device to cpu, or"):
+        doctor._check_gpus(job)
+    assert not doctor._uses_gpus(drawn_job(tmp_path, map={"device": "cuda"}, search={"models": ["xgboost"]}))
+
+
 def refuse():
     raise ray.exceptions.TaskUnschedulableError("nowhere")
 

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -170,7 +171,7 @@ def test_means_of_some_folds_close_no_configuration():
     assert closed == ["whole"]
 
 
-def fake(units, budget_s=None, n_batches=1):
+def fake(units, budget_s=50.0, n_batches=1):
     """A search with so many batches of units."""
     left = [n_batches - 1]
 
@@ -193,8 +194,10 @@ def test_finished_units_count_where_cpus_are_shared(monkeypatch):
     seen = []
     monkeypatch.setattr(search, "_run_units", lambda _, jobs, *__: seen.append(len(jobs)))
     both = [fake(units(4, is_finished=True)), fake(units(3, is_finished=False), n_batches=2)]
-    search._run_batches(both, None, Progress(io.StringIO()), search._TimeBudget(None, [both]))
+    both[1].n_not_proposed, log = 4, io.StringIO()
+    search._run_batches(both, None, Progress(log), search._TimeBudget(None, [both]))
     assert seen == [7, 7]
+    assert "(search.time_budget_s = 50): 4 trials were not proposed; run the search again" in log.getvalue()
 
 
 def test_the_time_is_that_of_all_families_together(monkeypatch):
@@ -319,3 +322,23 @@ def test_models_are_published_before_their_folds_predict_and_all_are_tried(monke
     with pytest.raises(StageFailedError, match=r"1 failed, 5 finished\.\n  cnn out of fold, k2: no room"):
         search._write_out_of_fold([Search("cnn"), Search("xgboost")], Progress(io.StringIO()))
     assert begun == ["cnn", "xgboost"]
+
+
+def test_predictions_stand_without_the_composites_that_they_were_made_of(tmp_path, predicted):
+    """A dataset may be handed on without; what would be made otherwise now cannot be, and goes."""
+    zones = replace(ZONES, source="parcels")
+    made = job_of(workspace=tmp_path / "work", search={"models": ["xgboost"]})
+    tried, log = FamilySearch(made, zones, "xgboost", Samples(made.artefacts, zones)), io.StringIO()
+    finish(tried.units)
+    for zone_id in ("k1", "k3"):
+        made.artefacts.composite(zone_id).parent.mkdir(parents=True, exist_ok=True)
+        made.artefacts.composite(zone_id).write_text("")
+    assert tried.write_out_of_fold(Progress(log)) == 2
+    assert "no out-of-fold probabilities of 1 zones without composite (k2)" in log.getvalue()
+    made.artefacts.composite("k1").unlink()
+    assert tried.write_out_of_fold(Progress(log)) == 2
+    other = FamilySearch(made.model_copy(update={"seed": 9}), zones, "xgboost", tried.samples)
+    finish(other.units)
+    assert other.write_out_of_fold(Progress(log)) == 1
+    assert predicted == [["k1", "k3"], [], ["k3"]]
+    assert {path.stem for path in made.artefacts.out_of_fold("xgboost", "k1").parent.iterdir()} == {"k3"}

@@ -6,9 +6,10 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
+from cropray.search.results import FoldResult, save_results
 from cropray.stages import evaluate
 from cropray.stages import map as map_stage
-from cropray.stages.results import _interval_metrics, evaluation_run, register_model
+from cropray.stages.results import _interval_metrics, evaluation_run, load_configurations, register_model
 from cropray.storage import write_json
 from cropray.tracking import Tracker, outcome
 from cropray.workspace import Workspace
@@ -68,3 +69,16 @@ def test_ends_of_intervals_are_metrics_of_their_own():
         "test_accuracy_low": 0.7, "test_accuracy_high": 0.9, "test_macro_f1_low": 0.3, "test_macro_f1_high": 0.5,
     }  # fmt: skip
     assert _interval_metrics({"intervals": None, "no_intervals": "2 test zones"}) == {}
+
+
+def test_a_configuration_whose_time_was_up_is_none_of_a_report(tmp_path):
+    """Its mean over fewer folds would stand beside those of all."""
+    workspace = Workspace(tmp_path)
+    for name, fold in (("whole", 0), ("whole", 1), ("cut", 0)):
+        found = FoldResult({"net": ["a", name]}, fold, 1.0, ((1, 0), (0, 1)), (), 1, 1.0)
+        folder = workspace.unit("cnn", f"{name}-{fold}")
+        folder.mkdir(parents=True)
+        save_results(folder / "result.json", [found])
+    summary = {"units": ["whole-0", "cut-0", "whole-1"], "configurations": [{"params": {"net": ["a", "whole"]}}]}
+    (only,) = load_configurations(workspace, "cnn", summary)
+    assert (only.params["net"], len(only.folds)) == (["a", "whole"], 2)

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from cropray.errors import MissingArtefactError, SchemaError
-from cropray.training.cnn.checkpoint import CARD_FILE, WEIGHTS_FILE, CnnCheckpoint, load_checkpoint, save_checkpoint
+from cropray.errors import ConfigError, MissingArtefactError, SchemaError
+from cropray.maps.models import load_model
+from cropray.training.card import CARD_FILE
+from cropray.training.cnn.checkpoint import WEIGHTS_FILE, CnnCheckpoint, load_checkpoint, save_checkpoint
+from tests.maps.builders import save_trees
 from tests.training.small_fits import CLASSES, STATS, block, network
 
 
@@ -48,3 +51,47 @@ def test_missing_damaged_and_foreign_checkpoints_are_named(tmp_path, checkpoint)
     (tmp_path / CARD_FILE).write_text(json.dumps({**card, "kind": "xgboost"}))
     with pytest.raises(SchemaError, match=r"\('xgboost', 1\); needed: \('cnn', 1\)"):
         load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"config": None},
+        {"config": {"n_classes": 4, "n_months": 12, "n_bands": 4, "widths": 3}},
+        {"config": {"n_classes": 4, "n_months": 12, "n_bands": 4, "temporal_channels": 16}},
+        {"stats": {"mean": [1.0]}},
+        {"classes": "many"},
+        {"classes": [{"name": "crop"}] * 4},
+        {"classes": []},
+        {"cube": {"bands": [], "step": "month"}},
+        {"cube": {"bands": [{"id": "B02", "unit": "reflectance", "scale": 1.0, "offset": 0.0}], "step": "month", "months": 5}},
+        {"legend_hash": ...},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_damaged_card_is_named_whatever_is_wrong(tmp_path, checkpoint, damage):
+    save_checkpoint(tmp_path, checkpoint)
+    card = {**json.loads((tmp_path / CARD_FILE).read_text()), **damage}
+    kept = {name: value for name, value in card.items() if value is not ...}
+    (tmp_path / CARD_FILE).write_text(json.dumps(kept))
+    with pytest.raises(SchemaError, match=f"'{tmp_path}/.* is damaged, or of another version"):
+        load_checkpoint(tmp_path)
+
+
+def test_why_a_network_of_ones_own_is_not_known_is_said(tmp_path, checkpoint):
+    save_checkpoint(tmp_path, checkpoint)
+    card = json.loads((tmp_path / CARD_FILE).read_text())
+    (tmp_path / CARD_FILE).write_text(json.dumps({**card, "net": "lost_net", "modules": ["nobody.knows"]}))
+    with pytest.raises(ConfigError, match=r"'lost_net' is no network.*module 'nobody.knows' cannot be imported"):
+        load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "damage", [{"inputs": ["nvdi"]}, {"inputs": 3}, {"classes": [{"id": 1}]}, {"cube": 5}, {"kind": ["a"]}], ids=str
+)
+def test_a_damaged_card_of_trees_is_named(tmp_path, damage):
+    folder = save_trees(tmp_path / "trees")
+    card = json.loads((folder / CARD_FILE).read_text())
+    (folder / CARD_FILE).write_text(json.dumps({**card, **damage}))
+    with pytest.raises(SchemaError, match=r"trees.* is damaged, or of another version|of kind \"\['a'\]\""):
+        load_model(folder)

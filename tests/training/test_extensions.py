@@ -12,7 +12,7 @@ from cropray.search.space import SearchSettings, complete, space_of, title
 from cropray.settings import Settings
 from cropray.stages.family_search import fit_key
 from cropray.training.cnn.fit import CnnData, train_cnn
-from cropray.training.cnn.model import load_cnn
+from cropray.training.cnn.model import CnnModel
 from cropray.training.cnn.settings import CnnSettings
 from cropray.training.deep.augment import chosen
 from cropray.training.family import family
@@ -49,7 +49,7 @@ def test_own_entries_train_are_resumed_saved_read_and_predict(tmp_path):
     train_cnn(settings, data(), 5, tmp_path / "lost", progress=tmp_path / "progress")
     for file in ("card.json", "weights.safetensors"):
         assert (tmp_path / "lost" / file).read_bytes() == (tmp_path / "through" / file).read_bytes()
-    model = load_cnn(tmp_path / "through", "cpu")
+    model = CnnModel.read(tmp_path / "through", "cpu")
     assert (model.margin_px, model.stride_px) == (0, 1)
     assert model.checkpoint.model.config == ToyConfig(n_classes=4, **INPUT, width=6, layers=(2, 3), dropout=0.1)
     probabilities = model.predict_tiles(block(2).x)

@@ -11,10 +11,11 @@ from pydantic import ValidationError
 from safetensors.numpy import load_file, save_file
 from sklearn.ensemble import ExtraTreesClassifier
 
+from cropray.core.features import as_floats
 from cropray.errors import ConfigError, InputError, MissingArtefactError, SchemaError
 from cropray.legend import legend_from_names
 from cropray.training.family import family
-from cropray.training.forest.grow import as_floats, grow, join
+from cropray.training.forest.grow import grow, join
 from cropray.training.forest.served import _load_pyfunc
 from cropray.training.forest.settings import ForestSettings
 from cropray.training.forest.tree_file import load_forest, predict_proba

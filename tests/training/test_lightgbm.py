@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from cropray.core.features import as_floats
 from cropray.errors import ConfigError, InputError, MissingArtefactError, SchemaError
 from cropray.legend import legend_from_names
 from cropray.training.family import family
 from cropray.training.lightgbm.served import _load_pyfunc
 from cropray.training.lightgbm.settings import LightgbmSettings
-from cropray.training.lightgbm.tree_file import as_floats
 from cropray.training.resources import FitSize
 from cropray.training.weights import class_weights
 from tests.training.pixel_fits import NO_BEET, files, fit_job, fitted, require_scores, xy
@@ -35,6 +35,13 @@ def test_a_fit_learns_and_its_scores_follow_from_its_model(fit):
     require_scores(scores, model, STEPS)
     assert np.trace(scores[-1].confusion) > 0.6 * 501
     assert scores[1].seconds > scores[0].seconds > 0
+
+
+def test_every_round_is_told_as_it_is_grown(tmp_path):
+    told = []
+    scores, _ = fitted("lightgbm", SMALL, tmp_path / "fit", STEPS, on_step=told.append)
+    assert tuple(told) == scores[-1].history
+    assert [record["step"] for record in told] == list(range(1, STEPS[-1] + 1))
 
 
 @pytest.mark.parametrize("settings", [SMALL, SAMPLED], ids=["all rows", "sampled"])

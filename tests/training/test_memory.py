@@ -4,6 +4,7 @@ import pytest
 import xgboost as xgb
 
 from cropray.errors import ConfigError
+from cropray.training.family import family
 from cropray.training.resources import GB, FitSize
 from cropray.training.scratch import LOCK, PREFIX, scratch_folder
 from cropray.training.xgboost import memory
@@ -136,3 +137,16 @@ def test_a_fit_looks_at_its_gpu_before_it_begins(tmp_path, monkeypatch):
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (1e8, 8e10))
     with pytest.raises(ConfigError, match=r"of 0.1 GB \(xgboost.gpu_memory_gb, or what is free"):
         train_xgboost(on_gpu, (3,), train_zones(), None, 0, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["forest", "lightgbm", "temp_cnn"])
+def test_memory_of_a_fit_is_known_before_it_begins(name):
+    """Beside libraries, which a plan measures: a refusal counts them once."""
+    settings = family(name).settings()
+    rows = [settings.fit_bytes(FitSize(n, K, 48, None)) for n in (0, 50_000, 100_000, 10_000_000)]
+    assert rows[0] == 0
+    assert rows[1] == rows[2] / 2
+    assert rows[3] == rows[2] * (1 if name == "forest" else 100)  # of more rows it keeps `max_rows`
+    with pytest.raises(ConfigError, match=rf"raise {name}\.memory_gb"):
+        settings.check(FitSize(1e7, K, 48, rows[3]))
+    settings.check(FitSize(1e7, K, 48, rows[3] + 1 * GB))

@@ -5,16 +5,18 @@ import logging
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from upath import UPath
 
-from cropray.training.cnn.fit import CnnData, train_cnn
+from cropray.core.cube import STUDY_CUBE, CubeSpec
+from cropray.training.cnn.fit import CnnData, Kind, _Job, train_cnn
 from cropray.training.cnn.settings import CnnSettings
 from cropray.training.deep import loop
 from cropray.training.xgboost.fit import XgboostSettings, train_xgboost
 from cropray.training.xgboost.progress import RoundBooster
 from tests.training.small_fits import CLASSES, LOOKUP, STATS, block
-from tests.training.tree_rows import train_zones, val_zones
+from tests.training.tree_rows import LEGEND, draw_rows, train_zones, tree_data, val_zones
 
 CNN = CnnSettings(
     learning_rate=3e-3,
@@ -112,6 +114,25 @@ def test_progress_of_another_fit_is_not_taken(tmp_path, epochs, caplog):
     assert other.history == train_cnn(CNN, cnn_data(), 6, tmp_path / "again").history
 
 
+def test_progress_of_other_labels_is_not_taken(tmp_path, epochs):
+    """The same pixels, some of them of other classes: their statistics are the same."""
+    train_cnn(CNN, cnn_data(), 5, tmp_path / "one", progress=tmp_path / "progress")
+    other = cnn_data()
+    for tiles in other.train.values():
+        tiles.labels[tiles.labels == 1] = 2
+    epochs.clear()
+    train_cnn(CNN, other, 5, tmp_path / "other", progress=tmp_path / "progress")
+    assert epochs == [1, 2, 3, 4]
+
+
+def test_progress_is_of_one_family_and_one_cube():
+    job = _Job(CNN, cnn_data(), 5)
+    of_another_kind = replace(job, kind=Kind("other", job.kind.samples))
+    half = CubeSpec(STUDY_CUBE.bands, "half-month", 6)
+    of_another_cube = replace(job, data=replace(job.data, cube=half))
+    assert len({each.fingerprint() for each in (job, of_another_kind, of_another_cube)}) == 3
+
+
 def test_how_often_progress_is_kept_makes_no_other_fit(tmp_path, epochs):
     train_cnn(CNN, cnn_data(), 5, tmp_path / "one", progress=tmp_path / "progress")
     epochs.clear()
@@ -172,9 +193,23 @@ def test_kept_trees_of_other_pixels_are_not_taken(tmp_path, rounds, caplog):
     assert "of another job" in caplog.text
 
 
+def test_kept_trees_of_other_labels_are_not_taken(tmp_path, rounds):
+    """The same pixels, some of them of other classes: their bins are the same."""
+    rows = draw_rows(1, 300, ("maize", "rape", "wheat"))
+    rape, wheat = (LEGEND.names.index(name) for name in ("rape", "wheat"))
+    labels = rows["label"].to_numpy()
+    turned = pa.array(np.where(labels == rape, wheat, labels).astype(np.uint8))
+    other = rows.set_column(rows.column_names.index("label"), "label", turned)
+    for number, table in enumerate((rows, other)):
+        rounds.clear()
+        (folder := tmp_path / f"{number}").mkdir()
+        train_xgboost(TREES, (4,), tree_data(a=table), None, 0, folder, progress=tmp_path / "progress")
+        assert len(rounds) == 4
+
+
 def test_a_model_holds_no_trace_of_its_progress(tmp_path):
     train_xgboost(TREES, (4,), train_zones(), None, 0, tmp_path, progress=tmp_path / "progress")
     from cropray.training.xgboost.tree_file import load_booster
 
-    assert load_booster(tmp_path).attributes() == {}
+    assert load_booster(tmp_path)[0].attributes() == {}
     assert "progress" not in json.dumps(json.loads((tmp_path / "card.json").read_text()))

@@ -12,7 +12,7 @@ from cropray.core.cube import STUDY_CUBE
 from cropray.datasets.pixels import pixel_table
 from cropray.errors import ConfigError, SchemaError
 from cropray.maps.models import load_model
-from cropray.training.cnn.model import load_cnn
+from cropray.training.cnn.model import CnnModel
 from cropray.training.deep.tiles import ChannelStats, TileSet
 from cropray.training.family import Fit, FitData, family
 from cropray.training.resources import FitSize
@@ -129,7 +129,7 @@ def test_rows_windows_and_a_served_model_agree(tmp_path):
 def test_models_of_other_families_are_refused(tmp_path):
     fit(tmp_path)
     with pytest.raises(SchemaError, match=r"\('temp_cnn', 1\); needed: \('cnn', 1\)"):
-        load_cnn(tmp_path, "cpu")
+        CnnModel.read(tmp_path, "cpu")
 
 
 @pytest.mark.parametrize("n_seeds", [1, 3])
@@ -198,7 +198,7 @@ def test_recipes_change_the_fit(tmp_path, changes):
 def test_pixels_that_do_not_fit_into_memory_are_refused_before_they_are_read():
     assert SMALL.check(FitSize(1e6, 9, 48, 2e9)) == ""
     assert SMALL.check(FitSize(1e12, 9, 48, None)) == ""
-    with pytest.raises(ConfigError, match=r"100,000,000 pixels takes 20.4 GB .* raise temp_cnn.memory_gb"):
+    with pytest.raises(ConfigError, match=r"100,000,000 pixels take 20.4 GB .* raise temp_cnn.memory_gb"):
         SMALL.check(FitSize(1e8, 9, 48, 8e9))
 
 

@@ -56,7 +56,7 @@ def test_other_numbers_of_cpus_grow_the_same_trees(fit: tuple[XgbFit, Path], tmp
 
 
 def test_scores_follow_from_the_written_model(fit: tuple[XgbFit, Path]) -> None:
-    booster, val = load_booster(fit[1]), val_zones()
+    booster, val = load_booster(fit[1])[0], val_zones()
     expected, loss_sum = np.zeros((4, 4), int), 0.0
     for block in val.blocks.values():
         x, true = features(block.rows), class_indices(block.rows, val.lookup())
@@ -89,7 +89,7 @@ def test_a_class_that_training_lacks_is_summed_apart(fit_without_beet: XgbFit, t
     only_known = {z: block.rows.filter(pc.not_equal(block.rows["label"], 0)) for z, block in val_zones().blocks.items()}
     known = train_xgboost(SMALL, POINT, NO_BEET, tree_data(**only_known), 0, tmp_path)
     n_beet = 501 - sum(len(rows) for rows in only_known.values())
-    assert fit_without_beet.untrained == known.untrained == (0,)
+    assert fit_without_beet.scores[0].untrained == known.scores[0].untrained == (0,)
     for score, without in zip(fit_without_beet.scores, known.scores, strict=True):
         assert score.confusion[0].sum() == n_beet > 50
         assert score.loss_sum == pytest.approx(without.loss_sum, rel=1e-12)
@@ -124,7 +124,7 @@ def test_trees_hold_for_raw_values(fit: tuple[XgbFit, Path]) -> None:
     folder = fit[1] / "coarse"
     folder.mkdir()
     train_xgboost(SMALL, (3,), data, None, 0, folder)
-    np.testing.assert_array_equal(predict_proba(load_booster(folder), x), plain.inplace_predict(x, missing=0))
+    np.testing.assert_array_equal(predict_proba(load_booster(folder)[0], x), plain.inplace_predict(x, missing=0))
 
 
 def _coarse(rows):
@@ -135,7 +135,7 @@ def _coarse(rows):
 
 
 def test_zero_is_missing_and_not_dark(fit: tuple[XgbFit, Path]) -> None:
-    booster = load_booster(fit[1])
+    booster, _ = load_booster(fit[1])
     x = features(draw_rows(9, 50))
     as_nan = np.where(x == 0, np.nan, x.astype(np.float32))
     np.testing.assert_array_equal(predict_proba(booster, x), booster.inplace_predict(as_nan))
@@ -147,14 +147,14 @@ def test_a_class_absent_from_training_keeps_its_place(tmp_path: Path) -> None:
     fit = train_xgboost(SMALL, POINT, train, val_zones(), 0, tmp_path)
     assert fit.scores[-1].confusion.shape == (4, 4)
     assert fit.scores[-1].confusion[:, 0].sum() == 0  # beet was never seen, so it is never predicted
-    assert predict_proba(load_booster(tmp_path), np.zeros((0, 48), np.uint16)).shape == (0, 4)
+    assert predict_proba(load_booster(tmp_path)[0], np.zeros((0, 48), np.uint16)).shape == (0, 4)
 
 
 def test_a_refit_has_no_scores(tmp_path: Path) -> None:
     fit = train_xgboost(SMALL, (4,), train_zones(), None, 0, tmp_path)
     assert fit.scores == ()
     assert [set(point) for point in fit.history] == [{"step", "train_loss"}] * 4
-    assert load_booster(tmp_path).num_boosted_rounds() == 4
+    assert load_booster(tmp_path)[0].num_boosted_rounds() == 4
 
 
 def test_the_card_tells_classes_and_origin(fit: tuple[XgbFit, Path]) -> None:

@@ -20,7 +20,8 @@ from cropray.legend import CropClass
 from cropray.nets.ensemble import Ensemble
 from cropray.nets.registry import Net
 from cropray.storage import whole_file, write_json
-from cropray.training.cnn.network_file import CARD_FILE, CARD_VERSION, FIRST_NET, WEIGHTS_FILE, read_network
+from cropray.training.card import CARD_FILE, naming_damage
+from cropray.training.cnn.network_file import CARD_VERSION, FIRST_NET, WEIGHTS_FILE, read_network
 from cropray.training.deep.device import predict_tiles
 from cropray.training.deep.tiles import ChannelStats
 
@@ -84,13 +85,14 @@ def load_checkpoint(folder: Path, device: str = "cpu", kind: str = "cnn") -> Cnn
         SchemaError: it is of another kind or version, or damaged.
     """
     model, stats, card = read_network(folder, device, kind)
-    return CnnCheckpoint(
-        model=model,
-        stats=stats,
-        classes=tuple(CropClass(**record) for record in card["classes"]),
-        legend_hash=card["legend_hash"],
-        provenance=card["provenance"],
-        cube=recorded_cube(card),
-        net=card.get("net", FIRST_NET),
-        kind=kind,
-    )
+    with naming_damage(folder / CARD_FILE):
+        return CnnCheckpoint(
+            model=model,
+            stats=stats,
+            classes=tuple(CropClass(**record) for record in card["classes"]),
+            legend_hash=card["legend_hash"],
+            provenance=card["provenance"],
+            cube=recorded_cube(card),
+            net=card.get("net", FIRST_NET),
+            kind=kind,
+        )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cropray.core.cube import CubeSpec
 from cropray.training.cnn.settings import CnnSettings
-from cropray.training.deep.settings import entries, model_entries
+from cropray.training.deep.settings import FREE, entries, model_entries
 from cropray.training.family import CropModel, Family, Fit, FitScore
 
 
@@ -22,10 +22,10 @@ def load(folder: Path, device: str) -> CropModel:
     Raises:
         ConfigError: torch sees no GPU in this process.
     """
-    from cropray.training.cnn.model import load_cnn  # noqa: PLC0415
+    from cropray.training.cnn.model import CnnModel  # noqa: PLC0415
     from cropray.training.deep.device import torch_device  # noqa: PLC0415
 
-    return load_cnn(folder, str(torch_device(device, "map.device")))
+    return CnnModel.read(folder, str(torch_device(device, "map.device")))
 
 
 def operations(settings: CnnSettings, tile_px: int, n_classes: int, cube: CubeSpec) -> float:
@@ -48,7 +48,7 @@ FAMILY = Family(
     grid={"learning_rate": (1e-3, 1e-4), "kernel_size": (3, 5)},  # the original study's
     most_steps="epochs",
     batch="batch_size",
-    free=frozenset({"learning_rate", "dropout", "patience", "monitor", "schedule", "weight_decay", "class_weighting"}),
+    free=FREE,
     operations=operations,
     predicts_on_gpu=True,
     entries=entries,

@@ -26,12 +26,13 @@ from cropray.storage import Location
 from cropray.training.cnn.checkpoint import CnnCheckpoint, save_checkpoint
 from cropray.training.cnn.network_file import together
 from cropray.training.deep.device import reproducible, torch_device
-from cropray.training.deep.loop import Evaluation, FitPlan, FitResult, Record, evaluate, fit
+from cropray.training.deep.loop import FitPlan, FitResult, Record, evaluate, fit
 from cropray.training.deep.progress import NetworkProgress
 from cropray.training.deep.settings import NetworkSettings
 from cropray.training.deep.tile_file import FileBlock, TileFile
-from cropray.training.deep.tiles import IGNORE, ChannelStats, Samples, TileBlock, TileSet
+from cropray.training.deep.tiles import ChannelStats, Samples, TileBlock, TileSet
 from cropray.training.family import Fit, FitScore
+from cropray.training.pixel_blocks import class_lookup
 from cropray.training.progress_file import ProgressFile
 from cropray.training.resources import worker_resources
 
@@ -70,19 +71,6 @@ class Kind:
     """(zone → what is stored of it, the data's statistics and classes, a scratch file) → samples in order of their zones."""
 
 
-@dataclass(frozen=True, slots=True)
-class CnnFit:
-    """A finished fit; its weights are in the checkpoint."""
-
-    history: tuple[Record, ...]
-    """One record per epoch; of several networks, see `_mean_history`."""
-    best_epoch: int
-    """Whose weights were kept; from 1. Of several networks the mean, rounded."""
-    validation: Evaluation | None
-    """Exact sums of what is kept, over all workers: of several networks those of the mean of their probabilities, as they
-    predict. None without validation zones."""
-
-
 def _tile_samples(zones: Mapping[str, Any], data: CnnData, file: TileFile) -> Samples:
     return TileSet([_block(zones[zone_id], file) for zone_id in sorted(zones)], data.lookup, data.stats)
 
@@ -100,8 +88,11 @@ def train_cnn(  # noqa: PLR0913 - what to fit, on what, and whom to tell
     n_epochs: int | None = None,
     progress: Location | None = None,
     kind: Kind = CNN,
-) -> CnnFit:
+) -> FitResult:
     """Fit one configuration and write its checkpoint.
+
+    Of several networks the result is that of what is kept: `validation` of the mean of their probabilities, as they
+    predict; `best_epoch` their mean, rounded; `history` see `_mean_history`.
 
     Args:
         settings: the network and the training; `num_workers` chooses where it runs.
@@ -134,6 +125,7 @@ def train_cnn(  # noqa: PLR0913 - what to fit, on what, and whom to tell
                 on_epoch(record)
     model = together([job.network() for _ in range(settings.n_seeds)])
     model.load_state_dict(result.weights)
+    model.eval()
     provenance = {
         "settings": settings.model_dump(mode="json"),
         "seed": seed,
@@ -147,22 +139,19 @@ def train_cnn(  # noqa: PLR0913 - what to fit, on what, and whom to tell
     )
     save_checkpoint(folder, checkpoint)
     job.forget()
-    return CnnFit(result.history, result.best_epoch, result.validation)
+    return result
 
 
 def fit_scored(job: Fit, kind: Kind = CNN) -> Sequence[FitScore]:
     """`train_cnn` as a family's fit."""
     started = time.monotonic()
-    lookup = np.full(256, IGNORE, np.uint8)
-    for index, crop in enumerate(job.classes):
-        lookup[crop.id] = index
     result = train_cnn(
         job.settings,
         CnnData(
             train=job.train.blocks,
             val=None if job.val is None else job.val.blocks,
             stats=ChannelStats(job.mean, job.std),
-            lookup=lookup,
+            lookup=class_lookup(job.classes),
             classes=job.classes,
             legend_hash=job.legend_hash,
             cube=job.cube,
@@ -211,11 +200,13 @@ class _Job:
         return f"{self.kind.name}.use_gpu"
 
     def fingerprint(self) -> str:
-        """Of all that the result depends on; the statistics stand for the training pixels."""
+        """Of all that the result depends on; the statistics stand for the training pixels, `fit_one` adds their labels."""
         data = self.data
         return fingerprint(
             [
                 torch.__version__,
+                self.kind.name,
+                data.cube.fingerprint(),
                 self.settings.fingerprint(),
                 self.seed,
                 self.n_epochs,
@@ -277,7 +268,10 @@ class _Job:
     ) -> FitResult:
         """The fit of one network."""
         model = _initialised(self).to(device)
-        progress = None if self.progress is None else NetworkProgress(self.progress, device)
+        progress = None
+        if (file := self.progress) is not None:
+            counts = train.class_counts(len(self.data.classes)).tolist()
+            progress = NetworkProgress(replace(file, fingerprint=fingerprint([file.fingerprint, counts])), device)
         return fit(model, train, val, self.plan(), on_epoch, progress)
 
     def _together(self, results: Sequence[FitResult], val: Samples | None, device: torch.device) -> FitResult:

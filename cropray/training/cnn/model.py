@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Self
 
 from cropray.core.cube import CubeSpec
 from cropray.legend import CropClass
@@ -17,6 +17,7 @@ _FLOAT_BYTES: Final = 4
 class CnnModel:
     """A CNN; its samples are tiles [N, T, C, H, W]."""
 
+    kind: ClassVar[str] = "cnn"
     loader: ClassVar[str] = "cropray.training.cnn.served"
 
     checkpoint: CnnCheckpoint
@@ -24,6 +25,13 @@ class CnnModel:
     """The network's reach, rounded up to its stride."""
     stride_px: int
     """The network's coarsest pixel."""
+
+    @classmethod
+    def read(cls, folder: Path, device: str) -> Self:
+        """The network of a folder; raises as `load_checkpoint`."""
+        checkpoint = load_checkpoint(folder, device, cls.kind)
+        reach = checkpoint.model.receptive()
+        return cls(checkpoint, reach.margin_px, reach.stride_px)
 
     @property
     def cube(self) -> CubeSpec:
@@ -63,15 +71,3 @@ class CnnModel:
     def predict_samples(self, x: Samples) -> Probabilities:
         """The same: a CNN's samples are tiles."""
         return self.predict_tiles(x)
-
-
-def load_cnn(folder: Path, device: str) -> CnnModel:
-    """The CNN of a folder.
-
-    Raises:
-        MissingArtefactError: there is none.
-        SchemaError: it is damaged.
-    """
-    checkpoint = load_checkpoint(folder, device)
-    reach = checkpoint.model.receptive()
-    return CnnModel(checkpoint, reach.margin_px, reach.stride_px)

@@ -5,7 +5,6 @@ Needs numpy, torch and safetensors only: a registered model carries this module,
 """
 
 import importlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -14,14 +13,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 import cropray.nets.catalogue  # noqa: F401 - a registered model carries what this module imports
+from cropray.core.cube import recorded_cube
 from cropray.errors import ConfigError, MissingArtefactError, SchemaError
 from cropray.nets.ensemble import Ensemble
 from cropray.nets.registry import NETS, Net
+from cropray.training.card import CARD_FILE, class_names, load_card, naming_damage
 from cropray.training.deep.tiles import ChannelStats
 
 CARD_VERSION: Final = 1
 WEIGHTS_FILE: Final = "weights.safetensors"
-CARD_FILE: Final = "card.json"
 FIRST_NET: Final = "conv_unet"  # of cards that name none: there was no other
 
 
@@ -38,22 +38,27 @@ def read_network(folder: Path, device: str = "cpu", kind: str = "cnn") -> tuple[
         SchemaError: it is of another kind or version, or damaged.
         ConfigError: its network is not known here.
     """
-    try:
-        card = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
-        weights = load_file(folder / WEIGHTS_FILE, device=device)
-    except FileNotFoundError as error:
-        raise MissingArtefactError(f"'{error.filename or folder}' does not exist; run `cropray search` first") from None
-    except (json.JSONDecodeError, SafetensorError) as error:
-        raise SchemaError(f"checkpoint '{folder}' is damaged ({error}); remove it and run `cropray search`") from None
+    card, path = load_card(folder), folder / WEIGHTS_FILE
     found = (card.get("kind"), card.get("card_version"))
     if found != (kind, CARD_VERSION):
         raise SchemaError(
             f"checkpoint '{folder}' is of kind and version {found}; needed: {(kind, CARD_VERSION)}. Train it again"
         )
+    try:
+        weights = load_file(path, device=device)
+    except FileNotFoundError:
+        raise MissingArtefactError(f"'{path}' does not exist; run `cropray search CONFIG.yaml` first") from None
+    except SafetensorError as error:
+        raise SchemaError(f"'{path}' is damaged ({error}); remove the folder and train again") from None
     net = net_of(card)
-    model = together([net(net.Config.from_dict(card["config"])) for _ in range(card.get("n_seeds", 1))]).to(device)
-    model.load_state_dict(weights)
-    stats = ChannelStats(tuple(card["stats"]["mean"]), tuple(card["stats"]["std"]))
+    with naming_damage(folder / CARD_FILE):
+        model = together([net(net.Config.from_dict(card["config"])) for _ in range(card.get("n_seeds", 1))]).to(device)
+        stats = ChannelStats(tuple(card["stats"]["mean"]), tuple(card["stats"]["std"]))
+        sizes = model.config.n_classes, (model.config.n_months, model.config.n_bands)
+        if sizes != (len(class_names(card)), recorded_cube(card).shape):
+            raise ValueError("its network is for other classes or another cube than it names")
+    with naming_damage(path):
+        model.load_state_dict(weights)
     return model.eval(), stats, card
 
 

@@ -3,12 +3,13 @@
 from functools import partial
 from pathlib import Path
 
+from cropray.training.card import class_names
 from cropray.training.cnn.network_file import read_network
 from cropray.training.deep.device import predict_tiles
-from cropray.training.serving import ServedModel, class_names
+from cropray.training.serving import ServedModel
 
 
 def _load_pyfunc(data_path: str) -> ServedModel:
     """Load a model folder; the name is MLflow's."""
-    model, stats, _ = read_network(Path(data_path))
-    return ServedModel(class_names(Path(data_path)), (), partial(predict_tiles, model, stats))
+    model, stats, card = read_network(Path(data_path))
+    return ServedModel(class_names(card), (), partial(predict_tiles, model, stats))

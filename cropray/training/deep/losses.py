@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from cropray.core.registry import Registry
+from cropray.legend import IGNORE
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-IGNORE: Final = 255  # label that is not trained on, see cropray.legend
 
 
 class Loss(Protocol):

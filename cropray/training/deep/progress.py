@@ -1,4 +1,4 @@
-"""Progress of a CNN fit as a file: weights, the best epoch's weights, AdamW's moments and the epochs so far.
+"""Progress of a network's fit as a file: weights, the best epoch's weights, the optimiser's state and the epochs so far.
 
 Rank 0 alone reads and writes. What it read goes to the other workers over the process group, so that all begin with
 the same epoch and no shared disk is needed. Needs torch and numpy only.

@@ -21,6 +21,10 @@ from cropray.training.family import RESOURCES, FamilySettings
 from cropray.training.resources import GB, Need
 from cropray.training.weights import ClassWeighting
 
+FREE: Final = frozenset(
+    {"learning_rate", "dropout", "patience", "monitor", "schedule", "weight_decay", "class_weighting"}
+)
+"""Fields of networks that change no fit's cost."""
 _SIZES: Final = {"n_classes": 2, "n_months": 12, "n_bands": 4}  # any: the data's own come with a fit
 
 
@@ -58,7 +62,7 @@ def _one_of(registry: Registry[Any], choice: Choice) -> Choice:
 def _augment(value: Augment) -> bool | Choice | tuple[Choice, ...]:
     if isinstance(value, bool):
         return value
-    if not isinstance(value, tuple) and name_of(value) == NONE:
+    if isinstance(value, str | dict) and name_of(value) == NONE:
         return checked(object, value, {})
     each = tuple(_one_of(AUGMENTATIONS, choice) for choice in chosen(value))
     names = [name_of(choice) for choice in each]

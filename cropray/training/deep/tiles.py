@@ -12,12 +12,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from cropray.training.deep import losses
+from cropray.core.sensors import NODATA
+from cropray.legend import IGNORE
 from cropray.training.deep.samplers import NO_CLASS
 from cropray.training.deep.tile_file import FileRows
 
-NODATA: Final = 0  # digital number of a missing value, see cropray.core.sensors
-IGNORE: Final = losses.IGNORE  # label that is neither trained on nor scored, see cropray.legend
 TILES_AT_ONCE: Final = 256  # whose labels are counted together
 
 Rows: TypeAlias = npt.NDArray[Any] | FileRows

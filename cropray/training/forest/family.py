@@ -4,11 +4,9 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from cropray.legend import CropClass
-from cropray.training.card import recorded_features
 from cropray.training.family import CropModel, Family, Fit, FitScore
 from cropray.training.forest.settings import ForestSettings
-from cropray.training.pixel_model import PixelModel, first_steps
+from cropray.training.pixel_model import first_steps, from_card
 
 
 def fit(job: Fit) -> Sequence[FitScore]:
@@ -24,10 +22,7 @@ def load(folder: Path, device: str) -> CropModel:
 
     del device
     forest, card = load_forest(folder)
-    classes = tuple(CropClass(**record) for record in card["classes"])
-    return PixelModel(
-        "cropray.training.forest.served", partial(predict_proba, forest), classes, recorded_features(card)
-    )
+    return from_card(folder, card, "cropray.training.forest.served", partial(predict_proba, forest))
 
 
 FAMILY = Family(

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.ensemble import ExtraTreesClassifier
 
-from cropray.core.sensors import NODATA
+from cropray.core.features import as_floats
 from cropray.training.forest.settings import ForestSettings
 from cropray.training.forest.tree_file import LEAF, Forest
 
@@ -51,13 +51,6 @@ def grow(  # noqa: PLR0913, PLR0917 - what to grow, on what
         ).fit(floats, labels, of_rows)
         parts += [pack(tree.tree_, grown.classes_, n_classes) for tree in grown.estimators_]
     return join(parts)
-
-
-def as_floats(x: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
-    """Digital numbers as scikit-learn's trees take them: NaN where they are missing, and goes its own way in each split."""
-    floats = x.astype(np.float32)
-    floats[x == NODATA] = np.nan
-    return floats
 
 
 def pack(tree: Any, classes: Sequence[int], n_classes: int) -> Forest:

@@ -4,9 +4,8 @@ from typing import Final
 
 from pydantic import Field
 
-from cropray.errors import ConfigError
 from cropray.training.family import PixelFamilySettings
-from cropray.training.resources import GB, FitSize
+from cropray.training.resources import FitSize, require_memory
 
 PROCESS_BYTES: Final = 0.4e9  # libraries
 FEATURE_BYTES: Final = 6  # of a row: a number, and the same as a float
@@ -46,27 +45,21 @@ class ForestSettings(PixelFamilySettings):
         """Of each worker, or of the fit's process."""
         return self.cpus_per_worker or 1
 
+    def fit_bytes(self, size: FitSize) -> float:
+        """See `FamilySettings.fit_bytes`: the rows that are kept, all trees, and those that grow at the same time."""
+        n_rows = min(size.n_samples, self.max_rows)
+        nodes = 2 * n_rows / self.min_samples_leaf
+        growing = self.threads * (RAW_NODE_BYTES + 8 * size.n_classes)
+        return n_rows * (FEATURE_BYTES * size.n_features + LABEL_BYTES) + nodes * (
+            self.n_estimators * NODE_BYTES + growing
+        )
+
     def check(self, size: FitSize) -> str:
         """See `FamilySettings.check`."""
         rows = min(size.n_samples, self.max_rows)
-        need = self.memory_bytes(rows, size.n_classes, size.n_features)
-        if size.memory_bytes is not None and need > size.memory_bytes:
-            raise ConfigError(
-                f"{self.n_estimators} trees on {rows:,.0f} rows of {size.n_classes} classes take up to {need / GB:.3g} GB, and "
-                f"a fit may take {size.memory_bytes / GB:.3g} GB: lower forest.max_rows, raise forest.min_samples_leaf, or "
-                f"raise forest.memory_gb (where it is not set: lower search.max_concurrent)"
-            )
+        what = f"{self.n_estimators} trees on {rows:,.0f} rows of {size.n_classes} classes"
+        less = "lower forest.max_rows, or raise forest.min_samples_leaf"
+        require_memory(PROCESS_BYTES + self.fit_bytes(size), size, what, "forest", less)
         if size.n_samples <= self.max_rows:
             return ""
         return f"trees of the forest are grown on {rows:,.0f} of up to {size.n_samples:,.0f} pixels, drawn evenly (forest.max_rows)"
-
-    def memory_bytes(self, n_rows: float, n_classes: int, n_features: int) -> float:
-        """Most memory of a fit: rows, all trees as they are kept, and those that grow at the same time."""
-        nodes = 2 * n_rows / self.min_samples_leaf
-        growing = self.threads * nodes * (RAW_NODE_BYTES + 8 * n_classes)
-        return (
-            PROCESS_BYTES
-            + n_rows * (FEATURE_BYTES * n_features + LABEL_BYTES)
-            + self.n_estimators * nodes * NODE_BYTES
-            + growing
-        )

@@ -4,11 +4,9 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from cropray.legend import CropClass
-from cropray.training.card import recorded_features
 from cropray.training.family import CropModel, Family, Fit, FitScore
 from cropray.training.lightgbm.settings import LightgbmSettings
-from cropray.training.pixel_model import PixelModel, first_steps
+from cropray.training.pixel_model import first_steps, from_card
 
 
 def fit(job: Fit) -> Sequence[FitScore]:
@@ -24,10 +22,7 @@ def load(folder: Path, device: str) -> CropModel:
 
     del device
     booster, card = load_booster(folder)
-    classes = tuple(CropClass(**record) for record in card["classes"])
-    return PixelModel(
-        "cropray.training.lightgbm.served", partial(predict_proba, booster), classes, recorded_features(card)
-    )
+    return from_card(folder, card, "cropray.training.lightgbm.served", partial(predict_proba, booster))
 
 
 FAMILY = Family(

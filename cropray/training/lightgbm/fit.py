@@ -3,7 +3,7 @@
 import hashlib
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
@@ -12,10 +12,11 @@ import lightgbm as lgb
 import numpy as np
 import numpy.typing as npt
 
+from cropray.core.features import as_floats
 from cropray.storage import whole_file
 from cropray.training.family import Fit, FitScore
 from cropray.training.lightgbm.settings import LightgbmSettings
-from cropray.training.lightgbm.tree_file import CARD_VERSION, KIND, MODEL_FILE, as_floats, predict_proba
+from cropray.training.lightgbm.tree_file import CARD_VERSION, KIND, MODEL_FILE, predict_proba
 from cropray.training.pixel_blocks import BATCH_ROWS, TreeData, class_indices, features, tree_data
 from cropray.training.pixels import check_training, score_pixels, with_seconds, write_card, zone_rows
 from cropray.training.weights import class_weights
@@ -53,24 +54,22 @@ def train_lightgbm(job: Fit) -> tuple[FitScore, ...]:
         # the training rows in their place, which nobody set; 2 gives the same mean.
         of_class = np.where(counts > 0, 1 if weights is None else 2, 0).astype(np.float32)
         matrices["val"] = _matrix(val, labels, parameters, of_class[labels], matrices["train"])
-    curves: dict[str, dict[str, list[float]]] = {}
-    clock = _Clock()
+    rounds = _Rounds(job.on_step)
     booster = lgb.train(
         parameters,
         matrices["train"],
         job.steps[-1],
         valid_sets=list(matrices.values()),
         valid_names=list(matrices),
-        callbacks=[lgb.record_evaluation(curves), clock],
+        callbacks=[rounds],
     )
     _save(job, booster, train)
     if val is None:
         return ()
     fit_s = time.monotonic() - started
     scores = score_pixels(partial(predict_proba, booster, n_threads=settings.threads), val, job.steps, untrained)
-    timed = with_seconds(scores, clock.seconds, fit_s)
-    history = _history(curves)
-    return tuple(replace(score, history=history[: score.step]) for score in timed)
+    timed = with_seconds(scores, rounds.seconds, fit_s)
+    return tuple(replace(score, history=tuple(rounds.history[: score.step])) for score in timed)
 
 
 def _labels(data: TreeData) -> npt.NDArray[np.uint8]:
@@ -86,8 +85,7 @@ def _matrix(
 ) -> lgb.Dataset:
     zones = _Zones(data)
     rows = [_ZoneRows(zones, zone_id) for zone_id, block in data.blocks.items() if block.n_rows]
-    names = [name.replace("=", "_") for name in data.columns]
-    return lgb.Dataset(rows, labels, reference, weight, feature_name=names, params=dict(parameters))
+    return lgb.Dataset(rows, labels, reference, weight, feature_name=list(data.columns), params=dict(parameters))
 
 
 class _Zones:
@@ -122,24 +120,24 @@ class _ZoneRows(lgb.Sequence):  # type: ignore[misc]  # mypy passes lightgbm ove
         return rows if isinstance(index, slice) else rows.astype(np.float64)  # of single rows it makes the bins
 
 
-class _Clock:
-    """Called after every round."""
+class _Rounds:
+    """Called after every round: what it took, and its losses."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_step: Callable[[Mapping[str, float]], None] | None) -> None:
         self.seconds: list[float] = []
+        self.history: list[Mapping[str, float]] = []
+        """`step` (from 1), `train_loss` and, with validation data, `val_loss`: mean nats per pixel."""
+        self._on_step = on_step
         self._last = time.monotonic()
 
-    def __call__(self, _: Any) -> None:
+    def __call__(self, done: Any) -> None:
         now = time.monotonic()
         self.seconds.append(now - self._last)
         self._last = now
-
-
-def _history(curves: Mapping[str, Mapping[str, list[float]]]) -> tuple[Mapping[str, float], ...]:
-    """Per round `step` (from 1), `train_loss` and, with validation data, `val_loss`: mean nats per pixel."""
-    losses = {f"{name}_loss": curve["multi_logloss"] for name, curve in curves.items()}
-    n = len(losses["train_loss"])
-    return tuple({"step": i + 1, **{name: curve[i] for name, curve in losses.items()}} for i in range(n))
+        losses = {f"{name}_loss": loss for name, _, loss, *_ in done.evaluation_result_list}
+        self.history.append({"step": done.iteration + 1, **losses})
+        if self._on_step is not None:
+            self._on_step(self.history[-1])
 
 
 def _save(job: Fit, booster: lgb.Booster, train: TreeData) -> None:

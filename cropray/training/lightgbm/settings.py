@@ -4,9 +4,8 @@ from typing import Any, Final, Self
 
 from pydantic import Field, model_validator
 
-from cropray.errors import ConfigError
 from cropray.training.family import PixelFamilySettings
-from cropray.training.resources import GB, FitSize
+from cropray.training.resources import FitSize, require_memory
 
 PROCESS_BYTES: Final = 0.5e9  # libraries, a batch of rows as floats, the sample of which bins are made
 WIDE_BINS: Final = 256  # from here on a bin takes two bytes
@@ -52,15 +51,14 @@ class LightgbmSettings(PixelFamilySettings):
         """Of a fit."""
         return self.cpus_per_worker or 1
 
+    def fit_bytes(self, size: FitSize) -> float:
+        """See `FamilySettings.fit_bytes`."""
+        return size.n_samples * row_bytes(self.max_bin, size.n_classes, size.n_features)
+
     def check(self, size: FitSize) -> str:
         """See `FamilySettings.check`."""
-        need = PROCESS_BYTES + size.n_samples * row_bytes(self.max_bin, size.n_classes, size.n_features)
-        if size.memory_bytes is not None and need > size.memory_bytes:
-            raise ConfigError(
-                f"trees on {size.n_samples:,.0f} rows of {size.n_classes} classes take {need / GB:.3g} GB, and a fit may take "
-                f"{size.memory_bytes / GB:.3g} GB: raise lightgbm.memory_gb (where it is not set: lower "
-                f"search.max_concurrent) to have {need / GB:.3g} GB, or take fewer zones"
-            )
+        what = f"trees on {size.n_samples:,.0f} rows of {size.n_classes} classes"
+        require_memory(PROCESS_BYTES + self.fit_bytes(size), size, what, "lightgbm", "take fewer zones")
         return ""
 
     def parameters(self, n_classes: int, seed: int) -> dict[str, Any]:

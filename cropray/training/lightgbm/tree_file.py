@@ -11,7 +11,7 @@ import lightgbm as lgb
 import numpy as np
 import numpy.typing as npt
 
-from cropray.core.sensors import NODATA
+from cropray.core.features import as_floats
 from cropray.errors import SchemaError
 from cropray.training.card import read_card
 
@@ -19,13 +19,6 @@ KIND: Final = "lightgbm"
 CARD_VERSION: Final = 1
 MODEL_FILE: Final = "model.txt"
 _BATCH_ROWS: Final = 1 << 16  # pixels that are floats at the same time
-
-
-def as_floats(features: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
-    """Digital numbers as LightGBM takes them: NaN where they are missing."""
-    floats = features.astype(np.float32)
-    floats[features == NODATA] = np.nan
-    return floats
 
 
 def predict_proba(

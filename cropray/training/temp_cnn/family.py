@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from cropray.training.deep.settings import entries, model_entries
+from cropray.training.deep.settings import FREE, entries, model_entries
 from cropray.training.family import CropModel, Family, Fit, FitScore
 from cropray.training.temp_cnn.settings import TempCnnSettings
 
@@ -22,9 +22,9 @@ def load(folder: Path, device: str) -> CropModel:
         ConfigError: torch sees no GPU in this process.
     """
     from cropray.training.deep.device import torch_device  # noqa: PLC0415
-    from cropray.training.temp_cnn.model import load_temp_cnn  # noqa: PLC0415
+    from cropray.training.temp_cnn.model import PixelNetworkModel  # noqa: PLC0415
 
-    return load_temp_cnn(folder, str(torch_device(device, "map.device")))
+    return PixelNetworkModel.read(folder, str(torch_device(device, "map.device")))
 
 
 FAMILY = Family(
@@ -37,6 +37,7 @@ FAMILY = Family(
     load=load,
     grid={"learning_rate": (2e-3, 5e-4)},
     most_steps="epochs",
+    free=FREE,
     predicts_on_gpu=True,
     entries=entries,
     model_entries=model_entries,

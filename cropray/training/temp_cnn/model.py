@@ -1,19 +1,18 @@
 """A trained network over pixels in use."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
-from cropray.training.cnn.checkpoint import load_checkpoint
 from cropray.training.cnn.model import CnnModel
 from cropray.training.family import Probabilities, Samples
 from cropray.training.temp_cnn.pixel_network import KIND, predict_rows
 
 
 @dataclass(frozen=True, slots=True)
-class PixelModel(CnnModel):
+class PixelNetworkModel(CnnModel):
     """A network whose samples are pixels [N, T·C] in the order of the cube's columns."""
 
+    kind: ClassVar[str] = KIND
     loader: ClassVar[str] = "cropray.training.temp_cnn.served"
 
     @property
@@ -34,15 +33,3 @@ class PixelModel(CnnModel):
     def predict_samples(self, x: Samples) -> Probabilities:
         """[N, T·C] uint16 → [N, K] float32."""
         return predict_rows(self.checkpoint.model, self.checkpoint.stats, self.cube, x)
-
-
-def load_temp_cnn(folder: Path, device: str) -> PixelModel:
-    """The network of a folder.
-
-    Raises:
-        MissingArtefactError: there is none.
-        SchemaError: it is damaged.
-    """
-    checkpoint = load_checkpoint(folder, device, KIND)
-    reach = checkpoint.model.receptive()
-    return PixelModel(checkpoint, reach.margin_px, reach.stride_px)

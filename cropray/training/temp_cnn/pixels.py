@@ -8,7 +8,8 @@ import pyarrow as pa
 import torch
 
 from cropray.core.cube import CubeSpec
-from cropray.training.deep.tiles import IGNORE, Batch, Change, ChannelStats, make_batch
+from cropray.legend import IGNORE
+from cropray.training.deep.tiles import Batch, Change, ChannelStats, make_batch
 from cropray.training.pixel_blocks import LABEL, samples
 
 

@@ -4,8 +4,9 @@ from functools import partial
 from pathlib import Path
 
 from cropray.core.cube import recorded_cube
+from cropray.training.card import class_names
 from cropray.training.cnn.network_file import read_network
-from cropray.training.serving import ServedModel, class_names
+from cropray.training.serving import ServedModel
 from cropray.training.temp_cnn.pixel_network import KIND, predict_rows
 
 
@@ -13,4 +14,4 @@ def _load_pyfunc(data_path: str) -> ServedModel:
     """Load a model folder; the name is MLflow's."""
     model, stats, card = read_network(Path(data_path), kind=KIND)
     cube = recorded_cube(card)
-    return ServedModel(class_names(Path(data_path)), cube.columns, partial(predict_rows, model, stats, cube))
+    return ServedModel(class_names(card), cube.columns, partial(predict_rows, model, stats, cube))

@@ -4,11 +4,10 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, Field
 
-from cropray.errors import ConfigError
 from cropray.nets.choices import odd
 from cropray.training.choices import ValidationScore
 from cropray.training.deep.settings import AugmentChoice, LossChoice, NetworkSettings, SamplerChoice, ScheduleChoice
-from cropray.training.resources import GB, FitSize
+from cropray.training.resources import FitSize, require_memory
 
 _NUMBER_BYTES: Final = 2
 _COPIES: Final = 2  # of the rows, while they are read
@@ -52,15 +51,10 @@ class TempCnnSettings(NetworkSettings):
 
     def fit_bytes(self, size: FitSize) -> float:
         """See `FamilySettings.fit_bytes`: a worker holds all pixels, since an epoch takes them in any order."""
-        return _PROCESS_BYTES + size.n_samples * _COPIES * (_NUMBER_BYTES * size.n_features + 1)
+        return size.n_samples * _COPIES * (_NUMBER_BYTES * size.n_features + 1)
 
     def check(self, size: FitSize) -> str:
         """See `FamilySettings.check`."""
-        need = self.fit_bytes(size)
-        if size.memory_bytes is not None and need > size.memory_bytes:
-            raise ConfigError(
-                f"a network over {size.n_samples:,.0f} pixels takes {need / GB:.3g} GB in each worker and may take "
-                f"{size.memory_bytes / GB:.3g} GB: raise temp_cnn.memory_gb (where it is not set: lower search.max_concurrent), "
-                f"or take fewer zones"
-            )
+        what = f"networks over {size.n_samples:,.0f} pixels"
+        require_memory(_PROCESS_BYTES + self.fit_bytes(size), size, what, "temp_cnn", "take fewer zones")
         return ""

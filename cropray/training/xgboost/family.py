@@ -1,10 +1,11 @@
 """XGBoost as a family."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from cropray.training.family import CropModel, Family, Fit, FitScore
-from cropray.training.pixel_model import first_steps
+from cropray.training.pixel_model import first_steps, from_card
 from cropray.training.xgboost.settings import XgboostSettings
 
 
@@ -29,10 +30,11 @@ def fit(job: Fit) -> Sequence[FitScore]:
 
 def load(folder: Path, device: str) -> CropModel:
     """Trees from a folder; they predict on the CPU: one pass over a zone takes seconds."""
-    from cropray.training.xgboost.model import load_trees  # noqa: PLC0415
+    from cropray.training.xgboost.tree_file import load_booster, predict_proba  # noqa: PLC0415
 
     del device
-    return load_trees(folder)
+    booster, card = load_booster(folder)
+    return from_card(folder, card, "cropray.training.xgboost.served", partial(predict_proba, booster))
 
 
 FAMILY = Family(

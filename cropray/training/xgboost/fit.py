@@ -7,6 +7,7 @@ workers give the same trees for the same rows. All class ids are the dataset's: 
 
 import contextlib
 import hashlib
+import importlib
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,11 +24,10 @@ import ray.train
 import xgboost as xgb
 from ray.train.xgboost import XGBoostTrainer
 
+from cropray.core.features import as_floats
 from cropray.core.fingerprint import fingerprint
-from cropray.core.sensors import NODATA
 from cropray.errors import ConfigError
 from cropray.storage import Location
-from cropray.training.deep.device import free_gpu_bytes, torch_device
 from cropray.training.family import FitScore
 from cropray.training.pixel_blocks import PixelBlock, TreeData, class_indices, features
 from cropray.training.pixels import check_training, score_pixels, with_seconds, worker_tables
@@ -48,6 +48,9 @@ from cropray.training.xgboost.tree_file import predict_proba
 if TYPE_CHECKING:
     import pandas as pd
 
+_GPU: Final = "cropray.training.deep.device"
+"""Loaded by its name where a fit asks for a GPU: torch looks whether there is one and decides no tree, so that it and its
+version are no part of the fit's code."""
 History = tuple[Mapping[str, float], ...]
 
 
@@ -61,8 +64,6 @@ class XgbFit:
     """Per boosting round `step` (from 1), `train_loss` and, with validation data, `val_loss`: mean nats per pixel. The
     loss of `cropray.core.metrics`, classes without a training pixel left out, training weighted as the settings say; XGBoost
     adds up in single precision, so that it equals the scores' to five digits."""
-    untrained: tuple[int, ...]
-    """Indices of the classes that the training zones lack."""
 
 
 def train_xgboost(  # noqa: PLR0913 - what to fit, on what, and two places to write to
@@ -119,12 +120,12 @@ def train_xgboost(  # noqa: PLR0913 - what to fit, on what, and two places to wr
     provenance = {"settings": settings.model_dump(mode="json"), "n_estimators": n_estimators, "seed": seed}
     save_booster(folder, booster, train, provenance)
     if val is None:
-        return XgbFit((), fitted.history, job.untrained)
+        return XgbFit((), fitted.history)
     fit_s = time.monotonic() - started
     predict = partial(predict_proba, booster_from_bytes(fitted.model, settings.threads))
     scores = score_pixels(predict, val, n_estimators, job.untrained, settings.threads if settings.num_workers else None)
     timed = with_seconds(scores, fitted.round_seconds, fit_s)
-    return XgbFit(tuple(replace(s, history=fitted.history[: s.step]) for s in timed), fitted.history, job.untrained)
+    return XgbFit(tuple(replace(s, history=fitted.history[: s.step]) for s in timed), fitted.history)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +147,7 @@ class FitJob:
     """Whether the bins are kept on the workers' disks; the trees are the same."""
 
     def fingerprint(self) -> str:
-        """Of all that the trees depend on; the bins stand for the training pixels."""
+        """Of all that the trees depend on; bins and class counts stand for the training pixels."""
         zones = [{zone_id: block.n_rows for zone_id, block in data.blocks.items()} for data in self.matrices().values()]
         return fingerprint(
             [
@@ -155,6 +156,9 @@ class FitJob:
                 {name: value for name, value in self.parameters.items() if name not in ("nthread", "device")},
                 self.n_rounds,
                 hashlib.sha256(self.table.tobytes()).hexdigest(),
+                self.class_counts.tolist(),
+                self.train.features.cube.fingerprint(),
+                self.train.columns,
                 zones,
                 self.train.lookup().tolist(),
                 self.train.legend_hash,
@@ -221,9 +225,10 @@ def _fit(job: FitJob, rank: int = 0, n_workers: int = 1) -> Fitted:
     """Fit one worker's share; XGBoost adds up the histograms of all workers."""
     n_rows = sum(data.n_rows for data in job.matrices().values())
     if job.settings.device == "cuda":
-        torch_device("cuda", "xgboost.device")  # XGBoost itself would go on on the CPU
+        gpu = importlib.import_module(_GPU)
+        gpu.torch_device("cuda", "xgboost.device")  # XGBoost itself would go on on the CPU
         if job.settings.gpu_memory_gb is None:
-            free, n_features = free_gpu_bytes(), len(job.train.columns)
+            free, n_features = gpu.free_gpu_bytes(), len(job.train.columns)
             require_gpu_memory(job.settings, n_rows, job.train.n_classes, free, n_features)
     with contextlib.ExitStack() as stack:
         cache = None
@@ -336,9 +341,7 @@ def _frame(
     import pandas as pd  # noqa: PLC0415 - this engine's own form of data
 
     rows = pa.concat_tables(list(worker_tables(data, rank, n_workers)))
-    values = features(rows, table, data.features).astype(np.float32)
-    values[values == NODATA] = np.nan
-    frame = pd.DataFrame(values, columns=list(data.columns))
+    frame = pd.DataFrame(as_floats(features(rows, table, data.features)), columns=list(data.columns))
     labels = class_indices(rows, data.lookup())
     frame[LABEL] = labels
     return frame if weights is None else frame.assign(**{WEIGHT: weights[labels]})

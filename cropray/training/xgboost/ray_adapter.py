@@ -64,7 +64,7 @@ def train_on_actors(
         progress: where the fit goes on from, and what its rounds are told to.
 
     Returns:
-        Trees; their attributes hold the losses, see `xgboost_progress.take_history`.
+        Trees; their attributes hold the losses, see `progress.take_history`.
     """
     import xgboost_ray  # noqa: PLC0415 - an optional engine: 1 s of import that other fits need not pay
 

@@ -9,7 +9,7 @@ import xgboost as xgb
 from cropray.storage import whole_file
 from cropray.training.pixel_blocks import TreeData
 from cropray.training.pixels import write_card
-from cropray.training.xgboost.tree_file import CARD_VERSION, MODEL_FILE
+from cropray.training.xgboost.tree_file import CARD_VERSION, KIND, MODEL_FILE
 
 
 def save_booster(folder: Path, booster: xgb.Booster, data: TreeData, provenance: Mapping[str, Any]) -> None:
@@ -23,7 +23,7 @@ def save_booster(folder: Path, booster: xgb.Booster, data: TreeData, provenance:
     """
     with whole_file(folder / MODEL_FILE) as temporary:
         booster.save_model(temporary)
-    write_card(folder, "xgboost", CARD_VERSION, data, provenance, n_estimators=booster.num_boosted_rounds())
+    write_card(folder, KIND, CARD_VERSION, data, provenance, n_estimators=booster.num_boosted_rounds())
 
 
 def booster_from_bytes(model: bytes, n_threads: int | None = None) -> xgb.Booster:

@@ -14,8 +14,9 @@ import xgboost as xgb
 
 from cropray.core.sensors import NODATA
 from cropray.errors import SchemaError
-from cropray.training import card as cards
+from cropray.training.card import read_card
 
+KIND: Final = "xgboost"
 CARD_VERSION: Final = 1
 MODEL_FILE: Final = "model.ubj"
 
@@ -49,14 +50,14 @@ def n_outputs(booster: xgb.Booster) -> int:
     return int(json.loads(booster.save_config())["learner"]["learner_model_param"]["num_class"])
 
 
-def load_booster(folder: Path) -> xgb.Booster:
-    """Read trees that `save_booster` wrote.
+def load_booster(folder: Path) -> tuple[xgb.Booster, dict[str, Any]]:
+    """(trees that `save_booster` wrote, their card).
 
     Raises:
         MissingArtefactError: there are none.
         SchemaError: they are damaged or do not belong to the card.
     """
-    told = read_card(folder)
+    card = read_card(folder, KIND, CARD_VERSION, MODEL_FILE)
     booster = xgb.Booster()
     try:
         booster.load_model(folder / MODEL_FILE)
@@ -64,14 +65,9 @@ def load_booster(folder: Path) -> xgb.Booster:
         reason = str(error).strip().splitlines()[0]
         raise SchemaError(f"model '{folder / MODEL_FILE}' cannot be read ({reason}); train it again") from None
     found = (booster.num_boosted_rounds(), booster.num_features(), n_outputs(booster))
-    wanted = (told["n_estimators"], len(told["features"]), len(told["classes"]))
+    wanted = (card.get("n_estimators"), len(card["features"]), len(card["classes"]))
     if found != wanted:
         raise SchemaError(
             f"model '{folder}' has {found} boosting rounds, features and classes, its card says {wanted}; train it again"
         )
-    return booster
-
-
-def read_card(folder: Path) -> dict[str, Any]:
-    """The card of a folder with trees; raises as `cropray.training.card.read_card`."""
-    return cards.read_card(folder, "xgboost", CARD_VERSION, MODEL_FILE)
+    return booster, card

@@ -14,6 +14,8 @@ A job names features in a list:
     quantiles                of every series in the list: 10, 25, 50, 75, 90 % of the steps that are there
     phenology                of every index: largest value, its step, first and last step above half of the amplitude
 
+Static features of the cube are always there, after those of the list and as they are stored.
+
 What gives no column is refused: `phenology` without an index, `differences` of a single step.
 """
 
@@ -99,7 +101,9 @@ class FeatureSet:
                 )
         twice = sorted({name for name in self.columns if self.columns.count(name) > 1})
         if twice:
-            raise ConfigError(f"features: the columns {twice[:3]} come twice; name each feature once")
+            raise ConfigError(
+                f"features: the columns {twice[:3]} come twice; name each feature once, and as no static one"
+            )
 
     @property
     def is_raw(self) -> bool:
@@ -114,14 +118,14 @@ class FeatureSet:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Names of the features, in order: `B02_01 …`, `ndvi_01 …`, `d_ndvi_02 …`, `ndvi_q10 …`, `ndvi_top …`."""
-        return tuple(column for name in self.names for column in self._columns_of(name))
+        """Names of the features, in order: `B02_01 …`, `ndvi_01 …`, `d_ndvi_02 …`, `ndvi_q10 …`, `ndvi_top …`, `elevation …`."""
+        return (*(column for name in self.names for column in self._columns_of(name)), *self.cube.static_ids)
 
     def _columns_of(self, name: str) -> Sequence[str]:
         steps = self.cube.step_names
         match name:
             case "bands":
-                return self.cube.columns
+                return self.cube.band_columns
             case "differences":
                 return [f"d_{series}_{step}" for series in self._series for step in steps[1:]]
             case "quantiles":
@@ -134,24 +138,24 @@ class FeatureSet:
         """Features of pixels.
 
         Args:
-            raw: [N, C · T] stored numbers, band-major as in `CubeSpec.columns`, 0 = no data.
+            raw: [N, C · T + static] stored numbers in the order of `CubeSpec.columns`, 0 = no data.
 
         Returns:
             [N, F] uint16 in the order of `columns`, 0 = missing.
         """
         if self.is_raw:
             return raw
-        series = self._compute_series(raw)
+        series, n = self._compute_series(raw), len(self.cube.band_columns)
         parts: list[Numbers] = []
         for name in self.names:
             if name == BANDS:
-                parts.append(raw)
+                parts.append(raw[:, :n])
             elif name in _DERIVED:
                 of = [index.name for index in self.indices] if name == "phenology" else self._series
                 parts += [_DERIVED[name](series[each]) for each in of]
             else:
                 parts.append(series[self._index(name).name])
-        return np.concatenate(parts, axis=1)
+        return np.concatenate([*parts, raw[:, n:]], axis=1)
 
     def beyond(self, raw: Numbers) -> dict[str, tuple[int, int]]:
         """Of each index how many values of pixels, as `compute` has them, leave its range, and how many there are."""
@@ -177,7 +181,8 @@ class FeatureSet:
         return found
 
     def _by_band(self, raw: Numbers) -> dict[str, Numbers]:
-        series = raw.reshape(len(raw), self.cube.n_bands, self.cube.n_steps)
+        bands = raw[:, : len(self.cube.band_columns)]
+        series = bands.reshape(len(raw), self.cube.n_bands, self.cube.n_steps)
         return {band: series[:, position] for position, band in enumerate(self.cube.band_ids)}
 
     def _physical(self, found: Mapping[str, Numbers]) -> dict[str, Values]:

@@ -27,6 +27,7 @@ from cropray.training.cnn.checkpoint import CnnCheckpoint, save_checkpoint
 from cropray.training.cnn.network_file import together
 from cropray.training.deep.device import reproducible, torch_device
 from cropray.training.deep.loop import FitPlan, FitResult, Record, evaluate, fit
+from cropray.training.deep.losses import require_weighing
 from cropray.training.deep.progress import NetworkProgress
 from cropray.training.deep.settings import NetworkSettings
 from cropray.training.deep.tile_file import FileBlock, TileFile
@@ -59,6 +60,8 @@ class CnnData:
     legend_hash: str
     cube: CubeSpec = STUDY_CUBE
     """Bands and steps of the tiles."""
+    is_weighted: bool = False
+    """See `Fit.is_weighted`; tiles have no weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +148,8 @@ def train_cnn(  # noqa: PLR0913 - what to fit, on what, and whom to tell
 def fit_scored(job: Fit, kind: Kind = CNN) -> Sequence[FitScore]:
     """`train_cnn` as a family's fit."""
     started = time.monotonic()
+    if job.is_weighted:
+        require_weighing(job.settings.loss)
     result = train_cnn(
         job.settings,
         CnnData(
@@ -155,6 +160,7 @@ def fit_scored(job: Fit, kind: Kind = CNN) -> Sequence[FitScore]:
             classes=job.classes,
             legend_hash=job.legend_hash,
             cube=job.cube,
+            is_weighted=job.is_weighted,
         ),
         job.seed,
         job.folder,

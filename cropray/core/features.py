@@ -102,7 +102,7 @@ class FeatureSet:
         twice = sorted({name for name in self.columns if self.columns.count(name) > 1})
         if twice:
             raise ConfigError(
-                f"features: the columns {twice[:3]} come twice; name each feature once, and as no static one"
+                f"features: the columns {twice[:3]} come twice; name each feature once, and static ones otherwise"
             )
 
     @property

@@ -133,7 +133,6 @@ def test_bins_on_disk_weigh_the_same_rows(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "how"),
     [
-        ("xgboost", {"num_workers": 2}),
         ("xgboost", {"num_workers": 2, "engine": "xgboost_ray"}),
         ("forest", {"num_workers": 2}),
     ],
@@ -158,8 +157,7 @@ def test_forest_keeps_the_weights_of_the_rows_it_keeps(tmp_path):
 
 def pixels(data):
     tables = [block.rows for block in data.blocks.values()]
-    is_weighted, stats = "weight" in tables[0].column_names, ChannelStats((1200.0,) * 4, (600.0,) * 4)
-    return PixelSet(tables, data.lookup(), stats, STUDY_CUBE, is_weighted=is_weighted)
+    return PixelSet(tables, data.lookup(), ChannelStats((1200.0,) * 4, (600.0,) * 4), STUDY_CUBE)
 
 
 @pytest.mark.parametrize("choice", ["cross_entropy", {"name": "cross_entropy", "label_smoothing": 0.2}, "focal"])
@@ -221,7 +219,7 @@ def test_small_weights_are_as_good_as_large_ones():
 
 def test_temp_cnn_heeds_weights_in_training_alone(tmp_path):
     (weighed,), _ = fit("temp_cnn", tmp_path / "w", WEIGHTED, is_weighted=True)
-    (even,), _ = fit("temp_cnn", tmp_path / "e", WEIGHTED, is_weighted=False)
+    (even,), _ = fit("temp_cnn", tmp_path / "e", tree_data(a=PLAIN[0], b=PLAIN[1]), is_weighted=False)
     assert weighed.loss_sum != even.loss_sum
     assert weighed.confusion.sum() == even.confusion.sum() == N_VAL
     plain = tree_data(d=weighted(coarse(13, N_VAL), np.full(N_VAL, 7)))

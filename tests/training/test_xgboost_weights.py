@@ -31,7 +31,7 @@ def test_trees_are_those_of_rows_with_these_weights(tmp_path, weighting):
     matrix = xgb.QuantileDMatrix(x, labels, weight=weights.astype(np.float32), missing=0, max_bin=4096)
     oracle = xgb.train(settings.parameters(4, 0), matrix, N_ROUNDS)
     oracle.feature_names = list(FEATURE_COLUMNS)
-    ours, (x_val, true) = load_booster(tmp_path), rows_of(val_zones())
+    ours, (x_val, true) = load_booster(tmp_path)[0], rows_of(val_zones())
     probabilities = predict_proba(ours, x_val)
     assert np.allclose(probabilities, predict_proba(oracle, x_val), atol=1e-5)
     # -ln p, of training the weighted mean, of validation the plain one.

@@ -60,8 +60,6 @@ class CnnData:
     legend_hash: str
     cube: CubeSpec = STUDY_CUBE
     """Bands and steps of the tiles."""
-    is_weighted: bool = False
-    """See `Fit.is_weighted`; tiles have no weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +158,6 @@ def fit_scored(job: Fit, kind: Kind = CNN) -> Sequence[FitScore]:
             classes=job.classes,
             legend_hash=job.legend_hash,
             cube=job.cube,
-            is_weighted=job.is_weighted,
         ),
         job.seed,
         job.folder,

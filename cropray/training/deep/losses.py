@@ -8,7 +8,7 @@ Axes: B samples, K classes, H rows, W columns.
 
 import inspect
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from cropray.core.registry import Choice, Registry, name_of
 from cropray.errors import ConfigError
@@ -17,16 +17,14 @@ from cropray.legend import IGNORE
 if TYPE_CHECKING:
     from torch import Tensor
 
+    Weights: TypeAlias = Tensor | None
+
 
 class Loss(Protocol):
     """What a fit lowers."""
 
     def __call__(
-        self,
-        logits_BKHW: "Tensor",
-        labels_BHW: "Tensor",
-        weights_K: "Tensor | None" = None,
-        weights_BHW: "Tensor | None" = None,
+        self, logits_BKHW: "Tensor", labels_BHW: "Tensor", weights_K: "Weights" = None, weights_BHW: "Weights" = None
     ) -> "Tensor":
         """The sum over labelled pixels, in the same order every time; nats.
 
@@ -68,11 +66,7 @@ class CrossEntropy:
             raise ValueError(f"label_smoothing must be at least 0 and below 1; got {self.label_smoothing}")
 
     def __call__(
-        self,
-        logits_BKHW: "Tensor",
-        labels_BHW: "Tensor",
-        weights_K: "Tensor | None" = None,
-        weights_BHW: "Tensor | None" = None,
+        self, logits_BKHW: "Tensor", labels_BHW: "Tensor", weights_K: "Weights" = None, weights_BHW: "Weights" = None
     ) -> "Tensor":
         """On a GPU torch's own sum adds with atomics, in an order that changes: there pixels are summed apart."""
         from torch.nn import functional as F  # noqa: N812, PLC0415 - see the head of the file
@@ -104,11 +98,7 @@ class Focal:
             raise ValueError(f"gamma must be at least 0; got {self.gamma}")
 
     def __call__(
-        self,
-        logits_BKHW: "Tensor",
-        labels_BHW: "Tensor",
-        weights_K: "Tensor | None" = None,
-        weights_BHW: "Tensor | None" = None,
+        self, logits_BKHW: "Tensor", labels_BHW: "Tensor", weights_K: "Weights" = None, weights_BHW: "Weights" = None
     ) -> "Tensor":
         """See `Loss`."""
         from torch.nn import functional as F  # noqa: N812, PLC0415

@@ -16,7 +16,7 @@ from cropray.training.temp_cnn.pixels import PixelSet
 def pixel_samples(zones: Mapping[str, Any], data: CnnData, file: TileFile) -> Samples:
     """Pixels of some zones; they stay in memory, the scratch file is for tiles."""
     del file
-    return PixelSet(_tables(zones), data.lookup, data.stats, data.cube, is_weighted=data.is_weighted)
+    return PixelSet(_tables(zones), data.lookup, data.stats, data.cube)
 
 
 def _tables(zones: Mapping[str, Any]) -> Iterator[pa.Table]:

@@ -18,29 +18,22 @@ class PixelSet:
     """Pixels of some zones in memory, numbered in the order of their tables; see `tiles.Samples`."""
 
     def __init__(
-        self,
-        tables: Iterable[pa.Table],
-        lookup: npt.NDArray[np.uint8],
-        stats: ChannelStats,
-        cube: CubeSpec,
-        *,
-        is_weighted: bool = False,
+        self, tables: Iterable[pa.Table], lookup: npt.NDArray[np.uint8], stats: ChannelStats, cube: CubeSpec
     ) -> None:
         """Gather all rows.
 
         Args:
-            tables: columns `label`, the cube's and, where rows are weighted, `weight`.
+            tables: columns `label`, the cube's and, in all or in none, `weight`, which the training loss alone looks at.
             lookup: [256] class id → class index.
             stats: of the training zones.
             cube: what a row holds.
-            is_weighted: whether rows hold weights.
         """
         x, labels = [np.empty((0, *cube.shape), np.uint16)], [np.empty(0, np.uint8)]
         weights = list[npt.NDArray[np.float32]]()
         for table in tables:
             x.append(series(samples(table, cube.columns), cube))
             labels.append(lookup[table[LABEL].to_numpy()])
-            if is_weighted:
+            if WEIGHT in table.column_names:
                 weights.append(table[WEIGHT].to_numpy())
         self.x = np.concatenate(x)
         self.labels = np.concatenate(labels)

@@ -23,15 +23,7 @@ from cropray.search.sampling import trials
 from cropray.search.space import SearchSettings, complete
 from cropray.settings import Settings
 from cropray.storage import LocationSetting
-from cropray.training.family import (
-    Family,
-    FamilySettings,
-    PixelFamilySettings,
-    families,
-    family,
-    register,
-    registered,
-)
+from cropray.training.family import Family, FamilySettings, families, family, register, registered, require_static
 from cropray.workspace import Workspace
 from cropray.zone_selection.settings import ZoneSelectionSettings
 
@@ -138,12 +130,7 @@ class JobConfig(Settings):
         if self.points is not None and tiled:
             others = [name for name, each in families().items() if each.sample == "pixel"]
             raise ValueError(f"'points' have no tiles for {', '.join(tiled)}: set search.models to some of {others}")
-        series = [name for name in self.search.models if not issubclass(family(name).settings, PixelFamilySettings)]
-        if self.points is not None and self.points.static and series:
-            raise ValueError(
-                f"{', '.join(series)} read the series of the bands alone, and points.static has features without time: set "
-                f"search.models to others, or leave points.static out"
-            )
+        require_static(self.search.models, self.cube_spec)
         if not isinstance(self.workspace, Path) and self.tracking_uri is None:
             raise ValueError(
                 "a workspace in object storage cannot hold MLflow's database: set 'tracking_uri' to a server"

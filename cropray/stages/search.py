@@ -31,7 +31,7 @@ from cropray.stages.search_log import SearchLog
 from cropray.stages.search_verdict import Searched
 from cropray.storage import Location
 from cropray.tracking import outcome
-from cropray.training.family import family
+from cropray.training.family import family, require_static
 
 _FEW: Final = 3  # units that are named in a line
 _TELL_S: Final = 60.0  # least time between two lines about steps of fits
@@ -95,6 +95,7 @@ def _check_families(job: JobConfig, manifest: Manifest) -> None:
     tiled = [model for model, found in known.items() if found.sample == "tile"]
     if tiled and manifest.source == "points":
         raise ConfigError(f"a dataset of points has no tiles for {', '.join(tiled)}: take them out of search.models")
+    require_static(job.search.models, manifest.cube)
     even = [model for model, found in known.items() if not found.weighs_rows]
     if even and manifest.is_weighted:
         raise ConfigError(

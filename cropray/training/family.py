@@ -343,6 +343,20 @@ def family(name: str) -> Family:
     return known[name]
 
 
+def require_static(names: Sequence[str], cube: CubeSpec) -> None:
+    """See that families read the static features of a cube, if it has any.
+
+    Raises:
+        ConfigError: some do not.
+    """
+    series = [name for name in names if not issubclass(family(name).settings, PixelFamilySettings)]
+    if cube.static and series:
+        raise ConfigError(
+            f"{', '.join(series)} read the series of the bands alone, and the points have features without time "
+            f"({', '.join(cube.static_ids)}): set search.models to others, or leave points.static out"
+        )
+
+
 def families() -> Mapping[str, Family]:
     """Name → family: those of cropray, of installed plug-ins, and registered ones."""
     return {**_installed(), **_REGISTERED}

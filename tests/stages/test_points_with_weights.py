@@ -26,7 +26,7 @@ ZONES = {f"z{i}": ("north" if i % 2 else "south", "test" if i > 5 else "train") 
 N = 60
 
 
-def write_table(path, weight=None):
+def write_table(path, weight):
     """Bands of chance; crops change with the elevation. Of three quarters of the rows the label is a wrong one."""
     rng = np.random.default_rng(3)
     zone_id = np.repeat([*ZONES], N)
@@ -38,9 +38,8 @@ def write_table(path, weight=None):
         "label": np.where(is_wrong, "hay", label), "lon": 1.0 + np.repeat(np.arange(8), N) * 0.2, "lat": np.full(8 * N, 44.0),
         "elevation": elevation,
         **{f"B0{band}_0{step}": rng.integers(200, 4000, 8 * N) for band in (4, 8) for step in (1, 2)},
+        "weight": np.where(is_wrong, weight, 1.0),
     }  # fmt: skip
-    if weight is not None:
-        columns["weight"] = np.where(is_wrong, weight, 1.0)
     pq.write_table(pa.table(columns), path)
 
 
@@ -73,16 +72,12 @@ def test_a_family_that_cannot_weigh_is_refused_where_there_are_weights(tmp_path,
 @pytest.mark.usefixtures("ray_local")
 def test_points_with_weights_and_static_features_to_a_served_model(tmp_path):
     config = write_job(content(tmp_path, ["xgboost"]), tmp_path)
-    accuracy = []
-    for weight in (None, 0.01):
-        write_table(tmp_path / "points.parquet", weight)
-        run_stages(("dataset", "search", "evaluate", "report"), config, ())
-        workspace = load_settings(JobConfig, config).artefacts
-        scores = json.loads((workspace.evaluation("xgboost") / "scores.json").read_text())
-        assert scores["metrics"]["test_pixels"] == 2 * N
-        accuracy.append(scores["metrics"]["test_accuracy"])
-    assert accuracy[1] > 0.9
-    assert accuracy[0] < 0.6  # without weights most of what it learns is wrong
+    write_table(tmp_path / "points.parquet", weight=0.01)
+    run_stages(("dataset", "search", "evaluate", "report"), config, ())
+    workspace = load_settings(JobConfig, config).artefacts
+    scores = json.loads((workspace.evaluation("xgboost") / "scores.json").read_text())
+    assert scores["metrics"]["test_pixels"] == 2 * N
+    assert scores["metrics"]["test_accuracy"] > 0.9  # without weights it would learn that all is hay
     manifest = load_manifest(workspace.manifest)
     assert manifest.is_weighted
     assert any("by the column weight (0.01 to 1)" in note for note in manifest.notes)

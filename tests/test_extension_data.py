@@ -2,10 +2,14 @@
 
 import datetime as dt
 import json
+import os
 import re
+import subprocess
+import sys
 
 import mlflow
 import numpy as np
+import pandas as pd
 import pytest
 import rasterio
 
@@ -16,6 +20,8 @@ from cropray.maps.models import load_model
 from cropray.settings import load_settings
 from cropray.stages.pipeline import PIPELINE, run_stages
 from tests.jobs import job, write_job
+from tests.maps.registered import REFUSED
+from tests.test_extension_families import PREDICT
 
 BANDS = ("T1", "T2", "SCL")
 
@@ -41,7 +47,7 @@ def write_toy_scenes(folder, scenes):
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_local")
 def test_own_entries_of_data_run_every_stage(landscape, tmp_path):
-    from tests.own_entries import data
+    from tests.own_entries import data, feature
 
     scenes = write_toy_scenes(tmp_path / "toys", landscape.scenes)
     content = job(
@@ -54,6 +60,7 @@ def test_own_entries_of_data_run_every_stage(landscape, tmp_path):
             "objective": "val_balance",
             "xgboost": {"n_estimators": [4], "learning_rate": [0.3]},
         },
+        xgboost={"max_depth": 3, "features": ["bands", "toy_slope"]},
         cnn=None,
     )
     config = write_job(content, tmp_path)
@@ -77,3 +84,27 @@ def test_own_entries_of_data_run_every_stage(landscape, tmp_path):
         == [f"T{b}_{m:02d}" for b in (2, 1) for m in range(1, 13)]
     )
     assert workspace.map("xgboost", zone.zone_id).exists()
+    model = load_model(workspace.model("xgboost"))
+    assert model.features.columns[-2:] == ("T2_slope", "T1_slope")
+    assert model.features.derived == (feature.ToySlope,)
+    require_served_elsewhere(workspace, model, tmp_path)
+
+
+def require_served_elsewhere(workspace, model, folder):
+    """MLflow's version of the model answers as the workspace's where neither cropray nor the toys are."""
+    numbers = np.random.default_rng(0).integers(0, 4000, (50, len(model.columns))).astype(np.uint16)
+    table = pd.DataFrame(numbers, columns=list(model.columns))
+    table.to_parquet(folder / "table.parquet")
+    script = PREDICT.format(
+        refused=[*REFUSED, "tests"],
+        uri=f"sqlite:///{workspace.mlflow_database}",
+        model="models:/small@champion",
+        answer=str(folder / "answer.npy"),
+        table=str(folder / "table.parquet"),
+    )
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", script], capture_output=True, text=True, cwd=folder, env=kept, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    np.testing.assert_array_equal(np.load(folder / "answer.npy"), model.predict_samples(numbers))

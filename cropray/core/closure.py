@@ -29,7 +29,10 @@ PLUMBING: Final = frozenset(
     }
 )
 REGISTRIES: Final = frozenset(
-    {"cropray.core.metrics:METRICS", "cropray.core.sensors:SENSORS", "cropray.imagery.registry:SOURCES"}
+    {
+        *("cropray.core.features:FEATURES", "cropray.core.metrics:METRICS", "cropray.core.sensors:SENSORS"),
+        "cropray.imagery.registry:SOURCES",
+    }
 )
 """Lists of what is chosen by a name, or only shown: an entry counts where it is chosen, as a root of its own."""
 _RELEASE: Final = "__version__"  # of a package; the code itself is followed

@@ -16,7 +16,8 @@ A job names features in a list:
 
 Static features of the cube are always there, after those of the list and as they are stored.
 
-What gives no column is refused: `phenology` without an index, `differences` of a single step.
+What gives no column is refused: `phenology` without an index, `differences` of a single step. Another feature of series is
+a class that is registered (`@FEATURES.register("slope")`), in this file or in one's own.
 """
 
 import ast
@@ -25,12 +26,13 @@ import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from cropray.core.cube import STUDY_CUBE, CubeSpec
+from cropray.core.registry import Registry
 from cropray.core.sensors import LARGEST, NODATA
 from cropray.errors import ConfigError
 
@@ -48,8 +50,6 @@ INDICES: Final[Mapping[str, str]] = {
 }
 _RANGES: Final[Mapping[str, tuple[float, float]]] = {"evi": (-1.0, 2.0)}  # of known ones, where it is not [-1,1]
 BANDS: Final = "bands"
-QUANTILES: Final = (10, 25, 50, 75, 90)
-PHENOLOGY: Final = ("top", "top_step", "rise_step", "fall_step")
 _ZERO: Final = 32_768  # stored number of no difference
 _STEP: Final = 64  # stored number of one step of time: 1,023 steps at most
 _OWN: Final = re.compile(r"(?P<name>\w+)(\[(?P<low>[^,\]]+),(?P<high>[^,\]]+)\])?=(?P<formula>.+)")
@@ -83,6 +83,29 @@ class Index:
         return np.where(np.isnan(values), NODATA, 1 + np.rint(share * (LARGEST - 1))).astype(np.uint16)
 
 
+class Derived:
+    """A feature that is made of each series of the list: of every band and every index."""
+
+    of_bands: ClassVar[bool] = True
+    """False: of indices only."""
+
+    def columns(self, series: str, steps: Sequence[str]) -> Sequence[str]:
+        """Names of what is made of one series; none where there are too few steps.
+
+        Args:
+            series: its name, `B02` or `ndvi`.
+            steps: names of the steps, `01 …`.
+        """
+        raise NotImplementedError
+
+    def compute(self, series: Numbers) -> Numbers:
+        """[N, T] stored numbers → [N, columns] uint16 numbers, 0 = missing."""
+        raise NotImplementedError
+
+
+FEATURES: Final[Registry[Derived]] = Registry("feature")
+
+
 @dataclass(frozen=True, slots=True)
 class FeatureSet:
     """The features of one model: made from a job's list and the cube, saved in the model's card."""
@@ -95,7 +118,9 @@ class FeatureSet:
             raise ConfigError("'features' is empty: a model needs one at least; write [bands] for the cube as it is")
         for name in self.names:
             if not self._columns_of(name):
-                needs = "two steps" if self._series and name != "phenology" else "an index, such as ndvi"
+                feature = self._derived(name)
+                of_any = "two steps" if self._series else "bands or an index"
+                needs = of_any if feature is None or feature.of_bands else "an index, such as ndvi"
                 raise ConfigError(
                     f"features: '{name}' gives nothing here, it needs {needs}: add that, or leave '{name}' out"
                 )
@@ -113,25 +138,26 @@ class FeatureSet:
     @property
     def indices(self) -> tuple[Index, ...]:
         """In the order of the list."""
-        found = [self._index(name) for name in self.names if name != BANDS and name not in _DERIVED]
-        return tuple(found)
+        derived = FEATURES.known()
+        return tuple(self._index(name) for name in self.names if name != BANDS and name not in derived)
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of the features, in order: `B02_01 …`, `ndvi_01 …`, `d_ndvi_02 …`, `ndvi_q10 …`, `ndvi_top …`, `elevation …`."""
         return (*(column for name in self.names for column in self._columns_of(name)), *self.cube.static_ids)
 
+    @property
+    def derived(self) -> tuple[type[Derived], ...]:
+        """Classes that it looks up by their names."""
+        known = FEATURES.known()
+        return tuple(known[name] for name in self.names if name in known)
+
     def _columns_of(self, name: str) -> Sequence[str]:
         steps = self.cube.step_names
-        match name:
-            case "bands":
-                return self.cube.band_columns
-            case "differences":
-                return [f"d_{series}_{step}" for series in self._series for step in steps[1:]]
-            case "quantiles":
-                return [f"{series}_q{q}" for series in self._series for q in QUANTILES]
-            case "phenology":
-                return [f"{index.name}_{what}" for index in self.indices for what in PHENOLOGY]
+        if name == BANDS:
+            return self.cube.band_columns
+        if (feature := self._derived(name)) is not None:
+            return [column for series in self._series_of(feature) for column in feature.columns(series, steps)]
         return [f"{self._index(name).name}_{step}" for step in steps]
 
     def compute(self, raw: Numbers) -> Numbers:
@@ -150,9 +176,8 @@ class FeatureSet:
         for name in self.names:
             if name == BANDS:
                 parts.append(raw[:, :n])
-            elif name in _DERIVED:
-                of = [index.name for index in self.indices] if name == "phenology" else self._series
-                parts += [_DERIVED[name](series[each]) for each in of]
+            elif (feature := self._derived(name)) is not None:
+                parts += [feature.compute(series[each]) for each in self._series_of(feature)]
             else:
                 parts.append(series[self._index(name).name])
         return np.concatenate([*parts, raw[:, n:]], axis=1)
@@ -171,6 +196,14 @@ class FeatureSet:
         """What has a value at every step: bands, if they are features, and indices."""
         bands = self.cube.band_ids if BANDS in self.names else ()
         return [*bands, *(index.name for index in self.indices)]
+
+    def _series_of(self, feature: Derived) -> list[str]:
+        return self._series if feature.of_bands else [index.name for index in self.indices]
+
+    @staticmethod
+    def _derived(name: str) -> Derived | None:
+        known = FEATURES.known()
+        return known[name]() if name in known else None
 
     def _compute_series(self, raw: Numbers) -> dict[str, Numbers]:
         """Band or index → [N, T]."""
@@ -204,7 +237,7 @@ def index_of(text: str, band_ids: Sequence[str]) -> Index:
     """
     match = _OWN.fullmatch(text.replace(" ", ""))
     if match is None and text not in INDICES:
-        known = ", ".join([BANDS, *_DERIVED, *INDICES])
+        known = ", ".join([BANDS, *FEATURES.known(), *INDICES])
         raise ConfigError(
             f"features: '{text}' is not known; write one of {known}, or an index as name=(B08-B04)/(B08+B04)"
         )
@@ -260,38 +293,60 @@ def _evaluate(node: ast.AST, bands: Mapping[str, Values]) -> Any:
     return np.float64(node.value)  # type: ignore[arg-type]  # Python's own numbers raise where they overflow, or turn complex
 
 
-def _differences(series: Numbers) -> Numbers:
-    """[N, T] → [N, T - 1]: step less the step before, around 32768; missing where one of them is."""
-    whole = series.astype(np.int32)
-    shifted = np.clip(np.diff(whole, axis=1) + _ZERO, 1, LARGEST)
-    return np.where((whole[:, 1:] == NODATA) | (whole[:, :-1] == NODATA), NODATA, shifted).astype(np.uint16)
+@FEATURES.register("differences")
+class Differences(Derived):
+    """A step less the step before, around 32768; missing where one of them is."""
+
+    def columns(self, series: str, steps: Sequence[str]) -> Sequence[str]:
+        """See `Derived.columns`."""
+        return [f"d_{series}_{step}" for step in steps[1:]]
+
+    def compute(self, series: Numbers) -> Numbers:
+        """See `Derived.compute`."""
+        whole = series.astype(np.int32)
+        shifted = np.clip(np.diff(whole, axis=1) + _ZERO, 1, LARGEST)
+        return np.where((whole[:, 1:] == NODATA) | (whole[:, :-1] == NODATA), NODATA, shifted).astype(np.uint16)
 
 
-def _quantiles(series: Numbers) -> Numbers:
-    """[N, T] → [N, 5]: of the steps that are there, the value of the lower rank; missing where none is."""
-    ordered = np.sort(np.where(series == NODATA, LARGEST + 1, series.astype(np.int32)), axis=1)
-    n = (series != NODATA).sum(1)
-    ranks = np.stack([np.maximum(n - 1, 0) * q // 100 for q in QUANTILES], axis=1)
-    return np.where(n[:, None] > 0, np.take_along_axis(ordered, ranks, 1), NODATA).astype(np.uint16)
+@FEATURES.register("quantiles")
+class Quantiles(Derived):
+    """Of the steps that are there, the value of the lower rank; missing where none is."""
+
+    percent: ClassVar = (10, 25, 50, 75, 90)
+
+    def columns(self, series: str, steps: Sequence[str]) -> Sequence[str]:  # noqa: ARG002
+        """See `Derived.columns`."""
+        return [f"{series}_q{percent}" for percent in self.percent]
+
+    def compute(self, series: Numbers) -> Numbers:
+        """See `Derived.compute`."""
+        ordered = np.sort(np.where(series == NODATA, LARGEST + 1, series.astype(np.int32)), axis=1)
+        n = (series != NODATA).sum(1)
+        ranks = np.stack([np.maximum(n - 1, 0) * percent // 100 for percent in self.percent], axis=1)
+        return np.where(n[:, None] > 0, np.take_along_axis(ordered, ranks, 1), NODATA).astype(np.uint16)
 
 
-def _phenology(series: Numbers) -> Numbers:
-    """[N, T] → [N, 4]: largest value, its step, first and last step above half of the amplitude; steps × 64, from 64 on."""
-    there = series != NODATA
-    top = series.max(1).astype(np.int32)
-    least = np.where(there, series, LARGEST).min(1).astype(np.int32)
-    above = there & (2 * series.astype(np.int32) >= (top + least)[:, None])
-    n_steps = series.shape[1]
-    steps = [series.argmax(1), above.argmax(1), n_steps - 1 - above[:, ::-1].argmax(1)]
-    found = np.stack([top, *(_STEP * (step + 1) for step in steps)], axis=1)
-    return np.where(there.any(1)[:, None], np.minimum(found, LARGEST), NODATA).astype(np.uint16)
+@FEATURES.register("phenology")
+class Phenology(Derived):
+    """Largest value, its step, first and last step above half of the amplitude; steps × 64, from 64 on."""
 
+    of_bands = False
 
-_DERIVED: Final[dict[str, Callable[[Numbers], Numbers]]] = {
-    "differences": _differences,
-    "quantiles": _quantiles,
-    "phenology": _phenology,
-}
+    def columns(self, series: str, steps: Sequence[str]) -> Sequence[str]:  # noqa: ARG002
+        """See `Derived.columns`."""
+        return [f"{series}_{what}" for what in ("top", "top_step", "rise_step", "fall_step")]
+
+    def compute(self, series: Numbers) -> Numbers:
+        """See `Derived.compute`."""
+        there = series != NODATA
+        top = series.max(1).astype(np.int32)
+        least = np.where(there, series, LARGEST).min(1).astype(np.int32)
+        above = there & (2 * series.astype(np.int32) >= (top + least)[:, None])
+        n_steps = series.shape[1]
+        steps = [series.argmax(1), above.argmax(1), n_steps - 1 - above[:, ::-1].argmax(1)]
+        found = np.stack([top, *(_STEP * (step + 1) for step in steps)], axis=1)
+        return np.where(there.any(1)[:, None], np.minimum(found, LARGEST), NODATA).astype(np.uint16)
+
 
 STUDY_FEATURES: Final = FeatureSet(STUDY_CUBE)
 """The original study's: its cube as it is."""

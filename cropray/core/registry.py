@@ -20,8 +20,8 @@ Choice: TypeAlias = str | Mapping[str, Any]
 """A name, or a mapping with `name` and settings of the entry."""
 T = TypeVar("T")
 NAME: Final = "name"
-ENTRY_POINTS: Final = "cropray.entries"
 _PACKAGE: Final = __name__.partition(".")[0]
+ENTRY_POINTS: Final = f"{_PACKAGE}.entries"  # of the code that a registered model carries there are none
 _OUTSIDE: Final[dict[tuple[str, str], Any]] = {}
 """(kind, name) → entry that no module of cropray registers, of all kinds."""
 
@@ -88,14 +88,14 @@ class Registry(Generic[T]):
         return entry(**options)
 
 
-def require_same(what: str, known: type, new: type) -> None:
+def require_same(what: str, known: Any, new: Any) -> None:
     """See that a name that is given again is given to the same class.
 
     Raises:
         ConfigError: it is another's.
     """
-    one, other = (f"{entry.__module__}.{entry.__qualname__}" for entry in (known, new))
-    if one != other:
+    one, other = (f"{e.__module__}.{e.__qualname__}" if isinstance(e, type) else str(e) for e in (known, new))
+    if one != other and known != new:
         raise ConfigError(f"{what} is there twice, as {one} and as {other}: rename one, or uninstall its plug-in")
 
 

@@ -4,6 +4,7 @@ Needs numpy only: a registered model carries this module.
 """
 
 import contextlib
+import importlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -84,9 +85,26 @@ def naming_damage(path: "Location") -> Iterator[None]:
 
 def recorded_features(card: Mapping[str, Any]) -> FeatureSet:
     """What a model reads; the study's cube where a card of an earlier version says nothing."""
+    import_own(card)
     return FeatureSet(recorded_cube(card), tuple(card.get("inputs", (BANDS,))))
 
 
 def class_names(card: Mapping[str, Any]) -> tuple[str, ...]:
     """Names of a model's outputs."""
     return tuple(record["name"] for record in card["classes"])
+
+
+def import_own(card: Mapping[str, Any]) -> list[str]:
+    """Read the modules of one's own that a card names, which register what the model looks up.
+
+    Returns:
+        Why some cannot be read: what they register may be known already.
+    """
+    package, why = __name__.partition(".")[0], []
+    for module in card.get("modules", ()):
+        for name in (module, f"{package}.plugin.{module}"):  # as it is installed, and as a registered model carries it
+            try:
+                importlib.import_module(name)
+            except ImportError as error:
+                why.append(f"module '{name}' cannot be imported ({error})")
+    return why

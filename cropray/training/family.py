@@ -19,8 +19,8 @@ from pydantic import Field
 
 from cropray.core.closure import Code, closure
 from cropray.core.cube import STUDY_CUBE, CubeSpec
-from cropray.core.features import BANDS, FeatureSet
-from cropray.core.registry import plugged, require_same
+from cropray.core.features import BANDS, FEATURES, FeatureSet
+from cropray.core.registry import entries_outside, plugged, require_same, take_over
 from cropray.errors import ConfigError
 from cropray.legend import CropClass
 from cropray.settings import Settings
@@ -50,6 +50,15 @@ class FamilySettings(Settings):
     """CPUs of each worker, or of the calling process; None: its share of the node."""
     memory_gb: float | None = Field(default=None, gt=0)
     """Memory of each worker, or of the calling process, GB; None: its share of the node."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """With entries of one's own: the process that fits looks them up by name."""
+        return {"settings": super().__getstate__(), "entries": entries_outside()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """What `__getstate__` gave."""
+        take_over(state["entries"])
+        super().__setstate__(state["settings"])
 
     def resources(self) -> frozenset[str]:
         """Fields that change no result."""
@@ -264,8 +273,17 @@ class CropModel(TilePredictor, Protocol):
 Prefix = Callable[[CropModel, int], CropModel]
 
 
-def _no_entries(_: Any) -> Sequence[type]:
-    return ()
+def _feature_entries(settings: Any) -> Sequence[type]:
+    return _derived(getattr(settings, "features", ()))
+
+
+def _feature_entries_of_card(card: Mapping[str, Any]) -> Sequence[type]:
+    return _derived(card.get("inputs", ()))
+
+
+def _derived(features: Sequence[str]) -> Sequence[type]:
+    known = FEATURES.known()
+    return [known[name] for name in features if name in known]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -307,9 +325,9 @@ class Family:
     packages: Mapping[str, str] = field(default_factory=dict)
     """Modules that it needs and that an installation may lack → what pip is given for them: `cropray[lightgbm]`."""
 
-    entries: Callable[[Any], Sequence[type]] = _no_entries
+    entries: Callable[[Any], Sequence[type]] = _feature_entries
     """Settings → classes that a fit of them looks up by name: their code decides it as that of `fit` does."""
-    model_entries: Callable[[Mapping[str, Any]], Sequence[type]] = _no_entries
+    model_entries: Callable[[Mapping[str, Any]], Sequence[type]] = _feature_entries_of_card
     """Card of a model → classes that it looks up by name to predict: their code decides its maps and scores, that of the
     recipe by which it was trained does not."""
 

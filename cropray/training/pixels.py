@@ -20,6 +20,7 @@ import ray
 
 from cropray import __version__
 from cropray.core.metrics import confusion, log_loss_sum
+from cropray.core.registry import is_outside
 from cropray.errors import InputError
 from cropray.storage import write_json
 from cropray.training.card import CARD_FILE
@@ -237,10 +238,12 @@ def write_card(
         provenance: JSON-able: settings, seed …
         more: JSON-able fields of the family's own.
     """
+    own = sorted({entry.__module__ for entry in data.features.derived if is_outside(entry)})
     card = {
         "kind": kind,
         "card_version": version,
         "cropray_version": __version__,
+        **({"modules": own} if own else {}),
         **more,
         "features": list(data.columns),
         "inputs": list(data.features.names),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cropray.core.cube import STUDY_CUBE, CubeSpec
-from cropray.core.features import INDICES, QUANTILES, FeatureSet, index_of
+from cropray.core.features import INDICES, FeatureSet, Quantiles, index_of
 from cropray.core.sensors import SENTINEL_1, SENTINEL_2
 from cropray.errors import ConfigError
 
@@ -76,7 +76,7 @@ def test_differences(raw):
 def test_quantiles(raw):
     features = FeatureSet(STUDY_CUBE, ("bands", "quantiles"))
     rows = raw.reshape(len(raw), 4, 12)[:, 2]
-    for q in QUANTILES:
+    for q in Quantiles.percent:
         found = column(features, raw, f"B04_q{q}")
         for n, row in enumerate(rows):
             there = row[row != 0]
@@ -121,7 +121,7 @@ def test_every_known_index_can_be_computed():
         ((), "is empty"),
         (("phenology",), "'phenology' gives nothing here, it needs an index, such as ndvi"),
         (("bands", "phenology"), "'phenology' gives nothing here, it needs an index"),
-        (("differences",), "'differences' gives nothing here, it needs an index"),
+        (("differences",), "'differences' gives nothing here, it needs bands or an index"),
         (("quantiles", "differences"), "'quantiles' gives nothing here"),
         (("flat=3+0.5",), "'flat=3.0.5' names no band"),
         (("x[-inf,1]=B08",), "must rise and have ends"),

@@ -58,6 +58,7 @@ def test_a_fault_of_an_entry_is_no_wrong_setting(shapes):
 def test_a_plugin_that_cannot_be_loaded_is_named(monkeypatch, shapes):
     point = importlib.metadata.EntryPoint("mine", "no_such_module.shapes", "cropray.entries")
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [point])
+    plugged.cache_clear()
     with pytest.raises(ConfigError, match=r"cropray\.entries: mine = 'no_such_module\.shapes' cannot be loaded"):
         plugged("cropray.entries")
     with pytest.raises(ConfigError, match="mend or uninstall it"):

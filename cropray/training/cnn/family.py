@@ -1,11 +1,12 @@
 """The study's network as a family: convolutions over time per pixel, then a U-Net over space."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from cropray.core.cube import CubeSpec
 from cropray.training.cnn.settings import CnnSettings
-from cropray.training.deep.settings import FREE, entries, model_entries
+from cropray.training.deep.settings import FREE, entries
 from cropray.training.family import CropModel, Family, Fit, FitScore
 
 
@@ -35,6 +36,13 @@ def operations(settings: CnnSettings, tile_px: int, n_classes: int, cube: CubeSp
 
     sizes = {"n_classes": n_classes, "n_months": cube.n_steps, "n_bands": cube.n_bands}
     return tile_operations(NETS.entry(settings.net), net_config(settings.net, settings.architecture(), sizes), tile_px)
+
+
+def model_entries(card: Mapping[str, Any]) -> Sequence[type]:
+    """The class of a stored network: nothing else of its recipe predicts."""
+    from cropray.training.cnn.network_file import net_of  # noqa: PLC0415 - torch
+
+    return (net_of(card),)
 
 
 FAMILY = Family(

@@ -4,7 +4,6 @@ The card holds all that is needed to use the weights (network, layers, normalisa
 Needs numpy, torch and safetensors only: a registered model carries this module, and the networks of the catalogue.
 """
 
-import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +16,7 @@ from cropray.core.cube import recorded_cube
 from cropray.errors import ConfigError, MissingArtefactError, SchemaError
 from cropray.nets.ensemble import Ensemble
 from cropray.nets.registry import NETS, Net
-from cropray.training.card import CARD_FILE, class_names, load_card, naming_damage
+from cropray.training.card import CARD_FILE, class_names, import_own, load_card, naming_damage
 from cropray.training.deep.tiles import ChannelStats
 
 CARD_VERSION: Final = 1
@@ -68,17 +67,11 @@ def net_of(card: Mapping[str, Any]) -> type[Net]:
     Raises:
         ConfigError: there is none.
     """
-    package, why = __name__.partition(".")[0], []
-    for module in card.get("modules", ()):
-        for name in (module, f"{package}.plugin.{module}"):  # as it is installed, and as a registered model carries it
-            try:
-                importlib.import_module(name)
-            except ImportError as error:  # its network may be known already
-                why.append(f"; module '{name}' cannot be imported ({error})")
+    why = import_own(card)
     try:
         return NETS.entry(card.get("net", FIRST_NET))
     except ConfigError as error:
-        raise ConfigError(f"{error}{''.join(why)}") from None
+        raise ConfigError("; ".join([str(error), *why])) from None
 
 
 def together(members: list[Net]) -> Net:

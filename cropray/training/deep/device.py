@@ -72,6 +72,7 @@ def tf32(*, allowed: bool) -> Iterator[None]:
 
 
 @torch.no_grad()
+@tf32(allowed=False)
 def predict_tiles(model: nn.Module, stats: ChannelStats, x: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
     """Class probabilities of each pixel, in full float32 on any device.
 
@@ -84,8 +85,7 @@ def predict_tiles(model: nn.Module, stats: ChannelStats, x: npt.NDArray[np.uint1
         [N, K, H, W] float32, sums to 1 over K.
     """
     device = next(model.parameters()).device
-    with tf32(allowed=False):
-        numbers = torch.from_numpy(np.ascontiguousarray(x)).to(device)
-        logits = model(stats.normalise(numbers), Context(numbers))
-        probabilities: npt.NDArray[np.float32] = logits.softmax(dim=1).cpu().numpy()
+    numbers = torch.from_numpy(np.ascontiguousarray(x)).to(device)
+    logits = model(stats.normalise(numbers), Context(numbers))
+    probabilities: npt.NDArray[np.float32] = logits.softmax(dim=1).cpu().numpy()
     return probabilities

@@ -4,7 +4,7 @@ Rank 0 alone reads and writes. What it read goes to the other workers over the p
 the same epoch and no shared disk is needed. Needs torch and numpy only.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -21,6 +21,7 @@ WEIGHTS: Final = "weights/"
 BEST: Final = "best/"
 OPTIMIZER: Final = "optimizer/"
 CONFUSION: Final = "confusion"
+VALIDATION: Final = "validation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +40,9 @@ class NetworkProgress:
             return None
         tensors = {name: torch.from_numpy(array.copy()) for name, array in saved.arrays.items() if name != CONFUSION}
         validation = None
-        if CONFUSION in saved.arrays:
-            validation = Evaluation(
-                saved.state["loss_sum"],
-                saved.arrays[CONFUSION],
-                tuple(saved.state["untrained"]),
-                saved.state["untrained_loss_sum"],
-            )
+        if (said := saved.state[VALIDATION]) is not None:
+            untrained = tuple(said["untrained"])
+            validation = Evaluation(**{**said, "untrained": untrained, CONFUSION: saved.arrays[CONFUSION]})
         return FitState(
             weights=_below(WEIGHTS, tensors),
             optimizer=_below(OPTIMIZER, tensors),
@@ -63,13 +60,10 @@ class NetworkProgress:
             **_arrays(OPTIMIZER, state.optimizer),
             **_arrays(BEST, best.weights),
         }
-        record: dict[str, Any] = {"history": state.history, "best_epoch": best.best_epoch}
-        if best.validation is not None:
-            arrays[CONFUSION] = best.validation.confusion
-            record["loss_sum"] = best.validation.loss_sum
-            record["untrained"] = best.validation.untrained
-            record["untrained_loss_sum"] = best.validation.untrained_loss_sum
-        self.file.save(arrays, record)
+        validation = None if best.validation is None else asdict(best.validation)
+        if validation is not None:
+            arrays[CONFUSION] = validation.pop(CONFUSION)
+        self.file.save(arrays, {"history": state.history, "best_epoch": best.best_epoch, VALIDATION: validation})
 
 
 def _arrays(prefix: str, tensors: dict[str, Tensor]) -> dict[str, npt.NDArray[Any]]:

@@ -11,7 +11,8 @@ from typing import Annotated, Any, Final, Self
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, model_validator
 
-from cropray.core.registry import NAME, Choice, Registry, entries_outside, name_of, nearest, options_of, take_over
+from cropray.core.cube import STUDY_CUBE
+from cropray.core.registry import NAME, Choice, Registry, name_of, nearest, options_of
 from cropray.training.choices import ValidationScore
 from cropray.training.deep.augment import AUGMENTATIONS, NONE, Augment, chosen
 from cropray.training.deep.losses import LOSSES
@@ -25,7 +26,11 @@ FREE: Final = frozenset(
     {"learning_rate", "dropout", "patience", "monitor", "schedule", "weight_decay", "class_weighting"}
 )
 """Fields of networks that change no fit's cost."""
-_SIZES: Final = {"n_classes": 2, "n_months": 12, "n_bands": 4}  # any: the data's own come with a fit
+_SIZES: Final = {
+    "n_classes": 2,
+    "n_months": STUDY_CUBE.n_steps,
+    "n_bands": STUDY_CUBE.n_bands,
+}  # any: the data's own come with a fit
 
 
 def checked(entry: type, choice: Choice, given: Mapping[str, Any]) -> Choice:
@@ -154,15 +159,6 @@ class NetworkSettings(FamilySettings):
         net_config(self.net, shared, _SIZES)
         return self
 
-    def __getstate__(self) -> dict[str, Any]:
-        """With entries of one's own: the process that fits looks them up by name."""
-        return {"settings": super().__getstate__(), "entries": entries_outside()}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """What `__getstate__` gave."""
-        take_over(state["entries"])
-        super().__setstate__(state["settings"])
-
     def architecture(self) -> dict[str, Any]:
         """The family's own settings of networks."""
         return {
@@ -221,10 +217,3 @@ def entries(settings: NetworkSettings) -> Sequence[type]:
         SCHEDULES.entry(settings.schedule),
         *(AUGMENTATIONS.entry(choice) for choice in chosen(settings.augment)),
     )
-
-
-def model_entries(card: Mapping[str, Any]) -> Sequence[type]:
-    """The class of a stored network: nothing else of its recipe predicts."""
-    from cropray.training.cnn.network_file import net_of  # noqa: PLC0415 - torch
-
-    return (net_of(card),)

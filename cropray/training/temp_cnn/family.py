@@ -3,16 +3,18 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from cropray.training.deep.settings import FREE, entries, model_entries
+from cropray.training.cnn.family import model_entries
+from cropray.training.deep.settings import FREE, entries
 from cropray.training.family import CropModel, Family, Fit, FitScore
 from cropray.training.temp_cnn.settings import TempCnnSettings
 
 
 def fit(job: Fit) -> Sequence[FitScore]:
     """Train the network until validation stops it, or for a fixed number of epochs."""
-    from cropray.training.temp_cnn.fit import fit_pixels  # noqa: PLC0415 - torch: only where networks are trained
+    from cropray.training.cnn.fit import fit_scored  # noqa: PLC0415 - torch: only where networks are trained
+    from cropray.training.temp_cnn.fit import TEMP_CNN  # noqa: PLC0415
 
-    return fit_pixels(job)
+    return fit_scored(job, TEMP_CNN)
 
 
 def load(folder: Path, device: str) -> CropModel:

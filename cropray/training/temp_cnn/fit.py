@@ -1,15 +1,14 @@
 """Fitting the network over pixels, by the loop of all networks."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import pyarrow as pa
 import ray
 
-from cropray.training.cnn.fit import CnnData, Kind, fit_scored
+from cropray.training.cnn.fit import CnnData, Kind
 from cropray.training.deep.tile_file import TileFile
 from cropray.training.deep.tiles import Samples
-from cropray.training.family import Fit, FitScore
 from cropray.training.temp_cnn.pixels import PixelSet
 
 
@@ -27,8 +26,3 @@ def _tables(zones: Mapping[str, Any]) -> Iterator[pa.Table]:
 
 
 TEMP_CNN: Final = Kind("temp_cnn", pixel_samples)
-
-
-def fit_pixels(job: Fit) -> Sequence[FitScore]:
-    """The family's fit."""
-    return fit_scored(job, TEMP_CNN)

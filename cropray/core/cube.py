@@ -1,8 +1,7 @@
 """The cube of a dataset: which bands and which steps of time a pixel has, and the days that a step covers.
 
 A pixel is `[T steps, C bands]` of uint16 numbers, 0 = no data. In tables its columns are band-major, `<band>_<step>` with
-steps from 01, so that one band's course over the season stands together. Static features, which have no time (elevation), are
-columns of their own after them; only tables of points have such.
+steps from 01, so that one band's course over the season stands together.
 """
 
 import datetime as dt
@@ -34,17 +33,12 @@ class CubeSpec:
     step: Step = "month"
     months: int = 12
     """Length of the season."""
-    static: tuple[Band, ...] = ()
-    """Features without time; their columns are called by their ids."""
 
     def __post_init__(self) -> None:
         ids = self.band_ids
         twice = sorted({band for band in ids if ids.count(band) > 1})
         if not ids or twice:
             raise ValueError(f"a cube needs bands of unlike ids, got {list(ids)}")
-        names = [*ids, *self.band_columns, *self.static_ids] if self.static else []
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"static features need ids that nothing else has, got {twice} twice: rename them")
         if self.months < 1:
             raise ValueError(f"a season has at least 1 month, got {self.months}")
         if self.n_steps > _MOST_STEPS:
@@ -83,14 +77,9 @@ class CubeSpec:
         return self.n_steps, self.n_bands
 
     @property
-    def static_ids(self) -> tuple[str, ...]:
-        """In the cube's order."""
-        return tuple(band.id for band in self.static)
-
-    @property
     def n_features(self) -> int:
-        """T · C, and one of each static feature."""
-        return self.n_steps * self.n_bands + len(self.static)
+        """T · C."""
+        return self.n_steps * self.n_bands
 
     @property
     def step_names(self) -> tuple[str, ...]:
@@ -100,13 +89,23 @@ class CubeSpec:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Of bands, then of static features."""
-        return (*self.band_columns, *self.static_ids)
+        """`B02_01 … B08_12`, band-major."""
+        return columns_of(self)
 
     @property
     def band_columns(self) -> tuple[str, ...]:
-        """`B02_01 … B08_12`, band-major."""
+        """Those of the bands, which a cube with static features has others beside."""
         return columns_of(self)
+
+    @property
+    def static(self) -> tuple[Band, ...]:
+        """Features without time, see `PointCube`; images have none."""
+        return ()
+
+    @property
+    def static_ids(self) -> tuple[str, ...]:
+        """In the cube's order."""
+        return tuple(band.id for band in self.static)
 
     @property
     def noun(self) -> str:
@@ -115,18 +114,15 @@ class CubeSpec:
 
     def describe(self) -> str:
         """For messages: `B02 B03 B04 B08 × 12 months`, with what tells bands of one id apart."""
-        bands, static = (
-            " ".join(
-                band.id
-                if known_band(band.id) == band
-                else f"{band.id} ({band.unit} = number × {band.scale:g} + {band.offset:g})"
-                for band in of_kind
-            )
-            for of_kind in (self.bands, self.static)
+        bands = " ".join(
+            band.id
+            if known_band(band.id) == band
+            else f"{band.id} ({band.unit} = number × {band.scale:g} + {band.offset:g})"
+            for band in self.bands
         )
         plural = "s" if self.n_steps > 1 else ""
         of_months = "" if self.step == "month" else f" of {self.months} months"
-        return f"{bands} × {self.n_steps} {self.noun}{plural}{of_months}{f', static {static}' if static else ''}"
+        return f"{bands} × {self.n_steps} {self.noun}{plural}{of_months}"
 
     def positions(self, band_ids: Sequence[str]) -> tuple[int, ...] | None:
         """Of some bands on the cube's axis of bands; None: it lacks one of them."""
@@ -135,8 +131,7 @@ class CubeSpec:
 
     def to_record(self) -> dict[str, Any]:
         """A JSON-able record; `from_record` reads it back."""
-        static = {"static": [asdict(band) for band in self.static]} if self.static else {}
-        return {"bands": [asdict(band) for band in self.bands], "step": self.step, "months": self.months, **static}
+        return {"bands": [asdict(band) for band in self.bands], "step": self.step, "months": self.months}
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> "CubeSpec":
@@ -149,22 +144,60 @@ class CubeSpec:
         """
         if record["step"] not in STEPS:
             raise ValueError(f"steps are {STEPS}, not '{record['step']}'")
-        bands, static = (
-            tuple(Band(**band) for band in of_kind) for of_kind in (record["bands"], record.get("static", ()))
-        )
-        return cls(bands, record["step"], int(record["months"]), static)
+        return cls(tuple(Band(**band) for band in record["bands"]), record["step"], int(record["months"]))
 
     def fingerprint(self) -> str:
         """Of what the numbers mean; names for people and the names of other catalogues aside."""
-        bands, static = (
-            [[band.id, band.unit, band.scale, band.offset] for band in of_kind] for of_kind in (self.bands, self.static)
-        )
-        return fingerprint([bands, self.step, self.months, *([static] if static else [])])
+        bands = [[band.id, band.unit, band.scale, band.offset] for band in self.bands]
+        return fingerprint([bands, self.step, self.months])
 
     def in_content(self) -> dict[str, str]:
         """What an account says of the cube: nothing of the study's, so that what was made when there was no other stands."""
         own = self.fingerprint()
         return {} if own == STUDY_CUBE.fingerprint() else {"cube": own}
+
+
+@dataclass(frozen=True, slots=True)
+class PointCube(CubeSpec):
+    """What points may have: static features beside the bands, as elevation. Their columns come last and are called by their ids."""
+
+    static: tuple[Band, ...] = ()
+
+    def __post_init__(self) -> None:
+        CubeSpec.__post_init__(self)  # a class with slots knows no super()
+        names = [*self.band_ids, *self.columns]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"static features need ids that nothing else has, got {twice} twice: rename them")
+
+    @property
+    def n_features(self) -> int:
+        """T · C, and one of each static feature."""
+        return len(self.columns)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Of the bands, then of the static features."""
+        return (*self.band_columns, *self.static_ids)
+
+    def describe(self) -> str:
+        """For messages."""
+        static = (f"{one.id} ({one.unit} = number × {one.scale:g} + {one.offset:g})" for one in self.static)
+        return f"{CubeSpec.describe(self)}, static {' '.join(static)}"
+
+    def to_record(self) -> dict[str, Any]:
+        """A JSON-able record; `from_record` reads it back."""
+        return {**CubeSpec.to_record(self), "static": [asdict(band) for band in self.static]}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> "PointCube":
+        """What `to_record` wrote; raises as `CubeSpec.from_record`."""
+        cube = CubeSpec.from_record(record)
+        return cls(cube.bands, cube.step, cube.months, tuple(Band(**band) for band in record["static"]))
+
+    def fingerprint(self) -> str:
+        """Of what the numbers mean."""
+        static = [[band.id, band.unit, band.scale, band.offset] for band in self.static]
+        return fingerprint([CubeSpec.fingerprint(self), static])
 
 
 @functools.lru_cache(maxsize=64)
@@ -185,6 +218,8 @@ def recorded_cube(record: Mapping[str, Any]) -> CubeSpec:
         TypeError: a band has an unknown field, as of another version.
         ValueError: it is no cube.
     """
+    if "static" in record.get("cube", ()):
+        return PointCube.from_record(record["cube"])
     return CubeSpec.from_record(record["cube"]) if "cube" in record else STUDY_CUBE
 
 

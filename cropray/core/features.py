@@ -31,7 +31,7 @@ from typing import Any, ClassVar, Final
 import numpy as np
 import numpy.typing as npt
 
-from cropray.core.cube import STUDY_CUBE, CubeSpec
+from cropray.core.cube import STUDY_CUBE, CubeSpec, PointCube
 from cropray.core.registry import Registry
 from cropray.core.sensors import LARGEST, NODATA
 from cropray.errors import ConfigError
@@ -110,7 +110,7 @@ FEATURES: Final[Registry[Derived]] = Registry("feature")
 class FeatureSet:
     """The features of one model: made from a job's list and the cube, saved in the model's card."""
 
-    cube: CubeSpec
+    cube: CubeSpec | PointCube  # both are named, as code is followed by the names of types
     names: tuple[str, ...] = (BANDS,)
 
     def __post_init__(self) -> None:

@@ -237,7 +237,6 @@ def _entry(raw: Mapping[str, Any]) -> ZoneEntry:
 
 def _to_json(manifest: Manifest) -> dict[str, Any]:
     record = {**asdict(manifest), "classes": [crop.to_record() for crop in manifest.classes]}
-    record["cube"] = manifest.cube.to_record()
     if not manifest.is_weighted:
         del record["is_weighted"]  # most have none, and stay as they were
     return record

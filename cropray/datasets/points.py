@@ -1,7 +1,6 @@
 """Labelled points: a user's own Parquet table becomes a dataset of pixel tables, without images and tiles."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Final, Self
 
@@ -12,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import Field, field_validator, model_validator
 
-from cropray.core.cube import STUDY_CUBE, CubeSpec
+from cropray.core.cube import STUDY_CUBE, CubeSpec, PointCube
 from cropray.core.cube_settings import OwnBand
 from cropray.core.sensors import NODATA, REFLECTANCE_SCALE, SATURATED, Band
 from cropray.datasets.build import band_sums
@@ -34,7 +33,7 @@ from cropray.zones import SPLITS, is_zone_id
 TEXT_COLUMNS: Final = ("zone_id", "region", "split", "label")
 COORDINATES: Final = {"lon": 180.0, "lat": 90.0}  # largest absolute value, degrees (WGS 84)
 _SETTING: Final = "points.path"  # in messages
-_NOT_FEATURES: Final = {*TEXT_COLUMNS, *COORDINATES, *pixel_schema(is_weighted=True).names} - {*STUDY_CUBE.columns}
+_NOT_FEATURES: Final = {*TEXT_COLUMNS, *COORDINATES, WEIGHT, *pixel_schema().names} - {*STUDY_CUBE.columns}
 _STATIC_VALUES: Final = PointValues(1.0, 0.0)
 _LARGEST_OF_8_BITS: Final = 255
 
@@ -84,7 +83,8 @@ class PointsSettings(Settings):
         Raises:
             ValueError: one is called as another column is.
         """
-        return replace(cube, static=tuple(Band(one.id, one.unit, one.scale, one.offset) for one in self.static))
+        static = tuple(Band(one.id, one.unit, one.scale, one.offset) for one in self.static)
+        return PointCube(cube.bands, cube.step, cube.months, static) if static else cube
 
     @property
     def values(self) -> PointValues | None:
@@ -92,7 +92,7 @@ class PointsSettings(Settings):
         return None if self.scale is None else PointValues(self.scale, self.offset)
 
 
-def columns_of_points(cube: CubeSpec) -> tuple[str, ...]:
+def columns_of_points(cube: CubeSpec | PointCube) -> tuple[str, ...]:
     """What a table of points needs."""
     return (*TEXT_COLUMNS, *COORDINATES, *cube.columns)
 
@@ -361,7 +361,9 @@ def _pixel_table(rows: pa.Table, legend: Legend, cube: CubeSpec) -> pa.Table:
         "label": np.array([ids[name] for name in rows["label"].to_pylist()], np.uint8),
         "n_clear": (_features(rows, cube) != NODATA).any(axis=1).sum(axis=1, dtype=np.uint8),
     }
-    schema = pixel_schema(cube, is_weighted=WEIGHT in rows.column_names)
+    schema = pixel_schema(cube)
+    if WEIGHT in rows.column_names:
+        schema = schema.append(pa.field(WEIGHT, pa.float32(), nullable=False))
     return pa.table({name: columns[name] if name in columns else rows[name] for name in schema.names}, schema=schema)
 
 

@@ -12,19 +12,18 @@ from cropray.core.cube import STUDY_CUBE, CubeSpec
 from cropray.errors import SchemaError
 
 SCHEMA_VERSION: Final = 1
-WEIGHT: Final = "weight"  # column of tables that have it: weight of a row in training
+WEIGHT: Final = "weight"  # last column of tables of points that have it, float32: weight of a row in training
 POINT_PARCEL: Final = -1  # parcel, row and col of a sample that comes from a table of points
 
 _KEYS: Final = (("zone_id", pa.string()), ("region", pa.string()))
 
 
-def pixel_schema(cube: CubeSpec = STUDY_CUBE, *, is_weighted: bool = False) -> pa.Schema:
+def pixel_schema(cube: CubeSpec = STUDY_CUBE) -> pa.Schema:
     """One labelled pixel a row.
 
     `parcel` is the row of the zone's parcel table, `row` and `col` the pixel in the zone's grid, `label` a legend
     class id, `n_clear` the steps of time with a clear observation before gap filling. The features are the cube's
-    columns: numbers that its bands make values of (reflectance × 10 000), 0 = no data. Where a table of points has
-    weights, they are the last column; who does not train passes them over.
+    columns: numbers that its bands make values of (reflectance × 10 000), 0 = no data.
     """
     fields = [
         *_KEYS,
@@ -34,7 +33,6 @@ def pixel_schema(cube: CubeSpec = STUDY_CUBE, *, is_weighted: bool = False) -> p
         ("label", pa.uint8()),
         ("n_clear", pa.uint8()),
         *((name, pa.uint16()) for name in cube.columns),
-        *(((WEIGHT, pa.float32()),) if is_weighted else ()),
     ]
     return pa.schema([pa.field(name, type_, nullable=False) for name, type_ in fields])
 

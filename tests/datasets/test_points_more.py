@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cropray.config import JobConfig
-from cropray.core.cube import CubeSpec
+from cropray.core.cube import CubeSpec, recorded_cube
 from cropray.core.sensors import Band, known_band
 from cropray.datasets.manifest import Manifest, load_manifest, save_manifest
 from cropray.datasets.points import (
@@ -61,7 +61,7 @@ def test_weights_come_back_from_the_dataset_as_they_were_given(tmp_path):
     workspace, entries = stored(table, BARE, tmp_path)
     for zone in range(4):
         rows = pq.read_table(workspace.pixels(f"z-{zone}") / "part-0.parquet", partitioning=None)
-        assert rows.schema.equals(pixel_schema(BARE, is_weighted=True))
+        assert rows.schema.equals(pixel_schema(BARE).append(pa.field("weight", pa.float32(), nullable=False)))
         np.testing.assert_array_equal(rows["weight"].to_numpy(), weights[zone::4].astype(np.float32))
     assert read_pixels(workspace, "z-0", BARE).column_names[-1] == "B04_01"  # who scores does not see them
     assert [entry.n_labelled for entry in entries] == [3] * 4  # rows, not weights
@@ -179,7 +179,7 @@ def test_a_job_has_the_features_in_its_cube_and_records_keep_them(tmp_path):
     assert cube.n_features == 50
     assert cube.static[0] == Band("elevation", "m", 1.0, -500.0)
     assert "static elevation (m = number × 1 + -500) slope_deg" in cube.describe()
-    assert CubeSpec.from_record(json.loads(json.dumps(cube.to_record()))) == cube
+    assert recorded_cube({"cube": json.loads(json.dumps(cube.to_record()))}) == cube
     bare = job(tmp_path / "p.parquet").cube_spec
     assert len({each.fingerprint() for each in (cube, bare, job(tmp_path / "p.parquet", STATIC[1]).cube_spec)}) == 3
     for each, weighted in ((cube, True), (bare, False)):

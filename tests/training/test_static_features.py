@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cropray.core.cube import CubeSpec
+from cropray.core.cube import CubeSpec, PointCube
 from cropray.core.features import FeatureSet
 from cropray.core.sensors import Band, known_band
 from cropray.training.card import recorded_features
@@ -14,7 +14,7 @@ from cropray.training.family import family
 from tests.training.pixel_fits import fitted
 from tests.training.tree_rows import CLASSES, tree_data
 
-CUBE = CubeSpec(
+CUBE = PointCube(
     (known_band("B04"), known_band("B08")), "month", 3, (Band("elevation", "m", 1.0, -500.0), Band("soil", "kind", 1.0, 0.0))
 )  # fmt: skip
 BARE = CubeSpec(CUBE.bands, CUBE.step, CUBE.months)

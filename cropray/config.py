@@ -23,7 +23,8 @@ from cropray.search.sampling import trials
 from cropray.search.space import SearchSettings, complete
 from cropray.settings import Settings
 from cropray.storage import LocationSetting
-from cropray.training.family import Family, FamilySettings, families, family, register, registered, require_static
+from cropray.training.abilities import require_static
+from cropray.training.family import Family, FamilySettings, families, family, register, registered
 from cropray.workspace import Workspace
 from cropray.zone_selection.settings import ZoneSelectionSettings
 

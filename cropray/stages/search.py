@@ -31,7 +31,8 @@ from cropray.stages.search_log import SearchLog
 from cropray.stages.search_verdict import Searched
 from cropray.storage import Location
 from cropray.tracking import outcome
-from cropray.training.family import family, require_static
+from cropray.training.abilities import require_row_weights, require_static
+from cropray.training.family import family
 
 _FEW: Final = 3  # units that are named in a line
 _TELL_S: Final = 60.0  # least time between two lines about steps of fits
@@ -47,7 +48,12 @@ def run(job: JobConfig, progress: Progress) -> None:
         StageFailedError: some units failed.
     """
     manifest = load_manifest(job.artefacts.manifest)
-    _check_families(job, manifest)
+    tiled = [model for model in job.search.models if family(model).sample == "tile"]
+    if tiled and manifest.source == "points":
+        raise ConfigError(f"a dataset of points has no tiles for {', '.join(tiled)}: take them out of search.models")
+    require_static(job.search.models, manifest.cube)
+    if manifest.is_weighted:
+        require_row_weights(job.search.models)
     _check_folds(manifest)
     if job.search.leave_region_out:
         require_regions(manifest)
@@ -87,22 +93,6 @@ def artefacts(job: JobConfig) -> Iterator[Artefact]:
         search = FamilySearch(job, manifest, model, Samples(job.artefacts, manifest))
         yield Searched(job, manifest, model, search.key, search.units, search.is_finished)
         yield from search.out_of_fold()
-
-
-def _check_families(job: JobConfig, manifest: Manifest) -> None:
-    """Raises: ConfigError: a family cannot be trained on this dataset."""
-    known = {model: family(model) for model in job.search.models}
-    tiled = [model for model, found in known.items() if found.sample == "tile"]
-    if tiled and manifest.source == "points":
-        raise ConfigError(f"a dataset of points has no tiles for {', '.join(tiled)}: take them out of search.models")
-    require_static(job.search.models, manifest.cube)
-    even = [model for model, found in known.items() if not found.weighs_rows]
-    if even and manifest.is_weighted:
-        raise ConfigError(
-            f"the points have a column 'weight', and {', '.join(even)} cannot weigh them: take them out of search.models, or "
-            f"leave the column out of the table and run `cropray dataset` again (a family that heeds Fit.is_weighted says so "
-            f"by Family.weighs_rows)"
-        )
 
 
 def _check_folds(manifest: Manifest) -> None:

@@ -283,7 +283,7 @@ def _feature_entries_of_card(card: Mapping[str, Any]) -> Sequence[type]:
 
 def _derived(features: Sequence[str]) -> Sequence[type]:
     known = FEATURES.known()
-    return [known[name] for name in features if name in known]
+    return tuple(known[name] for name in features if name in known)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -359,20 +359,6 @@ def family(name: str) -> Family:
     if name not in known:
         raise ConfigError(f"'{name}' is no family of models; known are {', '.join(known)}")
     return known[name]
-
-
-def require_static(names: Sequence[str], cube: CubeSpec) -> None:
-    """See that families read the static features of a cube, if it has any.
-
-    Raises:
-        ConfigError: some do not.
-    """
-    series = [name for name in names if not issubclass(family(name).settings, PixelFamilySettings)]
-    if cube.static and series:
-        raise ConfigError(
-            f"{', '.join(series)} read the series of the bands alone, and the points have features without time "
-            f"({', '.join(cube.static_ids)}): set search.models to others, or leave points.static out"
-        )
 
 
 def families() -> Mapping[str, Family]:

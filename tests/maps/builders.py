@@ -13,7 +13,7 @@ from cropray.legend import IGNORE, bundled_legend
 from cropray.nets.crop_net import CropNet, CropNetConfig
 from cropray.nets.ensemble import Ensemble
 from cropray.nets.temp_cnn import TempCnn, TempCnnConfig
-from cropray.training.cnn.checkpoint import CnnCheckpoint, save_checkpoint
+from cropray.training.deep.checkpoint import NetworkCheckpoint, save_checkpoint
 from cropray.training.deep.tiles import ChannelStats
 from cropray.training.pixel_blocks import TreeData
 from cropray.training.xgboost.scoring import save_booster
@@ -33,7 +33,7 @@ def save_cnn(folder, seed=0):
             value.normal_(0, 0.2)
     stats = ChannelStats((1500.0,) * N_BANDS, (600.0,) * N_BANDS)
     folder.mkdir(parents=True, exist_ok=True)
-    save_checkpoint(folder, CnnCheckpoint(model.eval(), stats, CLASSES, LEGEND.hash()))
+    save_checkpoint(folder, NetworkCheckpoint(model.eval(), stats, CLASSES, LEGEND.hash(), kind="cnn"))
     return folder
 
 
@@ -44,7 +44,7 @@ def save_temp_cnn(folder, seed=0):
     stats = ChannelStats((1500.0,) * N_BANDS, (600.0,) * N_BANDS)
     folder.mkdir(parents=True, exist_ok=True)
     model = Ensemble([TempCnn(config), TempCnn(config)]).eval()
-    checkpoint = CnnCheckpoint(model, stats, CLASSES, LEGEND.hash(), net="temp_cnn", kind="temp_cnn")
+    checkpoint = NetworkCheckpoint(model, stats, CLASSES, LEGEND.hash(), net="temp_cnn", kind="temp_cnn")
     save_checkpoint(folder, checkpoint)
     return folder
 

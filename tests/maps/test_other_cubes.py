@@ -19,7 +19,7 @@ from cropray.maps.settings import MapSettings
 from cropray.maps.zone import MapJob, map_zone
 from cropray.nets.crop_net import CropNet, CropNetConfig
 from cropray.stages.results import _layout
-from cropray.training.cnn.checkpoint import CnnCheckpoint, save_checkpoint
+from cropray.training.deep.checkpoint import NetworkCheckpoint, save_checkpoint
 from cropray.training.deep.tiles import ChannelStats
 from cropray.training.pixel_blocks import TreeData
 from cropray.training.xgboost.scoring import save_booster
@@ -47,7 +47,9 @@ def network(folder, cube=CUBE):
     )
     stats = ChannelStats((1000.0,) * cube.n_bands, (500.0,) * cube.n_bands)
     folder.mkdir(parents=True, exist_ok=True)
-    save_checkpoint(folder, CnnCheckpoint(CropNet(config).eval(), stats, LEGEND.classes, LEGEND.hash(), {}, cube))
+    save_checkpoint(
+        folder, NetworkCheckpoint(CropNet(config).eval(), stats, LEGEND.classes, LEGEND.hash(), {}, cube, kind="cnn")
+    )
 
 
 @pytest.mark.parametrize(("make", "shape"), [(trees, (-1, 12)), (network, (-1, 4, 3, -1, -1))])

@@ -9,19 +9,19 @@ import torch
 from cropray.errors import ConfigError, MissingArtefactError, SchemaError
 from cropray.maps.models import load_model
 from cropray.training.card import CARD_FILE
-from cropray.training.cnn.checkpoint import WEIGHTS_FILE, CnnCheckpoint, load_checkpoint, save_checkpoint
+from cropray.training.deep.checkpoint import WEIGHTS_FILE, NetworkCheckpoint, load_checkpoint, save_checkpoint
 from tests.maps.builders import save_trees
 from tests.training.small_fits import CLASSES, STATS, block, network
 
 
 @pytest.fixture
 def checkpoint():
-    return CnnCheckpoint(network().eval(), STATS, CLASSES, "abc", {"seed": 3})
+    return NetworkCheckpoint(network().eval(), STATS, CLASSES, "abc", {"seed": 3}, kind="cnn")
 
 
 def test_a_saved_model_predicts_the_same(tmp_path, checkpoint):
     save_checkpoint(tmp_path / "unit", checkpoint)
-    loaded = load_checkpoint(tmp_path / "unit")
+    loaded = load_checkpoint(tmp_path / "unit", "cnn")
     x = block(1).x
     probabilities = loaded.predict_proba(x)
     assert np.array_equal(probabilities, checkpoint.predict_proba(x))
@@ -35,22 +35,24 @@ def test_running_moments_are_saved(tmp_path, checkpoint):
     checkpoint.model.train()(torch.randn(2, 12, 4, 8, 8))
     checkpoint.model.eval()
     save_checkpoint(tmp_path, checkpoint)
-    assert np.array_equal(load_checkpoint(tmp_path).predict_proba(block(1).x), checkpoint.predict_proba(block(1).x))
+    assert np.array_equal(
+        load_checkpoint(tmp_path, "cnn").predict_proba(block(1).x), checkpoint.predict_proba(block(1).x)
+    )
 
 
 def test_missing_damaged_and_foreign_checkpoints_are_named(tmp_path, checkpoint):
     with pytest.raises(MissingArtefactError, match="cropray search"):
-        load_checkpoint(tmp_path)
+        load_checkpoint(tmp_path, "cnn")
     save_checkpoint(tmp_path, checkpoint)
     weights = (tmp_path / WEIGHTS_FILE).read_bytes()
     (tmp_path / WEIGHTS_FILE).write_bytes(weights[:100])
     with pytest.raises(SchemaError, match="damaged"):
-        load_checkpoint(tmp_path)
+        load_checkpoint(tmp_path, "cnn")
     (tmp_path / WEIGHTS_FILE).write_bytes(weights)
     card = json.loads((tmp_path / CARD_FILE).read_text())
     (tmp_path / CARD_FILE).write_text(json.dumps({**card, "kind": "xgboost"}))
     with pytest.raises(SchemaError, match=r"\('xgboost', 1\); needed: \('cnn', 1\)"):
-        load_checkpoint(tmp_path)
+        load_checkpoint(tmp_path, "cnn")
 
 
 @pytest.mark.parametrize(
@@ -75,7 +77,7 @@ def test_a_damaged_card_is_named_whatever_is_wrong(tmp_path, checkpoint, damage)
     kept = {name: value for name, value in card.items() if value is not ...}
     (tmp_path / CARD_FILE).write_text(json.dumps(kept))
     with pytest.raises(SchemaError, match=f"'{tmp_path}/.* is damaged, or of another version"):
-        load_checkpoint(tmp_path)
+        load_checkpoint(tmp_path, "cnn")
 
 
 def test_why_a_network_of_ones_own_is_not_known_is_said(tmp_path, checkpoint):
@@ -83,7 +85,7 @@ def test_why_a_network_of_ones_own_is_not_known_is_said(tmp_path, checkpoint):
     card = json.loads((tmp_path / CARD_FILE).read_text())
     (tmp_path / CARD_FILE).write_text(json.dumps({**card, "net": "lost_net", "modules": ["nobody.knows"]}))
     with pytest.raises(ConfigError, match=r"'lost_net' is no network.*module 'nobody.knows' cannot be imported"):
-        load_checkpoint(tmp_path)
+        load_checkpoint(tmp_path, "cnn")
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,15 @@ import pytest
 
 from cropray.datasets.tiles import cut_tiles
 from cropray.errors import ConfigError
-from cropray.training.cnn import fit as cnn
-from cropray.training.cnn.checkpoint import load_checkpoint
-from cropray.training.cnn.fit import CnnData, train_cnn
+from cropray.training.cnn.fit import CNN
 from cropray.training.cnn.settings import CnnSettings
+from cropray.training.deep import fit as cnn
+from cropray.training.deep.checkpoint import load_checkpoint
+from cropray.training.deep.fit import NetworkData
 from cropray.training.deep.loop import evaluate
 from cropray.training.deep.tiles import TileSet
 from tests.synthetic import zone_arrays
+from tests.training.cnn_fits import train_cnn
 from tests.training.small_fits import CLASSES, LOOKUP, STATS, block
 
 SMALL = CnnSettings(learning_rate=3e-3, temporal_channels=8, unet_channels=(8, 8), epochs=3, batch_size=8)
@@ -21,14 +23,14 @@ SMALL = CnnSettings(learning_rate=3e-3, temporal_channels=8, unet_channels=(8, 8
 
 def data(*, with_val=True, put=lambda block: block):
     train = {"b": put(block(0)), "a": put(block(1))}
-    return CnnData(train, {"c": put(block(2))} if with_val else None, STATS, LOOKUP, CLASSES, "hash")
+    return NetworkData(train, {"c": put(block(2))} if with_val else None, STATS, LOOKUP, CLASSES, "hash")
 
 
 def test_the_checkpoint_is_the_best_epoch(tmp_path):
     told = []
     result = train_cnn(SMALL, data(), 5, tmp_path / "unit", told.append)
     assert tuple(told) == result.history
-    checkpoint = load_checkpoint(tmp_path / "unit")
+    checkpoint = load_checkpoint(tmp_path / "unit", "cnn")
     tiles, untrained = TileSet([block(2)], LOOKUP, checkpoint.stats), result.validation.untrained
     scored = evaluate(checkpoint.model, tiles, len(CLASSES), 64, untrained)
     assert untrained  # the small training zones lack a class
@@ -38,19 +40,19 @@ def test_the_checkpoint_is_the_best_epoch(tmp_path):
     n_untrained = scored.confusion[list(untrained)].sum()
     assert best["val_loss"] == pytest.approx(scored.loss_sum / (scored.confusion.sum() - n_untrained))
     assert best["val_untrained_pixels"] == n_untrained > 0
-    provenance = load_checkpoint(tmp_path / "unit").provenance
+    provenance = load_checkpoint(tmp_path / "unit", "cnn").provenance
     assert (provenance["seed"], provenance["training_zones"]) == (5, ["a", "b"])
 
 
 def test_tiles_of_the_dataset_are_blocks(tmp_path):
     tiles = cut_tiles(zone_arrays((24, 24), len(CLASSES), seed=0), 8)
-    only = CnnData({"b": tiles}, None, STATS, LOOKUP, CLASSES, "hash")
+    only = NetworkData({"b": tiles}, None, STATS, LOOKUP, CLASSES, "hash")
     assert len(train_cnn(SMALL, only, 5, tmp_path).history) == 3
 
 
 def test_the_order_of_zones_does_not_matter(tmp_path):
     given = data()
-    shuffled = CnnData(dict(sorted(given.train.items())), given.val, STATS, LOOKUP, CLASSES, "hash")
+    shuffled = NetworkData(dict(sorted(given.train.items())), given.val, STATS, LOOKUP, CLASSES, "hash")
     assert train_cnn(SMALL, data(), 5, tmp_path / "1").history == train_cnn(SMALL, shuffled, 5, tmp_path / "2").history
 
 
@@ -74,7 +76,7 @@ def test_a_gpu_that_is_not_there_is_refused(tmp_path, monkeypatch):
 def test_a_worker_without_its_gpu_is_refused_and_not_started_again(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("ray.get", lambda job: job)
-    job = cnn._Job(SMALL.model_copy(update={"use_gpu": True, "num_workers": 1}), data(), 5)
+    job = cnn._Job(SMALL.model_copy(update={"use_gpu": True, "num_workers": 1}), data(), 5, kind=CNN)
     outcome = cnn._worker({"job": job})
     assert isinstance(outcome, ConfigError)
     assert "cnn.use_gpu" in str(outcome)
@@ -106,8 +108,8 @@ def test_two_ray_workers_are_one_process(tmp_path):
         assert mine["val_loss"] == pytest.approx(theirs["val_loss"], abs=bound)
     assert together.validation.confusion.sum() == alone.validation.confusion.sum()
     assert {path.name for path in (tmp_path / "together").iterdir()} == {"card.json", "weights.safetensors"}
-    expected = load_checkpoint(tmp_path / "alone").predict_proba(block(2).x)
-    assert np.allclose(load_checkpoint(tmp_path / "together").predict_proba(block(2).x), expected, atol=1e-3)
+    expected = load_checkpoint(tmp_path / "alone", "cnn").predict_proba(block(2).x)
+    assert np.allclose(load_checkpoint(tmp_path / "together", "cnn").predict_proba(block(2).x), expected, atol=1e-3)
 
 
 def test_other_numbers_of_cpus_differ_by_rounding(tmp_path):
@@ -144,7 +146,7 @@ def test_all_cpus_of_a_worker_compute_and_old_files_are_read(given, cpus, thread
 
 def test_resources_are_no_part_of_a_fit():
     """What was fitted on one machine is not fitted again on another."""
-    job = cnn._Job(SMALL, data(), 5)
+    job = cnn._Job(SMALL, data(), 5, kind=CNN)
     for changes in ({"cpus_per_worker": 3}, {"use_gpu": True}, {"num_workers": 2}, {"memory_gb": 1}):
         assert replace(job, settings=SMALL.model_copy(update=changes)).fingerprint() == job.fingerprint()
     assert replace(job, settings=SMALL.model_copy(update={"dropout": 0.2})).fingerprint() != job.fingerprint()

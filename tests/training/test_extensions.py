@@ -11,22 +11,23 @@ from cropray.search.sampling import trials
 from cropray.search.space import SearchSettings, complete, space_of, title
 from cropray.settings import Settings
 from cropray.stages.family_search import fit_key
-from cropray.training.cnn.fit import CnnData, train_cnn
 from cropray.training.cnn.model import CnnModel
 from cropray.training.cnn.settings import CnnSettings
 from cropray.training.deep.augment import chosen
+from cropray.training.deep.fit import NetworkData
 from cropray.training.family import family
 from tests.own_entries.net import USED, ToyConfig
 from tests.own_entries.recipe import JOB
 from tests.study import INPUT
 from tests.synthetic import entry, manifest
+from tests.training.cnn_fits import train_cnn
 from tests.training.small_fits import CLASSES, LOOKUP, STATS, block
 
 OWN = "tests.own_entries."
 
 
 def data():
-    return CnnData({"b": block(0), "a": block(1)}, {"c": block(2)}, STATS, LOOKUP, CLASSES, "h")
+    return NetworkData({"b": block(0), "a": block(1)}, {"c": block(2)}, STATS, LOOKUP, CLASSES, "h")
 
 
 class LostError(Exception):

@@ -10,11 +10,12 @@ import pytest
 from upath import UPath
 
 from cropray.core.cube import STUDY_CUBE, CubeSpec
-from cropray.training.cnn.fit import CnnData, Kind, _Job, train_cnn
 from cropray.training.cnn.settings import CnnSettings
 from cropray.training.deep import loop
+from cropray.training.deep.fit import Kind, NetworkData, _Job, tile_samples
 from cropray.training.xgboost.fit import XgboostSettings, train_xgboost
 from cropray.training.xgboost.progress import RoundBooster
+from tests.training.cnn_fits import train_cnn
 from tests.training.small_fits import CLASSES, LOOKUP, STATS, block
 from tests.training.tree_rows import LEGEND, draw_rows, train_zones, tree_data, val_zones
 
@@ -38,7 +39,9 @@ class LostError(Exception):
 
 
 def cnn_data(*, with_val=True):
-    return CnnData({"b": block(0), "a": block(1)}, {"c": block(2)} if with_val else None, STATS, LOOKUP, CLASSES, "h")
+    return NetworkData(
+        {"b": block(0), "a": block(1)}, {"c": block(2)} if with_val else None, STATS, LOOKUP, CLASSES, "h"
+    )
 
 
 def files(folder):
@@ -126,7 +129,7 @@ def test_progress_of_other_labels_is_not_taken(tmp_path, epochs):
 
 
 def test_progress_is_of_one_family_and_one_cube():
-    job = _Job(CNN, cnn_data(), 5)
+    job = _Job(CNN, cnn_data(), 5, kind=Kind("cnn", tile_samples))
     of_another_kind = replace(job, kind=Kind("other", job.kind.samples))
     half = CubeSpec(STUDY_CUBE.bands, "half-month", 6)
     of_another_cube = replace(job, data=replace(job.data, cube=half))

@@ -7,9 +7,10 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from cropray.training.cnn.fit import CnnData, train_cnn
 from cropray.training.cnn.settings import CnnSettings
+from cropray.training.deep.fit import NetworkData
 from cropray.training.xgboost.fit import XgboostSettings, train_xgboost
+from tests.training.cnn_fits import train_cnn
 from tests.training.small_fits import CLASSES, LOOKUP, STATS, FatalPath, block, one_of_some
 from tests.training.tree_rows import train_zones, val_zones
 
@@ -45,7 +46,7 @@ def test_a_cnn_whose_worker_is_killed_goes_on(tmp_path):
     settings = CnnSettings(
         learning_rate=3e-3, temporal_channels=8, unet_channels=(8, 8), epochs=4, batch_size=8, num_workers=2
     )
-    data = CnnData({"b": block(0), "a": block(1)}, {"c": block(2)}, STATS, LOOKUP, CLASSES, "hash")
+    data = NetworkData({"b": block(0), "a": block(1)}, {"c": block(2)}, STATS, LOOKUP, CLASSES, "hash")
     through = train_cnn(settings, data, 5, tmp_path / "through")
     progress = FatalPath(tmp_path / "progress")
     resumed = train_cnn(settings, data, 5, tmp_path / "resumed", progress=progress)

@@ -10,7 +10,6 @@ import torch
 from cropray.core.cube import STUDY_CUBE
 from cropray.core.registry import Registry
 from cropray.errors import ConfigError
-from cropray.training.cnn.fit import fit_scored
 from cropray.training.deep import losses
 from cropray.training.deep.loop import FitPlan, train_epoch
 from cropray.training.deep.losses import LOSSES
@@ -234,7 +233,7 @@ def test_a_loss_that_takes_no_weights_of_rows_is_refused_before_any_work(tmp_pat
     settings = family("temp_cnn").settings(**NETWORK).model_copy(update={"loss": "of_old"})
     job = fit_job(settings, tmp_path, train=WEIGHTED, is_weighted=True)
     with pytest.raises(ConfigError, match=r"loss 'of_old' takes none .* leave the column 'weight' out"):
-        fit_scored(job)
+        family("temp_cnn").fit(job)
     assert not list(tmp_path.iterdir())
 
 

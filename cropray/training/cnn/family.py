@@ -12,9 +12,10 @@ from cropray.training.family import CropModel, Family, Fit, FitScore
 
 def fit(job: Fit) -> Sequence[FitScore]:
     """Train the network until validation stops it, or for a fixed number of epochs."""
-    from cropray.training.cnn.fit import fit_scored  # noqa: PLC0415 - torch: only where networks are trained
+    from cropray.training.cnn.fit import CNN  # noqa: PLC0415 - torch: only where networks are trained
+    from cropray.training.deep.fit import fit_scored  # noqa: PLC0415
 
-    return fit_scored(job)
+    return fit_scored(job, CNN)
 
 
 def load(folder: Path, device: str) -> CropModel:
@@ -40,7 +41,7 @@ def operations(settings: CnnSettings, tile_px: int, n_classes: int, cube: CubeSp
 
 def model_entries(card: Mapping[str, Any]) -> Sequence[type]:
     """The class of a stored network: nothing else of its recipe predicts."""
-    from cropray.training.cnn.network_file import net_of  # noqa: PLC0415 - torch
+    from cropray.training.deep.network_file import net_of  # noqa: PLC0415 - torch
 
     return (net_of(card),)
 

@@ -6,13 +6,13 @@ from typing import Any, Final
 import pyarrow as pa
 import ray
 
-from cropray.training.cnn.fit import CnnData, Kind
+from cropray.training.deep.fit import Kind, NetworkData
 from cropray.training.deep.tile_file import TileFile
 from cropray.training.deep.tiles import Samples
 from cropray.training.temp_cnn.pixels import PixelSet
 
 
-def pixel_samples(zones: Mapping[str, Any], data: CnnData, file: TileFile) -> Samples:
+def pixel_samples(zones: Mapping[str, Any], data: NetworkData, file: TileFile) -> Samples:
     """Pixels of some zones; they stay in memory, the scratch file is for tiles."""
     del file
     return PixelSet(_tables(zones), data.lookup, data.stats, data.cube)

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from cropray.training.cnn.model import CnnModel
+from cropray.training.deep.model import TileNetworkModel
 from cropray.training.family import Probabilities, Samples
 from cropray.training.temp_cnn.pixel_network import KIND, predict_rows
 
 
 @dataclass(frozen=True, slots=True)
-class PixelNetworkModel(CnnModel):
+class PixelNetworkModel(TileNetworkModel):
     """A network whose samples are pixels [N, T·C] in the order of the cube's columns."""
 
     kind: ClassVar[str] = KIND

@@ -5,13 +5,13 @@ from pathlib import Path
 
 from cropray.core.cube import recorded_cube
 from cropray.training.card import class_names
-from cropray.training.cnn.network_file import read_network
+from cropray.training.deep.network_file import read_network
 from cropray.training.serving import ServedModel
 from cropray.training.temp_cnn.pixel_network import KIND, predict_rows
 
 
 def _load_pyfunc(data_path: str) -> ServedModel:
     """Load a model folder; the name is MLflow's."""
-    model, stats, card = read_network(Path(data_path), kind=KIND)
+    model, stats, card = read_network(Path(data_path), KIND)
     cube = recorded_cube(card)
     return ServedModel(class_names(card), cube.columns, partial(predict_rows, model, stats, cube))

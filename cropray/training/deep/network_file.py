@@ -24,13 +24,13 @@ WEIGHTS_FILE: Final = "weights.safetensors"
 FIRST_NET: Final = "conv_unet"  # of cards that name none: there was no other
 
 
-def read_network(folder: Path, device: str = "cpu", kind: str = "cnn") -> tuple[Net, ChannelStats, dict[str, Any]]:
+def read_network(folder: Path, kind: str, device: str = "cpu") -> tuple[Net, ChannelStats, dict[str, Any]]:
     """(network in evaluation mode, statistics of its input, card), ready to predict.
 
     Args:
         folder: of a checkpoint.
-        device: where it predicts.
         kind: name of the family.
+        device: where it predicts.
 
     Raises:
         MissingArtefactError: there is none.

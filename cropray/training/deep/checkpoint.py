@@ -1,6 +1,6 @@
 """Checkpoints of networks: what training leaves as `weights.safetensors` and `card.json`, no pickle.
 
-Reading and predicting without the rest of cropray: `cropray.training.cnn.network_file`.
+Reading and predicting without the rest of cropray: `cropray.training.deep.network_file`.
 """
 
 from collections.abc import Mapping
@@ -21,13 +21,13 @@ from cropray.nets.ensemble import Ensemble
 from cropray.nets.registry import Net
 from cropray.storage import whole_file, write_json
 from cropray.training.card import CARD_FILE, naming_damage
-from cropray.training.cnn.network_file import CARD_VERSION, FIRST_NET, WEIGHTS_FILE, read_network
 from cropray.training.deep.device import predict_tiles
+from cropray.training.deep.network_file import CARD_VERSION, FIRST_NET, WEIGHTS_FILE, read_network
 from cropray.training.deep.tiles import ChannelStats
 
 
 @dataclass(frozen=True, slots=True)
-class CnnCheckpoint:
+class NetworkCheckpoint:
     """A trained network and everything that its use needs."""
 
     model: Net
@@ -42,7 +42,7 @@ class CnnCheckpoint:
     """Bands and steps of what it reads."""
     net: Choice = "conv_unet"
     """What the network was chosen by."""
-    kind: str = "cnn"
+    kind: str = field(kw_only=True)
     """Name of the family."""
 
     def predict_proba(self, x: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
@@ -50,7 +50,7 @@ class CnnCheckpoint:
         return predict_tiles(self.model, self.stats, x)
 
 
-def save_checkpoint(folder: Path, checkpoint: CnnCheckpoint) -> None:
+def save_checkpoint(folder: Path, checkpoint: NetworkCheckpoint) -> None:
     """Write weights, then the card: a folder with a card is complete."""
     weights: dict[str, Tensor] = {
         name: value.detach().cpu().contiguous() for name, value in checkpoint.model.state_dict().items()
@@ -77,16 +77,16 @@ def save_checkpoint(folder: Path, checkpoint: CnnCheckpoint) -> None:
     write_json(folder / CARD_FILE, card)
 
 
-def load_checkpoint(folder: Path, device: str = "cpu", kind: str = "cnn") -> CnnCheckpoint:
+def load_checkpoint(folder: Path, kind: str, device: str = "cpu") -> NetworkCheckpoint:
     """Read a checkpoint of a family, ready to predict.
 
     Raises:
         MissingArtefactError: there is none.
         SchemaError: it is of another kind or version, or damaged.
     """
-    model, stats, card = read_network(folder, device, kind)
+    model, stats, card = read_network(folder, kind, device)
     with naming_damage(folder / CARD_FILE):
-        return CnnCheckpoint(
+        return NetworkCheckpoint(
             model=model,
             stats=stats,
             classes=tuple(CropClass(**record) for record in card["classes"]),

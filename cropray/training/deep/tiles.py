@@ -76,7 +76,7 @@ class Batch:
 
     def total(self) -> Tensor:
         """How many pixels count; of weighted ones the sum of the weights."""
-        return self.labelled().sum() if self.weights is None else self.weights[self.labelled()].sum()
+        return self.labelled().sum() if self.weights is None else (self.weights * self.labelled()).sum()
 
 
 Change = Callable[[Tensor], Tensor]

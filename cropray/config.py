@@ -23,6 +23,7 @@ from cropray.search.sampling import trials
 from cropray.search.space import SearchSettings, complete
 from cropray.settings import Settings
 from cropray.storage import LocationSetting
+from cropray.training.abilities import require_static
 from cropray.training.family import Family, FamilySettings, families, family, register, registered
 from cropray.workspace import Workspace
 from cropray.zone_selection.settings import ZoneSelectionSettings
@@ -130,6 +131,7 @@ class JobConfig(Settings):
         if self.points is not None and tiled:
             others = [name for name, each in families().items() if each.sample == "pixel"]
             raise ValueError(f"'points' have no tiles for {', '.join(tiled)}: set search.models to some of {others}")
+        require_static(self.search.models, self.cube_spec)
         if not isinstance(self.workspace, Path) and self.tracking_uri is None:
             raise ValueError(
                 "a workspace in object storage cannot hold MLflow's database: set 'tracking_uri' to a server"
@@ -159,8 +161,8 @@ class JobConfig(Settings):
 
     @property
     def cube_spec(self) -> CubeSpec:
-        """Bands and steps of time of every pixel."""
-        return self.cube.spec
+        """Bands and steps of time of every pixel, and static features of points."""
+        return self.cube.spec if self.points is None else self.points.of_cube(self.cube.spec)
 
     @property
     def artefacts(self) -> Workspace:

@@ -93,6 +93,21 @@ class CubeSpec:
         return columns_of(self)
 
     @property
+    def band_columns(self) -> tuple[str, ...]:
+        """Those of the bands, which a cube with static features has others beside."""
+        return columns_of(self)
+
+    @property
+    def static(self) -> tuple[Band, ...]:
+        """Features without time, see `PointCube`; images have none."""
+        return ()
+
+    @property
+    def static_ids(self) -> tuple[str, ...]:
+        """In the cube's order."""
+        return tuple(band.id for band in self.static)
+
+    @property
     def noun(self) -> str:
         """What people call a step: `month`."""
         return _NOUNS[self.step]
@@ -142,9 +157,52 @@ class CubeSpec:
         return {} if own == STUDY_CUBE.fingerprint() else {"cube": own}
 
 
+@dataclass(frozen=True, slots=True)
+class PointCube(CubeSpec):
+    """What points may have: static features beside the bands, as elevation. Their columns come last and are called by their ids."""
+
+    static: tuple[Band, ...] = ()
+
+    def __post_init__(self) -> None:
+        CubeSpec.__post_init__(self)  # a class with slots knows no super()
+        names = [*self.band_ids, *self.columns]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"static features need ids that nothing else has, got {twice} twice: rename them")
+
+    @property
+    def n_features(self) -> int:
+        """T · C, and one of each static feature."""
+        return len(self.columns)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Of the bands, then of the static features."""
+        return (*self.band_columns, *self.static_ids)
+
+    def describe(self) -> str:
+        """For messages."""
+        static = (f"{one.id} ({one.unit} = number × {one.scale:g} + {one.offset:g})" for one in self.static)
+        return f"{CubeSpec.describe(self)}, static {' '.join(static)}"
+
+    def to_record(self) -> dict[str, Any]:
+        """A JSON-able record; `from_record` reads it back."""
+        return {**CubeSpec.to_record(self), "static": [asdict(band) for band in self.static]}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> "PointCube":
+        """What `to_record` wrote; raises as `CubeSpec.from_record`."""
+        cube = CubeSpec.from_record(record)
+        return cls(cube.bands, cube.step, cube.months, tuple(Band(**band) for band in record["static"]))
+
+    def fingerprint(self) -> str:
+        """Of what the numbers mean."""
+        static = [[band.id, band.unit, band.scale, band.offset] for band in self.static]
+        return fingerprint([CubeSpec.fingerprint(self), static])
+
+
 @functools.lru_cache(maxsize=64)
 def columns_of(cube: CubeSpec) -> tuple[str, ...]:
-    """`CubeSpec.columns`."""
+    """`CubeSpec.band_columns`."""
     return tuple(f"{band}_{step}" for band in cube.band_ids for step in cube.step_names)
 
 
@@ -160,6 +218,8 @@ def recorded_cube(record: Mapping[str, Any]) -> CubeSpec:
         TypeError: a band has an unknown field, as of another version.
         ValueError: it is no cube.
     """
+    if "static" in record.get("cube", ()):
+        return PointCube.from_record(record["cube"])
     return CubeSpec.from_record(record["cube"]) if "cube" in record else STUDY_CUBE
 
 

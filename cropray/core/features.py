@@ -14,6 +14,8 @@ A job names features in a list:
     quantiles                of every series in the list: 10, 25, 50, 75, 90 % of the steps that are there
     phenology                of every index: largest value, its step, first and last step above half of the amplitude
 
+Static features of the cube are always there, after those of the list and as they are stored.
+
 What gives no column is refused: `phenology` without an index, `differences` of a single step. Another feature of series is
 a class that is registered (`@FEATURES.register("slope")`), in this file or in one's own.
 """
@@ -29,7 +31,7 @@ from typing import Any, ClassVar, Final
 import numpy as np
 import numpy.typing as npt
 
-from cropray.core.cube import STUDY_CUBE, CubeSpec
+from cropray.core.cube import STUDY_CUBE, CubeSpec, PointCube
 from cropray.core.registry import Registry
 from cropray.core.sensors import LARGEST, NODATA
 from cropray.errors import ConfigError
@@ -108,7 +110,7 @@ FEATURES: Final[Registry[Derived]] = Registry("feature")
 class FeatureSet:
     """The features of one model: made from a job's list and the cube, saved in the model's card."""
 
-    cube: CubeSpec
+    cube: CubeSpec | PointCube  # both are named, as code is followed by the names of types
     names: tuple[str, ...] = (BANDS,)
 
     def __post_init__(self) -> None:
@@ -124,7 +126,9 @@ class FeatureSet:
                 )
         twice = sorted({name for name in self.columns if self.columns.count(name) > 1})
         if twice:
-            raise ConfigError(f"features: the columns {twice[:3]} come twice; name each feature once")
+            raise ConfigError(
+                f"features: the columns {twice[:3]} come twice; name each feature once, and static ones otherwise"
+            )
 
     @property
     def is_raw(self) -> bool:
@@ -139,8 +143,8 @@ class FeatureSet:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Names of the features, in order: `B02_01 …`, `ndvi_01 …`, `d_ndvi_02 …`, `ndvi_q10 …`, `ndvi_top …`."""
-        return tuple(column for name in self.names for column in self._columns_of(name))
+        """Names of the features, in order: `B02_01 …`, `ndvi_01 …`, `d_ndvi_02 …`, `ndvi_q10 …`, `ndvi_top …`, `elevation …`."""
+        return (*(column for name in self.names for column in self._columns_of(name)), *self.cube.static_ids)
 
     @property
     def derived(self) -> tuple[type[Derived], ...]:
@@ -151,7 +155,7 @@ class FeatureSet:
     def _columns_of(self, name: str) -> Sequence[str]:
         steps = self.cube.step_names
         if name == BANDS:
-            return self.cube.columns
+            return self.cube.band_columns
         if (feature := self._derived(name)) is not None:
             return [column for series in self._series_of(feature) for column in feature.columns(series, steps)]
         return [f"{self._index(name).name}_{step}" for step in steps]
@@ -160,23 +164,23 @@ class FeatureSet:
         """Features of pixels.
 
         Args:
-            raw: [N, C · T] stored numbers, band-major as in `CubeSpec.columns`, 0 = no data.
+            raw: [N, C · T + static] stored numbers in the order of `CubeSpec.columns`, 0 = no data.
 
         Returns:
             [N, F] uint16 in the order of `columns`, 0 = missing.
         """
         if self.is_raw:
             return raw
-        series = self._compute_series(raw)
+        series, n = self._compute_series(raw), len(self.cube.band_columns)
         parts: list[Numbers] = []
         for name in self.names:
             if name == BANDS:
-                parts.append(raw)
+                parts.append(raw[:, :n])
             elif (feature := self._derived(name)) is not None:
                 parts += [feature.compute(series[each]) for each in self._series_of(feature)]
             else:
                 parts.append(series[self._index(name).name])
-        return np.concatenate(parts, axis=1)
+        return np.concatenate([*parts, raw[:, n:]], axis=1)
 
     def beyond(self, raw: Numbers) -> dict[str, tuple[int, int]]:
         """Of each index how many values of pixels, as `compute` has them, leave its range, and how many there are."""
@@ -210,7 +214,8 @@ class FeatureSet:
         return found
 
     def _by_band(self, raw: Numbers) -> dict[str, Numbers]:
-        series = raw.reshape(len(raw), self.cube.n_bands, self.cube.n_steps)
+        bands = raw[:, : len(self.cube.band_columns)]
+        series = bands.reshape(len(raw), self.cube.n_bands, self.cube.n_steps)
         return {band: series[:, position] for position, band in enumerate(self.cube.band_ids)}
 
     def _physical(self, found: Mapping[str, Numbers]) -> dict[str, Values]:

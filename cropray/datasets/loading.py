@@ -12,6 +12,7 @@ import ray
 import ray.data
 
 from cropray.core.cube import STUDY_CUBE, CubeSpec
+from cropray.datasets.schema import WEIGHT
 from cropray.datasets.settings import READ_CPUS
 from cropray.datasets.storage import training_tiles
 from cropray.datasets.tiles import TrainingTiles
@@ -25,15 +26,16 @@ _FAILURES: Final = (ray.exceptions.RayError, pa.ArrowException, OSError, ValueEr
 
 
 def load_pixels(
-    workspace: Workspace, zone_ids: Sequence[str], cube: CubeSpec = STUDY_CUBE
+    workspace: Workspace, zone_ids: Sequence[str], cube: CubeSpec = STUDY_CUBE, *, is_weighted: bool = False
 ) -> dict[str, "ray.ObjectRef[pa.Table]"]:
-    """Pixel tables of some zones, one object per zone: label and the cube's columns.
+    """Pixel tables of some zones, one object per zone: label, the cube's columns and, where there are such, weights.
 
     Raises:
         MissingArtefactError: a zone has no table.
         SchemaError: a shard cannot be read.
     """
-    return _load({zone: workspace.pixels(zone) for zone in zone_ids}, ["label", *cube.columns])
+    columns = ["label", *cube.columns, *([WEIGHT] if is_weighted else [])]
+    return _load({zone: workspace.pixels(zone) for zone in zone_ids}, columns)
 
 
 def load_tiles(workspace: Workspace, zone_ids: Sequence[str]) -> dict[str, "ray.ObjectRef[TrainingTiles]"]:

@@ -76,6 +76,8 @@ class Manifest:
     schema_version: int = SCHEMA_VERSION
     cube: CubeSpec = STUDY_CUBE
     """Bands and steps of the pixels; a manifest without it is of the study's."""
+    is_weighted: bool = False
+    """Whether the pixel tables hold a weight of each row, which counts in training alone."""
 
     @property
     def n_classes(self) -> int:
@@ -234,4 +236,7 @@ def _entry(raw: Mapping[str, Any]) -> ZoneEntry:
 
 
 def _to_json(manifest: Manifest) -> dict[str, Any]:
-    return {**asdict(manifest), "classes": [crop.to_record() for crop in manifest.classes]}
+    record = {**asdict(manifest), "classes": [crop.to_record() for crop in manifest.classes]}
+    if not manifest.is_weighted:
+        del record["is_weighted"]  # most have none, and stay as they were
+    return record

@@ -1,4 +1,4 @@
-"""Features of a table of points as they are stored: whole numbers of 16 bits, by the affine of their band."""
+"""Numbers of a table of points as they are stored: features of 16 bits, by the affine of their band; weights of rows."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -77,6 +77,26 @@ def _converted(column: pa.ChunkedArray, band: Band, values: PointValues) -> pa.C
         raise ValueError(
             f"has in row {row} the value {physical[row]:g} (number {table_numbers[row]:g}), {len(outside)} such in all; band "
             f"{band.id} can store {low:g} to {high:g} {band.unit}: mend the values or points.scale and points.offset, or "
-            f"give the band another scale and offset in 'cube'"
+            f"give it another scale and offset in 'cube' or points.static"
         )
     return pa.chunked_array([pa.array(np.where(missing, NODATA, numbers).astype(np.uint16))])
+
+
+def stored_weights(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Weights of rows, float32, in which all families train.
+
+    Raises:
+        ValueError: one is no number above 0 that float32 can hold; the message follows the column's name.
+    """
+    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+        raise ValueError(f"is {column.type}; it must hold numbers > 0, how often each row counts in training")
+    weights = column.cast(pa.float64(), safe=False).to_numpy()  # empty ones become NaN
+    with np.errstate(over="ignore", under="ignore"):
+        stored = weights.astype(np.float32)
+    wrong = np.flatnonzero(~(np.isfinite(stored) & (stored > 0)))
+    if wrong.size:
+        raise ValueError(
+            f"has in row {wrong[0]} the value {weights[wrong[0]]:g}, {len(wrong)} such in all; a weight is a finite number "
+            f"> 0: write 1 where a row counts as others do, drop rows that are not to count, or rename the column"
+        )
+    return pa.chunked_array([pa.array(stored)])

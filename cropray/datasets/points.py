@@ -1,6 +1,7 @@
 """Labelled points: a user's own Parquet table becomes a dataset of pixel tables, without images and tiles."""
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Final, Self
 
 import numpy as np
@@ -8,15 +9,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from cropray.core.cube import STUDY_CUBE, CubeSpec
-from cropray.core.sensors import NODATA, REFLECTANCE_SCALE, SATURATED
+from cropray.core.cube import STUDY_CUBE, CubeSpec, PointCube
+from cropray.core.cube_settings import OwnBand
+from cropray.core.sensors import NODATA, REFLECTANCE_SCALE, SATURATED, Band
 from cropray.datasets.build import band_sums
 from cropray.datasets.doubts import alike_doubts, some
 from cropray.datasets.manifest import ZoneEntry
-from cropray.datasets.point_numbers import PointValues, stored_numbers
-from cropray.datasets.schema import POINT_PARCEL, pixel_schema
+from cropray.datasets.point_numbers import PointValues, stored_numbers, stored_weights
+from cropray.datasets.schema import POINT_PARCEL, WEIGHT, pixel_schema
 from cropray.datasets.storage import PIXEL_FILE, shard_hashes
 from cropray.errors import InputError, LeakageError
 from cropray.folds import make_folds
@@ -31,16 +33,37 @@ from cropray.zones import SPLITS, is_zone_id
 TEXT_COLUMNS: Final = ("zone_id", "region", "split", "label")
 COORDINATES: Final = {"lon": 180.0, "lat": 90.0}  # largest absolute value, degrees (WGS 84)
 _SETTING: Final = "points.path"  # in messages
+_NOT_FEATURES: Final = {*TEXT_COLUMNS, *COORDINATES, WEIGHT, *pixel_schema().names} - {*STUDY_CUBE.columns}
+_STATIC_VALUES: Final = PointValues(1.0, 0.0)
 _LARGEST_OF_8_BITS: Final = 255
+
+
+class StaticFeature(OwnBand):
+    """A column of the table that has no time. A stored number n > 0 is the value `n · scale + offset`; 0 is missing."""
+
+    id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    """Name of the column: letters, digits, `_` and `-`."""
+
+    @field_validator("id")
+    @classmethod
+    def _is_free(cls, name: str) -> str:
+        if name in _NOT_FEATURES:
+            raise ValueError(f"'{name}' is a column that every dataset has; rename the static one")
+        return name
 
 
 class PointsSettings(Settings):
     """A table of labelled points."""
 
     path: InputSetting
-    """Parquet file, on a disk or in object storage (`s3://…`, `gs://…`, `az://…`): `zone_id region split label lon lat` and a column per band and step of `cube`, `B02_01 … B08_12`, 0 = missing."""
+    """Parquet file, on a disk or in object storage (`s3://…`, `gs://…`, `az://…`): `zone_id region split label lon lat` and a
+    column per band and step of `cube`, `B02_01 … B08_12`, 0 = missing.
+    A column `weight`, where there is one, says how often each row counts in training; validation and test count each once."""
+    static: tuple[StaticFeature, ...] = ()
+    """Columns without time that models of pixels read beside the bands, as `{id: elevation, unit: m, scale: 1, offset: -500}`.
+    The table holds values in the unit, whole numbers too; NaN or empty = missing, and where `offset` is 0 also 0."""
     scale: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    """What the table's features are multiplied with to become values in the unit of their band, which are then stored by
+    """What the numbers of bands are multiplied with to become values in the unit of their band, which are then stored by
     the band's own scale and offset; 1 where they are such values, NaN or empty = missing. None: whole numbers are the
     bands' stored numbers, and fractions are values in the unit, as far as that is not reflectance."""
     offset: float = Field(default=0.0, allow_inf_nan=False)
@@ -54,13 +77,22 @@ class PointsSettings(Settings):
             )
         return self
 
+    def of_cube(self, cube: CubeSpec) -> CubeSpec:
+        """A cube with the static features.
+
+        Raises:
+            ValueError: one is called as another column is.
+        """
+        static = tuple(Band(one.id, one.unit, one.scale, one.offset) for one in self.static)
+        return PointCube(cube.bands, cube.step, cube.months, static) if static else cube
+
     @property
     def values(self) -> PointValues | None:
         """How the table's numbers become values; None: they are the bands' stored numbers."""
         return None if self.scale is None else PointValues(self.scale, self.offset)
 
 
-def columns_of_points(cube: CubeSpec) -> tuple[str, ...]:
+def columns_of_points(cube: CubeSpec | PointCube) -> tuple[str, ...]:
     """What a table of points needs."""
     return (*TEXT_COLUMNS, *COORDINATES, *cube.columns)
 
@@ -71,12 +103,14 @@ def read_points(path: Location, cube: CubeSpec = STUDY_CUBE, values: PointValues
     Args:
         path: Parquet file. `zone_id`, `region`, `split` (`train` or `test`) and `label` (any class name) are texts,
             `lon` and `lat` degrees, the cube's columns whole numbers that its bands make values of (reflectance ×
-            10 000), 0 = missing; or what `values` converts.
-        cube: bands and steps of the features.
+            10 000), 0 = missing; or what `values` converts. Static features are values, NaN or empty = missing.
+            `weight` may be there: numbers > 0.
+        cube: bands and steps of the features, and static ones.
         values: how the table's numbers become values in the units of the bands; None: see above.
 
     Returns:
-        Exactly `columns_of_points(cube)`: strings, float64, uint16; rows in the file's order.
+        Exactly `columns_of_points(cube)`: strings, float64, uint16, and `weight`, where there is one, float32; rows in
+        the file's order.
 
     Raises:
         InputError: the file, a column, a type or a value cannot be used; the message names it.
@@ -84,7 +118,7 @@ def read_points(path: Location, cube: CubeSpec = STUDY_CUBE, values: PointValues
     """
     raw = _read(path, cube)
     is_reflectance = all(band.is_plain_reflectance for band in cube.bands)
-    if values is None and is_reflectance and {raw[name].type for name in cube.columns} <= {pa.uint8(), pa.int8()}:
+    if values is None and is_reflectance and {raw[name].type for name in cube.band_columns} <= {pa.uint8(), pa.int8()}:
         raise InputError(
             f"points '{path}': all features are of 8 bits, which cannot hold digital numbers (reflectance × 10 000); "
             f"convert them, or set points.scale to what makes values of them"
@@ -106,18 +140,28 @@ def points_doubts(table: pa.Table, path: Location, cube: CubeSpec = STUDY_CUBE) 
         cube: with which bands and steps.
     """
     doubts = []
-    unused = sorted(set(_column_names(path)) - set(columns_of_points(cube)))
+    unused = sorted(set(_column_names(path)) - {*columns_of_points(cube), WEIGHT})
     if unused:
         doubts.append(f"columns of the points table that are not used ({len(unused)}): {some(unused)}")
     for column, names in (("label", "labels"), ("region", "regions"), ("zone_id", "zone ids")):
         doubts += alike_doubts(names, pc.unique(table[column]).to_pylist())
-    largest = max(pc.max(table[name]).as_py() for name in cube.columns)
+    missing = {name: pc.sum(pc.equal(table[name], NODATA)).as_py() for name in cube.static_ids}
+    if any(missing.values()):
+        listing = some([f"{name} {n:,}" for name, n in missing.items() if n])
+        doubts.append(f"points without a value of static features (where the offset is 0, also those of 0): {listing}")
+    if WEIGHT in table.column_names:
+        ends = pc.min_max(table[WEIGHT]).as_py()
+        doubts.append(
+            f"training weighs the points by the column {WEIGHT} ({ends['min']:g} to {ends['max']:g}); validation and test "
+            f"count each once"
+        )
+    largest = max(pc.max(table[name]).as_py() for name in cube.band_columns)
     if largest <= _LARGEST_OF_8_BITS and all(band.is_plain_reflectance for band in cube.bands):
         doubts.append(
             f"no feature is larger than {largest}, a reflectance of {largest * REFLECTANCE_SCALE:.2%}: land is brighter; "
             f"are these digital numbers (reflectance × 10 000)?"
         )
-    n_saturated = sum(pc.sum(pc.equal(table[name], SATURATED)).as_py() for name in cube.columns)
+    n_saturated = sum(pc.sum(pc.equal(table[name], SATURATED)).as_py() for name in cube.band_columns)
     if n_saturated:
         doubts.append(
             f"{n_saturated:,} features are {SATURATED}, which stands for saturated or no value in many products and is "
@@ -197,6 +241,7 @@ def _read(path: Location, cube: CubeSpec) -> pa.Table:
         raise InputError(f"points '{path}' does not exist; set points.path to a Parquet file")
     try:
         names, wanted = _column_names(path), columns_of_points(cube)
+        wanted = (*wanted, WEIGHT) if WEIGHT in names else wanted
         missing = [name for name in wanted if name not in names]
         twice = sorted({name for name in names if names.count(name) > 1} & set(wanted))
         if twice:
@@ -204,7 +249,8 @@ def _read(path: Location, cube: CubeSpec) -> pa.Table:
         if missing:
             raise InputError(
                 f"points '{path}' lacks the columns {missing}; it has {sorted(names)}. Needed are "
-                f"{', '.join((*TEXT_COLUMNS, *COORDINATES))} and {cube.columns[0]} … {cube.columns[-1]}, as 'cube' says"
+                f"{', '.join((*TEXT_COLUMNS, *COORDINATES))} and {cube.band_columns[0]} … {cube.band_columns[-1]}, as "
+                f"'cube' says{f', and {listing} of points.static' if (listing := ', '.join(cube.static_ids)) else ''}"
             )
         with in_words(path, _SETTING):
             filesystem, file = arrow_path(path)
@@ -229,10 +275,13 @@ def _typed(table: pa.Table, path: Location, cube: CubeSpec, values: PointValues 
                 f"write 0 for a missing feature and drop rows without label, zone or place"
             )
         columns[name] = _text_or_degrees(table[name], type_, name, path)
-    bands = [band for band in cube.bands for _ in cube.step_names]
-    for name, band in zip(cube.columns, bands, strict=True):
+    bands = [(band, values) for band in cube.bands for _ in cube.step_names]
+    bands += [(band, _STATIC_VALUES) for band in cube.static]
+    makers = {n: partial(stored_numbers, band=b, values=v) for n, (b, v) in zip(cube.columns, bands, strict=True)}
+    weight = {WEIGHT: stored_weights} if WEIGHT in table.column_names else {}
+    for name, stored in (makers | weight).items():
         try:
-            columns[name] = stored_numbers(table[name], band, values)
+            columns[name] = stored(table[name])
         except ValueError as error:
             raise InputError(f"points '{path}': column '{name}' {error}") from None
     return pa.table(columns)
@@ -306,22 +355,21 @@ def _pixel_table(rows: pa.Table, legend: Legend, cube: CubeSpec) -> pa.Table:
     ids = {name: class_id for class_id, name in enumerate(legend.names)}
     no_place = np.full(rows.num_rows, POINT_PARCEL, np.int32)
     columns: Mapping[str, object] = {
-        "zone_id": rows["zone_id"],
-        "region": rows["region"],
         "parcel": no_place,
         "row": no_place,
         "col": no_place,
         "label": np.array([ids[name] for name in rows["label"].to_pylist()], np.uint8),
         "n_clear": (_features(rows, cube) != NODATA).any(axis=1).sum(axis=1, dtype=np.uint8),
-        **{name: rows[name] for name in cube.columns},
     }
     schema = pixel_schema(cube)
-    return pa.table({name: columns[name] for name in schema.names}, schema=schema)
+    if WEIGHT in rows.column_names:
+        schema = schema.append(pa.field(WEIGHT, pa.float32(), nullable=False))
+    return pa.table({name: columns[name] if name in columns else rows[name] for name in schema.names}, schema=schema)
 
 
 def _features(rows: pa.Table, cube: CubeSpec) -> npt.NDArray[np.uint16]:
     """[N, C, T] digital numbers."""
-    columns = np.stack([rows[name].to_numpy() for name in cube.columns], axis=1)
+    columns = np.stack([rows[name].to_numpy() for name in cube.band_columns], axis=1)
     return columns.reshape(-1, cube.n_bands, cube.n_steps)
 
 

@@ -12,6 +12,7 @@ from cropray.core.cube import STUDY_CUBE, CubeSpec
 from cropray.errors import SchemaError
 
 SCHEMA_VERSION: Final = 1
+WEIGHT: Final = "weight"  # last column of tables of points that have it, float32: weight of a row in training
 POINT_PARCEL: Final = -1  # parcel, row and col of a sample that comes from a table of points
 
 _KEYS: Final = (("zone_id", pa.string()), ("region", pa.string()))
@@ -22,7 +23,8 @@ def pixel_schema(cube: CubeSpec = STUDY_CUBE) -> pa.Schema:
 
     `parcel` is the row of the zone's parcel table, `row` and `col` the pixel in the zone's grid, `label` a legend
     class id, `n_clear` the steps of time with a clear observation before gap filling. The features are the cube's
-    columns: numbers that its bands make values of (reflectance × 10 000), 0 = no data.
+    columns: numbers that its bands make values of (reflectance × 10 000), 0 = no data. Points with weights have WEIGHT
+    after them.
     """
     fields = [
         *_KEYS,

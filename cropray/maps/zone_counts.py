@@ -59,9 +59,9 @@ def count_points(model: CropModel, zone_id: str, job: CountJob) -> ZoneCounts:
         SchemaError: the table is damaged, or not of this dataset.
     """
     table = read_pixels(job.workspace, zone_id, model.cube)
-    x = samples(table, model.cube.columns)
+    x, n_bands = samples(table, model.cube.columns), len(model.cube.band_columns)
     matrix, loss_sum = _count(model.predict_samples(x).T, class_indices(table, job.lookup))
-    return ZoneCounts(matrix, loss_sum, int((x == 0).all(1).sum()))
+    return ZoneCounts(matrix, loss_sum, int((x[:, :n_bands] == 0).all(1).sum()))
 
 
 def count_zone_pixels(model: CropModel, zone_id: str, sums: BandSums, job: CountJob) -> ZoneCounts:

@@ -78,6 +78,7 @@ def fit_job(unit: Unit, folder: Path, data: SearchData, progress: Location | Non
         progress=progress,
         memory_bytes=data.memory_bytes,
         cube=manifest.cube,
+        is_weighted=manifest.is_weighted,
     )
 
 

@@ -36,6 +36,7 @@ from cropray.datasets.points import (
     write_points,
 )
 from cropray.datasets.regions import number_regions, require_two
+from cropray.datasets.schema import WEIGHT
 from cropray.datasets.separation import Trim
 from cropray.datasets.storage import PIXEL_FILE
 from cropray.errors import ConfigError, StageFailedError
@@ -80,6 +81,8 @@ class _Told:
 
     doubts: Sequence[str]
     region_conflict: str
+    is_weighted: bool = False
+    """Whether rows have weights; a doubt says which."""
 
 
 def run(job: JobConfig, progress: Progress) -> None:
@@ -175,7 +178,8 @@ def _run_points(job: JobConfig, progress: Progress) -> None:
     entries = points_entries(table, workspace, folds, n_given, cube)
     doubts = [*points_doubts(whole, path, cube), *separation_doubts(table, folds, given, settings.buffer_m)]
     lost = set(points_legend(whole).names) - set(legend.names)
-    _finish(job, progress, "points", legend, entries, _Told([*_lost_classes(lost), *doubts], division.region_conflict))
+    told = _Told([*_lost_classes(lost), *doubts], division.region_conflict, WEIGHT in table.column_names)
+    _finish(job, progress, "points", legend, entries, told)
     artefact.mark()
 
 
@@ -269,6 +273,7 @@ def _finish(
         notes=(*_notes(entries, unit, job.cube_spec.noun), *told.doubts),
         region_conflict=told.region_conflict,
         cube=job.cube_spec,
+        is_weighted=told.is_weighted,
     )
     workspace = job.artefacts
     with whole_file(workspace.folds) as path:

@@ -73,7 +73,8 @@ class Samples:
         """Training zone → its samples."""
         if sample not in self._blocks:
             zone_ids = [zone.zone_id for zone in self.manifest.of_split("train")]
-            load = partial(load_pixels, cube=self.manifest.cube) if sample == "pixel" else _LOADERS[sample]
+            rows = partial(load_pixels, cube=self.manifest.cube, is_weighted=self.manifest.is_weighted)
+            load = rows if sample == "pixel" else _LOADERS[sample]
             self._blocks[sample] = load(self.workspace, zone_ids)
         return self._blocks[sample]
 

@@ -163,13 +163,14 @@ def register_model(job: JobConfig, tracker: Tracker, run: Run) -> None:
 
 def _layout(cube: CubeSpec) -> dict[str, Any]:
     """What a model's input means."""
-    is_plain = all(band.is_plain_reflectance for band in cube.bands)
+    is_plain = all(band.is_plain_reflectance for band in (*cube.bands, *cube.static))
     meaning = "reflectance × 10 000" if is_plain else "(value − offset) / scale of the band in `cube`"
     return {
         "bands": list(cube.band_ids),
         "n_months": cube.n_steps,
         "values": f"digital numbers: {meaning}, 0 = no data",
         "columns": f"<band>_<position of the {cube.noun} in the season, {cube.step_names[0]} to {cube.step_names[-1]}>",
+        **({"static": list(cube.static_ids)} if cube.static else {}),
         "axes": f"tile, {cube.noun}, band, row, column",
         "cube": cube.to_record(),
     }

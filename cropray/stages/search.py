@@ -31,6 +31,7 @@ from cropray.stages.search_log import SearchLog
 from cropray.stages.search_verdict import Searched
 from cropray.storage import Location
 from cropray.tracking import outcome
+from cropray.training.abilities import require_row_weights, require_static
 from cropray.training.family import family
 
 _FEW: Final = 3  # units that are named in a line
@@ -50,6 +51,9 @@ def run(job: JobConfig, progress: Progress) -> None:
     tiled = [model for model in job.search.models if family(model).sample == "tile"]
     if tiled and manifest.source == "points":
         raise ConfigError(f"a dataset of points has no tiles for {', '.join(tiled)}: take them out of search.models")
+    require_static(job.search.models, manifest.cube)
+    if manifest.is_weighted:
+        require_row_weights(job.search.models)
     _check_folds(manifest)
     if job.search.leave_region_out:
         require_regions(manifest)

@@ -186,6 +186,8 @@ class Fit:
     """What each worker may take; None: not known."""
     cube: CubeSpec = STUDY_CUBE
     """Bands and steps of the samples; the model's card says them."""
+    is_weighted: bool = False
+    """Whether the training blocks hold a column `weight`: each row counts as so many in training, and once in validation."""
     on_step: Callable[[Mapping[str, float]], None] | None = None
     """Called in this process with the record of each step as it is done, so that a long fit is seen; families that cannot
     need not."""
@@ -318,6 +320,8 @@ class Family:
     which training on a GPU is foretold; None: not known."""
     predicts_on_gpu: bool = False
     """Whether its models use the device that `load` is given."""
+    weighs_rows: bool = False
+    """Whether its fits heed `Fit.is_weighted`; others are refused where the dataset has weights."""
     packages: Mapping[str, str] = field(default_factory=dict)
     """Modules that it needs and that an installation may lack → what pip is given for them: `cropray[lightgbm]`."""
 

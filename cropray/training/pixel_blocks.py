@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 BATCH_ROWS: Final = 1 << 16  # rows per step of the matrix build; the study's uint16 features: 6 MiB
 LABEL: Final = "label"
+WEIGHT: Final = "weight"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class PixelBlock:
     """Rows of a pixel table, usually one zone's, or where Ray keeps them."""
 
     rows: "pa.Table | ObjectRef[pa.Table]"
-    """Columns `label` (legend class id) and the cube's; others are ignored."""
+    """Columns `label` (legend class id), the cube's and, where rows are weighted, `weight`; others are ignored."""
     n_rows: int
     """As the manifest counts them."""
 
@@ -46,6 +47,8 @@ class TreeData:
     """Hash of the legend that the class ids belong to."""
     features: FeatureSet = STUDY_FEATURES
     """What a model reads, computed from the rows' cube."""
+    is_weighted: bool = False
+    """Whether the rows count by weights of their own: those of training, where the dataset has such."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -77,7 +80,8 @@ def class_lookup(classes: Sequence[CropClass]) -> npt.NDArray[np.uint8]:
 def tree_data(data: "FitData", job: "Fit") -> TreeData:
     """One side of a fit as rows, in the order of its zones."""
     blocks = {zone_id: PixelBlock(block, data.n_rows[zone_id]) for zone_id, block in data.blocks.items()}
-    return TreeData(blocks, job.classes, job.legend_hash, FeatureSet(job.cube, tuple(job.settings.features)))
+    of = FeatureSet(job.cube, tuple(job.settings.features))
+    return TreeData(blocks, job.classes, job.legend_hash, of, is_weighted=job.is_weighted and data is job.train)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +163,11 @@ def class_indices(rows: "pa.Table", lookup: npt.NDArray[np.uint8]) -> npt.NDArra
             f"run `cropray dataset CONFIG.yaml --set overwrite=true`"
         )
     return indices
+
+
+def own_weights(rows: "pa.Table", data: TreeData) -> npt.NDArray[np.float32] | None:
+    """[N] what the dataset says of some rows of `data`; None: all count once."""
+    return rows[WEIGHT].to_numpy() if data.is_weighted else None
 
 
 def in_batches(tables: "Iterable[pa.Table]") -> "Iterator[pa.Table]":

@@ -31,6 +31,7 @@ from cropray.training.pixel_blocks import (
     checked_rows,
     class_indices,
     features,
+    own_weights,
     samples,
     worker_rows,
 )
@@ -51,6 +52,8 @@ class TrainingRows:
     """[N] class indices."""
     n_of_class: npt.NDArray[np.int64]
     """[K] rows of each class before any were left out."""
+    weights: npt.NDArray[np.float32] | None = None
+    """[N] what the dataset says of each row, which is to count as so many; None: 1. See `Family.weighs_rows`."""
 
     @property
     def untrained(self) -> tuple[int, ...]:
@@ -74,7 +77,8 @@ def training_rows(data: TreeData, most: int | None = None, seed: int = 0) -> Tra
     kept = None
     if most is not None and data.n_rows > most:
         kept = np.sort(np.random.default_rng(seed).choice(data.n_rows, most, replace=False))
-    x, labels, n_of_class, offset = [], [], np.zeros(data.n_classes, np.int64), 0
+    x, labels, weights = [], [], list[npt.NDArray[np.float32]]()
+    n_of_class, offset = np.zeros(data.n_classes, np.int64), 0
     for zone_id, block in data.blocks.items():
         rows = zone_rows(data, zone_id)
         indices = class_indices(rows, data.lookup())
@@ -84,8 +88,11 @@ def training_rows(data: TreeData, most: int | None = None, seed: int = 0) -> Tra
             rows, indices = rows.take(kept[first:last] - offset), indices[kept[first:last] - offset]
         x.append(features(rows, of=data.features))
         labels.append(indices)
+        if (own := own_weights(rows, data)) is not None:
+            weights.append(own)
         offset += block.n_rows
-    return TrainingRows(np.concatenate(x), np.concatenate(labels), n_of_class)
+    own = np.concatenate(weights) if weights else None
+    return TrainingRows(np.concatenate(x), np.concatenate(labels), n_of_class, own)
 
 
 def check_training(data: TreeData) -> None:

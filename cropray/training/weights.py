@@ -1,4 +1,4 @@
-"""Weights of classes that are seldom, for networks and trees alike. Needs numpy only."""
+"""Weights of classes that are seldom and of single rows, for networks and trees alike. Needs numpy only."""
 
 from typing import Any, Final, Literal, get_args
 
@@ -26,6 +26,22 @@ def class_weights(counts: npt.NDArray[np.int64], weighting: ClassWeighting) -> n
     mean = (weights * counts).sum() / max(counts.sum(), 1)
     scaled: npt.NDArray[np.float64] = weights / mean
     return scaled
+
+
+def row_weights(
+    own: npt.NDArray[Any] | None, of_class: npt.NDArray[Any] | None, labels: npt.NDArray[np.uint8]
+) -> npt.NDArray[Any] | None:
+    """[N] weight of each training row, which counts as so many rows; None: 1.
+
+    Args:
+        own: [N] what the dataset says; None: nothing.
+        of_class: [K] see `class_weights`; None: 1.
+        labels: [N] class indices.
+    """
+    if own is None or of_class is None:
+        return own if of_class is None else of_class[labels]
+    weights: npt.NDArray[Any] = own * of_class[labels]
+    return weights
 
 
 def _raw(counts: npt.NDArray[np.int64], weighting: ClassWeighting) -> Any:

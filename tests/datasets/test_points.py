@@ -134,9 +134,9 @@ def test_a_table_without_oddities_raises_no_doubts(tmp_path: Path) -> None:
 
 
 def test_columns_without_use_are_named(tmp_path: Path) -> None:
-    more = {"weight": np.ones(N), "B11_03": np.ones(N, np.uint16), "surveyor": ["x"] * N}
+    more = {"weights": np.ones(N), "B11_03": np.ones(N, np.uint16), "surveyor": ["x"] * N}
     (doubt,) = _doubts(tmp_path / "points.parquet", **more)
-    assert doubt == "columns of the points table that are not used (3): B11_03, surveyor, weight"
+    assert doubt == "columns of the points table that are not used (3): B11_03, surveyor, weights"
 
 
 def test_many_columns_without_use_are_counted(tmp_path: Path) -> None:

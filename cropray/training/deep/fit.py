@@ -26,6 +26,7 @@ from cropray.storage import Location
 from cropray.training.deep.checkpoint import NetworkCheckpoint, save_checkpoint
 from cropray.training.deep.device import reproducible, torch_device
 from cropray.training.deep.loop import FitPlan, FitResult, Record, evaluate, fit
+from cropray.training.deep.losses import require_weighing
 from cropray.training.deep.network_file import together
 from cropray.training.deep.progress import NetworkProgress
 from cropray.training.deep.settings import NetworkSettings
@@ -143,6 +144,8 @@ def train_network(  # noqa: PLR0913 - what to fit, on what, and whom to tell
 def fit_scored(job: Fit, kind: Kind) -> Sequence[FitScore]:
     """`train_network` as a family's fit."""
     started = time.monotonic()
+    if job.is_weighted:
+        require_weighing(job.settings.loss)
     result = train_network(
         job.settings,
         NetworkData(

@@ -201,22 +201,23 @@ def train_epoch(
     model.train()
     device, loss, by_step = _device(model), LOSSES.make(plan.loss), SCHEDULES.make(plan.schedule).by_step
     changes = augmentations(plan.augment)
-    sums = torch.zeros(2, dtype=torch.float64, device=device)  # loss, labelled pixels
+    sums = torch.zeros(2, dtype=torch.float64, device=device)  # loss, labelled pixels or their weights
     for share in epoch_shares(len(tiles), plan, epoch, partial(tiles.rarest_classes, plan.n_classes)):
         if by_step:
             _set_rate(optimizer, scheduled_rate(plan, epoch, share.done))
         seeds_B = torch.from_numpy(share.seeds).to(device)
         change = partial(augmented, changes=changes, seeds_B=seeds_B, std=tiles.stats.std) if changes else None
         batch = tiles.batch(share.tiles, device, share.turns, change)
-        loss_sum = loss(model(batch.x, Context(batch.numbers, seeds_B)), batch.labels, weights_K)
-        n_global = sum_over_workers(batch.labelled().sum())
+        of_pixels = () if batch.weights is None else (batch.weights,)
+        loss_sum = loss(model(batch.x, Context(batch.numbers, seeds_B)), batch.labels, weights_K, *of_pixels)
+        n_global = sum_over_workers(batch.total())
         # The gradient of (global sum ÷ global count): DDP averages over workers, hence the factor.
-        (loss_sum * world_size() / n_global.clamp_min(1)).backward()  # type: ignore[no-untyped-call]
+        (loss_sum * world_size() / torch.where(n_global > 0, n_global, 1)).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad()
-        sums += torch.stack([loss_sum.detach().double(), batch.labelled().sum().double()])
+        sums += torch.stack([loss_sum.detach().double(), batch.total().double()])
     total, n_pixels = sum_over_workers(sums).tolist()  # the epoch's only GPU-CPU sync point
-    mean: float = total / max(n_pixels, 1.0)
+    mean: float = total / (n_pixels or 1.0)
     if not math.isfinite(mean):
         raise FloatingPointError(
             f"training loss is {mean} in epoch {epoch} at learning rate {plan.learning_rate:g}; "

@@ -6,30 +6,51 @@ when a loss is computed, so that a job file is read without it.
 Axes: B samples, K classes, H rows, W columns.
 """
 
+import inspect
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
-from cropray.core.registry import Registry
+from cropray.core.registry import Choice, Registry, name_of
+from cropray.errors import ConfigError
 from cropray.legend import IGNORE
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    Weights: TypeAlias = Tensor | None
+
 
 class Loss(Protocol):
     """What a fit lowers."""
 
-    def __call__(self, logits_BKHW: "Tensor", labels_BHW: "Tensor", weights_K: "Tensor | None" = None) -> "Tensor":
+    def __call__(
+        self, logits_BKHW: "Tensor", labels_BHW: "Tensor", weights_K: "Weights" = None, weights_BHW: "Weights" = None
+    ) -> "Tensor":
         """The sum over labelled pixels, in the same order every time; nats.
 
         Args:
             logits_BKHW: float32.
             labels_BHW: int64 class index, or IGNORE.
             weights_K: float32 weight of each class; None: 1.
+            weights_BHW: float32 weight of each pixel, beside its class's; None: 1. A loss without this argument cannot be
+                trained with where a dataset has weights.
         """
 
 
 LOSSES: Final[Registry[Loss]] = Registry("loss")
+
+
+def require_weighing(choice: Choice) -> None:
+    """See that a loss takes weights of pixels.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if "weights_BHW" not in inspect.signature(LOSSES.entry(choice).__call__).parameters:
+        raise ConfigError(
+            f"the dataset has weights of points, and the loss '{name_of(choice)}' takes none (no argument 'weights_BHW'): "
+            f"choose another loss, or leave the column 'weight' out of the table"
+        )
 
 
 @LOSSES.register("cross_entropy")
@@ -44,12 +65,14 @@ class CrossEntropy:
         if not 0.0 <= self.label_smoothing < 1.0:
             raise ValueError(f"label_smoothing must be at least 0 and below 1; got {self.label_smoothing}")
 
-    def __call__(self, logits_BKHW: "Tensor", labels_BHW: "Tensor", weights_K: "Tensor | None" = None) -> "Tensor":
+    def __call__(
+        self, logits_BKHW: "Tensor", labels_BHW: "Tensor", weights_K: "Weights" = None, weights_BHW: "Weights" = None
+    ) -> "Tensor":
         """On a GPU torch's own sum adds with atomics, in an order that changes: there pixels are summed apart."""
         from torch.nn import functional as F  # noqa: N812, PLC0415 - see the head of the file
 
-        is_on_gpu = logits_BKHW.is_cuda
-        how = "none" if is_on_gpu else "sum"
+        is_apart = logits_BKHW.is_cuda or weights_BHW is not None
+        how = "none" if is_apart else "sum"
         loss = F.cross_entropy(
             logits_BKHW,
             labels_BHW,
@@ -58,7 +81,9 @@ class CrossEntropy:
             reduction=how,
             label_smoothing=self.label_smoothing,
         )
-        return loss.sum() if is_on_gpu else loss
+        if weights_BHW is not None:
+            loss = loss * weights_BHW
+        return loss.sum() if is_apart else loss
 
 
 @LOSSES.register("focal")
@@ -72,7 +97,9 @@ class Focal:
         if self.gamma < 0:
             raise ValueError(f"gamma must be at least 0; got {self.gamma}")
 
-    def __call__(self, logits_BKHW: "Tensor", labels_BHW: "Tensor", weights_K: "Tensor | None" = None) -> "Tensor":
+    def __call__(
+        self, logits_BKHW: "Tensor", labels_BHW: "Tensor", weights_K: "Weights" = None, weights_BHW: "Weights" = None
+    ) -> "Tensor":
         """See `Loss`."""
         from torch.nn import functional as F  # noqa: N812, PLC0415
 
@@ -82,4 +109,5 @@ class Focal:
         # Where p is 1 the power has no slope for γ < 1; a sure pixel has no loss either.
         doubt_N = (-(-losses_N).expm1()).clamp_min(1e-12)
         losses_N = doubt_N**self.gamma * losses_N
-        return (losses_N if weights_K is None else losses_N * weights_K[true_N]).sum()
+        losses_N = losses_N if weights_K is None else losses_N * weights_K[true_N]
+        return (losses_N if weights_BHW is None else losses_N * weights_BHW[labelled_BHW]).sum()

@@ -67,10 +67,16 @@ class Batch:
     """[B, H, W] int64, class index 0 … K - 1, or IGNORE."""
     numbers: Tensor
     """[B, T, C, H, W] digital numbers that `x` was made from, 0 = no data."""
+    weights: Tensor | None = None
+    """[B, H, W] float32: each pixel counts as so many in the training loss; None: 1."""
 
     def labelled(self) -> Tensor:
         """[B, H, W] bool: pixels that count."""
         return self.labels != IGNORE
+
+    def total(self) -> Tensor:
+        """How many pixels count; of weighted ones the sum of the weights."""
+        return self.labelled().sum() if self.weights is None else (self.weights * self.labelled()).sum()
 
 
 Change = Callable[[Tensor], Tensor]

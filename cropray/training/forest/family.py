@@ -33,6 +33,7 @@ FAMILY = Family(
     settings=ForestSettings,
     fit=fit,
     load=load,
+    weighs_rows=True,
     grid={"n_estimators": (200, 400)},
     steps="n_estimators",
     prefix=first_steps,

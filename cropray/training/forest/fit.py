@@ -20,7 +20,7 @@ from cropray.training.forest.tree_file import CARD_VERSION, KIND, MODEL_FILE, Fo
 from cropray.training.pixel_blocks import tree_data
 from cropray.training.pixels import TrainingRows, score_pixels, training_rows, with_seconds, write_card
 from cropray.training.resources import worker_resources
-from cropray.training.weights import class_weights
+from cropray.training.weights import class_weights, row_weights
 
 log = logging.getLogger(__name__)
 
@@ -66,9 +66,10 @@ def _tell_what_is_lost(job: Fit, rows: TrainingRows) -> None:
 
 def _grow(settings: ForestSettings, job: Fit, rows: TrainingRows) -> Forest:
     n, n_workers, n_classes = job.steps[-1], settings.num_workers, len(job.classes)
-    x, weights = rows.x, None
+    x, of_class = rows.x, None
     if settings.class_weighting != "none":
-        weights = class_weights(rows.n_of_class, settings.class_weighting)
+        of_class = class_weights(rows.n_of_class, settings.class_weighting)
+    weights = row_weights(rows.weights, of_class, rows.labels)
     if not n_workers:
         return grow(settings, job.seed, range(n), x, rows.labels, n_classes, weights)
     bundle = worker_resources(settings.threads, 0.0, settings.memory_gb)
@@ -78,11 +79,9 @@ def _grow(settings: ForestSettings, job: Fit, rows: TrainingRows) -> Forest:
         max_retries=settings.max_failures,
         scheduling_strategy="DEFAULT",  # not within the bundle of a trial
     )
-    stored = ray.put(x), ray.put(rows.labels)
+    stored = ray.put(x), ray.put(rows.labels), n_classes, ray.put(weights)
     shares = [range(n * rank // n_workers, n * (rank + 1) // n_workers) for rank in range(n_workers)]
-    return join(
-        ray.get([task.remote(settings, job.seed, share, *stored, n_classes, weights) for share in shares if share])
-    )
+    return join(ray.get([task.remote(settings, job.seed, share, *stored) for share in shares if share]))
 
 
 def _save(job: Fit, forest: Forest, rows: TrainingRows) -> None:

@@ -21,7 +21,7 @@ def grow(  # noqa: PLR0913, PLR0917 - what to grow, on what
     x: npt.NDArray[np.uint16],
     labels: npt.NDArray[np.uint8],
     n_classes: int,
-    weights: npt.NDArray[np.float64] | None = None,
+    weights: npt.NDArray[np.floating[Any]] | None = None,
 ) -> Forest:
     """Grow some trees of a forest: those that scikit-learn's forest of the same seed has in their places.
 
@@ -32,11 +32,11 @@ def grow(  # noqa: PLR0913, PLR0917 - what to grow, on what
         x: [N, F] features, 0 = missing.
         labels: [N] class indices.
         n_classes: of the dataset.
-        weights: [K] of the rows of each class; None: 1.
+        weights: [N] of the rows; None: 1.
     """
     # Of its own: what comes out of Ray's object store is read-only, which scikit-learn does not take.
     floats = as_floats(x)
-    of_rows = None if weights is None else weights[labels]
+    of_rows = None if weights is None else weights.astype(np.float64)
     draws = np.random.RandomState(seed)
     draws.randint(_SEEDS, size=trees.start)
     parts = []

@@ -33,6 +33,7 @@ FAMILY = Family(
     settings=LightgbmSettings,
     fit=fit,
     load=load,
+    weighs_rows=True,
     grid={"n_estimators": (100, 200), "learning_rate": (0.05, 0.1)},
     steps="n_estimators",
     prefix=first_steps,

@@ -17,9 +17,9 @@ from cropray.storage import whole_file
 from cropray.training.family import Fit, FitScore
 from cropray.training.lightgbm.settings import LightgbmSettings
 from cropray.training.lightgbm.tree_file import CARD_VERSION, KIND, MODEL_FILE, predict_proba
-from cropray.training.pixel_blocks import BATCH_ROWS, TreeData, class_indices, features, tree_data
+from cropray.training.pixel_blocks import BATCH_ROWS, TreeData, class_indices, features, own_weights, tree_data
 from cropray.training.pixels import check_training, score_pixels, with_seconds, write_card, zone_rows
-from cropray.training.weights import class_weights
+from cropray.training.weights import class_weights, row_weights
 
 _THREADS: Final = re.compile(r"^\[num_threads: \d+\]\n", re.MULTILINE)
 
@@ -44,9 +44,10 @@ def train_lightgbm(job: Fit) -> tuple[FitScore, ...]:
     labels = _labels(train)
     counts = np.bincount(labels, minlength=train.n_classes)
     untrained = tuple(np.flatnonzero(counts == 0).tolist())
-    weights = None
+    of_class = None
     if settings.class_weighting != "none":
-        weights = class_weights(counts, settings.class_weighting).astype(np.float32)[labels]
+        of_class = class_weights(counts, settings.class_weighting).astype(np.float32)
+    weights = row_weights(_own_weights(train), of_class, labels)
     matrices = {"train": _matrix(train, labels, parameters, weights)}
     if val is not None:
         labels = _labels(val)
@@ -74,6 +75,11 @@ def train_lightgbm(job: Fit) -> tuple[FitScore, ...]:
 
 def _labels(data: TreeData) -> npt.NDArray[np.uint8]:
     return np.concatenate([class_indices(zone_rows(data, zone_id), data.lookup()) for zone_id in data.blocks])
+
+
+def _own_weights(data: TreeData) -> npt.NDArray[np.float32] | None:
+    found = [own_weights(zone_rows(data, zone_id), data) for zone_id in data.blocks if data.is_weighted]
+    return np.concatenate([own for own in found if own is not None]) if found else None
 
 
 def _matrix(

@@ -37,6 +37,7 @@ FAMILY = Family(
     settings=TempCnnSettings,
     fit=fit,
     load=load,
+    weighs_rows=True,
     grid={"learning_rate": (2e-3, 5e-4)},
     most_steps="epochs",
     free=FREE,

@@ -1,6 +1,7 @@
 """Pixels as the loop sees them: tiles of 1 × 1, thousands a batch, gathered at once."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +11,7 @@ import torch
 from cropray.core.cube import CubeSpec
 from cropray.legend import IGNORE
 from cropray.training.deep.tiles import Batch, Change, ChannelStats, make_batch
-from cropray.training.pixel_blocks import LABEL, samples
+from cropray.training.pixel_blocks import LABEL, WEIGHT, samples
 
 
 class PixelSet:
@@ -22,17 +23,23 @@ class PixelSet:
         """Gather all rows.
 
         Args:
-            tables: columns `label` and the cube's.
+            tables: columns `label`, the cube's and, in all or in none, `weight`, which the training loss alone looks at.
             lookup: [256] class id → class index.
             stats: of the training zones.
             cube: what a row holds.
         """
         x, labels = [np.empty((0, *cube.shape), np.uint16)], [np.empty(0, np.uint8)]
+        weights = list[npt.NDArray[np.float32]]()
         for table in tables:
             x.append(series(samples(table, cube.columns), cube))
             labels.append(lookup[table[LABEL].to_numpy()])
+            if WEIGHT in table.column_names:
+                weights.append(table[WEIGHT].to_numpy())
         self.x = np.concatenate(x)
         self.labels = np.concatenate(labels)
+        self.weights = np.concatenate(weights) if weights else None
+        if self.weights is not None and (self.weights == 1).all():
+            self.weights = None  # to the bit: weighted losses are summed in another order
         self.stats = stats
 
     def __len__(self) -> int:
@@ -49,7 +56,10 @@ class PixelSet:
         if not len(self):
             raise ValueError("there is no pixel to make a batch of; check that these zones hold labels")
         x, labels = self.x[tiles], self.labels[tiles]
-        return make_batch(x[..., None, None], labels[:, None, None], self.stats, device, change)
+        batch = make_batch(x[..., None, None], labels[:, None, None], self.stats, device, change)
+        if self.weights is None:
+            return batch
+        return replace(batch, weights=torch.from_numpy(self.weights[tiles][:, None, None]).to(device))
 
     def class_counts(self, n_classes: int) -> npt.NDArray[np.int64]:
         """[K] pixels per class index.

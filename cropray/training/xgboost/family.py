@@ -45,6 +45,7 @@ FAMILY = Family(
     settings=XgboostSettings,
     fit=fit,
     load=load,
+    weighs_rows=True,
     grid={"n_estimators": (100, 200), "learning_rate": (0.01, 0.1)},  # the original study's
     steps="n_estimators",
     prefix=first_steps,

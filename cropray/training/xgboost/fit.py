@@ -29,12 +29,12 @@ from cropray.core.fingerprint import fingerprint
 from cropray.errors import ConfigError
 from cropray.storage import Location
 from cropray.training.family import FitScore
-from cropray.training.pixel_blocks import PixelBlock, TreeData, class_indices, features
+from cropray.training.pixel_blocks import PixelBlock, TreeData, class_indices, features, own_weights
 from cropray.training.pixels import check_training, score_pixels, with_seconds, worker_tables
 from cropray.training.progress_file import ProgressFile
 from cropray.training.resources import worker_resources
 from cropray.training.scratch import scratch_folder
-from cropray.training.weights import class_weights
+from cropray.training.weights import class_weights, row_weights
 from cropray.training.xgboost.binning import bin_table
 from cropray.training.xgboost.matrix import BlockBatches, quantile_matrix
 from cropray.training.xgboost.memory import bins_on_disk, require_gpu_memory, require_scratch
@@ -180,9 +180,9 @@ class FitJob:
         return tuple(np.flatnonzero(self.class_counts == 0).tolist())
 
     def class_weights(self, name: str) -> npt.NDArray[np.float32] | None:
-        """[K] weights of the rows of a data set; None: 1.
+        """[K] weights of the classes of a data set; None: 1.
 
-        Training weighs as the settings say. Validation counts each pixel once, but for classes that training lacks.
+        Training weighs as the settings say, beside rows' own weights. Validation counts each pixel once, but for classes that training lacks.
         """
         if name == "train" and self.settings.class_weighting != "none":
             return class_weights(self.class_counts, self.settings.class_weighting).astype(np.float32)
@@ -244,7 +244,8 @@ def _grow(job: FitJob, rank: int, n_workers: int, cache: Path | None) -> Fitted:
     for name, data in job.matrices().items():
         tables = partial(worker_tables, data, rank, n_workers)
         on_disk = None if cache is None else cache / name
-        batches = BlockBatches(tables, data.lookup(), job.table, on_disk, job.class_weights(name), data.features)
+        weights = partial(_weights, data, job.class_weights(name))
+        batches = BlockBatches(tables, data.lookup(), job.table, on_disk, weights, data.features)
         matrices[name] = quantile_matrix(
             batches, max_bin, n_threads, ref=matrices.get("train"), is_on_disk=cache is not None
         )
@@ -314,7 +315,7 @@ def _fit_xgboost_ray(job: FitJob) -> Fitted:
 def _drive_xgboost_ray(job: FitJob) -> Fitted:
     settings = job.settings
     frames = {name: _frames(job, data, job.class_weights(name)) for name, data in job.matrices().items()}
-    weighted = [name for name in frames if job.class_weights(name) is not None]
+    weighted = [n for n, data in job.matrices().items() if data.is_weighted or job.class_weights(n) is not None]
     pool = ActorPool(
         settings.num_workers,
         settings.threads,
@@ -336,7 +337,7 @@ def _frames(
 
 
 def _frame(
-    data: TreeData, table: npt.NDArray[np.uint16], rank: int, n_workers: int, weights: npt.NDArray[np.float32] | None
+    data: TreeData, table: npt.NDArray[np.uint16], rank: int, n_workers: int, of_class: npt.NDArray[np.float32] | None
 ) -> "pd.DataFrame":
     import pandas as pd  # noqa: PLC0415 - this engine's own form of data
 
@@ -344,7 +345,14 @@ def _frame(
     frame = pd.DataFrame(as_floats(features(rows, table, data.features)), columns=list(data.columns))
     labels = class_indices(rows, data.lookup())
     frame[LABEL] = labels
-    return frame if weights is None else frame.assign(**{WEIGHT: weights[labels]})
+    weights = _weights(data, of_class, rows, labels)
+    return frame if weights is None else frame.assign(**{WEIGHT: weights})
+
+
+def _weights(
+    data: TreeData, of_class: npt.NDArray[np.float32] | None, rows: pa.Table, labels: npt.NDArray[np.uint8]
+) -> npt.NDArray[np.float32] | None:
+    return row_weights(own_weights(rows, data), of_class, labels)
 
 
 _ENGINES: Final[Mapping[str, Callable[[FitJob], Fitted]]] = {

@@ -28,7 +28,7 @@ class BlockBatches(xgb.DataIter):  # type: ignore[misc]  # xgboost has no types
         lookup: npt.NDArray[np.uint8],
         table: npt.NDArray[np.uint16],
         cache: Path | None = None,
-        weights: npt.NDArray[np.float32] | None = None,
+        weights: "Callable[[pa.Table, npt.NDArray[np.uint8]], npt.NDArray[np.float32] | None] | None" = None,
         of: FeatureSet = STUDY_FEATURES,
     ) -> None:
         """Prepare the first pass.
@@ -38,7 +38,7 @@ class BlockBatches(xgb.DataIter):  # type: ignore[misc]  # xgboost has no types
             lookup: the dataset's class lookup.
             table: the fit's `bin_table`.
             cache: what the names of a matrix on disk begin with; None: in memory.
-            weights: [K] of the rows of each class; None: 1.
+            weights: (rows, their [N] class indices) → their [N] weights; None: 1.
             of: the features.
         """
         self._tables = tables
@@ -59,7 +59,8 @@ class BlockBatches(xgb.DataIter):  # type: ignore[misc]  # xgboost has no types
         if rows is None:
             return False
         labels = class_indices(rows, self._lookup)
-        weight = {} if self._weights is None else {"weight": self._weights[labels]}
+        weights = None if self._weights is None else self._weights(rows, labels)
+        weight = {} if weights is None else {"weight": weights}
         input_data(data=features(rows, self._table, self._of), label=labels, **weight)
         return True
 

@@ -11,6 +11,7 @@ from pydantic import Field, ModelWrapValidatorHandler, create_model, field_valid
 from cropray.core.cube import CubeSpec
 from cropray.core.cube_settings import CubeSettings
 from cropray.core.registry import entries_outside, take_over
+from cropray.core.settings import Settings
 from cropray.datasets.points import PointsSettings
 from cropray.datasets.settings import DatasetSettings
 from cropray.imagery.registry import SOURCES, SourceSettings
@@ -21,7 +22,6 @@ from cropray.raw_files import InputSetting
 from cropray.report.settings import ReportSettings
 from cropray.search.sampling import trials
 from cropray.search.space import SearchSettings, complete
-from cropray.settings import Settings
 from cropray.storage import LocationSetting
 from cropray.training.abilities import require_static
 from cropray.training.family import Family, FamilySettings, families, family, register, registered

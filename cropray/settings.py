@@ -1,4 +1,4 @@
-"""The base of every settings record, and how a YAML file becomes one.
+"""How a YAML file becomes a settings record.
 
 One YAML file per job is read into one frozen pydantic model; `--set a.b=c` changes single
 values before validation. Unknown keys are refused and the nearest known key is named.
@@ -6,52 +6,17 @@ values before validation. Unknown keys are refused and the nearest known key is 
 
 import datetime as dt
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final, LiteralString, TypeVar, get_args
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Tag, ValidationError, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, Tag, ValidationError
 
-from cropray.addresses import refuse_secrets
-from cropray.core.fingerprint import fingerprint
+from cropray.core.settings import REFUSED_ADDRESS, Settings
 from cropray.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from cropray.storage import Location
-
-_REFUSED: Final[LiteralString] = "address_with_secret"  # type of pydantic's error
-
-
-class Settings(BaseModel):
-    """A frozen record of settings; fields are documented by attribute docstrings."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _no_secrets(cls, values: object) -> object:
-        """Any text may be an address; what is refused here is not repeated by other messages."""
-        for where, text in _texts(values):
-            try:
-                refuse_secrets(text)
-            except ValueError as error:
-                raise PydanticCustomError(_REFUSED, "{reason}", {"where": where, "reason": str(error)}) from None
-        return values
-
-    @classmethod
-    def whole(cls) -> "type[Settings]":
-        """The class with all sections that are known now; what a file is read into."""
-        return cls
-
-    def resources(self) -> frozenset[str]:
-        """Fields that say where and how fast something is made, and change nothing of it: they enter no key."""
-        return frozenset()
-
-    def fingerprint(self) -> str:
-        """Hexadecimal SHA-256 of the settings' canonical JSON, without resources."""
-        return fingerprint(self.model_dump(mode="json", exclude=set(self.resources())))
-
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
 
@@ -156,18 +121,6 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
     node[leaf] = value
 
 
-def _texts(value: object, where: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
-    """(dotted name, text) of all texts in what a file or a caller gives."""
-    if isinstance(value, str):
-        yield ".".join(where), value
-    elif isinstance(value, Mapping):
-        for name, below in value.items():
-            yield from _texts(below, (*where, str(name)))
-    elif isinstance(value, list | tuple):
-        for below in value:
-            yield from _texts(below, where)
-
-
 def _explain(error: ValidationError, model: type[BaseModel]) -> str:
     lines = []
     for item in error.errors():
@@ -179,7 +132,7 @@ def _explain(error: ValidationError, model: type[BaseModel]) -> str:
             lines.append(f"'{where}' is required and was not given")
         elif item["type"] == "union_tag_invalid":
             lines.append(f"'{where}' cannot be '{item['ctx']['tag']}'; it can be {item['ctx']['expected_tags']}")
-        elif item["type"] == _REFUSED:
+        elif item["type"] == REFUSED_ADDRESS:
             lines.append(f"'{'.'.join(filter(None, (where, item['ctx']['where'])))}': {message}")
         else:
             seen = _seen(item["input"], is_text_wanted=item["type"] == "string_type")

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
 from cropray.core.fingerprint import fingerprint
+from cropray.core.settings import Settings
 from cropray.errors import ConfigError
-from cropray.settings import Settings, dump_yaml, load_settings
+from cropray.settings import dump_yaml, load_settings
 
 
 class Optimizer(Settings):

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Literal, get_args, get_origin
 
 import cropray
+from cropray.core.settings import Settings
 from cropray.search.space import Space
-from cropray.settings import Settings
 from cropray.training.deep.settings import NetworkSettings
 from cropray.training.family import FamilySettings
 

@@ -6,7 +6,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from cropray.core.cube import STUDY_CUBE, CubeSpec, Step
 from cropray.core.sensors import SENSORS, Band, known_band
-from cropray.settings import Settings
+from cropray.core.settings import Settings
 
 _OWN: Final = "own"
 

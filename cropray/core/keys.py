@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, get_args, get_origin
 
 from cropray.core.closure import Code
 from cropray.core.fingerprint import fingerprint
-from cropray.settings import Settings
+from cropray.core.settings import Settings
 
 Parts = Mapping[str, Mapping[str, Any]]
 _DIGEST: Final = re.compile(r"[0-9a-f]{16,}")  # tells a person nothing

@@ -14,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from cropray.core.cube import STUDY_CUBE, CubeSpec, PointCube
 from cropray.core.cube_settings import OwnBand
 from cropray.core.sensors import NODATA, REFLECTANCE_SCALE, SATURATED, Band
+from cropray.core.settings import Settings
 from cropray.datasets.build import band_sums
 from cropray.datasets.doubts import alike_doubts, some
 from cropray.datasets.manifest import ZoneEntry
@@ -25,7 +26,6 @@ from cropray.folds import make_folds
 from cropray.legend import MAX_CLASSES, Legend, legend_from_names
 from cropray.missing import is_missing
 from cropray.raw_files import InputSetting, in_words, is_there
-from cropray.settings import Settings
 from cropray.storage import Location, arrow_path, local_folder, relative, whole_folder
 from cropray.workspace import Workspace
 from cropray.zones import SPLITS, is_zone_id

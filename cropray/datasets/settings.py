@@ -4,7 +4,7 @@ from typing import Final, Literal
 
 from pydantic import Field
 
-from cropray.settings import Settings
+from cropray.core.settings import Settings
 
 READ_CPUS: Final = 0.25
 # A Ray Data read asks for a whole CPU by default; beside fits that hold the CPUs it would wait for ever.

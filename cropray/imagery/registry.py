@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from cropray.core.registry import Registry
 from cropray.core.sensors import Band
-from cropray.settings import Settings
+from cropray.core.settings import Settings
 
 if TYPE_CHECKING:
     from cropray.imagery.cubes import CompositeSource

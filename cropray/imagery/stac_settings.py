@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 from pydantic import ConfigDict, Field
 
 from cropray.core.sensors import Band
+from cropray.core.settings import Settings
 from cropray.imagery.registry import SOURCES, SceneSettings
-from cropray.settings import Settings
 
 if TYPE_CHECKING:
     from cropray.imagery.stac import StacScenes

@@ -6,10 +6,10 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from cropray.core.cube import STUDY_CUBE
+from cropray.core.settings import Settings
 from cropray.grid import SCL_SNAP_M
 from cropray.landscape.regions import REGION_STYLES
 from cropray.landscape.spectra import bands_of
-from cropray.settings import Settings
 
 MAX_PARCEL_EXTENT_M = 280.0  # no parcel is longer than this, so that none reaches from one zone to the next
 PIXEL_M = 10.0

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from cropray.settings import Settings
+from cropray.core.settings import Settings
 
 
 class MapSettings(Settings):

@@ -19,6 +19,7 @@ from pydantic import Field, field_validator, model_validator
 from pyproj import CRS, Transformer
 from pyproj.exceptions import CRSError
 
+from cropray.core.settings import Settings
 from cropray.errors import InputError
 from cropray.grid import Grid
 from cropray.legend import FIRST_YEAR, LAST_YEAR
@@ -39,7 +40,6 @@ from cropray.parcels.vector_files import (
 )
 from cropray.parcels.zip_files import is_zip
 from cropray.raw_files import InputSetting, local_table
-from cropray.settings import Settings
 
 _EDGE_STEPS: Final = 21  # points along each edge of a rectangle that is reprojected: straight edges bend
 M2_PER_HA: Final = 10_000

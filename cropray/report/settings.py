@@ -4,7 +4,7 @@ from typing import Final, Literal
 
 from pydantic import Field
 
-from cropray.settings import Settings
+from cropray.core.settings import Settings
 
 MOST_PREVIEWS: Final = 6
 """Zones whose maps are shown, of each model; all previews lie in the maps folder."""

@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from cropray.core.registry import text_of
-from cropray.settings import Settings
+from cropray.core.settings import Settings
 from cropray.training.choices import ValidationScore
 from cropray.training.family import DEFAULT_FAMILIES, Family, FamilySettings, families, family
 

@@ -14,6 +14,7 @@ from cropray.config import JobConfig
 from cropray.core.closure import Root, closure
 from cropray.core.fingerprint import fingerprint
 from cropray.core.keys import key_of
+from cropray.core.settings import Settings
 from cropray.datasets.build import ZoneJob, build_zone, count_zone
 from cropray.datasets.division import Counted, Division, divide_points, divide_zones
 from cropray.datasets.doubts import alike_doubts, parcel_doubts, some
@@ -43,7 +44,6 @@ from cropray.errors import ConfigError, StageFailedError
 from cropray.legend import Legend
 from cropray.progress import Progress
 from cropray.raw_files import source_fingerprint
-from cropray.settings import Settings
 from cropray.stages.artefacts import Stamped
 from cropray.stages.cluster import ray_session, require_cpus
 from cropray.stages.inputs import (

@@ -7,6 +7,7 @@ from typing import Any
 from cropray.config import JobConfig
 from cropray.core.cube import STUDY_CUBE, CubeSpec, Season
 from cropray.core.fingerprint import fingerprint
+from cropray.core.settings import Settings
 from cropray.errors import ConfigError, InputError, SchemaError
 from cropray.imagery.acquire import check_inputs
 from cropray.imagery.registry import CompositeSettings, SceneSettings
@@ -14,7 +15,6 @@ from cropray.imagery.scenes import Scene
 from cropray.legend import FIRST_YEAR, LAST_YEAR, Legend, bundled_legend
 from cropray.parcels.legend_file import read_legend, require_codes
 from cropray.parcels.rpg import is_away, iterate_codes
-from cropray.settings import Settings
 from cropray.storage import Location, local_file
 from cropray.workspace import require
 from cropray.zone_selection.settings import ZoneSelectionSettings

@@ -21,9 +21,9 @@ from cropray.core.closure import Code, closure
 from cropray.core.cube import STUDY_CUBE, CubeSpec
 from cropray.core.features import BANDS, FEATURES, FeatureSet
 from cropray.core.registry import entries_outside, plugged, require_same, take_over
+from cropray.core.settings import Settings
 from cropray.errors import ConfigError
 from cropray.legend import CropClass
-from cropray.settings import Settings
 from cropray.storage import Location
 from cropray.training.resources import FitSize, Need
 from cropray.training.weights import ClassWeighting

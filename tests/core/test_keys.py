@@ -7,7 +7,7 @@ import pytest
 from cropray.core.closure import Code
 from cropray.core.fingerprint import fingerprint
 from cropray.core.keys import differences, key_of
-from cropray.settings import Settings
+from cropray.core.settings import Settings
 
 
 class Inner(Settings):

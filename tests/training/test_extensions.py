@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from cropray.core.closure import closure
+from cropray.core.settings import Settings
 from cropray.search.sampling import trials
 from cropray.search.space import SearchSettings, complete, space_of, title
-from cropray.settings import Settings
 from cropray.stages.family_search import fit_key
 from cropray.training.cnn.model import CnnModel
 from cropray.training.cnn.settings import CnnSettings

@@ -1,5 +1,6 @@
 """The deployed tracking server, whole: `mlflow/serve.sh` over a real PostgreSQL and a real S3 server."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -60,7 +61,11 @@ print(json.dumps(answer))
 def database(tmp_path_factory):
     require_postgres()
     folder = tmp_path_factory.mktemp("postgres")
-    for path in (folder, *folder.parents[:2]):  # pytest's folders are closed to others, PostgreSQL runs as another user
+    # pytest's folders are closed to others, and PostgreSQL runs as another user.
+    for path in (
+        folder,
+        *itertools.takewhile(lambda above: above.name.startswith(("pytest", "popen")), folder.parents),
+    ):
         path.chmod(0o711)
     with PostgresServer(folder / "server") as server:
         yield server

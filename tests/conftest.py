@@ -51,3 +51,21 @@ def finished(landscape, ray_local, tmp_path_factory):
     config = write_job(job(landscape, folder / "work"), folder)
     run_stages(PIPELINE, config, ())
     return config
+
+
+@pytest.fixture(scope="module")
+def centroid_family():
+    """The toy's family, known to this process alone: workers have neither its module nor an entry point."""
+    import ray
+
+    from cropray.training import family as families
+    from tests.nearest_centroid import family as toy
+    from tests.nearest_centroid import served
+
+    for module in (toy, served):
+        ray.cloudpickle.register_pickle_by_value(module)
+    families.register(toy.FAMILY)
+    yield
+    del families._REGISTERED[toy.FAMILY.name]
+    for module in (toy, served):
+        ray.cloudpickle.unregister_pickle_by_value(module)

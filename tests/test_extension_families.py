@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import mlflow
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -17,12 +16,10 @@ import pytest
 import ray
 
 from cropray.config import JobConfig
-from cropray.datasets.manifest import load_manifest
 from cropray.datasets.storage import read_pixels
 from cropray.errors import ConfigError
-from cropray.maps.models import load_model
 from cropray.settings import load_settings
-from cropray.stages.pipeline import PIPELINE, run_stages
+from cropray.stages.pipeline import PIPELINE
 from cropray.stages.preflight import check_job
 from cropray.tracking.model_code import model_code
 from cropray.tracking.operations import RefusedError
@@ -31,7 +28,6 @@ from cropray.training.pixel_blocks import features
 from cropray.workspace import Workspace
 from tests.jobs import job, write_job
 from tests.maps.registered import REFUSED
-from tests.nearest_centroid import family as toy
 from tests.nearest_centroid import served
 from tests.study import FEATURE_COLUMNS
 from tests.training.pixel_fits import fit_job
@@ -46,18 +42,6 @@ mlflow.set_tracking_uri({uri!r})
 model = mlflow.pyfunc.load_model({model!r})
 np.save({answer!r}, model.predict(pd.read_parquet({table!r})).to_numpy())
 """
-
-
-@pytest.fixture
-def registered():
-    """The toy's family, known to this process alone: workers have neither its module nor an entry point."""
-    for module in (toy, served):
-        ray.cloudpickle.register_pickle_by_value(module)
-    families.register(toy.FAMILY)
-    yield
-    del families._REGISTERED[toy.FAMILY.name]
-    for module in (toy, served):
-        ray.cloudpickle.unregister_pickle_by_value(module)
 
 
 def require_served_elsewhere(workspace, table, folder):
@@ -80,7 +64,7 @@ def require_served_elsewhere(workspace, table, folder):
     np.testing.assert_array_equal(np.load(folder / "answer.npy"), expected)
 
 
-@pytest.mark.usefixtures("registered")
+@pytest.mark.usefixtures("centroid_family")
 def test_a_worker_is_told_of_a_registered_family_with_its_job_and_its_fit(tmp_path):
     content = {"name": "small", "workspace": str(tmp_path), "points": {"path": str(tmp_path)}, "search": SEARCH}
     sent = JobConfig.model_validate({**content, "centroid": {"trim": 0.1}})
@@ -98,25 +82,6 @@ print(job.search.models, job.settings_of("centroid").trim, score.confusion.sum()
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
     )  # fmt: skip
     assert done.stdout == "('centroid',) 0.1 501 tests.nearest_centroid.served\n", done.stderr
-
-
-@pytest.mark.slow
-@pytest.mark.ray
-@pytest.mark.usefixtures("ray_local", "registered")
-def test_a_registered_family_runs_every_stage(landscape, tmp_path):
-    config = write_job(job(landscape, tmp_path / "work", search=SEARCH, cnn=None, xgboost=None), tmp_path)
-    run_stages(PIPELINE, config, ())
-    workspace = load_settings(JobConfig, config).artefacts
-    scores = json.loads((workspace.evaluation("centroid") / "scores.json").read_text())
-    zones = load_manifest(workspace.manifest).of_split("test")
-    assert scores["metrics"]["test_pixels"] == sum(zone.n_labelled for zone in zones)
-    assert scores["metrics"]["test_accuracy"] > 0.4  # the commonest class everywhere: 0.3
-    assert all(workspace.map("centroid", zone.zone_id).exists() for zone in zones)
-    assert "Nearest centroid" in (workspace.report / "index.html").read_text()
-    mlflow.set_tracking_uri(f"sqlite:///{workspace.mlflow_database}")
-    assert len(mlflow.search_runs(experiment_names=["small"], filter_string="tags.`cropray.kind` = 'fold'")) == 9
-    assert load_model(workspace.model("centroid")).loader == "tests.nearest_centroid.served"
-    require_served_elsewhere(workspace, read_pixels(workspace, zones[0].zone_id), tmp_path)
 
 
 def points(folder):

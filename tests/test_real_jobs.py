@@ -108,7 +108,7 @@ def test_arkansas_reaches_the_score_of_the_plain_recipe(real_data, ray_local, tm
 
 @pytest.mark.slow
 @pytest.mark.ray
-@pytest.mark.parametrize("name", ["arkansas_families", "argentina_families"])
+@pytest.mark.parametrize("name", ["arkansas_families", pytest.param("argentina_families", marks=pytest.mark.nightly)])
 def test_every_family_of_pixels_reaches_its_score_on_real_points(real_data, ray_local, tmp_path, monkeypatch, name):
     reads, load = [], loading._load
     monkeypatch.setattr(loading, "_load", lambda *given: reads.append(given) or load(*given))

@@ -203,7 +203,7 @@ def test_unusable_settings_are_refused(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_local")
 @pytest.mark.parametrize("engine", ["ray_train", "xgboost_ray"])
-@pytest.mark.parametrize("n_workers", [1, 2])
+@pytest.mark.parametrize("n_workers", [pytest.param(1, marks=pytest.mark.nightly), 2])
 def test_engines_and_workers_agree(fit_without_beet: XgbFit, engine: str, n_workers: int, tmp_path: Path) -> None:
     settings = SMALL.model_copy(update={"engine": engine, "num_workers": n_workers})
     other = train_xgboost(settings, POINT, NO_BEET, val_zones(), 0, tmp_path)

@@ -18,6 +18,7 @@ VALUES = {
     "addresses",
     "settings",
     "csv_rows",
+    "metrics",
     "storage",
     "raw_files",
     "bands",

@@ -63,6 +63,10 @@ class StacScenes:
         """So many that the threads have work, each scene in its files."""
         return max(1, self.settings.read_threads // (len(self.bands) + 1))
 
+    def find(self, grid: Grid, start: dt.date, end: dt.date) -> tuple[Scene, ...]:
+        """The scenes of `survey`, for scripts."""
+        return self.survey(grid, start, end).scenes
+
     def survey(self, grid: Grid, start: dt.date, end: dt.date) -> Found:
         """Scenes that reach into the grid, acquired in [start, end), the last processing of each; and items left out.
 

@@ -136,3 +136,10 @@ def test_scores_of_a_region_are_those_of_its_zones_together():
     assert list(found) == ["north", "south"]  # nothing is labelled in the west
     assert found["north"] == score(2 * CUBE[0])
     assert found["south"] == score(CUBE[1])
+
+
+def test_scripts_find_scores_and_intervals_by_a_short_name():
+    from cropray import metrics
+    from cropray.core import intervals
+
+    assert (metrics.score, metrics.bootstrap_intervals) == (score, intervals.bootstrap_intervals)

@@ -38,7 +38,7 @@ def source(server, **settings):
 
 
 def find(server, grid=GRID, span=YEAR, **settings):
-    return source(server, **settings).survey(grid, *span).scenes
+    return source(server, **settings).find(grid, *span)
 
 
 def read_only(server, grid=GRID, **settings):

@@ -81,6 +81,7 @@ def test_flanders_runs_every_stage_on_real_scenes(real_data, ray_local, tmp_path
 @pytest.mark.slow
 @pytest.mark.nightly
 @pytest.mark.ray
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("name", "shape"), [("argentina", (12, 4)), ("argentina_6x24", (24, 6))])
 def test_networks_and_trees_meet_on_the_same_points_of_any_cube(real_data, ray_local, tmp_path, name, shape):
     config = own_copy(REAL_JOBS / f"{name}.yaml", real_data, tmp_path / "work")

@@ -29,6 +29,9 @@ class Fault:
     """… or the right answer, this much later."""
 
 
+_PORTS = set()  # of this process
+
+
 @dataclass
 class StacServer:
     """Serves `items` while used as a context manager; hrefs are relative to `root`, or URLs that stay."""
@@ -46,6 +49,10 @@ class StacServer:
 
     def __enter__(self):
         self.http = _Http(("127.0.0.1", 0), _Handler)
+        while (port := self.http.server_address[1]) in _PORTS:  # what an earlier one said is remembered by its address
+            self.http.server_close()
+            self.http = _Http(("127.0.0.1", 0), _Handler)
+        _PORTS.add(port)
         self.http.owner = self
         self.url = f"http://127.0.0.1:{self.http.server_address[1]}"
         self._thread = threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)

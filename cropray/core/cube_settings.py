@@ -68,4 +68,9 @@ def _band(entry: str | OwnBand) -> Band:
             f"band '{entry}' is not known; known are {known}. Take one of these, or say what it is: "
             f"{{id: {entry}, unit: …, scale: …, offset: …}}"
         )
+    if others := [s.name for s in SENSORS if (one := s.band(entry)) is not None and not band.means_the_same(one)]:
+        raise ValueError(
+            f"band '{entry}' is of several sensors, whose numbers mean different values ({', '.join(others)} beside the first): "
+            f"describe it (id, unit, scale, offset), or give the sensor of your own other ids"
+        )
     return band

@@ -129,11 +129,11 @@ class Catalogue(Generic[T]):
         """One of one's own.
 
         Raises:
-            ConfigError: cropray has one of this name.
+            ConfigError: the name is another's; the same entry may be added again.
         """
         name = self._name_of(entry)
-        if name in self._own:
-            raise ConfigError(f"there is a {self.kind} '{name}' already: give yours another name")
+        known = self._own.get(name, _OUTSIDE.get((self.kind, name), entry))
+        require_same(f"{self.kind} '{name}'", known, entry)
         _OUTSIDE[self.kind, name] = entry
 
     def remove(self, name: str) -> None:

@@ -85,8 +85,11 @@ def naming_damage(path: "Location") -> Iterator[None]:
 
 def recorded_features(card: Mapping[str, Any]) -> FeatureSet:
     """What a model reads; the study's cube where a card of an earlier version says nothing."""
-    import_own(card)
-    return FeatureSet(recorded_cube(card), tuple(card.get("inputs", (BANDS,))))
+    why = import_own(card)
+    try:
+        return FeatureSet(recorded_cube(card), tuple(card.get("inputs", (BANDS,))))
+    except ConfigError as error:
+        raise ConfigError("; ".join([str(error), *why])) from None
 
 
 def class_names(card: Mapping[str, Any]) -> tuple[str, ...]:

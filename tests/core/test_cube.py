@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cropray.core.cube import STEPS, STUDY_CUBE, CubeSpec, Season, recorded_cube
 from cropray.core.cube_settings import CubeSettings
-from cropray.core.sensors import SENTINEL_1, SENTINEL_2, Band, known_band
+from cropray.core.sensors import SENSORS, SENTINEL_1, SENTINEL_2, Band, Sensor, known_band
 from cropray.errors import ConfigError
 from cropray.settings import dump_yaml, load_settings
 
@@ -121,6 +121,16 @@ def test_settings_name_known_bands_and_describe_own_ones(tmp_path):
     )
     assert read(tmp_path, dump_yaml(settings)) == settings
     assert read(tmp_path, "{}").spec == STUDY_CUBE
+
+
+def test_a_band_of_two_sensors_that_mean_different_things_is_not_guessed(tmp_path):
+    SENSORS.add(Sensor("mine", (Band("B11", "reflectance", 2e-5, -0.1), SENTINEL_2.band("B12"))))
+    try:
+        assert read(tmp_path, "bands: [B12, {id: B11, unit: reflectance, scale: 0.0001}]").spec.n_bands == 2
+        with pytest.raises(ConfigError, match=r"band 'B11' is of several sensors, .*mine.*describe it"):
+            read(tmp_path, "bands: [B11]")
+    finally:
+        SENSORS.remove("mine")
 
 
 def test_a_known_band_that_is_written_out_is_the_known_one(tmp_path):

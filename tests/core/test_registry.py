@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from cropray.core import registry as module
-from cropray.core.registry import Registry, plugged, take_over
+from cropray.core.registry import Catalogue, Registry, plugged, take_over
 from cropray.errors import ConfigError
 
 
@@ -63,3 +63,16 @@ def test_a_plugin_that_cannot_be_loaded_is_named(monkeypatch, shapes):
         plugged("cropray.entries")
     with pytest.raises(ConfigError, match="mend or uninstall it"):
         shapes.entry("octagon")
+
+
+def test_an_object_s_name_is_given_once():
+    things = Catalogue("thing", ("a",), lambda thing: thing[0])
+    things.add("bee")
+    try:
+        things.add("bee")
+        for taken in ("bear", "apple"):
+            with pytest.raises(ConfigError, match=rf"thing '{taken[0]}' is there twice, as .* and as {taken}"):
+                things.add(taken)
+        assert list(things) == ["a", "bee"]
+    finally:
+        things.remove("b")

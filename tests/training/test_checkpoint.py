@@ -8,7 +8,7 @@ import torch
 
 from cropray.errors import ConfigError, MissingArtefactError, SchemaError
 from cropray.maps.models import load_model
-from cropray.training.card import CARD_FILE
+from cropray.training.card import CARD_FILE, recorded_features
 from cropray.training.deep.checkpoint import WEIGHTS_FILE, NetworkCheckpoint, load_checkpoint, save_checkpoint
 from tests.maps.builders import save_trees
 from tests.training.small_fits import CLASSES, STATS, block, network
@@ -97,3 +97,8 @@ def test_a_damaged_card_of_trees_is_named(tmp_path, damage):
     (folder / CARD_FILE).write_text(json.dumps({**card, **damage}))
     with pytest.raises(SchemaError, match=r"trees.* is damaged, or of another version|of kind \"\['a'\]\""):
         load_model(folder)
+
+
+def test_a_feature_whose_module_is_away_is_named_with_it():
+    with pytest.raises(ConfigError, match=r"'theirs' is not known.*module 'no_such_package.theirs' cannot be imported"):
+        recorded_features({"inputs": ["bands", "theirs"], "modules": ["no_such_package.theirs"]})

@@ -285,12 +285,13 @@ class Workspace:
         stamp = _read_record(self.stamp(stage, unit))
         if stamp is None:
             return [_UNFINISHED if any(path.exists() for path in outputs) else MISSING]
-        if stamp.get("inputs") in {inputs.digest, earlier or inputs.digest}:
-            return [f"'{path}' is missing" for path in outputs if not path.exists()]
-        if "key" not in stamp:
-            return [EARLIER]
-        code = _read_record(self.code_account(stamp["key"]["code"]))
-        return list(differences({**stamp["key"], "code": code or {}}, inputs.parts))
+        why = []
+        if stamp.get("inputs") not in {inputs.digest, earlier or inputs.digest}:
+            if "key" not in stamp:
+                return [EARLIER]
+            code = _read_record(self.code_account(stamp["key"]["code"]))
+            why = list(differences({**stamp["key"], "code": code or {}}, inputs.parts))
+        return why or [f"'{path}' is missing" for path in outputs if not path.exists()]
 
     def mark_current(self, stage: str, unit: str, inputs: Key) -> None:
         """Record what a finished artefact was made from."""

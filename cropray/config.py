@@ -23,6 +23,7 @@ from cropray.io.workspace import Workspace
 from cropray.maps.settings import MapSettings
 from cropray.parcels.rpg import ParcelSettings
 from cropray.report.settings import ReportSettings
+from cropray.search.decision import DecisionSettings
 from cropray.search.sampling import trials
 from cropray.search.space import SearchSettings, complete
 from cropray.training.abilities import require_static
@@ -63,6 +64,7 @@ class JobConfig(Settings):
     points: PointsSettings | None = None
     dataset: DatasetSettings = DatasetSettings()
     search: SearchSettings = SearchSettings()
+    decision: DecisionSettings = DecisionSettings()
     map: MapSettings = MapSettings()
     report: ReportSettings = ReportSettings()
     cluster: ClusterSettings = ClusterSettings()
@@ -108,6 +110,12 @@ class JobConfig(Settings):
                 f"zone_selection.min_gap_m = {self.zone_selection.min_gap_m} is less than dataset.buffer_m = "
                 f"{self.dataset.buffer_m:g}: chosen zones would be refused as too near; raise the one or lower the other"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _something_to_learn_from(self) -> Self:
+        if self.decision != DecisionSettings() and not self.search.oof_rows:
+            raise ValueError("'decision' is learnt from out-of-fold predictions: set search.oof_rows above 0")
         return self
 
     @model_validator(mode="after")

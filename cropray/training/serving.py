@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cropray.training.card import class_names, recorded_features
+from cropray.training.decision import LIKELIEST, Decision, recorded_decision
 
 OUTPUT: Final = "output"  # the one parameter of `predict`
 PROBABILITIES: Final = "probabilities"
@@ -32,6 +33,8 @@ class ServedModel:
     """Of a table of pixels; empty: the model takes tiles."""
     predict_samples: Callable[[npt.NDArray[np.uint16]], npt.NDArray[np.float32]]
     """[N, F] → [N, K], or [N, T, C, H, W] → [N, K, H, W]."""
+    decision: Decision = LIKELIEST
+    """`recorded_decision` of the model's card: maps and scores are made by the same."""
 
     def predict(
         self, model_input: Any, params: dict[str, Any] | None = None
@@ -41,7 +44,7 @@ class ServedModel:
         Args:
             model_input: a table with the model's columns, `B02_01` … in any order, others are ignored (trees), or an
                 array of tiles [N, T, C, H, W] (CNN). Digital numbers, 0 or null = no data, as integers or floats.
-            params: `{"output": "names"}` for the name of the likeliest class; otherwise probabilities.
+            params: `{"output": "names"}` for the name of the class that the model decides for; otherwise probabilities.
 
         Returns:
             Of a table: float32 probabilities with the names of the classes as columns and the rows of the input, or
@@ -55,9 +58,9 @@ class ServedModel:
             raise ValueError(f"{OUTPUT} is {output!r}; it must be '{PROBABILITIES}' or '{NAMES}'")
         is_table = isinstance(model_input, pd.DataFrame)
         samples = read_table(model_input, self.columns) if is_table else digital_numbers(np.asarray(model_input))
-        probabilities = self.predict_samples(samples)
+        probabilities = self.decision.tempered(self.predict_samples(samples), 1)
         if output == NAMES:
-            names: npt.NDArray[np.object_] = np.array(self.classes, np.object_)[probabilities.argmax(1)]
+            names: npt.NDArray[np.object_] = np.array(self.classes, np.object_)[self.decision.decide(probabilities, 1)]
             return names
         if is_table:
             return pd.DataFrame(probabilities, index=model_input.index, columns=list(self.classes))
@@ -121,5 +124,8 @@ def served_pixels(card: Mapping[str, Any], predict: Callable[..., npt.NDArray[np
     """
     features = recorded_features(card)
     return ServedModel(
-        class_names(card), features.cube.columns, lambda x: predict(np.ascontiguousarray(features.compute(x)))
+        class_names(card),
+        features.cube.columns,
+        lambda x: predict(np.ascontiguousarray(features.compute(x))),
+        recorded_decision(card),
     )

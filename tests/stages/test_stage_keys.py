@@ -111,7 +111,7 @@ def test_what_makes_nothing_again(before, keys_of, plant, planted):
         (("folds.py", "n_larger = divmod", "n_larger = 1 and divmod"), ["dataset"], "folds:_open_folds"),
         (("datasets/separation.py", "groups = [_group(zone, folds)", "groups = [_group(zone, {**folds})"), ["dataset"], "separation:separate"),
         (("datasets/tiles.py", "def cut_tiles(", "def cut_tiles(_more, "), ["dataset", "dataset zone"], "tiles:cut_tiles"),
-        (("maps/predict.py", "probabilities.argmax(0)", "probabilities.argmin(0)"), ["counts", "scores", "map"], "predict:likeliest"),
+        (("training/decision.py", ".argmax(axis)", ".argmin(axis)"), ["counts", "scores", "map"], "decision:Decision.decide"),
         (("evaluation/zone_counts.py", "math.fsum(loss", "sum(loss"), ["counts", "scores"], "zone_counts:count_zone_pixels"),
         (("report/films.py", "def draw_film(", "def draw_film(_more, "), ["pictures"], "films:draw_film"),
     ],

@@ -46,14 +46,15 @@ def obvious_tau(found):
             each = [o / u if u else value for (o, u), value in zip(left, values, strict=True)]
             without.append((len(zone_ids) - 1) * (f1[-1] - sum(each) / len(each)))
         pseudo.append(without)
-    allowed = [a >= accuracy[0] - 0.01 for a in accuracy]
-    best = max((t for t in range(len(TAUS)) if allowed[t]), key=lambda t: (f1[t], -t))
-    errors = []
-    for t in range(len(TAUS)):
-        d = [a - b for a, b in zip(pseudo[t], pseudo[best], strict=True)]
+
+    def error_of(t, other):
+        d = [a - b for a, b in zip(pseudo[t], pseudo[other], strict=True)]
         mean = sum(d) / len(d)
-        errors.append(math.sqrt(sum((x - mean) ** 2 for x in d) / (len(d) - 1) / len(d)))
-    errors = sorted(e for e in errors if e > 0)
+        return math.sqrt(sum((x - mean) ** 2 for x in d) / (len(d) - 1) / len(d))
+
+    allowed = [a >= accuracy[0] - 0.01 and f1[t] >= f1[0] - error_of(t, 0) for t, a in enumerate(accuracy)]
+    best = max((t for t in range(len(TAUS)) if allowed[t]), key=lambda t: (f1[t], -t))
+    errors = sorted(error for t in range(len(TAUS)) if (error := error_of(t, best)) > 0)
     middle = len(errors) // 2
     error = math.inf  # all tell the same
     if errors:
@@ -87,15 +88,15 @@ def test_the_choice_is_the_obvious_one(case):
 
 
 def test_seldom_classes_are_found_at_no_price():
-    """Of probabilities that are right, tau helps: on other rows of the same kind as well."""
-    record, tables = learn_decision(drawn(4000, noise=1.3), SHARES, PRIOR)
-    assert 0.15 <= record["tau"] <= 0.6
+    """Where frequent classes are favoured too much: on other rows of the same kind as well."""
+    record, tables = learn_decision(drawn(4000, noise=1.3, pull=0.5), SHARES, PRIOR)
+    assert 0.4 <= record["tau"] <= 0.6
     assert record["after"]["macro_f1"] > record["before"]["macro_f1"] + 0.02
-    assert record["after"]["accuracy"] >= record["before"]["accuracy"] - MOST_LOST
-    assert record["other_folds"]["macro_f1"] > record["before"]["macro_f1"] + 0.01
+    assert record["after"]["accuracy"] >= record["before"]["accuracy"]
+    assert record["other_folds"]["macro_f1"] > record["before"]["macro_f1"] + 0.02
     assert record["multipliers"] == pytest.approx(SHARES ** -record["tau"])
     assert [row["tau"] for row in tables["taus"]] == list(TAUS)
-    others = drawn(6000, noise=1.3, seed=9)
+    others = drawn(6000, noise=1.3, pull=0.5, seed=9)
     plain, ruled = (others.scores(others.counts(tau)) for tau in (0.0, record["tau"]))
     assert ruled["macro_f1"] > plain["macro_f1"] + 0.02
 
@@ -116,7 +117,7 @@ def test_a_model_that_was_trained_with_balanced_classes_wants_none():
 
 
 def test_few_rows_learn_little():
-    taus = [learn_decision(drawn(n, noise=1.3), SHARES, PRIOR)[0]["tau"] for n in (20, 60, 4000)]
+    taus = [learn_decision(drawn(n, noise=1.3, pull=0.5), SHARES, PRIOR)[0]["tau"] for n in (20, 60, 4000)]
     assert taus[0] <= 0.05
     assert taus[0] <= taus[1] < taus[2]
 

@@ -2,7 +2,7 @@
 
 import functools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable
 from typing import Any, Final
 
 import numpy as np
@@ -16,7 +16,7 @@ from cropray.datasets.manifest import Manifest
 from cropray.evaluation.out_of_fold import read_out_of_fold
 from cropray.io.storage import write_json
 from cropray.io.workspace import Workspace
-from cropray.search.decision import DecisionSettings, Floats, OutOfFold, learn_decision
+from cropray.search.decision import DecisionSettings, Floats, OutOfFold, decision_in_words, learn_decision
 from cropray.training.card import CARD_FILE, load_card
 from cropray.training.decision import CARD_KEY
 
@@ -100,27 +100,11 @@ def _fold_of(fold: int | None) -> int:
     return fold
 
 
-def _shares(manifest: Manifest, zone_ids: Any) -> Floats:
+def _shares(manifest: Manifest, zone_ids: Iterable[str]) -> Floats:
     """[class] share of each class in the labelled pixels of some zones."""
     counts = manifest.class_counts(zone_ids)
     shares: Floats = counts / counts.sum()
     return shares
-
-
-def decision_in_words(record: Mapping[str, Any]) -> Iterator[str]:
-    """What a card's `decision` does, and what it is worth on out-of-fold predictions."""
-    before, after, elsewhere = record["before"], record["after"], record["other_folds"]
-    if elsewhere is not None:
-        yield (
-            f"decision: probability / frequency^{record['tau']:g}; out of fold macro F1 {before['macro_f1']:.4f} -> "
-            f"{after['macro_f1']:.4f}, accuracy {before['accuracy']:.4f} -> {after['accuracy']:.4f}; with the exponent "
-            f"chosen on other folds {elsewhere['macro_f1']:.4f} and {elsewhere['accuracy']:.4f}"
-        )
-    if record["settings"]["calibrate"]:
-        yield (
-            f"probabilities are tempered by {record['temperature']:.3f}; out of fold loss {before['loss']:.4f} -> "
-            f"{after['loss']:.4f}, calibration error {before['ece']:.4f} -> {after['ece']:.4f}"
-        )
 
 
 def require_decision(job: JobConfig, model: str) -> None:

@@ -1,5 +1,6 @@
 """What evaluations leave in the tracker: runs below their searches, versions of the job's own model."""
 
+import json
 from types import SimpleNamespace
 
 import mlflow
@@ -56,6 +57,22 @@ def test_the_model_is_the_job_s_and_worth_its_objective(job):
     assert metadata.metadata["bands"] == ["B02", "B03", "B04", "B08"]
     assert metadata.signature.inputs.input_names() == list(FEATURE_COLUMNS)
     assert [line for line in outcome(tracker) if "alias" not in line] == ["model 'loire 2023': version 1 (xgboost)"]
+
+
+def test_how_a_model_decides_stands_beside_its_test(job):
+    path, found = job.artefacts.search_result("xgboost"), SimpleNamespace(fingerprint=lambda: "d7")
+    tracker, plain = evaluation_run(job, found, "xgboost")
+    scores = {"accuracy": 0.9, "macro_f1": 0.5, "loss": 0.3, "ece": 0.1}
+    decision = {"settings": {"rule": "prior"}, "tau": 0.35, "temperature": 1.25, "before": scores}
+    decision["after"] = {**scores, "macro_f1": 0.6}
+    write_json(path, {**json.loads(path.read_text()), "decision": decision})
+    save_trees(job.artefacts.model("xgboost"), seed=3)
+    tracker, run = evaluation_run(job, found, "xgboost")
+    told, untold = (MlflowClient(tracker.uri).get_run(one.run_id).data for one in (run, plain))
+    assert (told.metrics["oof_macro_f1"], told.metrics["oof_macro_f1_argmax"]) == (0.6, 0.5)
+    assert (told.params["decision.rule"], told.params["decision.tau"]) == ("prior", "0.35")
+    assert told.params["decision.temperature"] == "1.25"
+    assert not [name for name in (*untold.metrics, *untold.params) if name.startswith(("oof", "decision"))]
 
 
 def test_evaluations_alone_register_models():

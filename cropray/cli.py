@@ -17,9 +17,9 @@ from pathlib import Path
 from types import FrameType
 
 from cropray import __version__
-from cropray.errors import CroprayError
-from cropray.redaction import redact
-from cropray.terminal import print_with_what_there_is
+from cropray.core.errors import CroprayError
+from cropray.core.redaction import redact
+from cropray.core.terminal import print_with_what_there_is
 
 STAGES = {
     "zones": "reads the zone table, or a land cover map to choose zones by cropland; writes zones.parquet",
@@ -106,19 +106,19 @@ def _quiet_libraries() -> Iterator[None]:
 
 def _run(options: argparse.Namespace) -> None:
     if options.command == "demo":
-        from cropray.stages.demo import run_demo  # noqa: PLC0415
+        from cropray.commands.demo import run_demo  # noqa: PLC0415
 
         run_demo(options.root)
     elif options.command == "doctor":
-        from cropray.stages.doctor import run_doctor  # noqa: PLC0415
+        from cropray.commands.doctor import run_doctor  # noqa: PLC0415
 
         run_doctor(options.config, options.overrides)
     elif options.command == "plan":
-        from cropray.stages.plan import run_plan  # noqa: PLC0415
+        from cropray.commands.plan.command import run_plan  # noqa: PLC0415
 
         run_plan(options.config, options.overrides)
     elif options.command == "why":
-        from cropray.stages.why import run_why  # noqa: PLC0415
+        from cropray.commands.why import run_why  # noqa: PLC0415
 
         run_why(options.config, options.overrides, options.artefact)
     elif options.command == "ui":
@@ -132,9 +132,9 @@ def _run(options: argparse.Namespace) -> None:
 
 def _serve_ui(config: str, overrides: Sequence[str], port: int) -> None:
     from cropray.config import JobConfig  # noqa: PLC0415
-    from cropray.settings import load_settings  # noqa: PLC0415
+    from cropray.io.job_file import load_settings  # noqa: PLC0415
+    from cropray.io.workspace import require  # noqa: PLC0415
     from cropray.tracking import Tracker, outcome, ui_command  # noqa: PLC0415
-    from cropray.workspace import require  # noqa: PLC0415
 
     job = load_settings(JobConfig, config, overrides)
     if job.tracking_uri is None:

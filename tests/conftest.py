@@ -23,8 +23,8 @@ def real_data() -> Path:
 @pytest.fixture(scope="session")
 def ray_local():
     """A local Ray with two CPUs for the whole session."""
-    from cropray.config import ClusterSettings
-    from cropray.stages.cluster import ray_session
+    from cropray.cluster.session import ray_session
+    from cropray.cluster.settings import ClusterSettings
 
     os.environ.pop("RAY_ADDRESS", None)
     with ray_session(ClusterSettings(num_cpus=2, object_store_gb=0.5), needs_dashboard=True):

@@ -4,21 +4,21 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from cropray.cluster.placement import live_nodes, need_of, place_units
 from cropray.config import JobConfig
+from cropray.core.legend import IGNORE, legend_from_names
 from cropray.datasets.build import band_sums
 from cropray.datasets.loading import load_pixels, load_tiles
 from cropray.datasets.manifest import Manifest, ZoneEntry, save_manifest
 from cropray.datasets.pixels import pixel_table
 from cropray.datasets.storage import write_tiles
 from cropray.datasets.tiles import cut_tiles
-from cropray.legend import IGNORE, legend_from_names
+from cropray.io.workspace import Workspace
 from cropray.search.fit import SearchData, fit_unit
-from cropray.search.placement import live_nodes, need_of, place_units
 from cropray.search.run import UnitJob, run_units
 from cropray.search.sampling import trials
 from cropray.search.space import Unit
 from cropray.training.family import family
-from cropray.workspace import Workspace
 from tests.synthetic import zone, zone_arrays
 
 N_CLASSES, TILE_SIZE, N_DRAWN = 4, 32, 4

@@ -9,7 +9,7 @@ import numpy as np
 import shapely
 from pyproj import Transformer
 
-from cropray.legend import IGNORE
+from cropray.core.legend import IGNORE
 
 
 def monthly_median(stack, scl):

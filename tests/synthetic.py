@@ -5,13 +5,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import rasterio
 
+from cropray.core.grid import Grid
 from cropray.core.keys import Key
+from cropray.core.legend import IGNORE, legend_from_names
 from cropray.datasets.manifest import BandSums, Manifest, ZoneEntry
 from cropray.datasets.tiles import ZoneArrays
-from cropray.grid import Grid
 from cropray.imagery.composites import write_composite, write_n_obs
-from cropray.legend import IGNORE, legend_from_names
-from cropray.zones import Zone
+from cropray.io.zones import Zone
 from tests.study import N_BANDS, N_MONTHS
 
 

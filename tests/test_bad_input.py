@@ -15,10 +15,10 @@ import yaml
 
 from cropray.cli import main
 from cropray.config import JobConfig
+from cropray.io.job_file import load_settings
+from cropray.io.workspace_lock import locked
+from cropray.io.zones import Zone, read_zones, write_zones
 from cropray.landscape.draw import LandscapeFiles
-from cropray.settings import load_settings
-from cropray.workspace_lock import locked
-from cropray.zones import Zone, read_zones, write_zones
 from tests.jobs import job, write_job
 
 FIRST = "picardie-2"  # a training zone of the small landscape
@@ -252,6 +252,6 @@ class TestDataset:
 
 
 def maize_id():
-    from cropray.legend import bundled_legend
+    from cropray.core.legend import bundled_legend
 
     return bundled_legend().names.index("Maize")

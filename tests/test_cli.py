@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from cropray.cli import STAGES, main
+from cropray.io.workspace import Workspace
 from cropray.stages.pipeline import PIPELINE
 from cropray.tracking import Tracker
-from cropray.workspace import Workspace
 from tests.jobs import job, write_job
 
 

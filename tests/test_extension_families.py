@@ -16,16 +16,16 @@ import pytest
 import ray
 
 from cropray.config import JobConfig
+from cropray.core.errors import ConfigError
 from cropray.datasets.storage import read_pixels
-from cropray.errors import ConfigError
-from cropray.settings import load_settings
+from cropray.io.job_file import load_settings
+from cropray.io.workspace import Workspace
 from cropray.stages.pipeline import PIPELINE
 from cropray.stages.preflight import check_job
 from cropray.tracking.model_code import model_code
 from cropray.tracking.operations import RefusedError
 from cropray.training import family as families
 from cropray.training.pixel_blocks import features
-from cropray.workspace import Workspace
 from tests.jobs import job, write_job
 from tests.maps.registered import REFUSED
 from tests.nearest_centroid import served

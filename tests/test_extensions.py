@@ -16,12 +16,12 @@ import pytest
 import rasterio
 
 from cropray.config import JobConfig
+from cropray.core.grid import Grid
 from cropray.core.metrics import METRICS
 from cropray.core.sensors import SENSORS
 from cropray.datasets.manifest import load_manifest
-from cropray.grid import Grid
-from cropray.maps.models import load_model
-from cropray.settings import load_settings
+from cropray.evaluation.models import load_model
+from cropray.io.job_file import load_settings
 from cropray.stages.pipeline import PIPELINE, run_stages
 from tests.jobs import job, write_job
 from tests.maps.registered import PREDICT, REFUSED

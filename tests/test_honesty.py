@@ -11,16 +11,16 @@ import pytest
 import xgboost as xgb
 
 from cropray.config import JobConfig
+from cropray.core.legend import IGNORE
 from cropray.core.metrics import confusion, score
 from cropray.datasets.build import read_zone_arrays
 from cropray.datasets.manifest import load_manifest
 from cropray.datasets.pixels import pixel_table
 from cropray.datasets.storage import read_pixels, read_tiles
 from cropray.datasets.tiles import cut_tiles
-from cropray.legend import IGNORE
-from cropray.settings import load_settings
+from cropray.io.job_file import load_settings
+from cropray.io.zones import read_zones
 from cropray.training.pixel_blocks import features
-from cropray.zones import read_zones
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 BACKGROUND = 254  # no class of the legend

@@ -25,7 +25,11 @@ def module(name, text):
 def test_no_family_is_named_outside_its_folder():
     named, allowed = naming_families(modules(), families())
     assert named == []
-    assert {place.partition(":")[0] for place in allowed} <= {"training/family.py", "stages/demo.py", "report/study.py"}
+    assert {place.partition(":")[0] for place in allowed} <= {
+        "training/family.py",
+        "commands/demo.py",
+        "report/study.py",
+    }
 
 
 def test_families_are_the_folders_that_have_one():
@@ -43,7 +47,7 @@ def test_planning_and_stages_read_no_field_of_a_family():
         "loss",
     }  # map.device, pools of workers, search's own, and what every family is scored by
     rooms = [
-        module for module in modules() if module.room in ("planning", "stages") and module.name != "stages/demo.py"
+        module for module in modules() if module.room in ("planning", "stages") and module.name != "commands/demo.py"
     ]
     assert [f"{each.name}:{line}" for each in rooms for line, word in words(each.tree) if word in own] == []
 
@@ -62,15 +66,15 @@ def test_planning_and_stages_read_no_field_of_a_family():
     ],
 )
 def test_each_way_to_name_a_family_is_seen(text):
-    named, _ = naming_families([module("stages/plan.py", text)], ["willow"])
+    named, _ = naming_families([module("commands/plan/command.py", text)], ["willow"])
     assert len(named) == 1
-    assert named[0].startswith("stages/plan.py:1 ")
+    assert named[0].startswith("commands/plan/command.py:1 ")
     assert naming_families([module("training/willow/fit.py", text)], ["willow"]) == ([], [])
 
 
 def test_docstrings_comments_libraries_and_lists_of_families_are_not_meant():
     text = '"""Willow."""\nimport willow as w\nx: int = 1\n"""As in willow."""\n# willow\n'
-    assert naming_families([module("stages/plan.py", text)], ["willow"]) == ([], [])
+    assert naming_families([module("commands/plan/command.py", text)], ["willow"]) == ([], [])
     listed = module(
         "training/family.py", "from typing import Final\n_BUILT_IN: Final = (\n    'willow',\n)\nx = 'willow'"
     )

@@ -15,9 +15,9 @@ import yaml
 
 from cropray.config import JobConfig
 from cropray.datasets.schema import pixel_schema
-from cropray.settings import load_settings
-from cropray.storage import as_location, file_hash, files_below, relative, whole_file
-from cropray.workspace import Workspace
+from cropray.io.job_file import load_settings
+from cropray.io.storage import as_location, file_hash, files_below, relative, whole_file
+from cropray.io.workspace import Workspace
 from tests.jobs import job, write_job
 from tests.servers.s3 import S3Server
 
@@ -94,11 +94,11 @@ def test_a_second_run_makes_nothing_again(remote, server):
 RUN_STAGES = "import sys; from cropray.stages.pipeline import run_stages; run_stages(sys.argv[2:], sys.argv[1], ())"
 LOAD_PIXELS = """
 import sys, ray
-from cropray.config import ClusterSettings
+from cropray.cluster.settings import ClusterSettings
 from cropray.datasets.loading import load_pixels
-from cropray.stages.cluster import ray_session
-from cropray.storage import as_location
-from cropray.workspace import Workspace
+from cropray.cluster.session import ray_session
+from cropray.io.storage import as_location
+from cropray.io.workspace import Workspace
 
 with ray_session(ClusterSettings(num_cpus=2, object_store_gb=0.2)):
     print(ray.get(load_pixels(Workspace(as_location(sys.argv[1])), ["a-1"])["a-1"]).num_rows)

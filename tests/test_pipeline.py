@@ -18,7 +18,7 @@ import yaml
 from cropray.config import JobConfig
 from cropray.core.metrics import confusion
 from cropray.datasets.manifest import classes_only_in_test, load_manifest
-from cropray.settings import load_settings
+from cropray.io.job_file import load_settings
 from cropray.stages.pipeline import PIPELINE, run_stages
 from tests.jobs import job, write_job
 

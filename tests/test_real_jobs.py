@@ -11,8 +11,8 @@ import yaml
 from cropray.config import JobConfig
 from cropray.datasets import loading
 from cropray.datasets.manifest import load_manifest
-from cropray.maps.models import load_model
-from cropray.settings import load_settings
+from cropray.evaluation.models import load_model
+from cropray.io.job_file import load_settings
 from cropray.stages.pipeline import PIPELINE, run_stages
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -8,6 +8,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from cropray.io.workspace import Workspace
 from cropray.tracking import (
     CHAMPION,
     EvaluationRecord,
@@ -17,7 +18,6 @@ from cropray.tracking import (
     flatten,
     ui_command,
 )
-from cropray.workspace import Workspace
 from tests.tracking_history import FORM, MERIT
 
 SCORES = {"val_loss": 0.5, "val_accuracy": 0.8, "val_macro_f1": 0.4}

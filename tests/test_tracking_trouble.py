@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from cropray.errors import ConfigError, CroprayError
-from cropray.stages import doctor
-from cropray.storage import write_json
+from cropray.commands import doctor
+from cropray.core.errors import ConfigError, CroprayError
+from cropray.io.storage import write_json
+from cropray.io.workspace import Workspace
 from cropray.tracking import EvaluationRecord, FoldRecord, Tracker, local_uri, outcome
-from cropray.workspace import Workspace
 from tests.tracking_history import EXPERIMENT, prepare
 
 OLDER = "0584bdc529eb"  # a version of the tables that MLflow 3.17 migrates from

@@ -6,8 +6,8 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
 
+from cropray.io.workspace import Workspace
 from cropray.tracking import EvaluationRecord, FoldRecord, Merit, ModelForm, ModelPackage
-from cropray.workspace import Workspace
 
 EXPERIMENT = "landscape"
 MODEL = "landscape"

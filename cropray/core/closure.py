@@ -51,8 +51,13 @@ class Code:
 
     @property
     def digest(self) -> str:
-        """Hexadecimal SHA-256 of symbols and libraries."""
-        return fingerprint([self.symbols, self.libraries])
+        """Hexadecimal SHA-256 of symbols, wherever they stand, and libraries."""
+        return fingerprint([placeless(self.symbols), self.libraries])
+
+
+def placeless(symbols: Mapping[str, str]) -> list[str]:
+    """Names and digests without their modules, sorted: a function that moved to another file makes what it made."""
+    return sorted(f"{symbol.rpartition(':')[2]} {digest}" for symbol, digest in symbols.items())
 
 
 def code_digest(*roots: Root) -> str:

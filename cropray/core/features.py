@@ -32,9 +32,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cropray.core.cube import STUDY_CUBE, CubeSpec, PointCube
+from cropray.core.errors import ConfigError
 from cropray.core.registry import Registry
 from cropray.core.sensors import LARGEST, NODATA
-from cropray.errors import ConfigError
 
 Numbers = npt.NDArray[np.uint16]
 Values = npt.NDArray[np.float64]

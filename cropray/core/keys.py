@@ -5,11 +5,12 @@ that decides it are what they were. Resources (workers, threads, devices, memory
 """
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args, get_origin
 
-from cropray.core.closure import Code
+from cropray.core.closure import Code, placeless
 from cropray.core.fingerprint import fingerprint
 from cropray.core.settings import Settings
 
@@ -26,8 +27,8 @@ class Key:
 
     @property
     def digest(self) -> str:
-        """Hexadecimal SHA-256; equal accounts have equal digests."""
-        return fingerprint(self.parts)
+        """Hexadecimal SHA-256; equal accounts have equal digests, wherever their code stands."""
+        return fingerprint({**self.parts, "code": placeless(self.parts["code"])})
 
 
 def key_of(
@@ -77,6 +78,8 @@ def differences(before: Parts, now: Parts) -> Iterator[str]:
     """All that differs between two accounts, in words; settings, which may be the cause of others, come first."""
     for part in ("settings", "content", "libraries", "code"):
         old, new = before.get(part, {}), now.get(part, {})
+        if part == "code":
+            old, new = _without_moved(old, new), _without_moved(new, old)
         for name in sorted(old.keys() | new.keys()):
             called = _TITLES[part].format(name)
             if name not in new:
@@ -85,6 +88,19 @@ def differences(before: Parts, now: Parts) -> Iterator[str]:
                 yield f"{called} is new" if part != "settings" else f"{called} counts now: it is {new[name]}"
             elif old[name] != new[name]:
                 yield f"{called}{_change(part, old[name], new[name])}"
+
+
+def _without_moved(code: Mapping[str, str], other: Mapping[str, str]) -> dict[str, str]:
+    """What does not stand in the other account as well, under the same name in another module."""
+    there = Counter(placeless({symbol: digest for symbol, digest in other.items() if symbol not in code}))
+    kept = {}
+    for symbol, digest in code.items():
+        (known,) = placeless({symbol: digest})
+        if symbol not in other and there[known]:
+            there[known] -= 1
+        else:
+            kept[symbol] = digest
+    return kept
 
 
 _TITLES: Final = {"settings": "setting {}", "content": "{}", "libraries": "{}", "code": "code of {}"}

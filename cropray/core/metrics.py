@@ -26,8 +26,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from cropray.core.errors import AccountingError
 from cropray.core.registry import Catalogue
-from cropray.errors import AccountingError
 
 Counts = npt.NDArray[np.int64]
 PROBABILITY_FLOOR: Final = 1e-16  # smallest probability whose logarithm is taken (36.8 nats), as in XGBoost's mlogloss

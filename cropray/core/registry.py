@@ -14,7 +14,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
-from cropray.errors import ConfigError
+from cropray.core.errors import ConfigError
 
 Choice: TypeAlias = str | Mapping[str, Any]
 """A name, or a mapping with `name` and settings of the entry."""

@@ -6,7 +6,7 @@ from typing import Final, LiteralString
 from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
 
-from cropray.addresses import refuse_secrets
+from cropray.core.addresses import refuse_secrets
 from cropray.core.fingerprint import fingerprint
 
 REFUSED_ADDRESS: Final[LiteralString] = "address_with_secret"  # type of pydantic's error

@@ -205,6 +205,10 @@ class _Normal(ast.NodeTransformer):
         node.annotation = None
         return node
 
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.ImportFrom:
+        node.module, node.level = None, 0  # what is imported is followed, wherever it stands
+        return node
+
     def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.stmt | None:
         if node.value is None:
             return None

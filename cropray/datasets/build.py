@@ -7,20 +7,20 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from cropray.core.cube import STUDY_CUBE, CubeSpec
+from cropray.core.errors import InputError
+from cropray.core.legend import IGNORE
 from cropray.core.sensors import NODATA
 from cropray.datasets.manifest import BandSums, ZoneEntry
 from cropray.datasets.pixels import pixel_table
 from cropray.datasets.separation import Trim, given_away
 from cropray.datasets.storage import PIXEL_FILE, shard_hashes, write_tiles
 from cropray.datasets.tiles import ZoneArrays, cut_tiles
-from cropray.errors import InputError
 from cropray.imagery.composites import read_composite, read_n_obs
-from cropray.legend import IGNORE
+from cropray.io.storage import relative, whole_folder
+from cropray.io.workspace import Workspace
+from cropray.io.zones import Zone
 from cropray.parcels.labels import read_labels, read_parcel_index
 from cropray.parcels.tables import read_parcel_ids
-from cropray.storage import relative, whole_folder
-from cropray.workspace import Workspace
-from cropray.zones import Zone
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,14 +6,14 @@ from functools import partial
 
 import pyarrow as pa
 
+from cropray.core.folds import make_folds
+from cropray.core.legend import Legend
 from cropray.datasets.point_separation import GivenWay, require_folds, separate_points
 from cropray.datasets.points import points_folds
 from cropray.datasets.regions import across_regions, join, require_two, separate_point_regions, separate_regions
 from cropray.datasets.separation import Trim, separate
 from cropray.datasets.settings import DatasetSettings
-from cropray.folds import make_folds
-from cropray.legend import Legend
-from cropray.zones import Zone
+from cropray.io.zones import Zone
 
 Counted = Mapping[str, tuple[Mapping[int, int], Sequence[str]]]
 """Zone → (class id → labelled pixels, ids of labelled parcels)."""

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from cropray.missing import is_missing
+from cropray.core.missing import is_missing
 
 _MOST_NAMED: Final = 20
 

@@ -11,14 +11,14 @@ import pyarrow.parquet as pq
 import ray
 import ray.data
 
+from cropray.cluster.resources import READ_CPUS
 from cropray.core.cube import STUDY_CUBE, CubeSpec
+from cropray.core.errors import SchemaError
 from cropray.datasets.schema import WEIGHT
-from cropray.datasets.settings import READ_CPUS
 from cropray.datasets.storage import training_tiles
 from cropray.datasets.tiles import TrainingTiles
-from cropray.errors import SchemaError
-from cropray.storage import Location, arrow_path, files_below
-from cropray.workspace import Workspace, require
+from cropray.io.storage import Location, arrow_path, files_below
+from cropray.io.workspace import Workspace, require
 
 READ_ATTEMPTS: Final = 3
 _LOG: Final = logging.getLogger(__name__)

@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from cropray.core.cube import STUDY_CUBE, CubeSpec, recorded_cube
+from cropray.core.errors import MissingArtefactError, SchemaError
 from cropray.core.fingerprint import fingerprint
+from cropray.core.legend import IGNORE, CropClass
 from cropray.datasets.schema import SCHEMA_VERSION, check_version
-from cropray.errors import MissingArtefactError, SchemaError
-from cropray.legend import IGNORE, CropClass
-from cropray.storage import Location, write_json
-from cropray.zones import Split
+from cropray.io.storage import Location, write_json
+from cropray.io.zones import Split
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,9 @@ import numpy as np
 import pyarrow as pa
 
 from cropray.core.cube import STUDY_CUBE, CubeSpec
+from cropray.core.legend import IGNORE
 from cropray.datasets.schema import pixel_schema
 from cropray.datasets.tiles import ZoneArrays
-from cropray.legend import IGNORE
 
 
 def pixel_table(zone: ZoneArrays, zone_id: str, region: str, cube: CubeSpec = STUDY_CUBE) -> pa.Table:

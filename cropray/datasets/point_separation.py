@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy.spatial import cKDTree
 
+from cropray.core.errors import InputError, LeakageError
 from cropray.datasets.doubts import some
-from cropray.errors import InputError, LeakageError
 
 SAME_PLACE_M: Final = 1e-6  # equal places meet even where the buffer is 0; 180° east and 180° west are equal
 _MOST_NAMED: Final = 3  # zones in a note

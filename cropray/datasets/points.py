@@ -13,6 +13,10 @@ from pydantic import Field, field_validator, model_validator
 
 from cropray.core.cube import STUDY_CUBE, CubeSpec, PointCube
 from cropray.core.cube_settings import OwnBand
+from cropray.core.errors import InputError, LeakageError
+from cropray.core.folds import make_folds
+from cropray.core.legend import MAX_CLASSES, Legend, legend_from_names
+from cropray.core.missing import is_missing
 from cropray.core.sensors import NODATA, REFLECTANCE_SCALE, SATURATED, Band
 from cropray.core.settings import Settings
 from cropray.datasets.build import band_sums
@@ -21,14 +25,10 @@ from cropray.datasets.manifest import ZoneEntry
 from cropray.datasets.point_numbers import PointValues, stored_numbers, stored_weights
 from cropray.datasets.schema import POINT_PARCEL, WEIGHT, pixel_schema
 from cropray.datasets.storage import PIXEL_FILE, shard_hashes
-from cropray.errors import InputError, LeakageError
-from cropray.folds import make_folds
-from cropray.legend import MAX_CLASSES, Legend, legend_from_names
-from cropray.missing import is_missing
-from cropray.raw_files import InputSetting, in_words, is_there
-from cropray.storage import Location, arrow_path, local_folder, relative, whole_folder
-from cropray.workspace import Workspace
-from cropray.zones import SPLITS, is_zone_id
+from cropray.io.raw_files import InputSetting, in_words, is_there
+from cropray.io.storage import Location, arrow_path, local_folder, relative, whole_folder
+from cropray.io.workspace import Workspace
+from cropray.io.zones import SPLITS, is_zone_id
 
 TEXT_COLUMNS: Final = ("zone_id", "region", "split", "label")
 COORDINATES: Final = {"lon": 180.0, "lat": 90.0}  # largest absolute value, degrees (WGS 84)

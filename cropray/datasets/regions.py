@@ -14,11 +14,11 @@ from typing import Literal, TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cropray.core.errors import ConfigError, LeakageError
 from cropray.datasets.manifest import Manifest
 from cropray.datasets.point_separation import GivenWay, separate_points
 from cropray.datasets.separation import Trim, separate
-from cropray.errors import ConfigError, LeakageError
-from cropray.zones import Zone
+from cropray.io.zones import Zone
 
 FoundT = TypeVar("FoundT")
 OnOverlap = Literal["refuse", "trim"]

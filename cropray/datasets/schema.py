@@ -9,7 +9,7 @@ from typing import Final
 import pyarrow as pa
 
 from cropray.core.cube import STUDY_CUBE, CubeSpec
-from cropray.errors import SchemaError
+from cropray.core.errors import SchemaError
 
 SCHEMA_VERSION: Final = 1
 WEIGHT: Final = "weight"  # last column of tables of points that have it, float32: weight of a row in training

@@ -18,10 +18,10 @@ import shapely
 from pyproj import Transformer
 from shapely import STRtree
 
-from cropray.errors import LeakageError
-from cropray.grid import Grid
-from cropray.missing import is_missing
-from cropray.zones import Zone
+from cropray.core.errors import LeakageError
+from cropray.core.grid import Grid
+from cropray.core.missing import is_missing
+from cropray.io.zones import Zone
 
 Bounds = tuple[float, float, float, float]
 _FAR_APART: Final = (

@@ -1,13 +1,10 @@
 """Settings of the dataset stage."""
 
-from typing import Final, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from cropray.core.settings import Settings
-
-READ_CPUS: Final = 0.25
-# A Ray Data read asks for a whole CPU by default; beside fits that hold the CPUs it would wait for ever.
 
 
 class DatasetSettings(Settings):

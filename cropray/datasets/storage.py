@@ -9,12 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cropray.core.cube import STUDY_CUBE, CubeSpec
+from cropray.core.errors import SchemaError
 from cropray.datasets.schema import pixel_schema, tile_schema
 from cropray.datasets.tiles import Tiles, TrainingTiles
-from cropray.errors import SchemaError
-from cropray.storage import Location, file_hash, files_below
-from cropray.workspace import Workspace, require
-from cropray.zones import Zone
+from cropray.io.storage import Location, file_hash, files_below
+from cropray.io.workspace import Workspace, require
+from cropray.io.zones import Zone
 
 TILES_PER_SHARD: Final = 64  # one row group: 64 tiles of 32 px are 7 MB, what one training step reads
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from cropray.core.legend import IGNORE
 from cropray.core.sensors import NODATA
-from cropray.legend import IGNORE
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,16 +16,16 @@ import numpy as np
 import numpy.typing as npt
 
 from cropray.core.cube import STUDY_CUBE, CubeSpec, Season
+from cropray.core.errors import InputError
+from cropray.core.grid import Grid
 from cropray.core.sensors import SCL_NODATA
-from cropray.errors import InputError
-from cropray.grid import Grid
 from cropray.imagery.composite import MAX_SCENES, monthly_median
 from cropray.imagery.composites import write_composite, write_n_obs
 from cropray.imagery.gapfill import fill_gaps
 from cropray.imagery.scenes import Found, Remarks, Scene, SceneSource
-from cropray.storage import write_json
-from cropray.workspace import Workspace
-from cropray.zones import Zone
+from cropray.io.storage import write_json
+from cropray.io.workspace import Workspace
+from cropray.io.zones import Zone
 
 _N_NAMED: Final = 3  # names in a line
 _UNFINISHED: Final = re.compile(r"\.(?P<zone>.+?)(?:\.nobs)?\.[0-9a-f]{32}\.\w+")  # as `whole_file` names them

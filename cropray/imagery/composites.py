@@ -9,11 +9,11 @@ import rasterio
 import rasterio.errors
 
 from cropray.core.cube import STUDY_CUBE, CubeSpec
+from cropray.core.errors import SchemaError
+from cropray.core.grid import Grid
 from cropray.core.sensors import NODATA
-from cropray.errors import SchemaError
-from cropray.grid import Grid
-from cropray.storage import Location, local_file, whole_file
-from cropray.workspace import require, require_place
+from cropray.io.storage import Location, local_file, whole_file
+from cropray.io.workspace import require, require_place
 
 CUBE_TAG: Final = "CROPRAY_CUBE"  # JSON of the cube; a raster without it is of the study's
 # Deflate level 1: twice as fast as 6 and, with differences between neighbours (predictor 2), as small.

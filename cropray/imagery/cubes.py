@@ -10,8 +10,8 @@ import numpy.typing as npt
 from cropray.core.cube import Season
 from cropray.imagery.acquire import ZoneAcquisition, store_zone, write_record
 from cropray.imagery.scenes import Remarks
-from cropray.workspace import Workspace
-from cropray.zones import Zone
+from cropray.io.workspace import Workspace
+from cropray.io.zones import Zone
 
 ZoneSeason = tuple[Zone, Season]
 

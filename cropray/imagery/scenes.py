@@ -12,8 +12,8 @@ import numpy.typing as npt
 import rasterio.warp
 import shapely
 
+from cropray.core.grid import Grid
 from cropray.core.sensors import Band
-from cropray.grid import Grid
 
 LONGEST_PASS: Final = dt.timedelta(hours=1)
 """Sensing may begin so far after the start of its data take; the same satellite comes back after 100 minutes."""

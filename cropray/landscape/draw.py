@@ -23,8 +23,10 @@ from typing import Final
 import numpy as np
 
 from cropray.core.closure import code_digest
+from cropray.core.errors import InputError
 from cropray.core.fingerprint import fingerprint
-from cropray.errors import InputError
+from cropray.io.storage import whole_folder, write_json
+from cropray.io.zones import Zone, bundled_zones, write_zones
 from cropray.landscape import files
 from cropray.landscape.fields import Canvas, Cell, draw_cells, lay_out_canvas, mark_unknown_parcel, sow
 from cropray.landscape.regions import REGION_STYLES, RegionStyle
@@ -33,8 +35,6 @@ from cropray.landscape.settings import LandscapeSettings
 from cropray.landscape.sky import acquisition_times
 from cropray.landscape.spectra import bands_of
 from cropray.landscape.worldcover import draw_worldcover
-from cropray.storage import whole_folder, write_json
-from cropray.zones import Zone, bundled_zones, write_zones
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being drawn, how many are done and how many there are."""

@@ -17,10 +17,10 @@ import rasterio.features
 import shapely
 from affine import Affine
 
-from cropray.grid import Grid
+from cropray.core.grid import Grid
+from cropray.io.zones import Zone
 from cropray.landscape.regions import UNKNOWN_CODE, RegionStyle
 from cropray.landscape.settings import MAX_PARCEL_EXTENT_M, PIXEL_M, LandscapeSettings
-from cropray.zones import Zone
 
 _ZONES_PER_ROW: Final = 3
 _BACKGROUND_SHARE: Final = {"wood": 0.07, "village": 0.04}

@@ -18,8 +18,8 @@ import shapely
 from affine import Affine
 from pyproj import Transformer
 
+from cropray.core.grid import Grid
 from cropray.core.sensors import NODATA, REFLECTANCE_SCALE, Band
-from cropray.grid import Grid
 from cropray.landscape import worldcover
 
 RPG_EPSG: Final = 2154  # Lambert-93, in which IGN ships the register

@@ -11,8 +11,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from cropray.core.grid import Grid
 from cropray.core.sensors import NODATA, REFLECTANCE_SCALE
-from cropray.grid import Grid
 from cropray.landscape import canopy, sky, spectra
 from cropray.landscape.canopy import Stand
 from cropray.landscape.fields import Canvas, Cell, burn

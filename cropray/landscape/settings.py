@@ -6,8 +6,8 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from cropray.core.cube import STUDY_CUBE
+from cropray.core.grid import SCL_SNAP_M
 from cropray.core.settings import Settings
-from cropray.grid import SCL_SNAP_M
 from cropray.landscape.regions import REGION_STYLES
 from cropray.landscape.spectra import bands_of
 

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 from pyproj import Transformer
 
+from cropray.io.zones import Zone
 from cropray.landscape.sky import smooth_noise
-from cropray.zones import Zone
 
 # Classes of ESA WorldCover v200 that are drawn.
 TREES: Final = 10

@@ -10,12 +10,12 @@ import rasterio
 from rasterio.errors import RasterioError
 
 from cropray import __version__
-from cropray.errors import SchemaError
-from cropray.grid import Grid
-from cropray.legend import CropClass
+from cropray.core.errors import SchemaError
+from cropray.core.grid import Grid
+from cropray.core.legend import CropClass
+from cropray.io.storage import Location, local_file, whole_file
+from cropray.io.workspace import require
 from cropray.maps.predict import MAP_NODATA, ZoneMap
-from cropray.storage import Location, local_file, whole_file
-from cropray.workspace import require
 
 BANDS: Final = ("class", "confidence", "second_class", "n_clear")
 CLASSES_TAG: Final = "CROPRAY_CLASSES"  # JSON: class id → name, label and colour

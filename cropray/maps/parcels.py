@@ -6,7 +6,7 @@ import geopandas as gpd
 import numpy as np
 import numpy.typing as npt
 
-from cropray.legend import IGNORE, CropClass
+from cropray.core.legend import IGNORE, CropClass
 
 
 def vote(

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
+from cropray.core.grid import Window
+from cropray.core.legend import IGNORE
 from cropray.core.sensors import NODATA
-from cropray.grid import Window
-from cropray.legend import IGNORE
 
 if TYPE_CHECKING:
     from cropray.training.family import Probabilities, TilePredictor

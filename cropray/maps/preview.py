@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from cropray.core.cube import STUDY_CUBE, CubeSpec
-from cropray.legend import IGNORE, CropClass
+from cropray.core.legend import IGNORE, CropClass
+from cropray.io.storage import Location, whole_file
 from cropray.maps.predict import ZoneMap
-from cropray.storage import Location, whole_file
 
 DPI: Final = 160
 _RED_GREEN_BLUE: Final = ("B04", "B03", "B02")

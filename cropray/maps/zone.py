@@ -5,8 +5,11 @@ from dataclasses import dataclass
 
 import geopandas as gpd
 
+from cropray.core.legend import Legend
 from cropray.imagery.composites import read_composite, read_n_obs
-from cropray.legend import Legend
+from cropray.io.storage import local_file, whole_file
+from cropray.io.workspace import Workspace
+from cropray.io.zones import Zone
 from cropray.maps.cog import write_map
 from cropray.maps.layout import choose_window
 from cropray.maps.parcels import vote
@@ -14,10 +17,7 @@ from cropray.maps.predict import Bytes, predict_zone
 from cropray.maps.preview import PreviewData, draw_preview
 from cropray.maps.settings import MapSettings
 from cropray.parcels.labels import read_labels, read_parcel_index
-from cropray.storage import local_file, whole_file
 from cropray.training.family import TilePredictor
-from cropray.workspace import Workspace
-from cropray.zones import Zone
 
 
 @dataclass(frozen=True, slots=True)

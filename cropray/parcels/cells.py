@@ -8,8 +8,8 @@ import numpy.typing as npt
 import pandas as pd
 import shapely
 
-from cropray.errors import InputError
-from cropray.missing import is_missing
+from cropray.core.errors import InputError
+from cropray.core.missing import is_missing
 
 _LIKELY: Final = (0.5, 2.0)  # declared ÷ measured area, of most parcels
 _DECIMAL_COMMA: Final = r"(?<=\d),(?=\d+$)"

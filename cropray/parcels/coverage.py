@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, get_args
 
-from cropray.legend import Legend
+from cropray.core.legend import Legend
 from cropray.parcels.report import LabelReport, Status
 
 STATUSES: Final[tuple[Status, ...]] = get_args(Status)

@@ -8,15 +8,15 @@ import numpy.typing as npt
 import rasterio
 import rasterio.errors
 
-from cropray.errors import InputError, SchemaError
-from cropray.grid import Grid
-from cropray.legend import IGNORE, Legend
+from cropray.core.errors import InputError, SchemaError
+from cropray.core.grid import Grid
+from cropray.core.legend import IGNORE, Legend
+from cropray.io.storage import Location, local_file, whole_file, write_json
+from cropray.io.workspace import Workspace, require, require_place
+from cropray.io.zones import Zone
 from cropray.parcels.rasterize import NO_PARCEL, rasterize_parcels
 from cropray.parcels.report import LabelReport, tally_labels
 from cropray.parcels.rpg import ParcelSettings, describe_extent, read_parcels
-from cropray.storage import Location, local_file, whole_file, write_json
-from cropray.workspace import Workspace, require, require_place
-from cropray.zones import Zone
 
 
 def label_zone(

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from datetime import MAXYEAR, MINYEAR
 from typing import Final
 
+from cropray.core.errors import InputError
 from cropray.core.hcat import N_LEVELS, is_hcat, levels_of, prefix_of
-from cropray.csv_rows import read_rows
-from cropray.errors import InputError
-from cropray.legend import EXCLUDED, CropClass, CropCode, Legend, spread_colour
-from cropray.storage import Location
+from cropray.core.legend import EXCLUDED, CropClass, CropCode, Legend, spread_colour
+from cropray.io.csv_rows import read_rows
+from cropray.io.storage import Location
 
 MOST_CLASSES: Final = 254  # of a file: class ids are uint8, 255 is taken, and 254 stays free for a second mark
 COLUMNS: Final = ("code", "class", "name", "colour", "hcat", "note")

@@ -12,8 +12,8 @@ import rasterio
 import rasterio.features
 import shapely
 
-from cropray.grid import Grid
-from cropray.legend import IGNORE
+from cropray.core.grid import Grid
+from cropray.core.legend import IGNORE
 
 NO_PARCEL: Final = -1
 Shape = tuple[dict[str, Any], int]

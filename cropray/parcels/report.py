@@ -7,10 +7,10 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
-from cropray.legend import EXCLUDED, IGNORE, CropCode, Legend
+from cropray.core.legend import EXCLUDED, IGNORE, CropCode, Legend
+from cropray.io.zones import Zone
 from cropray.parcels.rasterize import NO_PARCEL, ParcelRasters
 from cropray.parcels.rpg import M2_PER_HA, ZoneParcels
-from cropray.zones import Zone
 
 Status = Literal["mapped", "excluded", "unknown"]
 

@@ -19,11 +19,12 @@ from pydantic import Field, field_validator, model_validator
 from pyproj import CRS, Transformer
 from pyproj.exceptions import CRSError
 
+from cropray.core.errors import InputError
+from cropray.core.grid import Grid
+from cropray.core.legend import FIRST_YEAR, LAST_YEAR
+from cropray.core.missing import is_missing
 from cropray.core.settings import Settings
-from cropray.errors import InputError
-from cropray.grid import Grid
-from cropray.legend import FIRST_YEAR, LAST_YEAR
-from cropray.missing import is_missing
+from cropray.io.raw_files import InputSetting, local_table
 from cropray.parcels.cells import as_text, declared_areas, outline_ids
 from cropray.parcels.vector_files import (
     SETTING,
@@ -39,7 +40,6 @@ from cropray.parcels.vector_files import (
     require_file,
 )
 from cropray.parcels.zip_files import is_zip
-from cropray.raw_files import InputSetting, local_table
 
 _EDGE_STEPS: Final = 21  # points along each edge of a rectangle that is reprojected: straight edges bend
 M2_PER_HA: Final = 10_000

@@ -5,10 +5,10 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cropray.errors import SchemaError
+from cropray.core.errors import SchemaError
+from cropray.io.storage import Location, local_file
+from cropray.io.workspace import require
 from cropray.parcels.report import CodeTally, LabelReport
-from cropray.storage import Location, local_file
-from cropray.workspace import require
 
 
 def read_parcel_ids(path: Location) -> tuple[str, ...]:

@@ -24,11 +24,11 @@ import shapely.errors
 from pyproj import CRS
 from pyproj.exceptions import CRSError
 
-from cropray.errors import InputError
+from cropray.core.errors import InputError
+from cropray.io.raw_files import in_words, is_there
+from cropray.io.storage import Location, arrow_path
 from cropray.parcels.linear_wkb import read_wkb
 from cropray.parcels.zip_files import choose_member, layer_within, on_disk
-from cropray.raw_files import in_words, is_there
-from cropray.storage import Location, arrow_path
 
 Bounds = tuple[float, float, float, float]
 SETTING: Final = "parcels.path"  # in messages

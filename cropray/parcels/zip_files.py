@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from cropray.errors import InputError
-from cropray.raw_files import ZIP_ERRORS, FileState, is_of_macos, state_of
-from cropray.storage import Location
+from cropray.core.errors import InputError
+from cropray.io.raw_files import ZIP_ERRORS, FileState, is_of_macos, state_of
+from cropray.io.storage import Location
 
 _TABLES: Final = frozenset({".gpkg", ".shp", ".fgb", ".gml", ".geojson"})
 

@@ -5,16 +5,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
-from cropray.config import JobConfig, PlanSettings
+from cropray.cluster.node_memory import STORE_SHARE
+from cropray.cluster.placement import Node
+from cropray.cluster.resources import GB
+from cropray.cluster.settings import PlanSettings
+from cropray.config import JobConfig
 from cropray.planning.costs import FitCosts, Kind, UnitCosts, ZoneCosts
 from cropray.planning.estimate import Estimate, JobWork, estimate
 from cropray.planning.table import quantity
 from cropray.planning.traffic import Traffic
 from cropray.planning.work import Cluster, ZoneWork
-from cropray.search.node_memory import STORE_SHARE
-from cropray.search.placement import Node
 from cropray.training.family import Family, family
-from cropray.training.resources import GB
 
 MORE_THREADS: Final = 0.7  # what a thread adds beyond those that could be measured here
 TRAIN_PASSES: Final = 3  # forward, and backward twice as much

@@ -5,8 +5,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from cropray.cluster.placement import Placement
+from cropray.cluster.resources import FitSize
 from cropray.config import JobConfig
-from cropray.errors import ConfigError
+from cropray.core.errors import ConfigError
 from cropray.planning.costs import (
     FILMS_SHOWN,
     FIT_FILES_BYTES,
@@ -24,12 +26,10 @@ from cropray.planning.costs import (
 from cropray.planning.traffic import Traffic
 from cropray.planning.work import Cluster, Fit, SearchWork, ZoneWork, at_once, makespan
 from cropray.report.settings import MOST_PREVIEWS
-from cropray.search.placement import Placement
 from cropray.search.sampling import trials
 from cropray.search.space import title
 from cropray.search.store import LOADING_COPIES, data_bytes
 from cropray.training.family import FamilySettings, Sample, family
-from cropray.training.resources import FitSize
 
 
 @dataclass(frozen=True, slots=True)

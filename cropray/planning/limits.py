@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from cropray.cluster.resources import GB
 from cropray.core.cube import STUDY_CUBE, CubeSpec
-from cropray.errors import ConfigError
-from cropray.training.resources import GB
+from cropray.core.errors import ConfigError
 
 # Least sizes with the study's cube, so that nothing is refused that could work. Its composites of cropland compress to
 # 60–80 of 96 bytes.

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from cropray.core.cube import STUDY_CUBE, CubeSpec
+from cropray.core.grid import Grid
 from cropray.core.sensors import known_band
-from cropray.grid import Grid
-from cropray.imagery.earth_engine_settings import EarthEngineSettings, fits_one_request, ids_of, step_dtype
+from cropray.imagery.sources.earth_engine.settings import EarthEngineSettings, fits_one_request, ids_of, step_dtype
 
 # Earth Engine.
 LISTING_BYTES: Final = 150 * 40  # a year of asset ids

@@ -4,8 +4,8 @@ import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from cropray.cluster.placement import Node
 from cropray.planning.costs import Kind
-from cropray.search.placement import Node
 from cropray.training.family import Sample
 
 

@@ -9,10 +9,10 @@ from matplotlib.lines import Line2D
 
 from cropray.core.metrics import Counts
 from cropray.datasets.manifest import Manifest
+from cropray.evaluation.results import ModelResult, ReportInputs
+from cropray.io.storage import Location
 from cropray.report.drawing import INK, LINE, MODEL_COLOURS, MUTED, compact, picture
-from cropray.report.results import ModelResult, ReportInputs
 from cropray.report.tables import ClassRow, class_rows
-from cropray.storage import Location
 
 _ROW_IN: Final = 0.24  # inches per class in charts with one row per class
 _CELL_IN: Final = 0.34  # inches per class in the confusion matrix

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from cropray.core.intervals import MIN_ZONES
-from cropray.report.results import ReportInputs, ZoneQuality
+from cropray.evaluation.results import ReportInputs, ZoneQuality
 from cropray.report.tables import ClassRow, class_rows
 from cropray.search.doubts import fold_doubts
 

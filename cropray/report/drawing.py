@@ -8,7 +8,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from cropray.core.cube import Season
-from cropray.storage import Location, whole_file
+from cropray.io.storage import Location, whole_file
 
 INK: Final = "#1f2933"
 MUTED: Final = "#6b7785"

@@ -12,8 +12,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from cropray.core.cube import STUDY_CUBE, CubeSpec
 from cropray.core.sensors import NODATA
+from cropray.io.storage import Location, whole_file
 from cropray.report.drawing import INK, initials
-from cropray.storage import Location, whole_file
 
 FRAME_MS: Final = 700
 _LAST_FRAME_MS: Final = 1800  # a rest before the year begins again

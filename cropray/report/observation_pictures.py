@@ -10,9 +10,9 @@ from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, ListedColormap, to_rgb
 
+from cropray.io.storage import Location
 from cropray.report.drawing import INK, MUTED, initials, picture
 from cropray.report.summary import Observations
-from cropray.storage import Location
 
 MAX_ROWS: Final = 60  # zones listed singly; above that, regions
 NEVER_SEEN: Final = "#d9722b"

@@ -10,15 +10,15 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cropray.core.metrics import headlines, score_columns
+from cropray.evaluation.results import ModelResult, ReportInputs, ZonePictures
+from cropray.io.storage import Location, copy_file, size_of, whole_folder
 from cropray.report import tables
 from cropray.report.class_pictures import draw_class_scores, draw_confusion
 from cropray.report.doubts import doubts
 from cropray.report.drawing import MODEL_COLOURS
-from cropray.report.results import ModelResult, ReportInputs, ZonePictures
 from cropray.report.score_pictures import draw_curves, draw_scores, draw_zone_scores
 from cropray.report.study import CITATION, PUBLISHED, WHY_NOT_COMPARABLE
 from cropray.search.results import Params
-from cropray.storage import Location, copy_file, size_of, whole_folder
 
 PAGE_FILE: Final = "index.html"
 FILMS_PER_ZONE: Final = 2  # true and false colour; single bands are linked

@@ -10,11 +10,11 @@ import numpy.typing as npt
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from cropray.core.legend import CropClass
 from cropray.core.sensors import Band
-from cropray.legend import CropClass
+from cropray.io.storage import Location
 from cropray.report.drawing import INK, LINE, MUTED, compact, initials, picture
 from cropray.report.summary import NDVI, Profiles, series_of
-from cropray.storage import Location
 
 MAX_CLASSES: Final = 24  # most frequent classes that get a panel; more make a picture that nobody reads
 _OUTER: Final = (0.1, 0.9)  # shares of the pixels between which the light area lies

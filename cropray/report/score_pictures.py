@@ -6,12 +6,12 @@ from typing import Any, Final
 from matplotlib.ticker import MaxNLocator
 
 from cropray.core.metrics import METRICS, headlines, score_columns
+from cropray.evaluation.results import ModelResult, ReportInputs
+from cropray.io.storage import Location
 from cropray.report.class_pictures import draw_dumbbell, models_legend
 from cropray.report.drawing import FOLD_STYLES, INK, MODEL_COLOURS, MUTED, picture
-from cropray.report.results import ModelResult, ReportInputs
 from cropray.report.tables import format_params, zone_rows
 from cropray.search.results import ConfigurationResult
-from cropray.storage import Location
 
 _TRAIN_COLOUR: Final = "#9aa5b1"
 _VAL_COLOUR: Final = "#1f6fb2"

@@ -11,10 +11,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from cropray.core.cube import STUDY_CUBE, CubeSpec
+from cropray.core.legend import IGNORE
 from cropray.core.metrics import Counts
 from cropray.core.sensors import LARGEST, NODATA, Band
-from cropray.legend import IGNORE
-from cropray.storage import Location, local_file, whole_file
+from cropray.io.storage import Location, local_file, whole_file
 
 N_BINS: Final = 1000  # per series: 0.001 of reflectance from 0 to 1, 0.002 of NDVI from -1 to 1
 NDVI: Final = "NDVI"

@@ -7,7 +7,7 @@ from typing import Final
 
 from cropray.core.intervals import Difference, bootstrap_difference
 from cropray.core.metrics import ClassScore, Scores, region_scores, score, score_columns
-from cropray.report.results import ModelResult, ReportInputs
+from cropray.evaluation.results import ModelResult, ReportInputs
 from cropray.report.study import PUBLISHED
 from cropray.search.results import Params
 from cropray.search.space import value_text

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from cropray.datasets.manifest import Manifest, statistics
+from cropray.io.storage import Location
 from cropray.search.results import FoldResult, Params
 from cropray.search.space import Trial, Unit
-from cropray.storage import Location
 from cropray.training.family import Family, FamilySettings, Fit, FitData, FitScore
 
 OnStep = Callable[[Mapping[str, float]], None]

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from cropray.core.errors import SchemaError
 from cropray.core.metrics import Counts, Scores, metric_of, score
-from cropray.errors import SchemaError
-from cropray.storage import Location, write_json
+from cropray.io.storage import Location, write_json
 
 Params = Mapping[str, Any]
 """Searched field → value, as JSON has it."""

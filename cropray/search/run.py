@@ -16,11 +16,11 @@ from typing import Any, Final, TypeAlias
 
 from ray import tune
 
-from cropray.errors import CroprayError, StageFailedError
-from cropray.search.placement import Placement
+from cropray.cluster.placement import Placement
+from cropray.core.errors import CroprayError, StageFailedError
+from cropray.io.storage import Location, arrow_path, remove, whole_folder, write_json
 from cropray.search.results import FoldResult, load_results, save_results
 from cropray.search.space import Unit
-from cropray.storage import Location, arrow_path, remove, whole_folder, write_json
 
 RESULT_FILE = "result.json"
 NOTES_FILE = "notes.json"  # what the fit warned of, where it did

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from cropray.errors import ConfigError
+from cropray.core.errors import ConfigError
 from cropray.search.space import Range, SearchSettings, Trial, Values
 from cropray.training.family import Family, FamilySettings
 

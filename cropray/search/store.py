@@ -5,12 +5,12 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Final
 
+from cropray.cluster.placement import Node
+from cropray.cluster.resources import GB
 from cropray.core.cube import STUDY_CUBE, CubeSpec
+from cropray.core.errors import ConfigError
 from cropray.datasets.manifest import Manifest
-from cropray.errors import ConfigError
-from cropray.search.placement import Node
 from cropray.training.family import Sample
-from cropray.training.resources import GB
 
 LOADING_COPIES: Final = 2  # while a dataset is read: blocks as they came, then zone by zone
 _FULL_SHARE: Final = 0.95  # of a disk, from which on Ray writes nothing more on it

@@ -5,10 +5,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Final, cast
 
+from cropray.cluster.session import ray_session
+from cropray.cluster.zone_jobs import ZoneTask, run_zone_tasks, stamped
 from cropray.config import JobConfig
 from cropray.core.closure import closure
+from cropray.core.errors import ConfigError
 from cropray.core.keys import key_of
-from cropray.errors import ConfigError
+from cropray.core.progress import Progress
 from cropray.imagery.acquire import (
     ZoneAcquisition,
     acquire_zone,
@@ -23,18 +26,15 @@ from cropray.imagery.acquire import (
     survey_zones,
 )
 from cropray.imagery.cubes import CompositeSource, acquire_cube
-from cropray.imagery.earth_engine_settings import EarthEngineSettings
 from cropray.imagery.registry import CompositeSettings, SceneSettings
 from cropray.imagery.scenes import Found, SceneSource
-from cropray.progress import Progress
+from cropray.imagery.sources.earth_engine.settings import EarthEngineSettings
+from cropray.io.artefacts import Stamped
+from cropray.io.storage import Location, write_json
+from cropray.io.workspace import Workspace
+from cropray.io.zones import Zone
 from cropray.stages import earth_engine
-from cropray.stages.artefacts import Stamped
-from cropray.stages.cluster import ray_session
 from cropray.stages.inputs import job_zones, season_of, steps_of, zone_fingerprint
-from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks, stamped
-from cropray.storage import Location, write_json
-from cropray.workspace import Workspace
-from cropray.zones import Zone
 
 _CHOOSING: Final = frozenset(
     f"imagery.{name}"

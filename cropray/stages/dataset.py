@@ -10,10 +10,23 @@ from typing import Any, Final, Literal, TypeVar
 import ray
 import ray.data
 
+from cropray.cluster.session import ray_session, require_cpus
+from cropray.cluster.zone_jobs import (
+    LOOK_AHEAD,
+    ZoneOutcome,
+    ZoneTask,
+    attempt_and_mark,
+    current_aside,
+    in_threads,
+    stamped,
+)
 from cropray.config import JobConfig
 from cropray.core.closure import Root, closure
+from cropray.core.errors import ConfigError, StageFailedError
 from cropray.core.fingerprint import fingerprint
 from cropray.core.keys import key_of
+from cropray.core.legend import Legend
+from cropray.core.progress import Progress
 from cropray.core.settings import Settings
 from cropray.datasets.build import ZoneJob, build_zone, count_zone
 from cropray.datasets.division import Counted, Division, divide_points, divide_zones
@@ -40,12 +53,11 @@ from cropray.datasets.regions import number_regions, require_two
 from cropray.datasets.schema import WEIGHT
 from cropray.datasets.separation import Trim
 from cropray.datasets.storage import PIXEL_FILE
-from cropray.errors import ConfigError, StageFailedError
-from cropray.legend import Legend
-from cropray.progress import Progress
-from cropray.raw_files import source_fingerprint
-from cropray.stages.artefacts import Stamped
-from cropray.stages.cluster import ray_session, require_cpus
+from cropray.io.artefacts import Stamped
+from cropray.io.raw_files import source_fingerprint
+from cropray.io.storage import content_id, remove, whole_file
+from cropray.io.workspace import Workspace
+from cropray.io.zones import Zone
 from cropray.stages.inputs import (
     job_legend,
     job_zones,
@@ -54,18 +66,6 @@ from cropray.stages.inputs import (
     require_year_of_labels,
     zone_fingerprint,
 )
-from cropray.stages.zone_jobs import (
-    LOOK_AHEAD,
-    ZoneOutcome,
-    ZoneTask,
-    attempt_and_mark,
-    current_aside,
-    in_threads,
-    stamped,
-)
-from cropray.storage import content_id, remove, whole_file
-from cropray.workspace import Workspace
-from cropray.zones import Zone
 
 ResultT = TypeVar("ResultT")
 _OF_ZONES: Final = (build_zone, count_zone, divide_zones, number_regions)

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Literal
 
+from cropray.cluster.placement import live_nodes, place_when_ready
+from cropray.cluster.resources import Need
 from cropray.config import JobConfig
-from cropray.errors import ConfigError
-from cropray.search.placement import live_nodes, place_when_ready
+from cropray.core.errors import ConfigError
 from cropray.training.family import family
-from cropray.training.resources import Need
 
 Device = Literal["cpu", "cuda"]
 

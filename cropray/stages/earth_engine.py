@@ -11,11 +11,14 @@ from functools import partial
 
 import ray
 
+from cropray.cluster.session import ray_session, require_cpus
+from cropray.cluster.zone_jobs import ZoneOutcome, ZoneTask, submit
 from cropray.config import JobConfig
 from cropray.core.cube import Season
+from cropray.core.errors import CroprayError, InputError, StageFailedError
 from cropray.core.fingerprint import fingerprint
 from cropray.core.keys import Key
-from cropray.errors import CroprayError, InputError, StageFailedError
+from cropray.core.progress import Progress
 from cropray.imagery.acquire import (
     ZoneAcquisition,
     describe_clear,
@@ -25,8 +28,9 @@ from cropray.imagery.acquire import (
     months_without,
     require_scenes,
 )
-from cropray.imagery.earth_engine_ledger import RunAccount, UnitOutcome, append_outcome, append_run
-from cropray.imagery.earth_engine_months import (
+from cropray.imagery.scenes import Found, Scene
+from cropray.imagery.sources.earth_engine.ledger import RunAccount, UnitOutcome, append_outcome, append_run
+from cropray.imagery.sources.earth_engine.months import (
     ELSEWHERE,
     OLDER,
     RECIPE,
@@ -44,17 +48,13 @@ from cropray.imagery.earth_engine_months import (
     scenes_of,
     write_listing,
 )
-from cropray.imagery.earth_engine_settings import EarthEngineSettings
-from cropray.imagery.scenes import Found, Scene
-from cropray.progress import Progress
-from cropray.stages.artefacts import Stamped, describe_again
-from cropray.stages.cluster import ray_session, require_cpus
+from cropray.imagery.sources.earth_engine.settings import EarthEngineSettings
+from cropray.io.artefacts import Stamped, describe_again
+from cropray.io.storage import write_json
+from cropray.io.workspace import Workspace
+from cropray.io.zones import Zone
 from cropray.stages.earth_engine_pool import ClientPool, ListingUnit
 from cropray.stages.inputs import job_zones, season_of, steps_of
-from cropray.stages.zone_jobs import ZoneOutcome, ZoneTask, submit
-from cropray.storage import write_json
-from cropray.workspace import Workspace
-from cropray.zones import Zone
 
 STAGE = "acquire"
 

@@ -12,15 +12,15 @@ from typing import Any, Final, Self
 
 import ray
 
+from cropray.cluster.session import ask_nodes
 from cropray.core.cube import Season
-from cropray.errors import CroprayError
-from cropray.imagery.earth_engine import EarthEngine
-from cropray.imagery.earth_engine_ledger import LISTING, Account, UnitOutcome
-from cropray.imagery.earth_engine_months import MonthUnit, write_month
-from cropray.imagery.earth_engine_settings import EarthEngineSettings
-from cropray.stages.cluster import ask_nodes
-from cropray.workspace import Workspace
-from cropray.zones import Zone
+from cropray.core.errors import CroprayError
+from cropray.imagery.sources.earth_engine.client import EarthEngine
+from cropray.imagery.sources.earth_engine.ledger import LISTING, Account, UnitOutcome
+from cropray.imagery.sources.earth_engine.months import MonthUnit, write_month
+from cropray.imagery.sources.earth_engine.settings import EarthEngineSettings
+from cropray.io.workspace import Workspace
+from cropray.io.zones import Zone
 
 _CPUS: Final = 0.01  # a client waits for the network: as many as the service allows may stand on one core
 _MAX_DEATHS: Final = 3  # of workers over one unit, before the unit is given up

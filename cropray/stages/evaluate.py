@@ -11,31 +11,31 @@ from typing import Final
 
 import numpy as np
 
+from cropray.cluster.session import ray_session
+from cropray.cluster.zone_jobs import ZoneTask, run_zone_tasks, stamped, task_bytes
 from cropray.config import JobConfig
 from cropray.core.closure import Root, closure
+from cropray.core.errors import SchemaError
 from cropray.core.fingerprint import fingerprint
 from cropray.core.intervals import bootstrap_intervals, why_no_intervals
 from cropray.core.keys import key_of
 from cropray.core.metrics import METRICS, Scores, check_cube, region_scores, score, score_study_protocol
+from cropray.core.progress import Progress
 from cropray.datasets.manifest import BandSums, Manifest, ZoneEntry, load_manifest
-from cropray.errors import SchemaError
+from cropray.evaluation.models import Load, entries_of, kept_model, read_model
+from cropray.evaluation.zone_counts import CountJob, ZoneCounts, count_points, count_zone_pixels
+from cropray.io.artefacts import Stamped
+from cropray.io.job_file import dump_yaml
+from cropray.io.storage import Location, copy_file, folder_hash, whole_folder, write_json
+from cropray.io.workspace import Workspace, require
 from cropray.maps.layout import window_note
-from cropray.maps.models import Load, entries_of, kept_model, read_model
-from cropray.maps.zone_counts import CountJob, ZoneCounts, count_points, count_zone_pixels
-from cropray.progress import Progress
 from cropray.report.class_pictures import draw_confusion
 from cropray.report.score_pictures import draw_curves
 from cropray.report.tables import score_table
-from cropray.settings import dump_yaml
-from cropray.stages.artefacts import Stamped
-from cropray.stages.cluster import ray_session
 from cropray.stages.devices import Device, device_of, gpus_per_task, memory_of, require_devices
 from cropray.stages.results import evaluation_run, load_model_result, load_search, register_model
-from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks, stamped, task_bytes
-from cropray.storage import Location, copy_file, folder_hash, whole_folder, write_json
 from cropray.tracking import Tracker, outcome
 from cropray.training.family import family
-from cropray.workspace import Workspace, require
 
 _OF_MAPS: Final = ("map.splits",)  # settings that change no score
 _FILES: Final = ("scores.json", "cube.npy", "per_class.csv", "confusion.png")  # and curves, where fits have a history

@@ -10,31 +10,31 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, Final
 
+from cropray.cluster.placement import Placement, need_of, place_when_ready
+from cropray.cluster.resources import FitSize
 from cropray.config import JobConfig
 from cropray.core.closure import closure, code_digest
+from cropray.core.errors import StageFailedError
 from cropray.core.fingerprint import fingerprint
 from cropray.core.keys import Key, differences, key_of
 from cropray.core.metrics import STUDY, check_cube, metric_of
+from cropray.core.progress import Progress
 from cropray.datasets.loading import load_pixels, load_tiles
 from cropray.datasets.manifest import Manifest
-from cropray.errors import StageFailedError
-from cropray.progress import Progress
+from cropray.io.artefacts import Stamped, first_of
+from cropray.io.storage import local_folder, whole_folder, write_json
+from cropray.io.workspace import EARLIER, Workspace
 from cropray.search.doubts import search_warnings
 from cropray.search.fit import SearchData, fit_unit
-from cropray.search.placement import Placement, need_of, place_when_ready
 from cropray.search.results import ConfigurationResult, RegionOut, group_by_configuration, merit, winner
 from cropray.search.run import NOTES_FILE, UnitJob
 from cropray.search.sampling import batches
 from cropray.search.space import Trial, Unit, title
-from cropray.stages.artefacts import Stamped, first_of
 from cropray.stages.out_of_fold import Folds, artefacts_of_winner, write_of_winner
 from cropray.stages.results import load_region_out
 from cropray.stages.search_log import SearchLog, means_in_words, scores_in_words
-from cropray.storage import local_folder, whole_folder, write_json
 from cropray.training.card import CARD_FILE
 from cropray.training.family import Family, FamilySettings, Sample, family
-from cropray.training.resources import FitSize
-from cropray.workspace import EARLIER, Workspace
 
 _LOADERS: Final[Mapping[Sample, Callable[[Workspace, Sequence[str]], Mapping[str, Any]]]] = {
     "pixel": load_pixels,

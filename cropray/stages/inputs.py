@@ -6,19 +6,19 @@ from typing import Any
 
 from cropray.config import JobConfig
 from cropray.core.cube import STUDY_CUBE, CubeSpec, Season
+from cropray.core.errors import ConfigError, InputError, SchemaError
 from cropray.core.fingerprint import fingerprint
+from cropray.core.legend import FIRST_YEAR, LAST_YEAR, Legend, bundled_legend
 from cropray.core.settings import Settings
-from cropray.errors import ConfigError, InputError, SchemaError
 from cropray.imagery.acquire import check_inputs
 from cropray.imagery.registry import CompositeSettings, SceneSettings
 from cropray.imagery.scenes import Scene
-from cropray.legend import FIRST_YEAR, LAST_YEAR, Legend, bundled_legend
+from cropray.io.storage import Location, local_file
+from cropray.io.workspace import require
+from cropray.io.zones import Zone, bundled_zones, read_zones, select_zones
 from cropray.parcels.legend_file import read_legend, require_codes
 from cropray.parcels.rpg import is_away, iterate_codes
-from cropray.storage import Location, local_file
-from cropray.workspace import require
 from cropray.zone_selection.settings import ZoneSelectionSettings
-from cropray.zones import Zone, bundled_zones, read_zones, select_zones
 
 Scenes = Mapping[str, tuple[Scene, ...]]
 """Zone → its scenes, in time order."""

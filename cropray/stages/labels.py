@@ -9,11 +9,19 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from cropray.cluster.session import ray_session
+from cropray.cluster.zone_jobs import ZoneTask, run_zone_tasks, stamped
 from cropray.config import JobConfig
 from cropray.core.closure import closure
+from cropray.core.errors import ConfigError, InputError
 from cropray.core.keys import key_of
-from cropray.errors import ConfigError, InputError
-from cropray.legend import Legend
+from cropray.core.legend import Legend
+from cropray.core.progress import Progress
+from cropray.io.artefacts import Stamped
+from cropray.io.raw_files import parts_of, source_fingerprint
+from cropray.io.storage import Location, files_below, local_file, relative, remove, whole_file, write_json
+from cropray.io.workspace import Workspace
+from cropray.io.zones import Zone
 from cropray.parcels.coverage import Coverage, CoverageRow, describe, summarize
 from cropray.parcels.labels import label_zone
 from cropray.parcels.report import LabelReport
@@ -27,15 +35,7 @@ from cropray.parcels.rpg import (
     is_fetched,
 )
 from cropray.parcels.tables import read_label_report
-from cropray.progress import Progress
-from cropray.raw_files import parts_of, source_fingerprint
-from cropray.stages.artefacts import Stamped
-from cropray.stages.cluster import ray_session
 from cropray.stages.inputs import check_legend, job_legend, job_zones, register_year, zone_fingerprint
-from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks, stamped
-from cropray.storage import Location, files_below, local_file, relative, remove, whole_file, write_json
-from cropray.workspace import Workspace
-from cropray.zones import Zone
 
 _OF_ALL_ZONES: Final = (
     "parcels.year",

@@ -7,17 +7,21 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from cropray.cluster.session import ray_session
+from cropray.cluster.zone_jobs import ZoneTask, run_zone_tasks, stamped, task_bytes
 from cropray.config import JobConfig
 from cropray.core.closure import closure
+from cropray.core.errors import ConfigError
 from cropray.core.keys import key_of
+from cropray.core.progress import Progress
 from cropray.datasets.manifest import load_manifest
-from cropray.errors import ConfigError
+from cropray.evaluation.models import Load, entries_of, kept_model, read_model
+from cropray.io.artefacts import Stamped
+from cropray.io.storage import Location, content_id, copy_file, folder_hash
+from cropray.io.workspace import Workspace, require
+from cropray.io.zones import Zone
 from cropray.maps.layout import window_note
-from cropray.maps.models import Load, entries_of, kept_model, read_model
 from cropray.maps.zone import MapJob, map_zone
-from cropray.progress import Progress
-from cropray.stages.artefacts import Stamped
-from cropray.stages.cluster import ray_session
 from cropray.stages.devices import Device, device_of, gpus_per_task, memory_of, require_devices
 from cropray.stages.inputs import (
     job_legend,
@@ -28,13 +32,9 @@ from cropray.stages.inputs import (
     zone_fingerprint,
 )
 from cropray.stages.results import evaluation_run, why_no_scores
-from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks, stamped, task_bytes
-from cropray.storage import Location, content_id, copy_file, folder_hash
 from cropray.tracking import outcome
 from cropray.training.card import CARD_FILE
 from cropray.training.family import family
-from cropray.workspace import Workspace, require
-from cropray.zones import Zone
 
 
 def run(job: JobConfig, progress: Progress) -> None:

@@ -5,23 +5,23 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
+from cropray.cluster.zone_jobs import ZoneTask, run_zone_tasks, stamped, task_bytes
 from cropray.config import JobConfig
 from cropray.core.closure import closure
 from cropray.core.fingerprint import fingerprint
 from cropray.core.keys import key_of
+from cropray.core.progress import Progress
 from cropray.datasets.doubts import some
 from cropray.datasets.manifest import Manifest, ZoneEntry
-from cropray.maps.models import Load, entries_of, kept_model
-from cropray.maps.out_of_fold import write_out_of_fold
-from cropray.maps.zone_counts import CountJob
-from cropray.progress import Progress
+from cropray.evaluation.models import Load, entries_of, kept_model
+from cropray.evaluation.out_of_fold import write_out_of_fold
+from cropray.evaluation.zone_counts import CountJob
+from cropray.io.artefacts import Stamped
+from cropray.io.storage import Location, files_below, folder_hash, remove
+from cropray.io.workspace import Workspace
 from cropray.search.run import UnitJob
-from cropray.stages.artefacts import Stamped
 from cropray.stages.devices import Device, device_of, gpus_per_task, memory_of, require_devices
-from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks, stamped, task_bytes
-from cropray.storage import Location, files_below, folder_hash, remove
 from cropray.training.family import Prefix, family
-from cropray.workspace import Workspace
 
 Folds = Mapping[int, tuple[UnitJob, int]]
 """Fold → (its finished unit of the winning configuration, the step that won)."""

@@ -6,22 +6,28 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
+from cropray.cluster.session import ray_session
+from cropray.cluster.zone_jobs import ZoneTask, run_zone_tasks, stamped
 from cropray.config import JobConfig
 from cropray.core.closure import Code, closure
 from cropray.core.cube import CubeSpec, Season
+from cropray.core.errors import ConfigError
 from cropray.core.fingerprint import fingerprint
 from cropray.core.keys import key_of
+from cropray.core.progress import Progress
 from cropray.datasets.manifest import Manifest, ZoneEntry
 from cropray.datasets.storage import read_pixels
-from cropray.errors import ConfigError
+from cropray.evaluation.results import DataPictures, ReportInputs, ZonePictures
 from cropray.imagery.composites import read_composite, read_n_obs
-from cropray.progress import Progress
+from cropray.io.artefacts import Stamped
+from cropray.io.storage import Location, content_id, remove, whole_folder
+from cropray.io.workspace import Workspace, require
+from cropray.io.zones import Zone
 from cropray.report.class_pictures import draw_class_by_region, draw_class_distribution
 from cropray.report.drawing import common_steps, step_names
 from cropray.report.films import View, draw_film, views_of, zone_year
 from cropray.report.observation_pictures import ObservedZone, draw_n_obs, draw_observed_months
 from cropray.report.profile_pictures import ProfileData, draw_band_profiles, draw_ndvi_profiles
-from cropray.report.results import DataPictures, ReportInputs, ZonePictures
 from cropray.report.summary import (
     NDVI,
     Observations,
@@ -33,13 +39,7 @@ from cropray.report.summary import (
     save_summary,
     series_of,
 )
-from cropray.stages.artefacts import Stamped
-from cropray.stages.cluster import ray_session
 from cropray.stages.inputs import job_zones, season_of
-from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks, stamped
-from cropray.storage import Location, content_id, remove, whole_folder
-from cropray.workspace import Workspace, require
-from cropray.zones import Zone
 
 STAGE = "pictures"
 N_OBS_FILE = "n_obs.png"

@@ -9,16 +9,16 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from cropray.cluster.session import ray_session
 from cropray.config import JobConfig
-from cropray.progress import Progress
-from cropray.redaction import HideSecrets
-from cropray.settings import dump_yaml, load_settings
-from cropray.stages.cluster import ray_session
+from cropray.core.progress import Progress
+from cropray.core.redaction import HideSecrets
+from cropray.io.job_file import dump_yaml, load_settings
+from cropray.io.storage import Location, write_text
+from cropray.io.workspace_lock import locked
 from cropray.stages.devices import require_devices
 from cropray.stages.preflight import check_job
 from cropray.stages.timings import RAY_START, append_timing, timed
-from cropray.storage import Location, write_text
-from cropray.workspace_lock import locked
 
 PIPELINE: Final = ("zones", "acquire", "labels", "dataset", "search", "evaluate", "map", "report")
 IMAGE_STAGES: Final = ("zones", "acquire", "labels", "map")  # a table of points has nothing for them to do

@@ -8,21 +8,21 @@ from urllib.parse import urlsplit
 
 from ray._private.accelerators import get_accelerator_manager_for_resource
 
+from cropray.cluster.ray_address import check_form
+from cropray.cluster.session import address_of, name_of_address
 from cropray.config import JobConfig
+from cropray.core.errors import ConfigError, CroprayError, InputError, MissingArtefactError
 from cropray.datasets.doubts import some
-from cropray.errors import ConfigError, CroprayError, InputError, MissingArtefactError
+from cropray.io.raw_files import is_there
+from cropray.io.storage import Location
+from cropray.io.workspace import Workspace, require
+from cropray.io.zones import Zone
 from cropray.parcels.rpg import check_parcels, grids_outside
-from cropray.raw_files import is_there
 from cropray.search.sampling import require_optuna
-from cropray.stages.cluster import address_of, name_of_address
 from cropray.stages.inputs import check_legend, find_scenes, job_legend, job_zones, register_year
-from cropray.stages.ray_address import check_form
-from cropray.storage import Location
 from cropray.training.family import family
-from cropray.workspace import Workspace, require
 from cropray.zone_selection.land_cover import input_files
 from cropray.zone_selection.regions import read_regions
-from cropray.zones import Zone
 
 _STORES: Final = {"http", "https", "sqlite", "postgresql", "mysql", "mssql", "file", "databricks", ""}
 _FEW: Final = 8  # names in a message
@@ -123,7 +123,7 @@ def _check_place(job: JobConfig, zones: Sequence[Zone]) -> None:
 
 
 def _check_outline(path: Location | None) -> None:
-    from cropray.zone_selection.picture import read_outline  # noqa: PLC0415  it draws, and loads what that takes
+    from cropray.report.zones_picture import read_outline  # noqa: PLC0415  it draws, and loads what that takes
 
     if path is not None:
         read_outline(path)

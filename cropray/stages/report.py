@@ -8,20 +8,20 @@ from typing import Final
 
 from cropray import __version__
 from cropray.config import JobConfig
+from cropray.core.progress import Progress
 from cropray.datasets.manifest import Manifest, load_manifest
+from cropray.evaluation.results import Preview, ReportInputs, ZoneQuality
+from cropray.io.artefacts import Stamped
+from cropray.io.workspace import Workspace
 from cropray.parcels.tables import read_label_report
-from cropray.progress import Progress
 from cropray.report.page import write_report
-from cropray.report.results import Preview, ReportInputs, ZoneQuality
 from cropray.report.settings import MOST_PREVIEWS
 from cropray.report.summary import Observations
 from cropray.stages import pictures
-from cropray.stages.artefacts import Stamped
 from cropray.stages.inputs import job_zones
 from cropray.stages.map import current_previews
 from cropray.stages.results import load_model_result, why_no_scores
 from cropray.training.family import family
-from cropray.workspace import Workspace
 
 _NEXT: Final = {
     "search": "search configurations over the folds",

@@ -11,14 +11,14 @@ from cropray.core.cube import CubeSpec
 from cropray.core.fingerprint import fingerprint
 from cropray.core.metrics import metric_of
 from cropray.datasets.manifest import Manifest
-from cropray.maps.models import load_model
-from cropray.report.results import ModelResult
+from cropray.evaluation.models import load_model
+from cropray.evaluation.results import ModelResult
+from cropray.io.storage import folder_hash, local_file
+from cropray.io.workspace import Workspace, require
 from cropray.search.results import ConfigurationResult, RegionOut, group_by_configuration, load_results
 from cropray.search.run import RESULT_FILE
-from cropray.storage import folder_hash, local_file
 from cropray.tracking import EvaluationRecord, Merit, ModelForm, ModelPackage, Run, Tracker
 from cropray.training.family import family
-from cropray.workspace import Workspace, require
 
 
 def load_search(workspace: Workspace, model: str) -> dict[str, Any]:

@@ -9,27 +9,27 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from cropray.cluster.node_memory import silence
+from cropray.cluster.placement import Placement, live_nodes, share_cpus
+from cropray.cluster.session import ray_disk, ray_session
 from cropray.config import JobConfig
+from cropray.core.errors import ConfigError, StageFailedError
+from cropray.core.progress import Progress
 from cropray.datasets.doubts import some
 from cropray.datasets.manifest import Manifest, load_manifest
 from cropray.datasets.regions import require_regions
-from cropray.errors import ConfigError, StageFailedError
-from cropray.progress import Progress
+from cropray.io.artefacts import Artefact
+from cropray.io.storage import Location
 from cropray.search.doubts import fold_doubts
 from cropray.search.fit import OnStep, SearchData, fit_unit
-from cropray.search.node_memory import silence
-from cropray.search.placement import Placement, live_nodes, share_cpus
 from cropray.search.results import FoldResult
 from cropray.search.run import UnitJob, run_units
 from cropray.search.space import Unit
 from cropray.search.store import store_line
-from cropray.stages.artefacts import Artefact
-from cropray.stages.cluster import ray_disk, ray_session
 from cropray.stages.devices import require_devices
 from cropray.stages.family_search import FamilySearch, Samples
 from cropray.stages.search_log import SearchLog
 from cropray.stages.search_verdict import Searched
-from cropray.storage import Location
 from cropray.tracking import outcome
 from cropray.training.abilities import require_row_weights, require_static
 from cropray.training.family import family

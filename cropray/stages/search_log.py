@@ -9,14 +9,14 @@ from cropray.config import JobConfig
 from cropray.core.fingerprint import fingerprint
 from cropray.core.metrics import Scores, headlines, score_columns
 from cropray.datasets.manifest import Manifest
+from cropray.io.job_file import dump_yaml
+from cropray.io.storage import copy_file
+from cropray.io.workspace import Workspace
 from cropray.search.fit import configuration_of
 from cropray.search.results import ConfigurationResult, FoldResult, Params, RegionOut, group_by_configuration
 from cropray.search.space import Unit, title
-from cropray.settings import dump_yaml
-from cropray.storage import copy_file
 from cropray.tracking import FoldRecord, Run, Tracker
 from cropray.training.family import family
-from cropray.workspace import Workspace
 
 
 class SearchLog:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from cropray.config import JobConfig
 from cropray.core.keys import Key, differences
 from cropray.datasets.manifest import Manifest
+from cropray.io.storage import Location
+from cropray.io.workspace import EARLIER, MISSING
 from cropray.search.run import UnitJob
-from cropray.storage import Location
-from cropray.workspace import EARLIER, MISSING
 
 
 @dataclass(frozen=True, slots=True)

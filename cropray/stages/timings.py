@@ -7,9 +7,9 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from cropray.progress import Progress
-from cropray.storage import write_json
-from cropray.workspace import Workspace
+from cropray.core.progress import Progress
+from cropray.io.storage import write_json
+from cropray.io.workspace import Workspace
 
 RAY_START: Final = "start"  # of Ray, in a run of several stages; a stage that runs alone starts its own
 _WHOLE: Final = 0.9  # of the planned units: months without scenes are not asked for

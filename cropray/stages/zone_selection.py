@@ -10,18 +10,18 @@ import numpy.typing as npt
 from cropray.config import JobConfig
 from cropray.core.closure import closure
 from cropray.core.fingerprint import fingerprint
+from cropray.core.grid import Grid
 from cropray.core.keys import key_of
-from cropray.grid import Grid
-from cropray.progress import Progress
-from cropray.raw_files import source_fingerprint
-from cropray.stages.artefacts import Stamped
-from cropray.storage import Location, content_id, whole_file, write_json
+from cropray.core.progress import Progress
+from cropray.io.artefacts import Stamped
+from cropray.io.raw_files import source_fingerprint
+from cropray.io.storage import Location, content_id, whole_file, write_json
+from cropray.io.zones import write_zones
+from cropray.report.zones_picture import draw_zones, read_outline
 from cropray.zone_selection.land_cover import LandCoverMap, input_files, land_cover_map
-from cropray.zone_selection.picture import draw_zones, read_outline
 from cropray.zone_selection.regions import Region, bundled_regions, read_regions
 from cropray.zone_selection.selection import RegionChoice, choose_zones, search_areas
 from cropray.zone_selection.settings import ZoneSelectionSettings
-from cropray.zones import write_zones
 
 
 def choose(job: JobConfig, settings: ZoneSelectionSettings, progress: Progress) -> None:

@@ -10,12 +10,12 @@ from cropray.config import JobConfig
 from cropray.core.closure import closure
 from cropray.core.fingerprint import fingerprint
 from cropray.core.keys import key_of
-from cropray.progress import Progress
-from cropray.stages.artefacts import Stamped
+from cropray.core.progress import Progress
+from cropray.io.artefacts import Stamped
+from cropray.io.storage import whole_file
+from cropray.io.zones import Zone
 from cropray.stages.inputs import job_zones, season_of, zone_fingerprint
 from cropray.stages.zone_selection import choice, choose
-from cropray.storage import whole_file
-from cropray.zones import Zone
 
 
 def run(job: JobConfig, progress: Progress) -> None:

@@ -9,7 +9,7 @@ import os
 # MLflow decides about telemetry while it is imported, so this cannot wait for a function.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
-from cropray.redaction import redact
+from cropray.core.redaction import redact
 from cropray.tracking.operations import flatten
 from cropray.tracking.records import EvaluationRecord, FoldRecord, Merit, ModelForm, ModelPackage, Run
 from cropray.tracking.registry import CHAMPION

@@ -11,7 +11,7 @@ from typing import Annotated, Final, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from cropray.core.fingerprint import fingerprint
-from cropray.redaction import redact
+from cropray.core.redaction import redact
 from cropray.tracking.records import Merit, ModelForm
 
 CURVE_PREFIX: Final = "curve/"  # keeps a curve's last point from hiding the score of the same name

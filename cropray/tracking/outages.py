@@ -9,7 +9,7 @@ from alembic.util.exc import CommandError
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from cropray.redaction import redact
+from cropray.core.redaction import redact
 
 # requests' errors are OSErrors; an ImportError is a database whose driver is not installed.
 OUTAGES: Final = (MlflowException, SQLAlchemyError, CommandError, OSError, ImportError)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from cropray.storage import Location
+from cropray.io.storage import Location
 
 
 @dataclass(frozen=True, slots=True)

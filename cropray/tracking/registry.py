@@ -24,7 +24,7 @@ from mlflow.tracking import MlflowClient
 from mlflow.types import DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 from mlflow.types.schema import AnyType, ColSpec
 
-from cropray.storage import folder_hash
+from cropray.io.storage import folder_hash
 from cropray.tracking.model_code import model_code
 from cropray.tracking.operations import RefusedError, RegisterModel
 from cropray.tracking.records import ModelForm

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from cropray.core.fingerprint import fingerprint
-from cropray.storage import (
+from cropray.io.storage import (
     Location,
     as_location,
     files_below,

@@ -25,7 +25,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 from mlflow.utils.rest_utils import http_request
 
 from cropray.core.fingerprint import fingerprint
-from cropray.storage import Location, files_below, local_folder
+from cropray.io.storage import Location, files_below, local_folder
 from cropray.tracking.operations import (
     AddFiles,
     FinishRun,

@@ -16,9 +16,10 @@ from typing import Final
 
 from sqlalchemy.engine import make_url
 
-from cropray.errors import ConfigError
-from cropray.redaction import redact
-from cropray.storage import Location, folder_hash
+from cropray.core.errors import ConfigError
+from cropray.core.redaction import redact
+from cropray.io.storage import Location, folder_hash
+from cropray.io.workspace import Workspace
 from cropray.tracking.breaker import Breaker
 from cropray.tracking.operations import (
     AddFiles,
@@ -36,7 +37,6 @@ from cropray.tracking.outages import OUTAGES, first_line, needs_a_person, remedy
 from cropray.tracking.records import EvaluationRecord, FoldRecord, ModelPackage, Run
 from cropray.tracking.spool import Spool
 from cropray.tracking.store import KIND_TAG, Answer, Store
-from cropray.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 

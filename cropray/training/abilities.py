@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from cropray.core.cube import CubeSpec
-from cropray.errors import ConfigError
+from cropray.core.errors import ConfigError
 from cropray.training.family import PixelFamilySettings, family
 
 

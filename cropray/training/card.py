@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from cropray.core.cube import recorded_cube
+from cropray.core.errors import ConfigError, MissingArtefactError, SchemaError
 from cropray.core.features import BANDS, FeatureSet
-from cropray.errors import ConfigError, MissingArtefactError, SchemaError
 
 if TYPE_CHECKING:
-    from cropray.storage import Location
+    from cropray.io.storage import Location
 
 CARD_FILE: Final = "card.json"
 

@@ -17,15 +17,15 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from cropray.cluster.resources import FitSize, Need
 from cropray.core.closure import Code, closure
 from cropray.core.cube import STUDY_CUBE, CubeSpec
+from cropray.core.errors import ConfigError
 from cropray.core.features import BANDS, FEATURES, FeatureSet
+from cropray.core.legend import CropClass
 from cropray.core.registry import entries_outside, plugged, require_same, take_over
 from cropray.core.settings import Settings
-from cropray.errors import ConfigError
-from cropray.legend import CropClass
-from cropray.storage import Location
-from cropray.training.resources import FitSize, Need
+from cropray.io.storage import Location
 from cropray.training.weights import ClassWeighting
 
 if TYPE_CHECKING:

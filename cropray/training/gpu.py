@@ -8,7 +8,7 @@ from typing import Final
 
 import torch
 
-from cropray.errors import ConfigError
+from cropray.core.errors import ConfigError
 
 _DRIVER: Final = Path("/proc/driver/nvidia/version")
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
+from cropray.core.errors import AccountingError, SchemaError
 from cropray.core.features import STUDY_FEATURES, FeatureSet
-from cropray.errors import AccountingError, SchemaError
-from cropray.legend import IGNORE, CropClass
+from cropray.core.legend import IGNORE, CropClass
 
 if TYPE_CHECKING:
     import pyarrow as pa

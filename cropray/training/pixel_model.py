@@ -9,7 +9,7 @@ import numpy as np
 
 from cropray.core.cube import CubeSpec
 from cropray.core.features import STUDY_FEATURES, FeatureSet
-from cropray.legend import CropClass
+from cropray.core.legend import CropClass
 from cropray.training.card import CARD_FILE, naming_damage, recorded_features
 from cropray.training.family import CropModel, Probabilities, Samples
 

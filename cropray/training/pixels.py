@@ -19,10 +19,10 @@ import pyarrow as pa
 import ray
 
 from cropray import __version__
+from cropray.core.errors import InputError
 from cropray.core.metrics import confusion, log_loss_sum
 from cropray.core.registry import is_outside
-from cropray.errors import InputError
-from cropray.storage import write_json
+from cropray.io.storage import write_json
 from cropray.training.card import CARD_FILE
 from cropray.training.family import FitScore, Probabilities, Samples
 from cropray.training.pixel_blocks import (

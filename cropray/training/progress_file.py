@@ -18,7 +18,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from cropray.storage import Location, whole_file
+from cropray.io.storage import Location, whole_file
 
 HEADER_SIZE_BYTES: Final = 8  # little-endian length of the JSON header that follows
 PAUSE: Final = 4  # times the seconds that a failed write took: a store that is away costs a fit a fifth of its time

@@ -19,16 +19,16 @@ import rasterio.errors
 from pyproj import CRS, Transformer
 from rasterio.windows import Window as RasterWindow
 
-from cropray.errors import InputError
-from cropray.grid import Grid
-from cropray.imagery.raster_files import open_raster
-from cropray.imagery.retry import RetryPolicy
-from cropray.imagery.stac_doors import driver_of, require_door
-from cropray.imagery.stac_read import plain, signed, with_network
-from cropray.imagery.stac_search import Item, search_items
-from cropray.raw_files import in_words, is_there
-from cropray.redaction import redact
-from cropray.storage import Location
+from cropray.core.errors import InputError
+from cropray.core.grid import Grid
+from cropray.core.redaction import redact
+from cropray.imagery.sources.stac.doors import driver_of, require_door
+from cropray.imagery.sources.stac.read import plain, signed, with_network
+from cropray.imagery.sources.stac.search import Item, search_items
+from cropray.io.raster_files import open_raster
+from cropray.io.raw_files import in_words, is_there
+from cropray.io.retry import RetryPolicy
+from cropray.io.storage import Location
 from cropray.zone_selection.settings import LandCover, LandCoverEarthEngine, LandCoverFiles, LandCoverStac
 
 _SETTING: Final = "zone_selection.worldcover.path"  # in messages
@@ -69,7 +69,7 @@ def land_cover_map(settings: LandCover) -> LandCoverMap:
             return StacMap(settings)
         case LandCoverEarthEngine():
             # Loading its client takes a second, and few jobs need it.
-            from cropray.imagery.earth_engine_worldcover import EarthEngineMap  # noqa: PLC0415
+            from cropray.imagery.sources.earth_engine.worldcover import EarthEngineMap  # noqa: PLC0415
 
             return EarthEngineMap(settings, settings.band)
         case _:

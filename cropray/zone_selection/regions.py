@@ -14,9 +14,9 @@ from typing import Final
 from pyproj import CRS, Transformer
 from pyproj.exceptions import CRSError
 
-from cropray.csv_rows import read_rows
-from cropray.errors import InputError
-from cropray.storage import Location
+from cropray.core.errors import InputError
+from cropray.io.csv_rows import read_rows
+from cropray.io.storage import Location
 
 COLUMNS: Final = ("region", "lon", "lat")
 

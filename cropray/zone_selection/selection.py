@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
-from cropray.errors import InputError
-from cropray.grid import Grid
+from cropray.core.errors import InputError
+from cropray.core.grid import Grid
+from cropray.io.zones import Zone
 from cropray.zone_selection.land_cover import UNKNOWN
 from cropray.zone_selection.regions import Region
 from cropray.zone_selection.settings import ZoneSelectionSettings
@@ -22,7 +23,6 @@ from cropray.zone_selection.windows import (
     search_area,
     window_counts,
 )
-from cropray.zones import Zone
 
 
 @dataclass(frozen=True, slots=True)

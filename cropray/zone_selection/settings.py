@@ -5,10 +5,10 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
+from cropray.core.grid import SCL_SNAP_M
 from cropray.core.settings import Settings
-from cropray.grid import SCL_SNAP_M
-from cropray.imagery.earth_engine_settings import EarthEngineSettings
-from cropray.raw_files import InputSetting
+from cropray.imagery.sources.earth_engine.settings import EarthEngineSettings
+from cropray.io.raw_files import InputSetting
 
 PIXEL_M: Final = 10
 _MAX_CELLS: Final = 10_000  # cells across a search area: 0.4 GB while its windows are counted

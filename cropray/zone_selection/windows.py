@@ -12,7 +12,7 @@ import numpy.typing as npt
 import shapely
 from pyproj import Transformer
 
-from cropray.grid import Grid, Window
+from cropray.core.grid import Grid, Window
 from cropray.zone_selection.regions import Region
 from cropray.zone_selection.settings import PIXEL_M, ZoneSelectionSettings
 

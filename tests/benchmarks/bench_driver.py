@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 from pyproj import Transformer
 
+from cropray.core.folds import make_folds
+from cropray.core.grid import Grid
+from cropray.core.legend import bundled_legend
 from cropray.datasets.doubts import parcel_doubts
 from cropray.datasets.manifest import BandSums, Manifest, ZoneEntry, load_manifest, save_manifest
 from cropray.datasets.separation import separate
-from cropray.folds import make_folds
-from cropray.grid import Grid
-from cropray.legend import bundled_legend
-from cropray.zones import Zone
+from cropray.io.zones import Zone
 from tests.study import N_BANDS
 
 N_ZONES, N_FOLDS, BUFFER_M = 5_830, 5, 500

@@ -25,9 +25,9 @@ import pyogrio
 import shapely
 import yaml
 
-from cropray.legend import bundled_legend
+from cropray.core.legend import bundled_legend
+from cropray.io.zones import bundled_zones
 from cropray.parcels.rpg import ParcelSettings, read_parcels
-from cropray.zones import bundled_zones
 
 N_PARCELS, N_CORNERS = 1_000_000, 24
 WHOLE, OURS = "geopandas.read_file, whole, clip", "cropray, by spatial index"

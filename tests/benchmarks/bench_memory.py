@@ -16,10 +16,10 @@ from typing import Final
 
 import psutil
 
+from cropray.cluster.session import ray_session
 from cropray.config import JobConfig
 from cropray.datasets.manifest import load_manifest
 from cropray.search.store import data_bytes
-from cropray.stages.cluster import ray_session
 from cropray.training.family import family
 from cropray.training.xgboost.memory import bins_on_disk
 from cropray.training.xgboost.settings import XgboostSettings

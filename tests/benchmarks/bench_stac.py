@@ -23,11 +23,13 @@ from odc.geo.geobox import GeoBox
 from scipy import ndimage
 
 from cropray.core.cube import Season
-from cropray.grid import Grid, Window
-from cropray.imagery import acquire, stac, stac_search
-from cropray.imagery.stac_settings import StacSettings
-from cropray.workspace import Workspace
-from cropray.zones import Zone
+from cropray.core.grid import Grid, Window
+from cropray.imagery import acquire
+from cropray.imagery.sources.stac import scenes as stac
+from cropray.imagery.sources.stac import search as stac_search
+from cropray.imagery.sources.stac.settings import StacSettings
+from cropray.io.workspace import Workspace
+from cropray.io.zones import Zone
 from tests.servers import stac_items
 from tests.servers.stac import StacServer
 from tests.study import N_BANDS, N_MONTHS

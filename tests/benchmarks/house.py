@@ -15,7 +15,7 @@ MOST_MODULE_LINES, MOST_FUNCTION_LINES = 400, 40
 # Lists of families, a job, and what the original study published: these may name families.
 NAMED_IN = {
     "training/family.py": ("_BUILT_IN", "DEFAULT_FAMILIES"),
-    "stages/demo.py": ("_SMALL",),
+    "commands/demo.py": ("_SMALL",),
     "report/study.py": ("PUBLISHED", "WHY_NOT_COMPARABLE"),
 }
 CUBE_OWNERS = ("core/cube.py", "core/sensors.py")

@@ -16,14 +16,14 @@ import pyogrio
 import shapely
 import yaml
 
+from cropray.commands.plan.command import measure
+from cropray.commands.plan.elsewhere import measurable, print_elsewhere
 from cropray.config import JobConfig
-from cropray.legend import bundled_legend
-from cropray.progress import Progress
-from cropray.settings import load_settings
+from cropray.core.legend import bundled_legend
+from cropray.core.progress import Progress
+from cropray.io.job_file import load_settings
+from cropray.io.zones import bundled_zones
 from cropray.stages.inputs import job_zones
-from cropray.stages.plan import measure
-from cropray.stages.plan_elsewhere import measurable, print_elsewhere
-from cropray.zones import bundled_zones
 from tests.benchmarks.bench_labels import LAMBERT, YEAR, _polygons
 
 ROOT = Path(__file__).resolve().parents[2]

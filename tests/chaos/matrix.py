@@ -16,7 +16,7 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
-from cropray.storage import Location, files_below, relative
+from cropray.io.storage import Location, files_below, relative
 from tests.chaos.faults import FAULTS, Fault
 from tests.chaos.rig import KINDS, Rig, Run
 

@@ -15,10 +15,10 @@ from pathlib import Path
 import psutil
 import yaml
 
+from cropray.io.storage import Location, as_location, files_below, relative
+from cropray.io.workspace import Workspace
 from cropray.landscape.draw import LandscapeFiles, draw_landscape
 from cropray.landscape.settings import LandscapeSettings
-from cropray.storage import Location, as_location, files_below, relative
-from cropray.workspace import Workspace
 from tests.cluster.preemption import announce
 from tests.servers.s3 import S3Server
 from tests.servers.tracking import TrackingServer

@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from cropray.config import JobConfig
-from cropray.settings import load_settings
-from cropray.storage import as_location, files_below, relative
-from cropray.workspace import Workspace
+from cropray.io.job_file import load_settings
+from cropray.io.storage import as_location, files_below, relative
+from cropray.io.workspace import Workspace
 from tests.chaos.matrix import history
 from tests.cluster.namespaces import PORT, NamespacedCluster, why_not
 from tests.servers.s3 import S3Server

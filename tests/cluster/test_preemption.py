@@ -5,11 +5,11 @@ import time
 
 import pytest
 
-from cropray.search.placement import live_nodes, place_units
+from cropray.cluster.placement import live_nodes, place_units
+from cropray.cluster.resources import Need
 from cropray.search.results import FoldResult
 from cropray.search.run import UnitJob, run_units
 from cropray.search.space import Trial, Unit
-from cropray.training.resources import Need
 from tests.cluster.preemption import announce
 
 STORE = 80 * 2**20

@@ -212,3 +212,15 @@ def test_a_library_counts_by_its_release(read, monkeypatch):
 def test_what_cannot_be_followed_is_refused():
     with pytest.raises(ValueError, match="source of module 'math' is not at hand"):
         closure(__import__("math").sqrt)
+
+
+def test_where_a_late_import_stands_does_not_count(read):
+    before = read("late")
+    now = read(
+        "late",
+        fits=[("from tiny.late import rule", "from tiny.nets import rule")],
+        nets=[("from tiny", "def rule(x):\n    return x * 2\n\n\nfrom tiny")],
+    )
+    assert "tiny.nets:rule" in now.symbols
+    assert now.digest == before.digest
+    assert now != before

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from cropray.core.cube import STEPS, STUDY_CUBE, CubeSpec, Season, recorded_cube
 from cropray.core.cube_settings import CubeSettings
+from cropray.core.errors import ConfigError
 from cropray.core.sensors import SENSORS, SENTINEL_1, SENTINEL_2, Band, Sensor, known_band
-from cropray.errors import ConfigError
-from cropray.settings import dump_yaml, load_settings
+from cropray.io.job_file import dump_yaml, load_settings
 
 B02 = SENTINEL_2.band("B02")
 NDVI = Band("NDVI", "index", 1e-4, -1.0)

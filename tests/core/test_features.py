@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from cropray.core.cube import STUDY_CUBE, CubeSpec
+from cropray.core.errors import ConfigError
 from cropray.core.features import INDICES, FeatureSet, Quantiles, index_of
 from cropray.core.sensors import SENTINEL_1, SENTINEL_2
-from cropray.errors import ConfigError
 
 T = STUDY_CUBE.n_steps
 

@@ -93,3 +93,20 @@ def test_which_settings_these_are_always_counts():
 
 def test_equal_accounts():
     assert next(differences(BEFORE.parts, key().parts), None) is None
+
+
+def test_code_that_moved_makes_what_it_made():
+    moved = key(Code({"b:fit": "1", "a:mean": "2"}, CODE.libraries, CODE.names))
+    assert moved.digest == BEFORE.digest
+    assert list(differences(BEFORE.parts, moved.parts)) == []
+
+
+def test_code_that_moved_and_changed_is_told():
+    moved = key(Code({"b:fit": "1", "b:mean": "3"}, CODE.libraries, CODE.names))
+    assert moved.digest != BEFORE.digest
+    told = ["code of a:mean does not count any more", "code of b:mean is new"]
+    assert list(differences(BEFORE.parts, moved.parts)) == told
+
+
+def test_a_second_symbol_of_the_same_name_counts():
+    assert key(Code({**CODE.symbols, "b:fit": "1"}, CODE.libraries, CODE.names)).digest != BEFORE.digest

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
+from cropray.core.errors import AccountingError
 from cropray.core.metrics import check_cube, confusion, log_loss_sum, region_scores, score, score_study_protocol
-from cropray.errors import AccountingError
 
 # Class 2 is predicted but never true, class 3 neither.
 MATRIX = np.array([[3, 1, 0, 0], [2, 2, 2, 0], [0, 0, 0, 0], [0, 0, 0, 0]])

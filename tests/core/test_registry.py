@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import pytest
 
 from cropray.core import registry as module
+from cropray.core.errors import ConfigError
 from cropray.core.registry import Catalogue, Registry, plugged, take_over
-from cropray.errors import ConfigError
 
 
 @dataclass

@@ -5,16 +5,16 @@ import dataclasses
 import numpy as np
 import pytest
 
+from cropray.core.errors import InputError, MissingArtefactError
+from cropray.core.legend import IGNORE
 from cropray.datasets.build import ZoneJob, band_sums, build_zone, count_zone, read_zone_arrays
 from cropray.datasets.manifest import statistics
 from cropray.datasets.pixels import pixel_table
 from cropray.datasets.separation import Trim, separate
 from cropray.datasets.storage import read_pixels, read_tiles
 from cropray.datasets.tiles import cut_tiles
-from cropray.errors import InputError, MissingArtefactError
-from cropray.legend import IGNORE
-from cropray.storage import file_hash
-from cropray.workspace import Workspace
+from cropray.io.storage import file_hash
+from cropray.io.workspace import Workspace
 from tests.oracles import stitch_labels
 from tests.study import N_BANDS
 from tests.synthetic import manifest, write_artefacts, zone, zone_arrays

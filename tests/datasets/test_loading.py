@@ -3,8 +3,8 @@
 import pytest
 import ray
 
+from cropray.core.errors import SchemaError
 from cropray.datasets import loading
-from cropray.errors import SchemaError
 
 
 @pytest.fixture

@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pytest
 
+from cropray.core.errors import MissingArtefactError, SchemaError
+from cropray.core.legend import IGNORE, legend_from_names
 from cropray.datasets.manifest import (
     BandSums,
     classes_only_in_test,
@@ -13,8 +15,6 @@ from cropray.datasets.manifest import (
     statistics,
 )
 from cropray.datasets.schema import SCHEMA_VERSION
-from cropray.errors import MissingArtefactError, SchemaError
-from cropray.legend import IGNORE, legend_from_names
 from tests.synthetic import entry, manifest
 
 SMALL = manifest(

@@ -4,9 +4,9 @@ import dataclasses
 
 import numpy as np
 
+from cropray.core.legend import IGNORE
 from cropray.datasets.pixels import pixel_table
 from cropray.datasets.schema import pixel_schema
-from cropray.legend import IGNORE
 from tests.study import BAND_IDS, N_MONTHS
 from tests.synthetic import zone_arrays
 

@@ -5,8 +5,8 @@ import pyarrow as pa
 import pytest
 from pyproj import Geod
 
+from cropray.core.errors import InputError, LeakageError
 from cropray.datasets.point_separation import GivenWay, require_folds, separate_points, separation_doubts
-from cropray.errors import InputError, LeakageError
 
 GEOD = Geod(ellps="WGS84")
 FAR = (100.0, -40.0)  # degrees

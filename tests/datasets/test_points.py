@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cropray.core.errors import InputError, LeakageError
 from cropray.datasets.points import (
     points_doubts,
     points_entries,
@@ -17,8 +18,7 @@ from cropray.datasets.points import (
     write_points,
 )
 from cropray.datasets.schema import pixel_schema
-from cropray.errors import InputError, LeakageError
-from cropray.workspace import Workspace
+from cropray.io.workspace import Workspace
 from tests.study import FEATURE_COLUMNS
 
 ZONES = {"a-1": ("a", "train"), "a-2": ("a", "train"), "b-1": ("b", "train"), "b-2": ("b", "test")}

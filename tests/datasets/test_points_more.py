@@ -9,6 +9,7 @@ import pytest
 
 from cropray.config import JobConfig
 from cropray.core.cube import CubeSpec, recorded_cube
+from cropray.core.errors import InputError
 from cropray.core.sensors import Band, known_band
 from cropray.datasets.manifest import Manifest, load_manifest, save_manifest
 from cropray.datasets.points import (
@@ -22,8 +23,7 @@ from cropray.datasets.points import (
 )
 from cropray.datasets.schema import pixel_schema
 from cropray.datasets.storage import read_pixels
-from cropray.errors import InputError
-from cropray.workspace import Workspace
+from cropray.io.workspace import Workspace
 
 N = 12
 BARE = CubeSpec((known_band("B11"), known_band("B04")), "season", 6)

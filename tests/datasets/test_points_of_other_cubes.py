@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cropray.core.cube import CubeSpec
+from cropray.core.errors import InputError
 from cropray.core.sensors import Band, known_band
 from cropray.datasets.points import (
     PointsSettings,
@@ -18,8 +19,7 @@ from cropray.datasets.points import (
     write_points,
 )
 from cropray.datasets.storage import read_pixels
-from cropray.errors import InputError
-from cropray.workspace import Workspace
+from cropray.io.workspace import Workspace
 
 RADAR = CubeSpec((known_band("VV"), known_band("B11"), Band("NDVI", "index", 1e-4, -1.0)), "season", 6)
 HALVES = CubeSpec((known_band("B11"), known_band("B02")), "half-month", 12)

@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from cropray.core.errors import ConfigError, LeakageError
 from cropray.datasets.point_separation import separate_points
 from cropray.datasets.regions import (
     across_regions,
@@ -14,7 +15,6 @@ from cropray.datasets.regions import (
     separate_regions,
 )
 from cropray.datasets.separation import Trim, separate
-from cropray.errors import ConfigError, LeakageError
 from tests.synthetic import entry, manifest, zone
 
 

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cropray.core.errors import SchemaError
 from cropray.datasets.schema import SCHEMA_VERSION, check_version, pixel_schema, tile_schema
-from cropray.errors import SchemaError
 from tests.study import FEATURE_COLUMNS
 
 N_TILES, SIZE = 3, 8

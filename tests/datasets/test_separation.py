@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from pyproj import Transformer
 
+from cropray.core.errors import LeakageError
+from cropray.core.grid import Grid
 from cropray.datasets.separation import Trim, given_away, separate
-from cropray.errors import LeakageError
-from cropray.grid import Grid
-from cropray.zones import Zone
+from cropray.io.zones import Zone
 from tests.oracles import crossings
 from tests.synthetic import grid, zone
 

@@ -7,11 +7,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cropray.core.errors import MissingArtefactError, SchemaError
 from cropray.datasets.pixels import pixel_table
 from cropray.datasets.storage import TILES_PER_SHARD, read_pixels, read_tiles, write_tiles
 from cropray.datasets.tiles import cut_tiles
-from cropray.errors import MissingArtefactError, SchemaError
-from cropray.workspace import Workspace
+from cropray.io.workspace import Workspace
 from tests.synthetic import zone, zone_arrays
 
 ZONE = zone()

@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cropray.core.legend import IGNORE
 from cropray.datasets.tiles import ZoneArrays, cut_tiles
-from cropray.legend import IGNORE
 from tests.oracles import stitch_labels
 from tests.study import N_BANDS, N_MONTHS, NODATA
 from tests.synthetic import zone_arrays

@@ -131,7 +131,7 @@ def test_the_job_runs_a_script_that_exists(job):
 def test_settings_that_the_job_changes_exist(job, monkeypatch):
     """The command of the manifest is a job that cropray accepts, but for the bucket's name."""
     from cropray.config import JobConfig
-    from cropray.settings import load_settings
+    from cropray.io.job_file import load_settings
 
     _, _, config, *options = job["entrypoint"].split()
     overrides = [text for text in options if text != "--set"]
@@ -147,7 +147,7 @@ def gibibytes(text):
 def test_the_command_in_the_cluster_file_is_a_job(monkeypatch):
     """But for the bucket's name."""
     from cropray.config import JobConfig
-    from cropray.settings import load_settings
+    from cropray.io.job_file import load_settings
 
     lines = [line.removeprefix("#").partition(" # ")[0] for line in (ROOT / "cluster.yaml").read_text().splitlines()]
     start = next(n for n, line in enumerate(lines) if "submit.py" in line)

@@ -32,7 +32,7 @@ import json, sys
 from pathlib import Path
 from mlflow import MlflowClient
 from cropray.tracking import EvaluationRecord, FoldRecord, Merit, ModelForm, ModelPackage, Tracker
-from cropray.workspace import Workspace
+from cropray.io.workspace import Workspace
 
 folder, uri = Path(sys.argv[1]), sys.argv[2]
 model, files = folder / "model", folder / "files"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from cropray.legend import IGNORE
+from cropray.core.legend import IGNORE
 from cropray.nets.crop_net import CropNet, CropNetConfig
 from cropray.training.deep.loop import FitPlan
 from cropray.training.deep.tiles import ChannelStats, TileSet

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cropray.legend import IGNORE
+from cropray.core.legend import IGNORE
 from cropray.training import pixel_blocks
 from cropray.training.deep import tiles
 from tests.gpu import __main__ as script

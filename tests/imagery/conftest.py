@@ -2,7 +2,8 @@
 
 import pytest
 
-from cropray.imagery import files, stac
+from cropray.imagery.sources.files import scenes as files
+from cropray.imagery.sources.stac import scenes as stac
 
 
 @pytest.fixture(autouse=True)

@@ -3,9 +3,9 @@
 import os
 
 from cropray.core.cube import Season
-from cropray.grid import Grid, Window
-from cropray.imagery.earth_engine_months import month_units, scenes_of
-from cropray.zones import Zone
+from cropray.core.grid import Grid, Window
+from cropray.imagery.sources.earth_engine.months import month_units, scenes_of
+from cropray.io.zones import Zone
 from tests.imagery.rasters import draw_pixels, write_scene
 from tests.servers.earth_engine_catalogue import COLLECTION
 

@@ -6,7 +6,7 @@ import zlib
 import numpy as np
 import rasterio
 
-from cropray.grid import Grid
+from cropray.core.grid import Grid
 
 GRID = Grid(32631, 600_000.0, 5_400_000.0, 12, 17)
 BANDS = ("B2", "B3", "B4", "B8", "SCL")

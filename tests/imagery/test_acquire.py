@@ -6,8 +6,8 @@ import pytest
 import rasterio
 
 from cropray.core.cube import STUDY_CUBE, Season
-from cropray.errors import InputError
-from cropray.grid import Grid, Window
+from cropray.core.errors import InputError
+from cropray.core.grid import Grid, Window
 from cropray.imagery.acquire import (
     acquire_zone,
     acquisitions_by_month,
@@ -19,10 +19,10 @@ from cropray.imagery.acquire import (
     survey_zones,
 )
 from cropray.imagery.composites import read_composite, read_n_obs
-from cropray.imagery.files import FileScenes, FilesSettings
 from cropray.imagery.scenes import Found, Scene
-from cropray.workspace import Workspace
-from cropray.zones import Zone
+from cropray.imagery.sources.files.scenes import FileScenes, FilesSettings
+from cropray.io.workspace import Workspace
+from cropray.io.zones import Zone
 from tests import oracles
 from tests.imagery.rasters import GRID, draw_pixels, write_scene
 

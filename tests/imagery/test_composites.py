@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import rasterio
 
-from cropray.errors import MissingArtefactError, SchemaError
-from cropray.grid import Grid
+from cropray.core.errors import MissingArtefactError, SchemaError
+from cropray.core.grid import Grid
 from cropray.imagery.composites import read_composite, read_n_obs, write_composite, write_n_obs
 from tests.study import FEATURE_COLUMNS
 

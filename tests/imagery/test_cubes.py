@@ -9,15 +9,15 @@ import rasterio.shutil
 from pydantic import ValidationError
 
 from cropray.core.cube import STUDY_CUBE, CubeSpec, Season
+from cropray.core.errors import InputError
+from cropray.core.grid import Grid, Window
 from cropray.core.sensors import Band
-from cropray.errors import InputError
-from cropray.grid import Grid, Window
 from cropray.imagery.composites import read_composite, read_n_obs, write_composite, write_n_obs
 from cropray.imagery.cubes import acquire_cube
 from cropray.imagery.gapfill import fill_gaps
 from cropray.imagery.sources.cubes import CubeFiles, CubesSettings
-from cropray.workspace import Workspace
-from cropray.zones import Zone
+from cropray.io.workspace import Workspace
+from cropray.io.zones import Zone
 
 GRID = Grid(32631, 600_000.0, 5_400_000.0, 9, 14)
 ZONE = Zone("beauce-1", "beauce", "train", GRID)

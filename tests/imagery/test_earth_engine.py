@@ -8,8 +8,8 @@ import pytest
 
 from cropray.core.cube import Season
 from cropray.core.fingerprint import fingerprint
-from cropray.imagery.earth_engine import EarthEngine, EarthEngineError, expression_json
-from cropray.imagery.earth_engine_months import RECIPE, MonthUnit, listing_key
+from cropray.imagery.sources.earth_engine.client import EarthEngine, EarthEngineError, expression_json
+from cropray.imagery.sources.earth_engine.months import RECIPE, MonthUnit, listing_key
 from tests.imagery.earth_engine_may import GRID, MAY, may, write_may
 from tests.servers.earth_engine import EarthEngineServer
 from tests.servers.earth_engine_catalogue import COLLECTION, catalogue
@@ -105,7 +105,7 @@ def test_a_window_that_cannot_pass_is_not_asked_for(client, server, monkeypatch)
     unit = may(client)
     expected = client.month(unit)
     for limit, n_requests in ((50 * 37 * 14, 1), (50 * 37 * 14 - 1, 4)):  # 4 × (2 + 1) + 1 + 1 bytes a pixel
-        monkeypatch.setattr("cropray.imagery.earth_engine_settings.MAX_REQUEST_BYTES", limit)
+        monkeypatch.setattr("cropray.imagery.sources.earth_engine.settings.MAX_REQUEST_BYTES", limit)
         server.forget()
         np.testing.assert_array_equal(client.month(unit).median, expected.median)
         assert len(server.asked()) == n_requests
@@ -158,6 +158,6 @@ def test_the_recipe_names_the_expression():
 def test_the_keys_of_a_month_and_of_a_listing_hold_the_recipe(server, monkeypatch):
     unit = MonthUnit("z", "2023-05", GRID, (("a",),))
     before = unit.key(), listing_key(server.settings(), MAY, Season("2023-01"))
-    monkeypatch.setattr("cropray.imagery.earth_engine_months.RECIPE", 2)
+    monkeypatch.setattr("cropray.imagery.sources.earth_engine.months.RECIPE", 2)
     assert unit.key() != before[0]
     assert listing_key(server.settings(), MAY, Season("2023-01")) != before[1]

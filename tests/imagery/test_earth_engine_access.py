@@ -6,7 +6,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from cropray.imagery.earth_engine import EarthEngine, EarthEngineError
+from cropray.imagery.sources.earth_engine.client import EarthEngine, EarthEngineError
 from tests.imagery.earth_engine_may import may, write_may
 from tests.servers.earth_engine import PROJECT, EarthEngineServer
 from tests.servers.earth_engine_catalogue import catalogue

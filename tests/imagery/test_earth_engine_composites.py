@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from cropray.core.cube import Season
-from cropray.grid import Grid, Window
+from cropray.core.grid import Grid, Window
 from cropray.imagery.acquire import acquire_zone
 from cropray.imagery.composites import read_composite, read_n_obs
-from cropray.imagery.earth_engine import EarthEngine
-from cropray.imagery.earth_engine_months import assemble_zone, write_month
-from cropray.imagery.files import FileScenes, FilesSettings
-from cropray.workspace import Workspace
-from cropray.zones import Zone, read_zones
+from cropray.imagery.sources.earth_engine.client import EarthEngine
+from cropray.imagery.sources.earth_engine.months import assemble_zone, write_month
+from cropray.imagery.sources.files.scenes import FileScenes, FilesSettings
+from cropray.io.workspace import Workspace
+from cropray.io.zones import Zone, read_zones
 from tests.imagery.earth_engine_may import GRID, MAY, units_of, write_may
 from tests.servers.earth_engine import EarthEngineServer
 from tests.servers.earth_engine_catalogue import catalogue

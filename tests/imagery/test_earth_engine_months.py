@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from cropray.core.cube import Season
-from cropray.errors import InputError
-from cropray.grid import Grid
-from cropray.imagery.earth_engine_months import (
+from cropray.core.errors import InputError
+from cropray.core.grid import Grid
+from cropray.imagery.sources.earth_engine.months import (
     MonthPixels,
     MonthUnit,
     assemble_zone,
@@ -25,9 +25,9 @@ from cropray.imagery.earth_engine_months import (
     write_listing,
     write_month,
 )
-from cropray.imagery.earth_engine_settings import EarthEngineSettings
-from cropray.workspace import Workspace
-from cropray.zones import Zone
+from cropray.imagery.sources.earth_engine.settings import EarthEngineSettings
+from cropray.io.workspace import Workspace
+from cropray.io.zones import Zone
 
 GRID = Grid(32631, 600_000.0, 5_400_000.0, 5, 7)
 ZONE = Zone("here", "north", "train", GRID)

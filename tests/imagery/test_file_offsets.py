@@ -5,8 +5,8 @@ import datetime as dt
 import numpy as np
 import pytest
 
-from cropray.errors import InputError
-from cropray.imagery.files import FileScenes, FilesSettings
+from cropray.core.errors import InputError
+from cropray.imagery.sources.files.scenes import FileScenes, FilesSettings
 from tests.imagery.rasters import GRID, draw_pixels, write_scene
 
 YEARS = dt.date(2015, 1, 1), dt.date(2025, 1, 1)

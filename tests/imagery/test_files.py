@@ -7,9 +7,9 @@ import pytest
 import rasterio
 import rasterio.warp
 
-from cropray.errors import InputError
-from cropray.grid import Grid, Window
-from cropray.imagery.files import FileScenes, FilesSettings
+from cropray.core.errors import InputError
+from cropray.core.grid import Grid, Window
+from cropray.imagery.sources.files.scenes import FileScenes, FilesSettings
 from tests.imagery.rasters import GRID, draw_pixels, write_scene
 
 YEAR = dt.date(2023, 1, 1), dt.date(2024, 1, 1)

@@ -11,20 +11,20 @@ import rasterio
 
 from cropray.config import JobConfig
 from cropray.core.cube import STUDY_CUBE, CubeSpec, Season
+from cropray.core.errors import InputError, SchemaError
+from cropray.core.grid import Grid
 from cropray.core.sensors import SENTINEL_2, Band, known_band
-from cropray.errors import InputError, SchemaError
-from cropray.grid import Grid
 from cropray.imagery.acquire import acquire_zone, describe_clear, describe_empty_months, months_without
 from cropray.imagery.composites import CUBE_TAG, read_composite, read_n_obs, write_composite, write_n_obs
-from cropray.imagery.earth_engine_months import MonthUnit, listing_key
-from cropray.imagery.earth_engine_settings import EarthEngineSettings, ids_of, step_dtype
-from cropray.imagery.files import FileScenes, FilesSettings
 from cropray.imagery.offsets import offset_is_gone, visible
-from cropray.imagery.stac_items import understand
-from cropray.imagery.stac_settings import USUAL_ASSETS, StacSettings
-from cropray.settings import dump_yaml, load_settings
-from cropray.workspace import Workspace
-from cropray.zones import Zone
+from cropray.imagery.sources.earth_engine.months import MonthUnit, listing_key
+from cropray.imagery.sources.earth_engine.settings import EarthEngineSettings, ids_of, step_dtype
+from cropray.imagery.sources.files.scenes import FileScenes, FilesSettings
+from cropray.imagery.sources.stac.items import understand
+from cropray.imagery.sources.stac.settings import USUAL_ASSETS, StacSettings
+from cropray.io.job_file import dump_yaml, load_settings
+from cropray.io.workspace import Workspace
+from cropray.io.zones import Zone
 from tests import oracles
 from tests.imagery.rasters import GRID, write_scene
 from tests.imagery.test_stac_items import EARTH_SEARCH
@@ -236,8 +236,8 @@ def test_land_shows_by_any_bands_that_the_offset_is_gone():
 
 
 def test_bands_of_20_m_are_repeated_on_the_grid(tmp_path):
-    from cropray.imagery.retry import RetryPolicy
-    from cropray.imagery.stac_read import read_band
+    from cropray.imagery.sources.stac.read import read_band
+    from cropray.io.retry import RetryPolicy
     from tests.servers.stac_items import write_band
 
     coarse = Grid(32631, 600_000.0, 5_400_000.0, 8, 9, 20.0)

@@ -9,15 +9,15 @@ import pytest
 import rasterio
 
 from cropray.core.cube import CubeSpec
+from cropray.core.errors import InputError
+from cropray.core.grid import Grid, Window
 from cropray.core.sensors import SENTINEL_2
-from cropray.errors import InputError
-from cropray.grid import Grid, Window
 from cropray.imagery.acquire import acquire_zone, gather_left_out
 from cropray.imagery.composites import read_composite, read_n_obs
-from cropray.imagery.files import FileScenes, FilesSettings
+from cropray.imagery.sources.files.scenes import FileScenes, FilesSettings
 from cropray.imagery.sources.safe import SafeScenes, SafeSettings
-from cropray.workspace import Workspace
-from cropray.zones import read_zones
+from cropray.io.workspace import Workspace
+from cropray.io.zones import read_zones
 from tests.imagery.rasters import draw_pixels, write_scene
 from tests.imagery.safe_products import FINE, Draft, images_of, write_jp2
 

@@ -5,14 +5,14 @@ import yaml
 
 from cropray.config import JobConfig
 from cropray.core.cube import STUDY_CUBE
-from cropray.errors import ConfigError
-from cropray.imagery.earth_engine_settings import EarthEngineSettings
-from cropray.imagery.files import FileScenes, FilesSettings
+from cropray.core.errors import ConfigError
 from cropray.imagery.sources.cubes import CubeFiles, CubesSettings
+from cropray.imagery.sources.earth_engine.settings import EarthEngineSettings
+from cropray.imagery.sources.files.scenes import FileScenes, FilesSettings
 from cropray.imagery.sources.safe import SafeScenes, SafeSettings
-from cropray.imagery.stac import StacScenes
-from cropray.imagery.stac_settings import StacSettings
-from cropray.settings import dump_yaml, load_settings
+from cropray.imagery.sources.stac.scenes import StacScenes
+from cropray.imagery.sources.stac.settings import StacSettings
+from cropray.io.job_file import dump_yaml, load_settings
 
 
 def load(folder, imagery, *overrides):

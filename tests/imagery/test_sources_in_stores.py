@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from cropray.core.cube import STUDY_CUBE
-from cropray.errors import InputError
+from cropray.core.errors import InputError
 from cropray.imagery.sources.cubes import CubeFiles, CubesSettings
 from cropray.imagery.sources.safe import SafeScenes, SafeSettings
-from cropray.storage import as_location
+from cropray.io.storage import as_location
 from tests.imagery.test_cubes import GRID, STUDY, ZONE, band_major, drawn, write
 from tests.imagery.test_safe import TILE, draft
 from tests.imagery.test_safe import ZONE as WINDOW

@@ -10,12 +10,12 @@ import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cropray.errors import InputError
-from cropray.grid import Grid, Window
-from cropray.imagery import stac
-from cropray.imagery.stac import StacScenes, offset_is_gone, shift
-from cropray.imagery.stac_settings import StacSettings
-from cropray.settings import load_settings
+from cropray.core.errors import InputError
+from cropray.core.grid import Grid, Window
+from cropray.imagery.sources.stac import scenes as stac
+from cropray.imagery.sources.stac.scenes import StacScenes, offset_is_gone, shift
+from cropray.imagery.sources.stac.settings import StacSettings
+from cropray.io.job_file import load_settings
 from tests.imagery.rasters import draw_pixels
 from tests.servers.stac import Fault, StacServer
 from tests.servers.stac_items import write_band, write_item

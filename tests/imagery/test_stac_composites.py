@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import rasterio
 
-from cropray.grid import Grid, Window
+from cropray.core.grid import Grid, Window
 from cropray.imagery.acquire import acquire_zone
 from cropray.imagery.composites import read_composite, read_n_obs
-from cropray.imagery.files import FileScenes, FilesSettings
-from cropray.imagery.stac import StacScenes
-from cropray.imagery.stac_settings import StacSettings
-from cropray.workspace import Workspace
-from cropray.zones import Zone, read_zones
+from cropray.imagery.sources.files.scenes import FileScenes, FilesSettings
+from cropray.imagery.sources.stac.scenes import StacScenes
+from cropray.imagery.sources.stac.settings import StacSettings
+from cropray.io.workspace import Workspace
+from cropray.io.zones import Zone, read_zones
 from tests.imagery.rasters import draw_pixels, write_scene
 from tests.servers.stac import StacServer
 from tests.servers.stac_items import write_item

@@ -6,11 +6,11 @@ import logging
 import numpy as np
 import pytest
 
-from cropray.errors import InputError
-from cropray.imagery import stac
-from cropray.imagery.stac import StacScenes
-from cropray.imagery.stac_doors import absolute, require_door
-from cropray.imagery.stac_settings import StacSettings
+from cropray.core.errors import InputError
+from cropray.imagery.sources.stac import scenes as stac
+from cropray.imagery.sources.stac.doors import absolute, require_door
+from cropray.imagery.sources.stac.scenes import StacScenes
+from cropray.imagery.sources.stac.settings import StacSettings
 from tests.imagery.rasters import draw_pixels
 from tests.imagery.test_stac import GRID, NOON
 from tests.servers.stac import StacServer

@@ -4,9 +4,9 @@ import time
 
 import pytest
 
-from cropray.errors import InputError
-from cropray.grid import Grid
-from cropray.imagery.stac_items import newest_versions, understand
+from cropray.core.errors import InputError
+from cropray.core.grid import Grid
+from cropray.imagery.sources.stac.items import newest_versions, understand
 
 # As Earth Search lists it (shortened).
 EARTH_SEARCH = {

@@ -9,10 +9,10 @@ import rasterio
 from affine import Affine
 from rasterio.features import rasterize
 
+from cropray.core.legend import IGNORE, bundled_legend
+from cropray.io.zones import read_zones
 from cropray.landscape.draw import draw_landscape
 from cropray.landscape.settings import LandscapeSettings
-from cropray.legend import IGNORE, bundled_legend
-from cropray.zones import read_zones
 
 ensemble = pytest.importorskip("sklearn.ensemble")
 metrics = pytest.importorskip("sklearn.metrics")

@@ -13,14 +13,14 @@ import shapely
 from affine import Affine
 from rasterio.features import rasterize
 
-from cropray.errors import InputError
+from cropray.core.errors import InputError
+from cropray.core.legend import bundled_legend
+from cropray.io.storage import folder_hash
+from cropray.io.zones import bundled_zones, read_zones
 from cropray.landscape.draw import draw_landscape
 from cropray.landscape.files import RPG_LAYER
 from cropray.landscape.regions import EXCLUDED_CODE, REGION_STYLES, UNKNOWN_CODE
 from cropray.landscape.settings import LandscapeSettings
-from cropray.legend import bundled_legend
-from cropray.storage import folder_hash
-from cropray.zones import bundled_zones, read_zones
 
 SMALL = LandscapeSettings(n_regions=2, zones_per_region=3, zone_px=32, scenes_per_month=2)
 

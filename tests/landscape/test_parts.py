@@ -9,11 +9,11 @@ import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cropray.core.legend import bundled_legend
+from cropray.io.zones import bundled_zones
 from cropray.landscape import canopy, fields, scenes, sky
 from cropray.landscape.regions import EXCLUDED_CODE, REGION_STYLES, UNKNOWN_CODE
 from cropray.landscape.settings import MAX_PARCEL_EXTENT_M, LandscapeSettings
-from cropray.legend import bundled_legend
-from cropray.zones import bundled_zones
 from tests.synthetic import grid
 
 BEAUCE, LANGUEDOC = REGION_STYLES[1], REGION_STYLES[-1]

@@ -8,8 +8,8 @@ import shapely
 import torch
 import xgboost as xgb
 
+from cropray.core.legend import IGNORE, bundled_legend
 from cropray.imagery.composites import write_composite, write_n_obs
-from cropray.legend import IGNORE, bundled_legend
 from cropray.nets.crop_net import CropNet, CropNetConfig
 from cropray.nets.ensemble import Ensemble
 from cropray.nets.temp_cnn import TempCnn, TempCnnConfig

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cropray.maps.models import load_model
+from cropray.evaluation.models import load_model
 from cropray.tracking import EvaluationRecord, Merit, ModelForm, ModelPackage, Tracker
 from tests.maps.builders import draw_image, save_cnn, save_temp_cnn, save_trees
 from tests.study import FEATURE_COLUMNS

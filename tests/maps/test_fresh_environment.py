@@ -9,7 +9,7 @@ import mlflow
 import numpy as np
 import pytest
 
-from cropray.workspace import Workspace
+from cropray.io.workspace import Workspace
 from tests.maps.registered import NAME, predict_elsewhere, register, samples
 
 pytestmark = [pytest.mark.nightly, pytest.mark.slow, pytest.mark.timeout(3600)]

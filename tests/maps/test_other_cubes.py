@@ -8,12 +8,13 @@ import pytest
 import xgboost as xgb
 
 from cropray.core.cube import STUDY_CUBE, CubeSpec
+from cropray.core.errors import SchemaError
 from cropray.core.features import FeatureSet
+from cropray.core.legend import legend_from_names
 from cropray.core.sensors import SENTINEL_2, known_band
-from cropray.errors import SchemaError
+from cropray.evaluation.models import load_model
 from cropray.imagery.composites import write_composite, write_n_obs
-from cropray.legend import legend_from_names
-from cropray.maps.models import load_model
+from cropray.io.workspace import Workspace
 from cropray.maps.preview import natural_colours
 from cropray.maps.settings import MapSettings
 from cropray.maps.zone import MapJob, map_zone
@@ -24,7 +25,6 @@ from cropray.training.deep.tiles import ChannelStats
 from cropray.training.pixel_blocks import TreeData
 from cropray.training.xgboost.scoring import save_booster
 from cropray.training.xgboost.served import _load_pyfunc
-from cropray.workspace import Workspace
 from tests.synthetic import zone
 
 LEGEND = legend_from_names(["wheat", "maize"])

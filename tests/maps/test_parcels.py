@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from shapely import Point
 
-from cropray.legend import IGNORE
+from cropray.core.legend import IGNORE
 from cropray.maps.parcels import vote
 from tests.maps.builders import CLASSES
 

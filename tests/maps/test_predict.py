@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cropray.maps.models import load_model
+from cropray.evaluation.models import load_model
 from cropray.maps.predict import MAP_NODATA, predict_zone, windows
 from tests.maps.builders import CLASSES, draw_image, save_cnn, save_trees
 

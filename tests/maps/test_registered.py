@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
 
-from cropray.workspace import Workspace
+from cropray.io.workspace import Workspace
 from tests.maps import registered
 from tests.maps.builders import CLASSES
 from tests.maps.registered import NAME, REFUSED, predict_elsewhere, register, samples, table

@@ -6,17 +6,17 @@ import pytest
 import rasterio
 from PIL import Image
 
-from cropray.errors import InputError, MissingArtefactError, SchemaError
-from cropray.grid import Grid
-from cropray.legend import IGNORE
+from cropray.core.errors import InputError, MissingArtefactError, SchemaError
+from cropray.core.grid import Grid
+from cropray.core.legend import IGNORE
+from cropray.evaluation.models import load_model
+from cropray.io.workspace import Workspace
+from cropray.io.zones import Zone
 from cropray.maps.cog import BANDS, read_map
-from cropray.maps.models import load_model
 from cropray.maps.predict import predict_zone
 from cropray.maps.preview import PreviewData, agreement, natural_colours, paint
 from cropray.maps.settings import MapSettings
 from cropray.maps.zone import MapJob, map_zone
-from cropray.workspace import Workspace
-from cropray.zones import Zone
 from tests.maps.builders import CLASSES, LEGEND, draw_image, draw_parcels, field_labels, save_trees, write_zone
 
 GRID = Grid(32631, 500_040.0, 5_400_000.0, 50, 61)

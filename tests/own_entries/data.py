@@ -7,9 +7,9 @@ from typing import Literal
 import numpy as np
 
 from cropray.core.fingerprint import fingerprint
+from cropray.core.grid import Grid, Window
 from cropray.core.metrics import METRICS, Metric
 from cropray.core.sensors import SENSORS, Band, Sensor
-from cropray.grid import Grid, Window
 from cropray.imagery.registry import SOURCES, SceneSettings
 from cropray.imagery.scenes import Found, Scene
 

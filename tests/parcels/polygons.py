@@ -4,8 +4,8 @@ import geopandas as gpd
 import numpy as np
 import shapely
 
-from cropray.grid import Grid
-from cropray.legend import EXCLUDED, CropCode, Legend, legend_from_names
+from cropray.core.grid import Grid
+from cropray.core.legend import EXCLUDED, CropCode, Legend, legend_from_names
 
 GRID = Grid(32631, 600_000.0, 5_400_000.0, 20, 24)
 LEGEND = Legend(

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from cropray.legend import CropCode, Legend
+from cropray.core.legend import CropCode, Legend
 from cropray.parcels.coverage import describe, summarize
 from cropray.parcels.report import CodeTally, LabelReport
 from tests.parcels.polygons import LEGEND

@@ -7,14 +7,14 @@ import rasterio
 import shapely
 import shapely.affinity
 
-from cropray.errors import InputError, MissingArtefactError, SchemaError
-from cropray.grid import Grid
-from cropray.legend import IGNORE, CropCode, Legend
+from cropray.core.errors import InputError, MissingArtefactError, SchemaError
+from cropray.core.grid import Grid
+from cropray.core.legend import IGNORE, CropCode, Legend
+from cropray.io.workspace import Workspace
+from cropray.io.zones import Zone
 from cropray.parcels.labels import label_zone, read_labels, read_parcel_index
 from cropray.parcels.report import CodeTally
 from cropray.parcels.rpg import ParcelSettings
-from cropray.workspace import Workspace
-from cropray.zones import Zone
 from tests.parcels.polygons import GRID, LEGEND, parcel_frame, square
 
 ZONE = Zone("here", "north", "train", GRID)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cropray.core.errors import InputError
 from cropray.core.hcat import is_hcat
-from cropray.errors import InputError
-from cropray.legend import EXCLUDED, IGNORE
+from cropray.core.legend import EXCLUDED, IGNORE
 from cropray.parcels.legend_file import MOST_CLASSES, read_legend, require_codes
 
 ANY_YEAR = 1999

@@ -4,7 +4,7 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cropray.legend import IGNORE
+from cropray.core.legend import IGNORE
 from cropray.parcels.rasterize import rasterize_parcels
 from tests import oracles
 from tests.parcels.polygons import GRID, read_frame, square

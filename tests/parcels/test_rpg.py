@@ -12,8 +12,8 @@ import pytest
 import shapely
 from pydantic import ValidationError
 
-from cropray.errors import InputError
-from cropray.grid import Grid
+from cropray.core.errors import InputError
+from cropray.core.grid import Grid
 from cropray.parcels import vector_files
 from cropray.parcels.rpg import (
     ParcelSettings,

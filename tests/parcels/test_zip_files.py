@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from cropray.errors import InputError
+from cropray.core.errors import InputError
 from cropray.parcels import zip_files
 from cropray.parcels.rpg import (
     ParcelSettings,

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from cropray.config import PlanSettings
+from cropray.cluster.placement import need_of, place_units
+from cropray.cluster.settings import PlanSettings
 from cropray.nets.crop_net import CropNet, CropNetConfig
 from cropray.nets.operations import tile_operations
 from cropray.planning.elsewhere import (
@@ -19,7 +20,6 @@ from cropray.planning.elsewhere import (
 from cropray.planning.estimate import estimate, fit_seconds, search_work
 from cropray.planning.traffic import Traffic
 from cropray.planning.work import Cluster, Fit
-from cropray.search.placement import need_of, place_units
 from tests.planning.test_estimate import COSTS, KERNELS, job, work
 from tests.study import INPUT
 

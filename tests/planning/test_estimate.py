@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from cropray.cluster.placement import Node, need_of, place_units
+from cropray.cluster.resources import Need
 from cropray.config import JobConfig
-from cropray.errors import ConfigError
+from cropray.core.errors import ConfigError
 from cropray.planning.costs import (
     FILMS_SHOWN,
     FIT_FILES_BYTES,
@@ -28,9 +30,7 @@ from cropray.planning.costs import (
 from cropray.planning.estimate import JobWork, estimate, fit_seconds, kinds, loading_seconds, search_work, worker_bytes
 from cropray.planning.traffic import Traffic
 from cropray.planning.work import Cluster, Fit, ZoneWork
-from cropray.search.placement import Node, need_of, place_units
 from cropray.search.store import tile_bytes
-from cropray.training.resources import Need
 
 ZONES = ZoneWork(
     n_zones=5, n_test=1, n_mapped=1, n_films=1, n_pixels=5000, rows=2500, train_rows=1800, test_rows=700,

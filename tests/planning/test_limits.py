@@ -2,7 +2,7 @@
 
 import pytest
 
-from cropray.errors import ConfigError
+from cropray.core.errors import ConfigError
 from cropray.planning.limits import Need, Room, least_need, refusals, require_room
 
 ROOM = Room(disk_free_bytes=10e9, memory_bytes=8e9, object_store_bytes=2e9, spill_bytes=5e9)

@@ -3,9 +3,9 @@
 import pytest
 
 from cropray.core.cube import STUDY_CUBE, CubeSpec
+from cropray.core.grid import Grid
 from cropray.core.sensors import SENTINEL_2, known_band
-from cropray.grid import Grid
-from cropray.imagery.earth_engine_settings import EarthEngineSettings
+from cropray.imagery.sources.earth_engine.settings import EarthEngineSettings
 from cropray.planning.limits import least_need
 from cropray.planning.traffic import HEADER_BYTES, earth_engine_traffic, item_bytes, n_windows, stac_traffic
 from cropray.search.store import data_bytes, scratch_bytes, tile_bytes

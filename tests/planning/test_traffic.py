@@ -2,7 +2,7 @@
 
 import pytest
 
-from cropray.imagery.earth_engine_settings import EarthEngineSettings
+from cropray.imagery.sources.earth_engine.settings import EarthEngineSettings
 from cropray.planning.traffic import (
     CLIENT_BYTES,
     LISTING_BYTES,

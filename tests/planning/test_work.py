@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cropray.cluster.placement import Node
 from cropray.planning.work import Cluster, at_once, makespan
-from cropray.search.placement import Node
 
 
 def makespan_in_seconds(durations, n_slots):

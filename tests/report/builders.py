@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from cropray.core.intervals import bootstrap_intervals, why_no_intervals
+from cropray.core.legend import bundled_legend
 from cropray.datasets.manifest import BandSums, Manifest, ZoneEntry
-from cropray.legend import bundled_legend
-from cropray.report.results import ModelResult, ReportInputs, ZoneQuality
+from cropray.evaluation.results import ModelResult, ReportInputs, ZoneQuality
 
 REGIONS = ("picardie", "beauce", "alsace", "bretagne", "landes", "occitanie", "provence", "limagne")
 NAMES = (

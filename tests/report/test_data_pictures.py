@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from cropray.core.cube import STUDY_CUBE, Season
-from cropray.legend import bundled_legend
+from cropray.core.legend import bundled_legend
 from cropray.report.drawing import step_names
 from cropray.report.observation_pictures import (
     MAX_ROWS,

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from cropray.core.cube import STUDY_CUBE, CubeSpec, Season
+from cropray.core.legend import bundled_legend
 from cropray.core.sensors import SENTINEL_2, Band, known_band
-from cropray.legend import bundled_legend
 from cropray.report.drawing import common_steps, initials, step_names
 from cropray.report.films import draw_film, views_of, zone_year
 from cropray.report.observation_pictures import ObservedZone, draw_n_obs, draw_observed_months

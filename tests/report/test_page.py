@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 from cropray.core.metrics import score
+from cropray.evaluation.results import DataPictures, Preview, ZonePictures
 from cropray.report import page as page_module
 from cropray.report.class_pictures import draw_class_by_region, draw_class_distribution, draw_confusion
 from cropray.report.drawing import compact
 from cropray.report.page import Pictures, render_page, write_report
-from cropray.report.results import DataPictures, Preview, ZonePictures
 from tests.report.builders import Configuration, Fold, draw_inputs
 
 

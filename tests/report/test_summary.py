@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cropray.core.cube import STUDY_CUBE
-from cropray.legend import IGNORE
+from cropray.core.legend import IGNORE
 from cropray.report.summary import (
     ZoneSummary,
     count_observations,

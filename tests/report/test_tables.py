@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from cropray.core.metrics import score
+from cropray.evaluation.results import ReportInputs
 from cropray.report.doubts import doubts
 from cropray.report.page import Pictures, render_page
-from cropray.report.results import ReportInputs
 from cropray.report.study import PUBLISHED
 from cropray.report.tables import (
     NEW_REGION,

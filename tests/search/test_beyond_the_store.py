@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from cropray.config import ClusterSettings
+from cropray.cluster.settings import ClusterSettings
 from cropray.datasets.storage import read_pixels, read_tiles
 from cropray.search.fit import SearchData, fit_unit
 from cropray.search.store import data_bytes
@@ -30,7 +30,7 @@ def fit_here(job, manifest, model, folder):
 @pytest.mark.own_ray
 @pytest.mark.nightly
 def test_data_larger_than_the_object_store_gives_the_same_result(tmp_path, monkeypatch):
-    from cropray.stages.cluster import ray_session
+    from cropray.cluster.session import ray_session
 
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     job = drawn_job(tmp_path)

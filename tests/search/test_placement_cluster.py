@@ -7,15 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from cropray.errors import ConfigError
-from cropray.progress import Progress
-from cropray.search.placement import Node, live_nodes, place_units, place_when_ready
+from cropray.cluster.placement import Node, live_nodes, place_units, place_when_ready
+from cropray.cluster.resources import Need
+from cropray.cluster.zone_jobs import ZoneTask, run_zone_tasks
+from cropray.core.errors import ConfigError
+from cropray.core.progress import Progress
+from cropray.io.workspace import Workspace
 from cropray.search.results import FoldResult
 from cropray.search.run import UnitJob, run_units
 from cropray.search.space import Trial, Unit
-from cropray.stages.zone_jobs import ZoneTask, run_zone_tasks
-from cropray.training.resources import Need
-from cropray.workspace import Workspace
 from tests.synthetic import account
 
 PATIENCE_S = 60

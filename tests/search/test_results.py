@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from cropray.errors import SchemaError
+from cropray.core.errors import SchemaError
 from cropray.search.results import FoldResult, RegionOut, group_by_configuration, load_results, save_results, winner
 
 

@@ -6,8 +6,8 @@ import uuid
 
 import pytest
 
-from cropray.errors import ConfigError, StageFailedError
-from cropray.search.placement import Placement
+from cropray.cluster.placement import Placement
+from cropray.core.errors import ConfigError, StageFailedError
 from cropray.search.results import FoldResult, save_results
 from cropray.search.run import UnitJob, run_units
 from cropray.search.space import Trial, Unit

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from cropray.errors import ConfigError
+from cropray.core.errors import ConfigError
 from cropray.search.sampling import batches
 from cropray.training.family import family
 from tests.search.test_space import job

@@ -3,10 +3,10 @@
 import pytest
 
 from cropray.config import JobConfig
-from cropray.errors import ConfigError
+from cropray.core.errors import ConfigError
+from cropray.io.job_file import load_settings
 from cropray.search.sampling import trials
 from cropray.search.space import Trial, Unit, title
-from cropray.settings import load_settings
 from cropray.training.family import family
 from tests.jobs import write_job
 

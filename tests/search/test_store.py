@@ -7,11 +7,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from cropray.cluster.placement import Node
+from cropray.core.errors import ConfigError
 from cropray.datasets.manifest import BandSums, Manifest, ZoneEntry
 from cropray.datasets.storage import training_tiles, write_tiles
 from cropray.datasets.tiles import cut_tiles
-from cropray.errors import ConfigError
-from cropray.search.placement import Node
 from cropray.search.store import data_bytes, scratch_bytes, store_line, tile_bytes
 from tests.synthetic import zone, zone_arrays
 

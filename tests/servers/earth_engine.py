@@ -14,7 +14,7 @@ from collections import Counter, deque
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from cropray.imagery.earth_engine_settings import EarthEngineSettings
+from cropray.imagery.sources.earth_engine.settings import EarthEngineSettings
 from tests.servers.earth_engine_graph import Evaluator, ServiceError
 
 PROJECT = "stand-in-project"

@@ -6,7 +6,7 @@ import numpy as np
 import rasterio
 import rasterio.warp
 
-from cropray.grid import Grid
+from cropray.core.grid import Grid
 
 COLLECTION = "sentinel-2-l2a"
 ASSETS = ("blue", "green", "red", "nir", "scl")

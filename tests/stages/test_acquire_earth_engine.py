@@ -15,19 +15,19 @@ import pytest
 import yaml
 
 from cropray.config import JobConfig
-from cropray.errors import CroprayError, InputError, StageFailedError
-from cropray.grid import Grid, Window
+from cropray.core.errors import CroprayError, InputError, StageFailedError
+from cropray.core.grid import Grid, Window
+from cropray.core.progress import Progress
 from cropray.imagery.acquire import acquire_zone
 from cropray.imagery.composites import read_composite, read_n_obs
-from cropray.imagery.earth_engine_ledger import read_ledger, read_runs
-from cropray.imagery.files import FileScenes, FilesSettings
-from cropray.progress import Progress
-from cropray.settings import load_settings
+from cropray.imagery.sources.earth_engine.ledger import read_ledger, read_runs
+from cropray.imagery.sources.files.scenes import FileScenes, FilesSettings
+from cropray.io.job_file import load_settings
+from cropray.io.workspace import Workspace
+from cropray.io.zones import Zone, write_zones
 from cropray.stages import acquire
 from cropray.stages.earth_engine import require_past
 from cropray.stages.earth_engine_pool import _Turns, check_access
-from cropray.workspace import Workspace
-from cropray.zones import Zone, write_zones
 from tests.imagery.rasters import draw_pixels, write_scene
 from tests.servers.earth_engine import EarthEngineServer
 from tests.servers.earth_engine_catalogue import catalogue
@@ -248,8 +248,8 @@ def test_a_country_survives_faults_and_a_kill(tmp_path):
 def start_and_kill(config, server, after):
     """Run the stage in a process of its own, and kill that when so many months have come."""
     code = (
-        "import sys; from cropray.config import JobConfig; from cropray.progress import Progress; "
-        "from cropray.settings import load_settings; from cropray.stages import acquire; "
+        "import sys; from cropray.config import JobConfig; from cropray.core.progress import Progress; "
+        "from cropray.io.job_file import load_settings; from cropray.stages import acquire; "
         "acquire.run(load_settings(JobConfig, sys.argv[1]), Progress())"
     )
     with subprocess.Popen(

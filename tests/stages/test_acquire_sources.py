@@ -7,17 +7,18 @@ import json
 import numpy as np
 import pytest
 
+from cropray.commands import doctor
+from cropray.commands.plan.measure_zones import _acquire
 from cropray.config import JobConfig
-from cropray.errors import CroprayError, InputError
-from cropray.grid import Grid
+from cropray.core.errors import CroprayError, InputError
+from cropray.core.grid import Grid
+from cropray.core.progress import Progress
 from cropray.imagery.composites import read_composite, read_n_obs, write_composite, write_n_obs
-from cropray.progress import Progress
-from cropray.stages import acquire, doctor
+from cropray.io.workspace import Workspace
+from cropray.io.zones import read_zones
+from cropray.stages import acquire
 from cropray.stages.inputs import find_scenes
-from cropray.stages.measure_zones import _acquire
 from cropray.stages.preflight import check_job
-from cropray.workspace import Workspace
-from cropray.zones import read_zones
 from tests.imagery.rasters import draw_pixels
 from tests.imagery.safe_products import Draft, images_of
 from tests.jobs import job

@@ -4,8 +4,8 @@ from cropray.config import JobConfig
 from cropray.datasets.build import ZoneJob
 from cropray.datasets.doubts import parcel_doubts
 from cropray.datasets.separation import Trim
+from cropray.io.workspace import Workspace
 from cropray.stages.dataset import _bare_tiles, _given_by_id, _lost_classes, _notes, _tasks
-from cropray.workspace import Workspace
 from tests.synthetic import entry, zone
 
 

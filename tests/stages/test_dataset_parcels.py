@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from cropray.config import JobConfig
+from cropray.core.errors import InputError, LeakageError
+from cropray.core.legend import IGNORE
+from cropray.core.progress import Progress
 from cropray.datasets.manifest import load_entry, load_manifest, statistics
-from cropray.errors import InputError, LeakageError
-from cropray.legend import IGNORE
-from cropray.progress import Progress
+from cropray.io.storage import write_json
+from cropray.io.workspace import Workspace
+from cropray.io.zones import write_zones
 from cropray.stages import dataset
-from cropray.storage import write_json
-from cropray.workspace import Workspace
-from cropray.zones import write_zones
 from tests.synthetic import write_artefacts, zone, zone_arrays
 
 SIZE, LEVEL, TEST_LEVEL = 40, 1000, 6000  # px, digital numbers of training and of test ground

@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from cropray.config import JobConfig
+from cropray.core.errors import LeakageError
+from cropray.core.progress import Progress
 from cropray.datasets.manifest import load_manifest, statistics
 from cropray.datasets.storage import read_pixels
-from cropray.errors import LeakageError
-from cropray.progress import Progress
 from cropray.stages import dataset
 from tests.study import FEATURE_COLUMNS
 

@@ -5,13 +5,14 @@ import contextlib
 import pytest
 import yaml
 
+from cropray.cluster import zone_jobs
+from cropray.cluster.placement import Node
+from cropray.cluster.zone_jobs import ZoneTask
 from cropray.core.closure import Code
-from cropray.errors import ConfigError
-from cropray.search.placement import Node
-from cropray.stages import devices, evaluate, pipeline, zone_jobs
+from cropray.core.errors import ConfigError
+from cropray.stages import devices, evaluate, pipeline
 from cropray.stages import map as map_stage
 from cropray.stages.devices import device_of, require_devices
-from cropray.stages.zone_jobs import ZoneTask
 from cropray.training.family import family
 from tests.planning.test_estimate import job
 from tests.synthetic import account, entry, manifest, zone
@@ -94,8 +95,8 @@ def test_ray_is_asked_for_the_gpus_of_a_task(monkeypatch):
 @pytest.mark.parametrize("nodes", [[Node(8)], [Node(8), Node(0, 2)]])
 def test_a_cluster_without_a_gpu_is_refused_at_once(nodes, monkeypatch):
     monkeypatch.setattr(devices, "live_nodes", lambda: nodes)
-    monkeypatch.setattr("cropray.search.placement.live_nodes", lambda: nodes)
-    monkeypatch.setattr("cropray.search.placement.request_resources", lambda **_: None)
+    monkeypatch.setattr("cropray.cluster.placement.live_nodes", lambda: nodes)
+    monkeypatch.setattr("cropray.cluster.placement.request_resources", lambda **_: None)
     config = job(map={"device": "cuda"})
     with pytest.raises(ConfigError, match=r"map\.device is 'cuda'.*node\(s\) have . GPU\(s\).*Set map\.device to cpu"):
         require_devices(config, ("xgboost", "cnn"))
@@ -131,7 +132,7 @@ def test_a_run_is_refused_before_its_first_stage(monkeypatch, tmp_path, stages, 
     monkeypatch.setattr(pipeline, "ray_session", lambda *_, **__: contextlib.nullcontext())
     monkeypatch.setattr(pipeline, "_run_of", begin)
     monkeypatch.setattr(devices, "live_nodes", lambda: [Node(8)])
-    monkeypatch.setattr("cropray.search.placement.live_nodes", lambda: [Node(8)])
+    monkeypatch.setattr("cropray.cluster.placement.live_nodes", lambda: [Node(8)])
     with pytest.raises(ConfigError, match=refusal):
         pipeline.run_stages(stages, config, ())
 

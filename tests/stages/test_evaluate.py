@@ -5,15 +5,15 @@ import json
 import numpy as np
 import pytest
 
+from cropray.core.errors import AccountingError
 from cropray.core.intervals import bootstrap_intervals
 from cropray.core.metrics import score
+from cropray.core.progress import Progress
 from cropray.datasets.build import ZoneJob, build_zone
 from cropray.datasets.manifest import Manifest
 from cropray.datasets.separation import Trim
-from cropray.errors import AccountingError
-from cropray.progress import Progress
+from cropray.io.storage import write_json
 from cropray.stages import evaluate
-from cropray.storage import write_json
 from tests import synthetic
 from tests.drawn_dataset import drawn_job
 from tests.maps.builders import CLASSES, LEGEND, draw_image, field_labels, save_trees

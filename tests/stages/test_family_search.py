@@ -9,10 +9,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from cropray.errors import ConfigError, StageFailedError
-from cropray.progress import Progress
+from cropray.cluster.placement import Node
+from cropray.cluster.zone_jobs import ZoneTask
+from cropray.core.errors import ConfigError, StageFailedError
+from cropray.core.progress import Progress
+from cropray.io.storage import write_json
 from cropray.search.fit import configuration_of
-from cropray.search.placement import Node
 from cropray.search.results import FoldResult, group_by_configuration, save_results
 from cropray.search.run import RESULT_FILE
 from cropray.search.space import Trial
@@ -20,8 +22,6 @@ from cropray.stages import family_search, out_of_fold, search
 from cropray.stages.family_search import FamilySearch, Samples
 from cropray.stages.search_log import SearchLog
 from cropray.stages.search_verdict import Searched
-from cropray.stages.zone_jobs import ZoneTask
-from cropray.storage import write_json
 from cropray.training.family import family
 from tests.search.test_space import job as job_of
 from tests.synthetic import entry, manifest
@@ -295,9 +295,9 @@ def test_a_search_without_a_whole_configuration_has_nothing_out_of_fold(make):
 
 def test_predictions_of_folds_ask_for_the_gpu_that_they_take(make, monkeypatch, predicted):
     """Their tasks would wait for ever."""
-    for module in ("cropray.stages.devices", "cropray.search.placement"):
+    for module in ("cropray.stages.devices", "cropray.cluster.placement"):
         monkeypatch.setattr(f"{module}.live_nodes", lambda: [Node(4)])
-    monkeypatch.setattr("cropray.search.placement.request_resources", lambda **_: None)
+    monkeypatch.setattr("cropray.cluster.placement.request_resources", lambda **_: None)
     made = job_of(map={"device": "cuda"}, search={"models": ["cnn"]})
     task = ZoneTask("k1", lambda: None, make().key, (made.artefacts.root / "none",), gpus=1)
     monkeypatch.setattr(out_of_fold, "_tasks", lambda *_: ([task], []))

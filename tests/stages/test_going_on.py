@@ -10,9 +10,9 @@ import yaml
 from mlflow import MlflowClient
 
 from cropray.config import JobConfig
+from cropray.core.errors import ConfigError, SchemaError
 from cropray.datasets.manifest import load_manifest, save_manifest
-from cropray.errors import ConfigError, SchemaError
-from cropray.settings import load_settings
+from cropray.io.job_file import load_settings
 from cropray.stages import evaluate
 from cropray.stages.inputs import job_zones
 from cropray.stages.map import current_previews

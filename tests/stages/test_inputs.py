@@ -6,9 +6,10 @@ import os
 import pytest
 
 from cropray.config import JobConfig
-from cropray.errors import ConfigError, SchemaError
-from cropray.legend import bundled_legend
-from cropray.raw_files import source_fingerprint
+from cropray.core.errors import ConfigError, SchemaError
+from cropray.core.legend import bundled_legend
+from cropray.io.raw_files import source_fingerprint
+from cropray.io.zones import bundled_zones, write_zones
 from cropray.stages.inputs import (
     job_zones,
     require_legend_of_labels,
@@ -17,7 +18,6 @@ from cropray.stages.inputs import (
     season_of,
     zone_fingerprint,
 )
-from cropray.zones import bundled_zones, write_zones
 from tests.synthetic import zone
 
 

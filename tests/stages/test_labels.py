@@ -6,15 +6,16 @@ from pathlib import Path
 import geopandas as gpd
 import pytest
 
+from cropray.cluster import zone_jobs
 from cropray.config import JobConfig
-from cropray.errors import ConfigError, InputError
+from cropray.core.errors import ConfigError, InputError
+from cropray.core.progress import Progress
+from cropray.io.raw_files import parts_of, source_fingerprint
+from cropray.io.workspace import Workspace
+from cropray.io.zones import read_zones
 from cropray.parcels.rpg import extract_parcels
-from cropray.progress import Progress
-from cropray.raw_files import parts_of, source_fingerprint
-from cropray.stages import labels, zone_jobs
+from cropray.stages import labels
 from cropray.stages.inputs import register_year
-from cropray.workspace import Workspace
-from cropray.zones import read_zones
 from tests.jobs import job
 
 

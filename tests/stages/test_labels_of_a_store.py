@@ -7,11 +7,12 @@ from collections import Counter
 import geopandas as gpd
 import pytest
 
+from cropray.cluster import zone_jobs
 from cropray.config import JobConfig
-from cropray.progress import Progress
-from cropray.stages import labels, zone_jobs
-from cropray.storage import as_location, files_below
-from cropray.zones import read_zones
+from cropray.core.progress import Progress
+from cropray.io.storage import as_location, files_below
+from cropray.io.zones import read_zones
+from cropray.stages import labels
 from tests.jobs import job
 from tests.servers.s3 import S3Server
 

@@ -13,14 +13,14 @@ import pytest
 import shapely
 
 from cropray.config import JobConfig
-from cropray.errors import InputError
-from cropray.grid import Grid
-from cropray.legend import IGNORE
+from cropray.core.errors import InputError
+from cropray.core.grid import Grid
+from cropray.core.legend import IGNORE
+from cropray.core.progress import Progress
+from cropray.io.zones import Zone, write_zones
 from cropray.parcels.labels import read_labels
-from cropray.progress import Progress
 from cropray.stages import labels
 from cropray.stages.preflight import check_job
-from cropray.zones import Zone, write_zones
 
 SIZE = 1000  # px of 10 m
 EXAMPLE = Path(__file__).parents[2] / "ray_jobs" / "legends" / "austria.csv"

@@ -5,19 +5,20 @@ import io
 
 import pytest
 
+from cropray.commands import doctor
 from cropray.config import JobConfig
+from cropray.core.errors import ConfigError, CroprayError, InputError
+from cropray.core.legend import bundled_legend
+from cropray.core.progress import Progress
 from cropray.datasets.manifest import load_entry, load_manifest
-from cropray.errors import ConfigError, CroprayError, InputError
-from cropray.legend import bundled_legend
+from cropray.io.storage import write_json
+from cropray.io.zones import write_zones
 from cropray.parcels.legend_file import read_legend
-from cropray.progress import Progress
-from cropray.stages import dataset, doctor, labels
+from cropray.stages import dataset, labels
 from cropray.stages import map as map_stage
 from cropray.stages.inputs import job_legend, job_zones, register_year
 from cropray.stages.pipeline import PIPELINE
 from cropray.stages.preflight import check_job
-from cropray.storage import write_json
-from cropray.zones import write_zones
 from tests.jobs import job as landscape_job
 from tests.synthetic import write_artefacts, zone, zone_arrays
 

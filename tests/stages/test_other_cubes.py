@@ -8,18 +8,18 @@ import pytest
 import rasterio
 import yaml
 
+from cropray.commands.plan.command import run_plan
 from cropray.config import JobConfig
 from cropray.core.cube import STUDY_CUBE, CubeSpec
+from cropray.core.errors import InputError
 from cropray.core.sensors import SENTINEL_2
 from cropray.datasets.manifest import load_manifest
 from cropray.datasets.storage import read_pixels, read_tiles
-from cropray.errors import InputError
 from cropray.imagery.composites import read_composite
+from cropray.io.job_file import load_settings
 from cropray.landscape.draw import draw_landscape
 from cropray.landscape.settings import LandscapeSettings
-from cropray.settings import load_settings
 from cropray.stages.pipeline import PIPELINE, run_stages
-from cropray.stages.plan import run_plan
 from tests.jobs import job, write_job
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]

@@ -10,12 +10,12 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from cropray.config import JobConfig
+from cropray.core.errors import ConfigError
+from cropray.core.progress import Progress
 from cropray.datasets.manifest import load_manifest
 from cropray.datasets.storage import read_pixels
-from cropray.errors import ConfigError
-from cropray.maps.models import load_model
-from cropray.progress import Progress
-from cropray.settings import load_settings
+from cropray.evaluation.models import load_model
+from cropray.io.job_file import load_settings
 from cropray.stages import dataset, search
 from cropray.stages.pipeline import run_stages
 from cropray.training import family as families

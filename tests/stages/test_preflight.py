@@ -6,12 +6,13 @@ import geopandas
 import pytest
 import shapely
 
+from cropray.commands import doctor
 from cropray.config import JobConfig
-from cropray.errors import ConfigError, CroprayError, InputError, MissingArtefactError
-from cropray.stages import doctor, preflight
+from cropray.core.errors import ConfigError, CroprayError, InputError, MissingArtefactError
+from cropray.io.zones import read_zones
+from cropray.stages import preflight
 from cropray.stages.pipeline import PIPELINE
 from cropray.stages.preflight import check_job
-from cropray.zones import read_zones
 from tests.jobs import job
 
 CNN = {"use_gpu": True}

@@ -10,13 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cropray.commands.plan.command import run_plan
 from cropray.config import JobConfig
+from cropray.core.errors import ConfigError, LeakageError
+from cropray.core.progress import Progress
 from cropray.datasets.manifest import load_manifest, save_manifest
-from cropray.errors import ConfigError, LeakageError
-from cropray.progress import Progress
+from cropray.io.zones import bundled_zones
 from cropray.stages import dataset, search
-from cropray.stages.plan import run_plan
-from cropray.zones import bundled_zones
 from tests.drawn_dataset import drawn_job, write_dataset
 from tests.jobs import write_job
 from tests.study import FEATURE_COLUMNS

@@ -12,16 +12,16 @@ from PIL import Image, ImageSequence
 from cropray.cli import main
 from cropray.config import JobConfig
 from cropray.core.cube import STUDY_CUBE
+from cropray.core.errors import ConfigError
 from cropray.datasets.manifest import load_manifest
-from cropray.errors import ConfigError
+from cropray.io.job_file import load_settings
+from cropray.io.storage import folder_hash, write_json
+from cropray.io.workspace import Workspace
 from cropray.report.films import views_of
 from cropray.report.settings import ReportSettings
-from cropray.settings import load_settings
 from cropray.stages.pictures import film_zones
 from cropray.stages.pipeline import run_stages
 from cropray.stages.results import why_no_scores
-from cropray.storage import folder_hash, write_json
-from cropray.workspace import Workspace
 from tests import synthetic
 from tests.jobs import job, write_job
 

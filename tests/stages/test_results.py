@@ -6,13 +6,13 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
+from cropray.io.storage import write_json
+from cropray.io.workspace import Workspace
 from cropray.search.results import FoldResult, save_results
 from cropray.stages import evaluate
 from cropray.stages import map as map_stage
 from cropray.stages.results import _interval_metrics, evaluation_run, load_configurations, register_model
-from cropray.storage import write_json
 from cropray.tracking import Tracker, outcome
-from cropray.workspace import Workspace
 from tests.maps.builders import CLASSES, save_trees
 from tests.study import FEATURE_COLUMNS
 

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from cropray.progress import Progress
-from cropray.search.placement import Node, need_of, place_units
+from cropray.cluster.placement import Node, need_of, place_units
+from cropray.core.progress import Progress
 from cropray.stages import search
 from cropray.training.cnn.settings import CnnSettings
 from cropray.training.xgboost.settings import XgboostSettings

@@ -6,14 +6,14 @@ import pytest
 
 from cropray.core.cube import Season
 from cropray.core.keys import differences
+from cropray.core.legend import bundled_legend
 from cropray.datasets.build import ZoneJob
 from cropray.datasets.manifest import BandSums
 from cropray.datasets.separation import Trim
-from cropray.imagery.files import FileScenes, FilesSettings
 from cropray.imagery.scenes import Found, Scene
-from cropray.imagery.stac import StacScenes
-from cropray.imagery.stac_settings import StacSettings
-from cropray.legend import bundled_legend
+from cropray.imagery.sources.files.scenes import FileScenes, FilesSettings
+from cropray.imagery.sources.stac.scenes import StacScenes
+from cropray.imagery.sources.stac.settings import StacSettings
 from cropray.stages import acquire, dataset, earth_engine, evaluate, labels, pictures, zones
 from cropray.stages import map as map_stage
 from tests.planning.test_estimate import job
@@ -87,11 +87,11 @@ def again(before, after):
         ("datasets/build.py", '"""Write one zone', '"""Store one zone'),
         ("maps/settings.py", "    splits:", "    overviews: bool = True\n    splits:"),
         ("datasets/settings.py", "    n_folds:", "    seedling: int = 0\n    n_folds:"),
-        ("imagery/stac.py", "offset = scene.offset", "offset = -scene.offset"),
-        ("imagery/earth_engine_months.py", "n_scenes[position] = len", "n_scenes[position] = 1 + len"),
+        ("imagery/sources/stac/scenes.py", "offset = scene.offset", "offset = -scene.offset"),
+        ("imagery/sources/earth_engine/months.py", "n_scenes[position] = len", "n_scenes[position] = 1 + len"),
         ("stages/labels.py", "_UPLOADS: Final = 8", "_UPLOADS: Final = 9"),
-        ("stages/zone_jobs.py", "_LOOK_S: Final = 10.0", "_LOOK_S: Final = 9.0"),
-        ("workspace.py", "return not self.why_stale(", "return not list(self.why_stale)("),
+        ("cluster/zone_jobs.py", "_LOOK_S: Final = 10.0", "_LOOK_S: Final = 9.0"),
+        ("io/workspace.py", "return not self.why_stale(", "return not list(self.why_stale)("),
         ("report/page.py", "def render_page", "def other():\n    return 1\n\n\ndef render_page"),
     ],
     ids=["comment", "docstring", "field", "another field", "another source", "another service", "threads", "pace",
@@ -108,11 +108,11 @@ def test_what_makes_nothing_again(before, keys_of, plant, planted):
         (("imagery/composite.py", "def monthly_median(", "def monthly_median(_more=0, *, "), ["acquire"], "composite:monthly_median"),
         (("imagery/gapfill.py", "def _carry(", "def _carry(_more, "), ["acquire"], "gapfill:_carry"),
         (("parcels/labels.py", "def label_zone(", "def label_zone(_more, "), ["labels"], "labels:label_zone"),
-        (("folds.py", "n_larger = divmod", "n_larger = 1 and divmod"), ["dataset"], "folds:_open_folds"),
+        (("core/folds.py", "n_larger = divmod", "n_larger = 1 and divmod"), ["dataset"], "folds:_open_folds"),
         (("datasets/separation.py", "groups = [_group(zone, folds)", "groups = [_group(zone, {**folds})"), ["dataset"], "separation:separate"),
         (("datasets/tiles.py", "def cut_tiles(", "def cut_tiles(_more, "), ["dataset", "dataset zone"], "tiles:cut_tiles"),
         (("maps/predict.py", "probabilities.argmax(0)", "probabilities.argmin(0)"), ["counts", "scores", "map"], "predict:likeliest"),
-        (("maps/zone_counts.py", "math.fsum(loss", "sum(loss"), ["counts", "scores"], "zone_counts:count_zone_pixels"),
+        (("evaluation/zone_counts.py", "math.fsum(loss", "sum(loss"), ["counts", "scores"], "zone_counts:count_zone_pixels"),
         (("report/films.py", "def draw_film(", "def draw_film(_more, "), ["pictures"], "films:draw_film"),
     ],
     ids=["median", "gap filling", "labels", "folds", "borders", "tiles", "decision", "counting", "films"],

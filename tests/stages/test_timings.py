@@ -4,9 +4,9 @@ import io
 
 import pytest
 
-from cropray.progress import Progress
+from cropray.core.progress import Progress
+from cropray.io.workspace import Workspace
 from cropray.stages.timings import append_timing, read_timings, seconds_of, timed
-from cropray.workspace import Workspace
 
 
 @pytest.fixture

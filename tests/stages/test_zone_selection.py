@@ -9,16 +9,17 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from cropray.commands import doctor
 from cropray.config import JobConfig
-from cropray.errors import ConfigError, InputError, MissingArtefactError
+from cropray.core.errors import ConfigError, InputError, MissingArtefactError
+from cropray.core.progress import Progress
+from cropray.io.job_file import dump_yaml, load_settings
+from cropray.io.zones import bundled_zones, read_zones
 from cropray.landscape import files
 from cropray.landscape.worldcover import draw_worldcover
-from cropray.progress import Progress
-from cropray.settings import dump_yaml, load_settings
-from cropray.stages import doctor, zones
+from cropray.stages import zones
 from cropray.stages.inputs import job_zones
 from cropray.zone_selection.regions import bundled_regions
-from cropray.zones import bundled_zones, read_zones
 from tests.zone_selection.land_cover_files import draw_classes, write_map
 
 

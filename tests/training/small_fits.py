@@ -9,8 +9,8 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from cropray.core.legend import IGNORE, legend_from_names
 from cropray.datasets.tiles import cut_tiles
-from cropray.legend import IGNORE, legend_from_names
 from cropray.nets.crop_net import CropNet, CropNetConfig
 from cropray.training.deep import loop
 from cropray.training.deep.loop import FitPlan, FitResult, fit

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from cropray.errors import ConfigError, MissingArtefactError, SchemaError
-from cropray.maps.models import load_model
+from cropray.core.errors import ConfigError, MissingArtefactError, SchemaError
+from cropray.evaluation.models import load_model
 from cropray.training.card import CARD_FILE, recorded_features
 from cropray.training.deep.checkpoint import WEIGHTS_FILE, NetworkCheckpoint, load_checkpoint, save_checkpoint
 from tests.maps.builders import save_trees

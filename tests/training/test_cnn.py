@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from cropray.core.errors import ConfigError
 from cropray.datasets.tiles import cut_tiles
-from cropray.errors import ConfigError
 from cropray.training.cnn.fit import CNN
 from cropray.training.cnn.settings import CnnSettings
 from cropray.training.deep import fit as cnn

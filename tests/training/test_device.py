@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cropray.errors import ConfigError
+from cropray.core.errors import ConfigError
 from cropray.training.deep.device import predict_tiles, reproducible, tf32, torch_device
 from cropray.training.deep.loop import evaluate
 from tests.training.small_fits import N_CLASSES, STATS, block, network, tile_set

@@ -11,15 +11,15 @@ from pydantic import ValidationError
 from safetensors.numpy import load_file, save_file
 from sklearn.ensemble import ExtraTreesClassifier
 
+from cropray.cluster.resources import FitSize
+from cropray.core.errors import ConfigError, InputError, MissingArtefactError, SchemaError
 from cropray.core.features import as_floats
-from cropray.errors import ConfigError, InputError, MissingArtefactError, SchemaError
-from cropray.legend import legend_from_names
+from cropray.core.legend import legend_from_names
 from cropray.training.family import family
 from cropray.training.forest.grow import grow, join
 from cropray.training.forest.served import _load_pyfunc
 from cropray.training.forest.settings import ForestSettings
 from cropray.training.forest.tree_file import load_forest, predict_proba
-from cropray.training.resources import FitSize
 from cropray.training.weights import class_weights
 from tests.training.pixel_fits import NO_BEET, files, fit_job, fitted, require_scores, xy
 from tests.training.tree_rows import draw_rows, train_zones, tree_data, val_zones

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from cropray.errors import ConfigError
+from cropray.core.errors import ConfigError
 from cropray.training import gpu
 
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from cropray.cluster.resources import FitSize
+from cropray.core.errors import ConfigError, InputError, MissingArtefactError, SchemaError
 from cropray.core.features import as_floats
-from cropray.errors import ConfigError, InputError, MissingArtefactError, SchemaError
-from cropray.legend import legend_from_names
+from cropray.core.legend import legend_from_names
 from cropray.training.family import family
 from cropray.training.lightgbm.served import _load_pyfunc
 from cropray.training.lightgbm.settings import LightgbmSettings
-from cropray.training.resources import FitSize
 from cropray.training.weights import class_weights
 from tests.training.pixel_fits import NO_BEET, files, fit_job, fitted, require_scores, xy
 from tests.training.tree_rows import draw_rows, train_zones, tree_data, val_zones

@@ -7,9 +7,9 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
+from cropray.core.errors import ConfigError, InputError
+from cropray.core.legend import IGNORE
 from cropray.core.metrics import PROBABILITY_FLOOR, confusion, log_loss_sum
-from cropray.errors import ConfigError, InputError
-from cropray.legend import IGNORE
 from cropray.nets.norm import GlobalBatchNorm
 from cropray.training.cnn.settings import CnnSettings
 from cropray.training.deep import loop

@@ -5,8 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
+from cropray.core.legend import IGNORE
 from cropray.core.registry import name_of
-from cropray.legend import IGNORE
 from cropray.training.deep import losses
 from cropray.training.deep.losses import LOSSES
 

@@ -2,9 +2,9 @@
 
 import pytest
 
+from cropray.cluster.resources import FitSize
 from cropray.training.cnn.settings import CnnSettings
 from cropray.training.family import FamilySettings
-from cropray.training.resources import FitSize
 from cropray.training.xgboost.settings import XgboostSettings
 
 WITH_GPUS = [

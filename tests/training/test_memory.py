@@ -3,9 +3,9 @@
 import pytest
 import xgboost as xgb
 
-from cropray.errors import ConfigError
+from cropray.cluster.resources import GB, FitSize
+from cropray.core.errors import ConfigError
 from cropray.training.family import family
-from cropray.training.resources import GB, FitSize
 from cropray.training.scratch import LOCK, PREFIX, scratch_folder
 from cropray.training.xgboost import memory
 from cropray.training.xgboost.fit import train_xgboost

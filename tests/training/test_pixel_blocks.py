@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cropray.errors import AccountingError, SchemaError
-from cropray.legend import legend_from_names
+from cropray.core.errors import AccountingError, SchemaError
+from cropray.core.legend import legend_from_names
 from cropray.training.pixel_blocks import (
     PixelBlock,
     TreeData,

@@ -9,8 +9,8 @@ import torch
 
 from cropray.core import registry as registry_module
 from cropray.core.cube import STUDY_CUBE
+from cropray.core.errors import ConfigError
 from cropray.core.registry import Registry
-from cropray.errors import ConfigError
 from cropray.training.deep import losses
 from cropray.training.deep.loop import FitPlan, train_epoch
 from cropray.training.deep.losses import LOSSES

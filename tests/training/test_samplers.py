@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cropray.legend import IGNORE
+from cropray.core.legend import IGNORE
 from cropray.training.deep import loop
 from cropray.training.deep.loop import epoch_shares
 from cropray.training.deep.samplers import NO_CLASS, SAMPLERS, earlier_draws

@@ -8,14 +8,14 @@ import pyarrow as pa
 import pytest
 import torch
 
+from cropray.cluster.resources import FitSize
 from cropray.core.cube import STUDY_CUBE
+from cropray.core.errors import ConfigError, SchemaError
 from cropray.datasets.pixels import pixel_table
-from cropray.errors import ConfigError, SchemaError
-from cropray.maps.models import load_model
+from cropray.evaluation.models import load_model
 from cropray.training.cnn.model import CnnModel
 from cropray.training.deep.tiles import ChannelStats, TileSet
 from cropray.training.family import Fit, FitData, family
-from cropray.training.resources import FitSize
 from cropray.training.temp_cnn.pixels import PixelSet
 from cropray.training.temp_cnn.served import _load_pyfunc
 from cropray.training.temp_cnn.settings import TempCnnSettings

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cropray.errors import ConfigError
+from cropray.core.errors import ConfigError
 from cropray.training.deep.tile_file import FileBlock, TileFile
 from cropray.training.deep.tiles import TileSet
 from tests.training.small_fits import LOOKUP, N_CLASSES, STATS, Block

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-import cropray.legend
+import cropray.core.legend
 from cropray.core import sensors
 from cropray.training.deep import tiles
 from cropray.training.deep.tiles import ChannelStats, TileSet
@@ -14,7 +14,7 @@ CPU = torch.device("cpu")
 
 
 def test_constants_are_those_of_their_owners():
-    assert tiles.IGNORE == cropray.legend.IGNORE
+    assert tiles.IGNORE == cropray.core.legend.IGNORE
     assert tiles.NODATA == sensors.NODATA
 
 

@@ -8,8 +8,8 @@ import pyarrow.compute as pc
 import pytest
 import xgboost as xgb
 
-from cropray.errors import ConfigError, InputError, MissingArtefactError, SchemaError
-from cropray.legend import legend_from_names
+from cropray.core.errors import ConfigError, InputError, MissingArtefactError, SchemaError
+from cropray.core.legend import legend_from_names
 from cropray.training.pixel_blocks import PixelBlock, TreeData, class_indices, features
 from cropray.training.xgboost.fit import XgbFit, XgboostSettings, train_xgboost
 from cropray.training.xgboost.progress import RoundBooster

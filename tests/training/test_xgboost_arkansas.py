@@ -10,9 +10,9 @@ import pytest
 from cropray.core.metrics import score
 from cropray.datasets.loading import load_pixels
 from cropray.datasets.points import points_entries, points_folds, points_legend, read_points, write_points
+from cropray.io.workspace import Workspace
 from cropray.training.pixel_blocks import PixelBlock, TreeData
 from cropray.training.xgboost.fit import XgboostSettings, train_xgboost
-from cropray.workspace import Workspace
 
 WINNER = (200,)
 pytestmark = [pytest.mark.slow, pytest.mark.nightly, pytest.mark.ray, pytest.mark.usefixtures("ray_local")]

@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
-from cropray.legend import legend_from_names
+from cropray.core.legend import legend_from_names
 from cropray.training.pixel_blocks import PixelBlock, TreeData
 from tests.study import FEATURE_COLUMNS
 

@@ -5,9 +5,9 @@ import datetime as dt
 import numpy as np
 import pytest
 
-from cropray.grid import Grid
-from cropray.imagery import earth_engine_settings
-from cropray.imagery.earth_engine import EarthEngineError
+from cropray.core.grid import Grid
+from cropray.imagery.sources.earth_engine import settings as earth_engine_settings
+from cropray.imagery.sources.earth_engine.client import EarthEngineError
 from cropray.zone_selection.land_cover import land_cover_map
 from cropray.zone_selection.settings import LandCoverEarthEngine, LandCoverFiles
 from tests.servers.earth_engine import PROJECT, EarthEngineServer

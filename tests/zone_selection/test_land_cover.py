@@ -5,9 +5,9 @@ import pytest
 import rasterio
 import rasterio.warp
 
-from cropray.errors import InputError
-from cropray.grid import Grid
-from cropray.imagery.retry import RetryPolicy
+from cropray.core.errors import InputError
+from cropray.core.grid import Grid
+from cropray.io.retry import RetryPolicy
 from cropray.zone_selection import land_cover
 from cropray.zone_selection.land_cover import input_files, land_cover_map
 from cropray.zone_selection.settings import LandCoverFiles, LandCoverStac

@@ -1,9 +1,9 @@
 import pytest
 from pyproj import Transformer
 
-from cropray.errors import InputError
+from cropray.core.errors import InputError
+from cropray.io.zones import bundled_zones
 from cropray.zone_selection.regions import bundled_regions, read_regions, utm_epsg
-from cropray.zones import bundled_zones
 
 
 def test_the_bundled_regions_are_those_of_the_bundled_zones():

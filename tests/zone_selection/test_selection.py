@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from cropray.errors import InputError
+from cropray.core.errors import InputError
 from cropray.zone_selection.regions import Region
 from cropray.zone_selection.selection import choose_zones, held_out_rank, search_areas
 from cropray.zone_selection.windows import bounds_in

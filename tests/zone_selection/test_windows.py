@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyproj import Transformer
 
-from cropray.grid import SCL_SNAP_M, Grid
+from cropray.core.grid import SCL_SNAP_M, Grid
 from cropray.zone_selection.regions import Region
 from cropray.zone_selection.windows import (
     SearchArea,

@@ -8,12 +8,12 @@ from pydantic import Discriminator, Tag
 
 from cropray.core.cube import CubeSpec
 from cropray.core.sensors import SENTINEL_2
-from cropray.imagery.earth_engine_settings import EarthEngineSettings
-from cropray.imagery.files import FilesSettings
 from cropray.imagery.registry import SOURCES, CompositeSettings, SourceSettings
 from cropray.imagery.sources.cubes import CubesSettings
+from cropray.imagery.sources.earth_engine.settings import EarthEngineSettings
+from cropray.imagery.sources.files.scenes import FilesSettings
 from cropray.imagery.sources.safe import SafeSettings
-from cropray.imagery.stac_settings import StacSettings
+from cropray.imagery.sources.stac.settings import StacSettings
 
 __all__ = ["CubesSettings", "EarthEngineSettings", "FilesSettings", "SafeSettings", "StacSettings"]
 

@@ -15,11 +15,11 @@ from torch import Tensor
 
 import cropray
 from cropray.core.cube import STUDY_CUBE, CubeSpec, recorded_cube
+from cropray.core.legend import CropClass
 from cropray.core.registry import Choice, is_outside, name_of
-from cropray.legend import CropClass
+from cropray.io.storage import whole_file, write_json
 from cropray.nets.ensemble import Ensemble
 from cropray.nets.registry import Net
-from cropray.storage import whole_file, write_json
 from cropray.training.card import CARD_FILE, naming_damage
 from cropray.training.deep.device import predict_tiles
 from cropray.training.deep.network_file import CARD_VERSION, FIRST_NET, WEIGHTS_FILE, read_network

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from cropray.errors import ConfigError
+from cropray.core.errors import ConfigError
 from cropray.nets.context import Context
 from cropray.training.deep.tiles import ChannelStats
 

@@ -17,12 +17,13 @@ import ray.train
 import ray.train.torch
 import torch
 
+from cropray.cluster.resources import worker_resources
 from cropray.core.cube import STUDY_CUBE, CubeSpec
+from cropray.core.errors import ConfigError
 from cropray.core.fingerprint import fingerprint
-from cropray.errors import ConfigError
-from cropray.legend import CropClass
+from cropray.core.legend import CropClass
+from cropray.io.storage import Location
 from cropray.nets.registry import NETS, Net, net_config
-from cropray.storage import Location
 from cropray.training.deep.checkpoint import NetworkCheckpoint, save_checkpoint
 from cropray.training.deep.device import reproducible, torch_device
 from cropray.training.deep.loop import FitPlan, FitResult, Record, evaluate, fit
@@ -35,7 +36,6 @@ from cropray.training.deep.tiles import ChannelStats, Samples, TileBlock, TileSe
 from cropray.training.family import Fit, FitScore
 from cropray.training.pixel_blocks import class_lookup
 from cropray.training.progress_file import ProgressFile
-from cropray.training.resources import worker_resources
 
 Block: TypeAlias = TileBlock | ray.ObjectRef
 """A zone's tiles, or where they are in Ray's object store; from there a fit copies them to its scratch file."""

@@ -21,9 +21,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from cropray.core.errors import ConfigError, InputError
 from cropray.core.metrics import PROBABILITY_FLOOR, Counts, metric_of, score
 from cropray.core.registry import Choice
-from cropray.errors import ConfigError, InputError
 from cropray.nets.context import Context
 from cropray.nets.norm import sum_over_workers, world_size
 from cropray.training.deep.augment import N_SYMMETRIES, Augment, augmentations, augmented

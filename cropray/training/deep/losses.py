@@ -10,9 +10,9 @@ import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
+from cropray.core.errors import ConfigError
+from cropray.core.legend import IGNORE
 from cropray.core.registry import Choice, Registry, name_of
-from cropray.errors import ConfigError
-from cropray.legend import IGNORE
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import ClassVar, Final, Self
 
 from cropray.core.cube import CubeSpec
-from cropray.legend import CropClass
+from cropray.core.legend import CropClass
 from cropray.training.deep.checkpoint import NetworkCheckpoint, load_checkpoint
 from cropray.training.family import Probabilities, Samples
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 import cropray.nets.catalogue  # noqa: F401 - a registered model carries what this module imports
 from cropray.core.cube import recorded_cube
-from cropray.errors import ConfigError, MissingArtefactError, SchemaError
+from cropray.core.errors import ConfigError, MissingArtefactError, SchemaError
 from cropray.nets.ensemble import Ensemble
 from cropray.nets.registry import NETS, Net
 from cropray.training.card import CARD_FILE, class_names, import_own, load_card, naming_damage

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, Self
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, model_validator
 
+from cropray.cluster.resources import GB, Need
 from cropray.core.cube import STUDY_CUBE
 from cropray.core.registry import NAME, Choice, Registry, name_of, nearest, options_of
 from cropray.training.choices import ValidationScore
@@ -19,7 +20,6 @@ from cropray.training.deep.losses import LOSSES
 from cropray.training.deep.optim import OPTIMIZERS, SCHEDULES
 from cropray.training.deep.samplers import SAMPLERS
 from cropray.training.family import RESOURCES, FamilySettings
-from cropray.training.resources import GB, Need
 from cropray.training.weights import ClassWeighting
 
 FREE: Final = frozenset(

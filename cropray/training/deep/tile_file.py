@@ -16,7 +16,7 @@ from typing import IO, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from cropray.errors import ConfigError
+from cropray.core.errors import ConfigError
 
 
 class TileFile:

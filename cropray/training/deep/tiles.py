@@ -12,8 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from cropray.core.legend import IGNORE
 from cropray.core.sensors import NODATA
-from cropray.legend import IGNORE
 from cropray.training.deep.samplers import NO_CLASS
 from cropray.training.deep.tile_file import FileRows
 

@@ -12,14 +12,14 @@ import numpy as np
 import ray
 from safetensors.numpy import save
 
-from cropray.storage import whole_file
+from cropray.cluster.resources import worker_resources
+from cropray.io.storage import whole_file
 from cropray.training.family import Fit, FitScore
 from cropray.training.forest.grow import grow, join
 from cropray.training.forest.settings import ForestSettings
 from cropray.training.forest.tree_file import CARD_VERSION, KIND, MODEL_FILE, Forest, predict_proba
 from cropray.training.pixel_blocks import tree_data
 from cropray.training.pixels import TrainingRows, score_pixels, training_rows, with_seconds, write_card
-from cropray.training.resources import worker_resources
 from cropray.training.weights import class_weights, row_weights
 
 log = logging.getLogger(__name__)

@@ -4,8 +4,8 @@ from typing import Final
 
 from pydantic import Field
 
+from cropray.cluster.resources import FitSize, require_memory
 from cropray.training.family import PixelFamilySettings
-from cropray.training.resources import FitSize, require_memory
 
 PROCESS_BYTES: Final = 0.4e9  # libraries
 FEATURE_BYTES: Final = 6  # of a row: a number, and the same as a float

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from cropray.errors import SchemaError
+from cropray.core.errors import SchemaError
 from cropray.training.card import read_card
 
 KIND: Final = "forest"

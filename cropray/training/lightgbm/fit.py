@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cropray.core.features import as_floats
-from cropray.storage import whole_file
+from cropray.io.storage import whole_file
 from cropray.training.family import Fit, FitScore
 from cropray.training.lightgbm.settings import LightgbmSettings
 from cropray.training.lightgbm.tree_file import CARD_VERSION, KIND, MODEL_FILE, predict_proba

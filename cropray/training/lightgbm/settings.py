@@ -4,8 +4,8 @@ from typing import Any, Final, Self
 
 from pydantic import Field, model_validator
 
+from cropray.cluster.resources import FitSize, require_memory
 from cropray.training.family import PixelFamilySettings
-from cropray.training.resources import FitSize, require_memory
 
 PROCESS_BYTES: Final = 0.5e9  # libraries, a batch of rows as floats, the sample of which bins are made
 WIDE_BINS: Final = 256  # from here on a bin takes two bytes

@@ -11,8 +11,8 @@ import lightgbm as lgb
 import numpy as np
 import numpy.typing as npt
 
+from cropray.core.errors import SchemaError
 from cropray.core.features import as_floats
-from cropray.errors import SchemaError
 from cropray.training.card import read_card
 
 KIND: Final = "lightgbm"

@@ -9,7 +9,7 @@ import pyarrow as pa
 import torch
 
 from cropray.core.cube import CubeSpec
-from cropray.legend import IGNORE
+from cropray.core.legend import IGNORE
 from cropray.training.deep.tiles import Batch, Change, ChannelStats, make_batch
 from cropray.training.pixel_blocks import LABEL, WEIGHT, samples
 

@@ -4,10 +4,10 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, Field
 
+from cropray.cluster.resources import FitSize, require_memory
 from cropray.nets.choices import odd
 from cropray.training.choices import ValidationScore
 from cropray.training.deep.settings import AugmentChoice, LossChoice, NetworkSettings, SamplerChoice, ScheduleChoice
-from cropray.training.resources import FitSize, require_memory
 
 _NUMBER_BYTES: Final = 2
 _COPIES: Final = 2  # of the rows, while they are read

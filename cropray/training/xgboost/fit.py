@@ -24,15 +24,15 @@ import ray.train
 import xgboost as xgb
 from ray.train.xgboost import XGBoostTrainer
 
+from cropray.cluster.resources import worker_resources
+from cropray.core.errors import ConfigError
 from cropray.core.features import as_floats
 from cropray.core.fingerprint import fingerprint
-from cropray.errors import ConfigError
-from cropray.storage import Location
+from cropray.io.storage import Location
 from cropray.training.family import FitScore
 from cropray.training.pixel_blocks import PixelBlock, TreeData, class_indices, features, own_weights
 from cropray.training.pixels import check_training, score_pixels, with_seconds, worker_tables
 from cropray.training.progress_file import ProgressFile
-from cropray.training.resources import worker_resources
 from cropray.training.scratch import scratch_folder
 from cropray.training.weights import class_weights, row_weights
 from cropray.training.xgboost.binning import bin_table

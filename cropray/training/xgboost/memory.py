@@ -9,9 +9,9 @@ import shutil
 import tempfile
 from typing import TYPE_CHECKING, Final
 
+from cropray.cluster.resources import GB
 from cropray.core.cube import STUDY_CUBE
-from cropray.errors import ConfigError
-from cropray.training.resources import GB
+from cropray.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from cropray.training.xgboost.settings import XgboostSettings

@@ -6,7 +6,7 @@ from typing import Any
 
 import xgboost as xgb
 
-from cropray.storage import whole_file
+from cropray.io.storage import whole_file
 from cropray.training.pixel_blocks import TreeData
 from cropray.training.pixels import write_card
 from cropray.training.xgboost.tree_file import CARD_VERSION, KIND, MODEL_FILE

@@ -4,9 +4,8 @@ from typing import Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cropray.datasets.settings import READ_CPUS
+from cropray.cluster.resources import GB, READ_CPUS, FitSize, Need
 from cropray.training.family import RESOURCES, FamilySettings, PixelFamilySettings
-from cropray.training.resources import GB, FitSize, Need
 from cropray.training.xgboost.memory import bins_on_disk, fit_bytes, require_gpu_memory
 from cropray.training.xgboost.parameters import TREES
 

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import xgboost as xgb
 
+from cropray.core.errors import SchemaError
 from cropray.core.sensors import NODATA
-from cropray.errors import SchemaError
 from cropray.training.card import read_card
 
 KIND: Final = "xgboost"

@@ -15,14 +15,14 @@ import rasterio.errors
 from rasterio.enums import MaskFlags
 
 from cropray.core.cube import CubeSpec
+from cropray.core.errors import InputError
+from cropray.core.grid import Grid, Window
 from cropray.core.sensors import LARGEST, NODATA, Band
-from cropray.errors import InputError
-from cropray.grid import Grid, Window
 from cropray.imagery.composites import CUBE_TAG
-from cropray.imagery.file_listing import SETTING
-from cropray.imagery.raster_files import is_cut_off, open_raster, read_window
-from cropray.raw_files import FileState
-from cropray.storage import Location
+from cropray.imagery.sources.files.listing import SETTING
+from cropray.io.raster_files import is_cut_off, open_raster, read_window
+from cropray.io.raw_files import FileState
+from cropray.io.storage import Location
 
 N_OBS: Final = "n_obs"
 _FEW: Final = 4  # names in a message

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from pydantic import field_validator
 
 from cropray.imagery.registry import SOURCES, CompositeSettings
-from cropray.raw_files import InputSetting
+from cropray.io.raw_files import InputSetting
 
 if TYPE_CHECKING:
     from cropray.imagery.sources.cubes.source import CubeFiles

@@ -9,12 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from cropray.core.cube import Season
+from cropray.core.errors import InputError
 from cropray.core.fingerprint import fingerprint
+from cropray.core.grid import Grid, in_full
 from cropray.core.sensors import NODATA
-from cropray.errors import InputError
-from cropray.grid import Grid, in_full
 from cropray.imagery.cubes import ZoneSeason
-from cropray.imagery.file_listing import RASTERS, SETTING, fitting, listed_below
 from cropray.imagery.gapfill import fill_gaps
 from cropray.imagery.scenes import Remarks
 from cropray.imagery.sources.cubes.files import (
@@ -27,9 +26,10 @@ from cropray.imagery.sources.cubes.files import (
     some,
 )
 from cropray.imagery.sources.cubes.settings import SEASON, ZONE, CubesSettings
-from cropray.raw_files import FileState, as_input, state_there
-from cropray.storage import Location
-from cropray.zones import Zone
+from cropray.imagery.sources.files.listing import RASTERS, SETTING, fitting, listed_below
+from cropray.io.raw_files import FileState, as_input, state_there
+from cropray.io.storage import Location
+from cropray.io.zones import Zone
 
 _MOST_COUNTS: Final = 255  # counts are stored as uint8
 Listed = Mapping[str, tuple[Location, FileState | None]]

@@ -9,15 +9,15 @@ import numpy.typing as npt
 import rasterio
 import rasterio.errors
 
+from cropray.core.errors import InputError
+from cropray.core.grid import Grid
 from cropray.core.sensors import Band
-from cropray.errors import InputError
-from cropray.grid import Grid
-from cropray.imagery.raster_files import open_raster
 from cropray.imagery.sources.safe.metadata import RESOLUTION_M
 from cropray.imagery.sources.safe.packages import Package, members_below, read_ends
 from cropray.imagery.sources.safe.settings import REMEDY, SETTING
-from cropray.imagery.stac_read import read_on_grid
-from cropray.raw_files import ZIP_ERRORS, FileState, as_input, is_of_macos
+from cropray.imagery.sources.stac.read import read_on_grid
+from cropray.io.raster_files import open_raster
+from cropray.io.raw_files import ZIP_ERRORS, FileState, as_input, is_of_macos
 
 SCL: Final = "SCL"
 _SCL_RESOLUTION_M: Final = 20  # m; the finest that ESA ships

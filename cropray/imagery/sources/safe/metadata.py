@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Final
 from xml.etree import ElementTree as ET
 
+from cropray.core.errors import InputError
+from cropray.core.grid import Grid
 from cropray.core.sensors import NODATA, SATURATED
-from cropray.errors import InputError
-from cropray.grid import Grid
 from cropray.imagery.offsets import (
     BASELINE_WITH_OFFSET,
     FIRST_DAY_WITH_OFFSET,

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from cropray.errors import InputError
-from cropray.imagery.file_listing import RASTERS, listed_below
+from cropray.core.errors import InputError
+from cropray.imagery.sources.files.listing import RASTERS, listed_below
 from cropray.imagery.sources.safe.settings import REMEDY, SETTING
-from cropray.raw_files import ZIP_ERRORS, FileState, as_input, is_of_macos, read_bytes, state_of, state_there
-from cropray.storage import Location
+from cropray.io.raw_files import ZIP_ERRORS, FileState, as_input, is_of_macos, read_bytes, state_of, state_there
+from cropray.io.storage import Location
 
 # Source: PSD 14, `MTD_MSIL2A.xml`; PSD 13, `S2A_USER_MTD_SAFL2A_PDMC_….xml`.
 _METADATA: Final = re.compile(r"(?:^|_)MTD_(?:MSI|SAF)L2A(?:_.*)?\.xml$")

@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from cropray.core.cube import STUDY_CUBE
+from cropray.core.errors import InputError
 from cropray.core.fingerprint import fingerprint
+from cropray.core.grid import Grid, in_full
 from cropray.core.sensors import Band
-from cropray.errors import InputError
-from cropray.grid import Grid, in_full
 from cropray.imagery.offsets import offset_is_gone, shift, visible
 from cropray.imagery.scenes import (
     LONGEST_PASS,
@@ -40,7 +40,7 @@ from cropray.imagery.sources.safe.packages import (
     stem_of,
 )
 from cropray.imagery.sources.safe.settings import REMEDY, SETTING, SafeSettings
-from cropray.raw_files import FileState, states_below
+from cropray.io.raw_files import FileState, states_below
 
 # `MTD_TL.xml`; of PSD 13 `S2A_USER_MTD_L2A_TL_….xml`, beside which its report may lie.
 _TILE_METADATA: Final = re.compile(r"(?:MTD_TL|S2[A-Z]_[^/]*_MTD_L2A_TL_[^/]*(?<!_Report))\.xml$")

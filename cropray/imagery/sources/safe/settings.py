@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from cropray.core.sensors import SENTINEL_2, Band
 from cropray.imagery.registry import SOURCES, SceneSettings
-from cropray.raw_files import InputSetting
+from cropray.io.raw_files import InputSetting
 
 if TYPE_CHECKING:
     from cropray.imagery.sources.safe.scenes import SafeScenes

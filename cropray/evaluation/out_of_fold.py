@@ -1,0 +1,119 @@
+"""Out-of-fold probabilities: what a model says of a zone that it was not trained on, for some of its labelled pixels.
+
+Stacks, calibration, thresholds and decision rules learn from these and never from a test zone. They are of the very
+prediction that scores and maps show.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cropray.datasets.manifest import ZoneEntry
+from cropray.datasets.storage import read_pixels
+from cropray.evaluation.zone_counts import CountJob, require_composite
+from cropray.imagery.composites import read_composite
+from cropray.io.storage import Location, whole_file
+from cropray.maps.predict import predicted_parts
+from cropray.maps.zone import zone_window
+from cropray.training.family import CropModel, Probabilities
+from cropray.training.pixel_blocks import class_indices, samples
+
+CLASSES: Final = b"classes"  # of the file's metadata: names of the classes in the order of `probabilities`, JSON
+Rows = npt.NDArray[np.int64]
+
+
+def write_out_of_fold(
+    path: Location, model: CropModel, zone: ZoneEntry, job: CountJob, picked: tuple[int, int], *, is_points: bool
+) -> None:
+    """Write what a model says of some labelled pixels of a zone.
+
+    Args:
+        path: Parquet file with `zone_id`, `index` int32 (row of the zone's pixel table), `label` uint8 (index of the true
+            class) and `probabilities` (float32, one per class, in the dataset's order).
+        model: it was not trained on the zone.
+        zone: as the manifest has it. Its sums prove its composite, but where labels were trimmed: their pixels are
+            no part of the sums, and the labelled pixels alone are compared.
+        job: what is the same for all zones.
+        picked: most pixels of each class, seed of their draw. The same pixels are drawn for every model.
+        is_points: whether there is no composite.
+
+    Raises:
+        SchemaError: the composite has changed since the dataset was built, or an artefact is damaged.
+    """
+    zone_id = zone.zone_id
+    table = read_pixels(job.workspace, zone_id, model.cube)
+    true = class_indices(table, job.lookup)
+    rows = draw_rows(true, zone_id, *picked)
+    if is_points:
+        probabilities = model.predict_samples(samples(table.take(pa.array(rows)), model.cube.columns))
+    else:
+        place = np.stack([table[name].to_numpy()[rows] for name in ("row", "col")])
+        composite = read_composite(job.workspace.composite(zone_id), cube=model.cube)
+        require_composite(table, zone_id, composite, None if zone.n_trimmed else zone.sums, job, model.cube)
+        probabilities = _of_pixels(model, composite, job, place)
+    flat = pa.array(probabilities.reshape(-1), pa.float32())
+    columns = {
+        "zone_id": pa.array([zone_id] * len(rows), pa.string()),
+        "index": pa.array(rows, pa.int32()),
+        "label": pa.array(true[rows], pa.uint8()),
+        "probabilities": pa.FixedSizeListArray.from_arrays(flat, len(model.classes)),
+    }
+    names = json.dumps([crop.name for crop in model.classes]).encode()
+    with whole_file(path) as temporary:
+        pq.write_table(pa.table(columns).replace_schema_metadata({CLASSES: names}), temporary, compression="zstd")
+
+
+def draw_rows(true: npt.NDArray[np.uint8], zone_id: str, n_per_class: int, seed: int) -> Rows:
+    """Rows of a zone's pixel table: all of a class, or so many drawn without replacement; in rising order.
+
+    Args:
+        true: [N] class index of each row.
+        zone_id: what is drawn depends on it and on the seed.
+        n_per_class: most rows of each class.
+        seed: of the draw.
+    """
+    rng = np.random.default_rng([seed, int.from_bytes(hashlib.sha256(zone_id.encode()).digest()[:8])])
+    drawn = []
+    for index in np.unique(true):
+        rows = np.flatnonzero(true == index)
+        drawn.append(rows if len(rows) <= n_per_class else rng.choice(rows, n_per_class, replace=False))
+    return np.sort(np.concatenate(drawn)) if drawn else np.empty(0, np.int64)
+
+
+def read_out_of_fold(paths: Sequence[Location]) -> tuple[npt.NDArray[np.uint8], Probabilities, npt.NDArray[np.str_]]:
+    """What `write_out_of_fold` wrote of some zones, one at least, all of one model.
+
+    Returns:
+        ([N] uint8 true class indices; [N, K] float32 probabilities in the dataset's order of classes; [N] zone of each),
+        zone after zone in the order of `paths`, each in the order of its pixel table.
+    """
+    tables = []
+    for path in paths:
+        with path.open("rb") as stream:
+            tables.append(pq.read_table(stream))
+    table = pa.concat_tables(tables).combine_chunks()
+    lists = table["probabilities"].combine_chunks()
+    probabilities = lists.flatten().to_numpy().reshape(len(lists), lists.type.list_size)
+    return table["label"].to_numpy(), probabilities, table["zone_id"].to_numpy(zero_copy_only=False).astype(str)
+
+
+def _of_pixels(
+    model: CropModel, composite: npt.NDArray[np.uint16], job: CountJob, place: npt.NDArray[np.int32]
+) -> Probabilities:
+    """[N, K] of the pixels at `place`, [2, N] rows and columns."""
+    shape = composite.shape[-2:]
+    number = np.full(shape, -1, np.int64)
+    number[place[0], place[1]] = np.arange(place.shape[1])
+    found = np.empty((place.shape[1], len(model.classes)), np.float32)
+    for part, probabilities in predicted_parts(
+        model, composite, zone_window(job.settings, (shape[0], shape[1]), model, job.task_bytes)
+    ):
+        here = number[part.slices]
+        found[here[here >= 0]] = probabilities[:, here >= 0].T
+    return found

@@ -1,0 +1,140 @@
+"""One test zone counted by true and predicted class, from the very prediction that its map shows."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from cropray.core.cube import CubeSpec
+from cropray.core.errors import SchemaError
+from cropray.core.legend import IGNORE
+from cropray.core.metrics import Counts, confusion, log_loss_sum
+from cropray.datasets.build import band_sums
+from cropray.datasets.manifest import BandSums
+from cropray.datasets.storage import read_pixels
+from cropray.imagery.composites import read_composite
+from cropray.io.workspace import Workspace
+from cropray.maps.predict import likeliest, never_seen, predicted_parts
+from cropray.maps.settings import MapSettings
+from cropray.maps.zone import zone_window
+from cropray.training.family import CropModel
+from cropray.training.pixel_blocks import class_indices, samples
+
+Bytes = npt.NDArray[np.uint8]
+_SQUARES_TOLERANCE = 1e-9  # sums of squares beyond 2⁵³ depend on the order in which a processor adds them
+
+
+@dataclass(frozen=True, slots=True)
+class CountJob:
+    """What is the same for all zones; travels to the workers with each zone, so it is small."""
+
+    workspace: Workspace
+    lookup: Bytes
+    """[256] stored class id → class index, 255 = ignore."""
+    settings: MapSettings
+    task_bytes: float = math.inf
+    """Memory that a task may take; inf: enough."""
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneCounts:
+    """What one zone adds to the cube."""
+
+    matrix: Counts
+    """[true, predicted] int64 over class indices."""
+    loss_sum: float
+    """Negative log-likelihood summed over the zone's labelled pixels, nats."""
+    n_blank: int = 0
+    """Labelled pixels that no step has data of: they count by the model's guess, and the map leaves them blank."""
+    window: tuple[int, int] | None = None
+    """Most rows and columns that the model read at once; None for points."""
+
+
+def count_points(model: CropModel, zone_id: str, job: CountJob) -> ZoneCounts:
+    """Count the labelled points of a zone, which has no images.
+
+    Raises:
+        SchemaError: the table is damaged, or not of this dataset.
+    """
+    table = read_pixels(job.workspace, zone_id, model.cube)
+    x, n_bands = samples(table, model.cube.columns), len(model.cube.band_columns)
+    matrix, loss_sum = _count(model.predict_samples(x).T, class_indices(table, job.lookup))
+    return ZoneCounts(matrix, loss_sum, int((x[:, :n_bands] == 0).all(1).sum()))
+
+
+def count_zone_pixels(model: CropModel, zone_id: str, sums: BandSums, job: CountJob) -> ZoneCounts:
+    """Count the labelled pixels of a zone as `predict_zone` maps them: same windows, same decision.
+
+    Labels are the dataset's, as trimmed; the images are the zone's composite, proved to be the dataset's.
+
+    Args:
+        model: with the dataset's classes.
+        zone_id: the zone.
+        sums: of its composite, as the manifest has them.
+        job: what is the same for all zones.
+
+    Raises:
+        MissingArtefactError: the zone has no composite, or no pixel table.
+        SchemaError: the composite has changed since the dataset was built, or an artefact is damaged.
+    """
+    composite = read_composite(job.workspace.composite(zone_id), cube=model.cube)
+    table = read_pixels(job.workspace, zone_id, model.cube)
+    require_composite(table, zone_id, composite, sums, job, model.cube)
+    height, width = composite.shape[-2:]
+    labels = np.full((height, width), IGNORE, np.uint8)
+    labels[table["row"].to_numpy(), table["col"].to_numpy()] = class_indices(table, job.lookup)
+    window = zone_window(job.settings, (height, width), model, job.task_bytes)
+    counted = []
+    for part, probabilities in predicted_parts(model, composite, window):
+        true = labels[part.slices]
+        counted.append(_count(probabilities[:, true != IGNORE], true[true != IGNORE]))
+    matrix: Counts = np.sum([matrix for matrix, _ in counted], axis=0)
+    n_blank = int((never_seen(composite) & (labels != IGNORE)).sum())
+    return ZoneCounts(matrix, math.fsum(loss for _, loss in counted), n_blank, window)
+
+
+def require_composite(
+    table: pa.Table,
+    zone_id: str,
+    composite: npt.NDArray[np.uint16],
+    sums: BandSums | None,
+    job: CountJob,
+    cube: CubeSpec,
+) -> None:
+    """See that a composite is the one that a zone's pixel table was read from; without sums its labelled pixels alone are compared.
+
+    Raises:
+        SchemaError: it is another.
+    """
+    row, col = table["row"].to_numpy(), table["col"].to_numpy()
+    shape = composite.shape[-2:]
+    if len(row) and not (0 <= row.min() <= row.max() < shape[0] and 0 <= col.min() <= col.max() < shape[1]):
+        raise _another_composite(zone_id, job, f"it has {shape[0]} × {shape[1]} pixels, labels lie beyond them")
+    stored = samples(table, cube.columns).reshape(len(row), cube.n_bands, cube.n_steps)  # band by band
+    differ = (stored != composite[:, :, row, col].transpose(2, 1, 0)).any((1, 2))
+    if differ.any():
+        raise _another_composite(zone_id, job, f"{differ.sum():,} of {len(row):,} labelled pixels have other values")
+    if sums is not None and not _are_equal(band_sums(composite), sums):
+        raise _another_composite(zone_id, job, "its sums over all pixels are others")
+
+
+def _are_equal(here: BandSums, there: BandSums) -> bool:
+    return (here.count, here.total) == (there.count, there.total) and bool(
+        np.allclose(here.squares, there.squares, rtol=_SQUARES_TOLERANCE, atol=0)
+    )
+
+
+def _another_composite(zone_id: str, job: CountJob, why: str) -> SchemaError:
+    return SchemaError(
+        f"'{job.workspace.composite(zone_id)}' is not the composite that zone '{zone_id}' of the dataset was built from "
+        f"({why}): scores would be of other images than the model's test. Run `cropray dataset CONFIG.yaml` and what "
+        f"follows it again, or put the composite back"
+    )
+
+
+def _count(probabilities: npt.NDArray[np.float32], true: Bytes) -> tuple[Counts, float]:
+    """[K, N] probabilities and [N] class indices → (counts, summed loss) from the same numbers."""
+    matrix = confusion(true, likeliest(probabilities), len(probabilities))
+    return matrix, log_loss_sum(probabilities.T, true)

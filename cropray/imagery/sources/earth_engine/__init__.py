@@ -1,0 +1,1 @@
+"""Monthly composites by Earth Engine."""

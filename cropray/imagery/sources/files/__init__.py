@@ -1,0 +1,1 @@
+"""Scenes as GeoTIFF files of one's own."""

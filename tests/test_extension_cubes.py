@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 
 from cropray.cli import main
+from cropray.commands import doctor
+from cropray.commands.plan.measure_zones import _acquire, measure_zone
 from cropray.config import JobConfig
+from cropray.core.errors import ConfigError
 from cropray.datasets.manifest import load_manifest
 from cropray.datasets.storage import read_pixels, read_tiles
-from cropray.errors import ConfigError
 from cropray.imagery.composites import read_composite
-from cropray.settings import load_settings
-from cropray.stages import doctor
+from cropray.io.job_file import load_settings
+from cropray.io.workspace import Workspace
+from cropray.io.zones import read_zones
 from cropray.stages.inputs import find_scenes
-from cropray.stages.measure_zones import _acquire, measure_zone
-from cropray.workspace import Workspace
-from cropray.zones import read_zones
 from tests.jobs import job, write_job
 
 N_STEPS, TILE = 10, 16

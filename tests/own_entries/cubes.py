@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from cropray.errors import InputError
+from cropray.core.errors import InputError
 from cropray.imagery.registry import SOURCES, CompositeSettings
 
 

@@ -21,9 +21,9 @@ import yaml
 from pyproj import Transformer
 
 from cropray.cli import main
-from cropray.grid import Grid
-from cropray.workspace import Workspace
-from cropray.zones import Zone, write_zones
+from cropray.core.grid import Grid
+from cropray.io.workspace import Workspace
+from cropray.io.zones import Zone, write_zones
 
 EXCLUDED, NOTHING = "EXCLUDED", 255
 TOO_NEAR_M = 0.05  # to an outline, to say in another projection on which side of it a pixel's centre lies

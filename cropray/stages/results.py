@@ -161,9 +161,8 @@ def register_model(job: JobConfig, tracker: Tracker, run: Run) -> None:
     )
     objective = summary["objective"]
     best = next(c for c in summary["configurations"] if c["params"] == summary["best"])
-    merit = Merit(
-        model, summary["dataset"], objective, best[f"{objective}_mean"], metric_of(objective).higher_is_better
-    )
+    worth = best[f"{objective}_mean"] + _gain(summary.get("decision"), metric_of(objective).key)
+    merit = Merit(model, summary["dataset"], objective, worth, metric_of(objective).higher_is_better)
     tracker.register(job.name, ModelPackage(workspace.model(model), form, merit), run)
 
 
@@ -190,6 +189,18 @@ def _interval_metrics(scores: Mapping[str, Any]) -> dict[str, float]:
         for key, ends in intervals.items()
         for end, value in zip(("low", "high"), ends, strict=True)
     }
+
+
+def _gain(decision: Mapping[str, Any] | None, key: str) -> float:
+    """What a decision adds to a score of the folds, as out-of-fold predictions tell, with tau chosen on other folds.
+
+    Folds are counted by the likeliest class: without it, an alias would stay on the same fits without the decision.
+    """
+    if decision is None:
+        return 0.0
+    after = decision["after"] if key == "loss" else decision["other_folds"] or {}
+    gain: float = after[key] - decision["before"][key] if key in after else 0.0
+    return gain
 
 
 def _decision_params(summary: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How sure a model may say it is: one temperature, learnt out of fold, and a table of what confidence is worth."""
+"""How sure a model may say it is, learnt out of fold: one temperature, sets of classes, and what confidence is worth."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -12,6 +12,7 @@ from cropray.training.decision import Probabilities
 LEAST_T: Final = 0.2  # beyond these a model is so sure, or so unsure, that its probabilities are of no use anyway
 MOST_T: Final = 5.0
 N_BINS: Final = 10
+_ROUNDING: Final = 1e-9  # of sums of shares
 _STEPS: Final = 40  # of the bisection: the range shrinks to 1e-11 of itself
 Floats = npt.NDArray[np.float64]
 
@@ -56,6 +57,32 @@ def learn_temperature(probabilities: Probabilities, labels: npt.NDArray[np.uint8
         middle = (low + high) / 2
         low, high = (middle, high) if slope(middle) < 0 else (low, middle)
     return 2 / (low + high)
+
+
+def set_threshold(of_truth: Floats, zones: npt.NDArray[np.int64], weights: Floats, coverage: float) -> float:
+    """The probability from which on classes belong to a pixel's set, so that sets hold the true class in a new zone.
+
+    Of a pixel drawn from a zone that is like those here, the set holds the true class with probability `coverage` or more:
+    conformal prediction with zones as groups (Dunn, Wasserman and Ramdas 2022, arXiv 1809.07441, CDF pooling). Each zone
+    counts alike, and the new one for the worst.
+
+    Args:
+        of_truth: [N] probability of the true class, out of fold.
+        zones: [N] position of its zone.
+        weights: [N] how many pixels a row stands for.
+        coverage: 0-1.
+
+    Returns:
+        0 where zones are too few to promise so much: sets hold all classes.
+    """
+    if not len(of_truth):
+        return 0.0
+    _, zones = np.unique(zones, return_inverse=True)
+    in_zone = np.bincount(zones, weights)
+    order = np.argsort(of_truth)
+    below = np.cumsum((weights / in_zone[zones])[order] / (len(in_zone) + 1)) + 1 / (len(in_zone) + 1)
+    n_out = int(np.searchsorted(below, 1 - coverage + _ROUNDING, side="right"))  # rows that sets need not hold
+    return float(of_truth[order][n_out]) if n_out else 0.0
 
 
 def reliability(confidence: Floats, is_right: npt.NDArray[np.bool_], weights: Floats) -> list[Bin]:

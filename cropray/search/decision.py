@@ -12,11 +12,12 @@ from typing import Any, Final, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from cropray.core.intervals import MIN_ZONES
 from cropray.core.metrics import PROBABILITY_FLOOR, STUDY, Counts, Ratios
 from cropray.core.settings import Settings
-from cropray.search.calibration import Bin, calibration_error, learn_temperature, reliability
+from cropray.search.calibration import Bin, calibration_error, learn_temperature, reliability, set_threshold
 from cropray.training.decision import Decision, Probabilities
 
 TAUS: Final = tuple(round(0.05 * step, 2) for step in range(16))  # beyond 0.75 accuracy falls faster than F1 rises
@@ -39,6 +40,9 @@ class DecisionSettings(Settings):
     pixels)^tau, so that seldom classes are found; tau, 0 to 0.75, is what raises the macro F1, at no more than 0.01 of accuracy."""
     calibrate: bool = False
     """Temper probabilities by one number, so that of pixels of confidence 80 % some 80 % are right."""
+    coverage: float | None = Field(default=None, gt=0.5, lt=1)
+    """Share of a new zone's pixels whose true class is to be in their set of classes (`output: sets` of a served model); None:
+    there are no sets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,20 @@ class OutOfFold:
         truth = np.maximum(self.probabilities[np.arange(len(self.labels)), self.labels], PROBABILITY_FLOOR)[known]
         loss = float(-(np.log(truth.astype(np.float64)) * self.weights[known]).sum() / self.weights[known].sum())
         return {**_scores(cube), "loss": loss}
+
+    def sets(self, coverage: float) -> tuple[float, dict[str, float]]:
+        """(see `set_threshold`, what sets are worth in zones that had no part in their threshold)."""
+        of_truth = self.probabilities[np.arange(len(self.labels)), self.labels].astype(np.float64)
+        fold_of, is_in, size = self.folds[self.zones], np.zeros(len(of_truth)), np.zeros(len(of_truth))
+        for fold in np.unique(fold_of):
+            here, others = fold_of == fold, fold_of != fold
+            least = set_threshold(of_truth[others], self.zones[others], self.weights[others], coverage)
+            is_in[here], size[here] = of_truth[here] >= least, (self.probabilities[here] >= least).sum(1)
+        means = {
+            name: float(np.average(values, weights=self.weights))
+            for name, values in (("coverage", is_in), ("classes", size))
+        }
+        return set_threshold(of_truth, self.zones, self.weights, coverage), means
 
     def reliability(self, tau: float) -> list[Bin]:
         """What confidence in the class that is decided for is worth."""
@@ -126,12 +144,15 @@ def learn_decision(
         "frequencies": frequencies.tolist(),
         "multipliers": list(multipliers(frequencies, tau)),
         "temperature": temperature,
+        "set_threshold": None,
         "zones": len(found.frequencies),
         "rows": len(found.labels),
         "before": before,
         "after": after,
         "other_folds": _scores(_of_other_folds(cubes, found)) if settings.rule == "prior" else None,
     }
+    if settings.coverage is not None:
+        card["set_threshold"], card["sets"] = tempered.sets(settings.coverage)
     listed = [{"tau": each, **_scores(cube)} for each, cube in zip(taus, cubes, strict=True)]
     before_after = [[asdict(row) for row in table] for table in tables]
     return card, {"taus": listed, "reliability": dict(zip(("before", "after"), before_after, strict=True))}
@@ -189,6 +210,11 @@ def decision_in_words(record: Mapping[str, Any]) -> Iterator[str]:
         yield (
             f"probabilities are tempered by {record['temperature']:.3f}; out of fold loss {before['loss']:.4f} -> "
             f"{after['loss']:.4f}, calibration error {before['ece']:.4f} -> {after['ece']:.4f}"
+        )
+    if record["set_threshold"] is not None:
+        yield (
+            f"sets of classes, to hold the true one of {record['settings']['coverage']:.0%} of a new zone's pixels: of folds "
+            f"that had no part in it {record['sets']['coverage']:.1%}, by {record['sets']['classes']:.2f} classes on average"
         )
 
 

@@ -24,6 +24,9 @@ class Decision:
     temperature: float = 1.0
     """Probabilities become p^(1 / temperature), scaled to sum to 1: above 1 the model is less sure than it was."""
 
+    set_threshold: float | None = None
+    """Classes of at least this probability are a pixel's set; None: there are no sets."""
+
     def decide(self, probabilities: Probabilities, axis: int = 0) -> npt.NDArray[np.int64]:
         """Class index of each pixel; of equal ones the first.
 
@@ -42,6 +45,16 @@ class Decision:
         shape[axis] = len(self.multipliers)
         weighed: Probabilities = probabilities * np.array(self.multipliers, np.float32).reshape(shape)
         return weighed
+
+    def in_sets(self, probabilities: Probabilities) -> npt.NDArray[np.bool_]:
+        """Whether each class belongs to the pixel's set, of probabilities as `tempered` gives them.
+
+        Raises:
+            ValueError: there are no sets.
+        """
+        if self.set_threshold is None:
+            raise ValueError("this model has no sets of classes: none were asked for by its job (decision.coverage)")
+        return probabilities >= self.set_threshold
 
     def tempered(self, probabilities: Probabilities, axis: int = 0) -> Probabilities:
         """Probabilities as people are told them; the same array where there is no temperature."""
@@ -63,7 +76,8 @@ def recorded_decision(card: Mapping[str, Any]) -> Decision:
         ValueError: it is for other classes than the model's.
     """
     record = card.get(CARD_KEY, {})
-    found = Decision(tuple(record.get("multipliers", ())), record.get("temperature", 1.0))
+    by = tuple(record.get("multipliers", ()))
+    found = Decision(by, record.get("temperature", 1.0), record.get("set_threshold"))
     if len(found.multipliers) not in (0, len(card["classes"])):
         raise ValueError(f"{len(found.multipliers)} multipliers for {len(card['classes'])} classes")
     return found

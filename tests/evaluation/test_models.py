@@ -77,7 +77,7 @@ def test_trees_look_nothing_up_to_predict(tmp_path):
 def test_what_was_learnt_out_of_fold_is_a_part_of_the_model(tmp_path, save):
     plain, x = load_model(save(tmp_path / "plain")), draw_image(20, 24)[0][None]
     model = load_model(ruled(save(tmp_path / "ruled"), RULE))
-    wanted = Decision(tuple(RULE["multipliers"]), RULE["temperature"])
+    wanted = Decision(tuple(RULE["multipliers"]), RULE["temperature"], RULE["set_threshold"])
     assert model.decision == wanted
     np.testing.assert_array_equal(model.predict_tiles(x), wanted.tempered(plain.predict_tiles(x), 1))
     assert (model.margin_px, model.columns, model.loader) == (plain.margin_px, plain.columns, plain.loader)

@@ -22,7 +22,7 @@ from tests.study import FEATURE_COLUMNS, INPUT, N_BANDS, N_FEATURES, N_MONTHS
 
 DECIDING_FEATURE = "B04_05"
 LEGEND = bundled_legend()
-RULE = {"multipliers": [1.3, 0.001, 1.9, 1.0, 1.7], "temperature": 1.7}
+RULE = {"multipliers": [1.3, 0.001, 1.9, 1.0, 1.7], "temperature": 1.7, "set_threshold": 0.2}
 CLASSES = tuple(LEGEND.classes[i] for i in (0, 1, 12, 14, 37))  # dense index ≠ legend id
 
 

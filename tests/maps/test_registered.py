@@ -160,6 +160,12 @@ def test_a_version_decides_as_maps_do(tmp_path, family):
     names, of_model = served.predict(given, {"output": "names"}), model.decision.decide(model.predict_samples(x), 1)
     np.testing.assert_array_equal(names, np.array(NAMES, object)[of_model])
     assert family == "temp_cnn" or (names != np.array(NAMES)[model.predict_samples(x).argmax(1)]).any()
+    is_in = np.asarray(served.predict(given, {"output": "sets"}))
+    np.testing.assert_array_equal(is_in, model.predict_samples(x) >= RULE["set_threshold"])
+    assert is_in.any()
+    plain = importlib.import_module(model.loader)._load_pyfunc(str(registered.SAVE[family](tmp_path / "plain")))
+    with pytest.raises(ValueError, match=r"no sets of classes.*decision\.coverage"):
+        plain.predict(given, {"output": "sets"})
     assert "training/decision.py" in model_code(model.loader).files
 
 

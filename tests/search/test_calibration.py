@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from cropray.search.calibration import MOST_T, calibration_error, learn_temperature, reliability
-from cropray.search.decision import DecisionSettings, learn_decision
+from cropray.search.calibration import MOST_T, calibration_error, learn_temperature, reliability, set_threshold
+from cropray.search.decision import DecisionSettings, decision_in_words, learn_decision
 from cropray.training.decision import Decision
 from tests.search.drawn_predictions import SHARES, drawn
 
@@ -42,6 +42,47 @@ def test_classes_that_a_fit_could_not_learn_say_nothing_of_it():
     )
     record, _ = learn_decision(lacking, untrained, DecisionSettings(calibrate=True))
     assert record["temperature"] == wanted
+
+
+def zones_of(n_zones, rng, n_rows=300):
+    """Of each zone, the probabilities of the true class: some zones are far harder than others."""
+    return [rng.beta(rng.uniform(0.6, 6.0), 1.0, n_rows) for _ in range(n_zones)]
+
+
+@pytest.mark.parametrize(("n_zones", "coverage"), [(15, 0.8), (40, 0.9), (40, 0.95)])
+def test_sets_hold_the_true_class_in_zones_that_nobody_has_seen(n_zones, coverage):
+    rng, held = np.random.default_rng(7), []
+    for _ in range(150):
+        *known, new = zones_of(n_zones + 1, rng)
+        names = np.repeat(np.arange(n_zones), 300)
+        least = set_threshold(np.concatenate(known), names, np.ones(len(names)), coverage)
+        held.append((new >= least).mean())
+    error = np.std(held) / np.sqrt(len(held))
+    assert coverage - 2 * error <= np.mean(held) <= coverage + 1 / n_zones + 3 * error  # and not for nothing
+
+
+def test_zones_count_alike_and_the_new_one_for_the_worst():
+    of_truth, zones = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]), np.array([0, 1, 1, 1, 1, 2, 2, 2])
+    weights = np.array([5.0, 1, 1, 1, 1, 1, 1, 2])
+    # Shares of 1/4 each for three zones and the new one: the new one and all of zone 0 make 1/2, then 1/16 each.
+    for coverage, wanted in ((0.76, 0.0), (0.5, 0.2), (0.44, 0.2), (0.43, 0.3), (0.3, 0.5), (0.25, 0.6)):
+        assert set_threshold(of_truth, zones, weights, coverage) == wanted
+    assert set_threshold(of_truth[:0], zones[:0], weights[:0], 0.9) == 0.0
+
+
+def test_what_sets_are_worth_is_told_of_other_folds():
+    found = drawn(6000, n_zones=30, noise=1.2, sureness=2.0)
+    record, _ = learn_decision(found, SHARES, DecisionSettings(calibrate=True, coverage=0.9))
+    assert 0.9 <= record["sets"]["coverage"] < 0.96
+    assert 1.0 < record["sets"]["classes"] < 3
+    assert any("to hold the true one of 90% of a new zone's pixels" in line for line in decision_in_words(record))
+    others = drawn(6000, noise=1.2, sureness=2.0, seed=3)
+    tempered = Decision(temperature=record["temperature"]).tempered(others.probabilities, 1)
+    is_in = Decision(set_threshold=record["set_threshold"]).in_sets(tempered)
+    # Of all folds' zones the new one is a smaller part than of some: the threshold is less careful.
+    assert 0.9 <= is_in[np.arange(6000), others.labels].mean() < record["sets"]["coverage"]
+    few, _ = learn_decision(drawn(400, n_zones=4), SHARES, DecisionSettings(coverage=0.9))
+    assert (few["set_threshold"], few["sets"]["classes"]) == (0.0, 5.0)
 
 
 def test_confidence_by_tenths():

@@ -41,6 +41,11 @@ class Traffic:
     eecu_hours: float | None = None
     """None: the source has no such quota."""
 
+    def amounts(self) -> dict[str, float]:
+        """What a plan says of it."""
+        computing = {} if self.eecu_hours is None else {"computing": self.eecu_hours}
+        return {"requests": self.requests, "download": self.bytes} | computing
+
 
 def earth_engine_traffic(
     settings: EarthEngineSettings,
@@ -112,3 +117,14 @@ def _pixels(grid: Grid, step: int) -> int:
 def _touched(length: int) -> int:
     """Pixels of the blocks that a stretch of pixels touches, on average over where it begins."""
     return length - 1 + BLOCK_PX
+
+
+def quota_note(eecu_hours: float) -> str:
+    """An estimate of Earth Engine's computing beside its monthly quotas."""
+    shares = f"{eecu_hours / COMMUNITY_EECU_HOURS:.0%} and {eecu_hours / CONTRIBUTOR_EECU_HOURS:.1%}"
+    return (
+        f"computing on Earth Engine is assumed (1 EECU-second per million pixels of a band that are read), not measured: "
+        f"{shares} of a month's quota of {COMMUNITY_EECU_HOURS} (Community) and {CONTRIBUTOR_EECU_HOURS:,} (Contributor); "
+        f"where no earlier run was counted, so is an answer: {ASSUMED_ANSWER_S:g} s, and {ASSUMED_ANSWER_S_PER_PIXEL * 1e6:g} s "
+        f"more for a million pixels"
+    )

@@ -54,52 +54,54 @@ def windows(n):
     return [rng.integers(1, 1000, (1, 12, 4, 8, 8 if i % 2 else 4)).astype(np.uint16) for i in range(n)]
 
 
-def test_windows_that_are_left_out_are_counted_by_their_pixels():
+def test_windows_that_are_left_out_are_counted_by_their_pixels(monkeypatch):
+    monkeypatch.setattr(measure_maps, "MOST_S", 3.5 * WINDOW_S)
     model = Slow()
-    sampled = SampledModel(model, 3.5 * WINDOW_S)
+    sampled = SampledModel(model)
     for x in windows(20):
         probabilities = sampled.predict_tiles(x)
         assert probabilities.shape == (1, 2, *x.shape[-2:])
         assert (probabilities.sum(1) == 1).all()
-    assert model.n_calls == 5  # 0.5 + 1 + 0.5 + 1 + 0.5 windows of 64 pixels pass the limit
+    assert model.n_calls == 5  # 0.5 + 1 + 0.5 + 1 + 0.5 windows of 64 pixels reach the limit
     assert sampled.spent_s == pytest.approx(3.5 * WINDOW_S)
     assert sampled.predicted_s == pytest.approx(15 * WINDOW_S)  # the other 15: 8 of 64 and 7 of 32 pixels
 
 
-def test_of_a_whole_zone_in_one_window_a_few_rows_are_predicted(monkeypatch):
-    monkeypatch.setattr(measure_maps, "STRIP_PX", 64)
+def test_of_each_window_a_few_rows_are_predicted(monkeypatch):
+    monkeypatch.setattr(measure_maps, "MOST_PX", 64)
     x = np.random.default_rng(0).integers(1, 1000, (1, 12, 4, 20, 10)).astype(np.uint16)
     model = Slow()
-    sampled = SampledModel(model, 1.5 * WINDOW_S)
-    assert sampled.predict_tiles(x).shape == (1, 2, 20, 10)
-    assert model.n_calls == 2  # strips of 6 rows take 60 / 64 of a window's time
-    assert sampled.predicted_s == pytest.approx((120 + 80) / 64 * WINDOW_S)
-    whole = SampledModel(Slow(), 60)
-    np.testing.assert_array_equal(whole.predict_tiles(x), Slow().predict_tiles(x))
-    assert whole.predicted_s == whole.spent_s
+    sampled = SampledModel(model)
+    for _ in range(2):
+        assert sampled.predict_tiles(x).shape == (1, 2, 20, 10)
+    assert model.n_calls == 2  # 6 rows of 20 take 60 / 64 of a window's time
+    assert sampled.spent_s == pytest.approx(2 * 60 / 64 * WINDOW_S)
+    assert sampled.predicted_s == pytest.approx(2 * 200 / 64 * WINDOW_S)
 
 
-def test_a_quick_zone_is_predicted_whole():
+def test_small_windows_are_predicted_whole():
     model = Slow()
-    sampled = SampledModel(model, 60)
+    sampled = SampledModel(model)
     for x in windows(6):
         np.testing.assert_array_equal(sampled.predict_tiles(x), Slow().predict_tiles(x))
     assert model.n_calls == 6
     assert sampled.predicted_s == sampled.spent_s
 
 
-def test_it_maps_a_zone_as_the_model_does():
+def test_it_maps_a_zone_as_the_model_does(monkeypatch):
     class TwoClasses(Slow):
         classes = tuple(type("Crop", (), {"id": i})() for i in (3, 7))
 
     composite = np.random.default_rng(1).integers(1, 1000, (12, 4, 32, 32)).astype(np.uint16)
     n_obs = np.ones((12, 32, 32), np.uint8)
     expected = predict_zone(TwoClasses(), composite, n_obs, (16, 16))
-    found = predict_zone(SampledModel(TwoClasses(), 60), composite, n_obs, (16, 16))
+    monkeypatch.setattr(measure_maps, "MOST_S", 60)
+    found = predict_zone(SampledModel(TwoClasses()), composite, n_obs, (16, 16))
     np.testing.assert_array_equal(found.class_id, expected.class_id)
-    assert set(np.unique(predict_zone(SampledModel(TwoClasses(), 0), composite, n_obs, (16, 16)).class_id)) == {3, 7}
+    monkeypatch.setattr(measure_maps, "MOST_S", 0)
+    assert set(np.unique(predict_zone(SampledModel(TwoClasses()), composite, n_obs, (16, 16)).class_id)) == {3, 7}
 
 
 @pytest.mark.parametrize("name", ["classes", "margin_px", "stride_px", "bytes_per_px"])
 def test_it_is_cut_like_the_model(name):
-    assert getattr(SampledModel(Slow(), 1), name) == getattr(Slow(), name)
+    assert getattr(SampledModel(Slow()), name) == getattr(Slow(), name)

@@ -10,7 +10,7 @@ from cropray.cluster.placement import Node
 from cropray.cluster.resources import GB
 from cropray.cluster.settings import PlanSettings
 from cropray.config import JobConfig
-from cropray.planning.costs import FitCosts, Kind, Straight, UnitCosts
+from cropray.planning.costs import FitCosts, FitTerms, Kind, Straight, UnitCosts
 from cropray.planning.traffic import Traffic
 from cropray.planning.work import Cluster, JobWork
 from cropray.training.family import Family, family
@@ -35,15 +35,9 @@ def cluster_there(target: PlanSettings, n_nodes: int, store_here_bytes: float) -
 
 
 def work_there(here: JobWork, job: JobConfig, n_nodes: int) -> JobWork:
-    """A job's work on so many nodes, with further zones like its own ones, none of them trained on.
-
-    Args:
-        here: the work as it was counted here.
-        job: as it shall run there.
-        n_nodes: of the stated ones.
-    """
-    target, zones = stated(job), here.zones
-    more, traffic = target.more_zones, here.traffic
+    """A job's work on so many of the stated nodes, with further zones like its own ones, none of them trained on."""
+    target, zones, traffic = stated(job), here.zones, here.traffic
+    more = target.more_zones
     factor = 1 + more / zones.n_zones
     grown = replace(
         zones,
@@ -60,22 +54,14 @@ def work_there(here: JobWork, job: JobConfig, n_nodes: int) -> JobWork:
 
 
 def costs_there(here: JobWork, costs: UnitCosts, job: JobConfig) -> UnitCosts:
-    """Unit costs on a CPU there, with the threads that the job asks for, and of fits on GPUs.
-
-    Scores and maps stay on CPUs, which `assumptions` says.
-
-    Args:
-        here: the work as it was counted here.
-        costs: as measured here.
-        job: as it shall run there.
-    """
+    """Unit costs on a CPU there, with the threads that the job asks for; fits alone are on GPUs, which `assumptions` says."""
     target = stated(job)
     slower, rates = 1 / target.cpu_speed, gpu_rates(costs, job)
 
     def fit_there(kind: Kind, of: FitCosts) -> FitCosts:
         own = slower * thread_factor(_threads(job, kind[0]), here.cluster.node_cpus)
         start, *others = of.seconds
-        seconds = of.seconds.__class__(start * slower, *(value * own for value in others))
+        seconds = FitTerms(start * slower, *(value * own for value in others))
         if rate := rates.get(kind):
             seconds = seconds._replace(step_sample=1 / rate, score=1 / rate / TRAIN_PASSES)
         pixel_s = Straight(of.pixel_s.base * slower, of.pixel_s.per * slower)
@@ -110,11 +96,10 @@ def _on_gpus(job: JobConfig) -> list[Family]:
 def gpu_rates(costs: UnitCosts, job: JobConfig) -> dict[Kind, float]:
     """Kind of trial → tiles that one GPU trains on in a second, for families of which it can be said."""
     target, tiled = stated(job), {found.name for found in _on_gpus(job) if found.sample == "tile"}
-    known = {kind: of.operations for kind, of in costs.fits.items() if kind[0] in tiled}
-    if target.gpu_tiles_per_s is not None:
-        return dict.fromkeys(known, target.gpu_tiles_per_s)
     peak = target.gpu_tflops * 1e12 * target.gpu_share
-    return {kind: peak / (TRAIN_PASSES * operations) for kind, operations in known.items() if operations}
+    passes = {kind: TRAIN_PASSES * of.operations for kind, of in costs.fits.items() if kind[0] in tiled}
+    rates = {kind: target.gpu_tiles_per_s or (n and peak / n) for kind, n in passes.items()}
+    return {kind: rate for kind, rate in rates.items() if rate}
 
 
 def assumptions(here: JobWork, costs: UnitCosts, job: JobConfig) -> list[str]:

@@ -2,28 +2,30 @@
 
 import math
 from functools import partial
+from typing import Final
 
 from cropray.cluster.resources import FitSize
-from cropray.planning.costs import (
-    FILMS_SHOWN,
-    FIT_FILES_BYTES,
-    PREVIEW_BYTES,
-    READ_BYTES_S,
-    REPORT_BYTES,
-    TRACKED_FOLD_BYTES,
-    TRACKED_MODEL_BYTES,
-    TRACKING_BYTES,
-    UNIT_S,
-    WORKER_GROUP_S,
-    FitCosts,
-    FitTerms,
-    UnitCosts,
-)
+from cropray.planning.costs import FitCosts, FitTerms, UnitCosts
 from cropray.planning.table import OBJECT_STORE, Amounts, worker
 from cropray.planning.work import Fit, JobWork, kinds, makespan
 from cropray.report.settings import MOST_PREVIEWS
 from cropray.search.store import LOADING_COPIES, data_bytes
 from cropray.training.family import Sample, family
+
+UNIT_S: Final = 0.3  # Tune between two units, and their MLflow runs
+WORKER_GROUP_S: Final = 25.0  # a worker group of Ray Train: 14–40 s on 2 cores
+READ_BYTES_S: Final = (
+    60e6  # by one CPU, of the dataset's shards as they lie in memory; of 0.25 MB each, larger are faster
+)
+
+# Files that do not grow with the images, as `cropray run` left them on the drawn landscape of 40 zones.
+TRACKING_BYTES: Final = 0.9e6  # MLflow's empty store
+TRACKED_MODEL_BYTES: Final = 1.0e6  # pictures and tables of a model's scores
+TRACKED_FOLD_BYTES: Final = 20e3
+FIT_FILES_BYTES: Final = 17e3  # beside its model: card, results, Tune's state
+REPORT_BYTES: Final = 2.4e6  # overviews of the data, pictures of the scores, the page
+PREVIEW_BYTES: Final = 63e3
+FILMS_SHOWN: Final = 0.3  # share of a zone's films, by size, that the report takes a copy of
 
 
 def estimate(work: JobWork, costs: UnitCosts) -> Amounts:

@@ -47,13 +47,7 @@ def least(n_pixels: int, n_train_pixels: int, cube: CubeSpec = STUDY_CUBE) -> Am
 
 
 def refusals(amounts: Amounts, room: Room, n_workers: float) -> list[str]:
-    """Why a job cannot run, each with what to change; empty where it can.
-
-    Args:
-        amounts: that it takes, at least or as estimated.
-        room: what there is.
-        n_workers: worker processes at the same time, on one node.
-    """
+    """Why a job of so many worker processes on a node cannot run, each with what to change; empty where it can."""
     reasons, store = [], amounts["memory", OBJECT_STORE]
     disk = sum(amount for (group, _), amount in amounts.items() if group == "disk") - room.filled_bytes
     workers = [amount for (group, name), amount in amounts.items() if group == "memory" and name != OBJECT_STORE]
@@ -77,12 +71,7 @@ def refusals(amounts: Amounts, room: Room, n_workers: float) -> list[str]:
 
 
 def require_room(amounts: Amounts, room: Room, work: JobWork | None = None) -> None:
-    """Refuse a job that cannot run.
-
-    Args:
-        amounts: that it takes, at least or as estimated.
-        room: what there is.
-        work: what was estimated; None: nothing is known of its workers yet.
+    """Refuse a job that cannot run, by the least that it takes, or by what was estimated of its work.
 
     Raises:
         ConfigError: all reasons, and what to change.

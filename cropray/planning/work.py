@@ -9,7 +9,6 @@ from typing import Literal
 
 from cropray.cluster.placement import Node, Placement, need_of, place_units
 from cropray.config import JobConfig
-from cropray.core.errors import ConfigError
 from cropray.planning.costs import Kind
 from cropray.planning.traffic import Traffic
 from cropray.search.sampling import trials
@@ -79,11 +78,6 @@ class Cluster:
         return sum(node.cpus for node in self.nodes)
 
     @property
-    def n_gpus(self) -> float:
-        """Of all nodes."""
-        return sum(node.gpus for node in self.nodes)
-
-    @property
     def node_cpus(self) -> float:
         """Of one node, on average."""
         return self.n_cpus / len(self.nodes)
@@ -120,22 +114,10 @@ class JobWork:
 
     @cached_property
     def groups(self) -> tuple[tuple[Fit, ...], ...]:
-        """All fits in the order in which they are begun, by groups that run side by side.
-
-        Models whose units take the same share of the cluster do.
-
-        Raises:
-            ConfigError: leave-region-out has one region only.
-        """
-        if self.n_left_out == 1:
-            raise ConfigError(
-                "leave-region-out needs training zones in at least two regions, there is one: add zones of another "
-                "region, or set search.leave_region_out to false"
-            )
+        """All fits in the order in which they are begun; models whose units take the same share run side by side."""
         job, groups = self.job, list[tuple[Fit, ...]]()
-        for _, group in itertools.groupby(
-            job.search.models, lambda m: (self.placements[m], job.settings_of(m).takes_share)
-        ):
+        shares = {model: (placed, job.settings_of(model).takes_share) for model, placed in self.placements.items()}
+        for _, group in itertools.groupby(job.search.models, shares.get):
             fits = {model: [fit for fit, _ in _trials(job, model)] for model in group}
             most_trials = max(map(len, fits.values()))
             size = job.search.batch if job.search.sampler == "tpe" else most_trials

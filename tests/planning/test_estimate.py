@@ -8,27 +8,31 @@ import pytest
 
 from cropray.cluster.placement import Node
 from cropray.config import JobConfig
-from cropray.core.errors import ConfigError
 from cropray.planning.costs import (
-    FILMS_SHOWN,
-    FIT_FILES_BYTES,
     FIXED_S,
-    PREVIEW_BYTES,
-    READ_BYTES_S,
     REFERENCE_WORKER_START_S,
-    REPORT_BYTES,
-    TRACKED_FOLD_BYTES,
-    TRACKED_MODEL_BYTES,
-    TRACKING_BYTES,
-    UNIT_S,
-    WORKER_GROUP_S,
     FitCosts,
     FitTerms,
     Straight,
     UnitCosts,
     ZoneCosts,
 )
-from cropray.planning.estimate import estimate, fit_seconds, loading_seconds, worker_bytes
+from cropray.planning.estimate import (
+    FILMS_SHOWN,
+    FIT_FILES_BYTES,
+    PREVIEW_BYTES,
+    READ_BYTES_S,
+    REPORT_BYTES,
+    TRACKED_FOLD_BYTES,
+    TRACKED_MODEL_BYTES,
+    TRACKING_BYTES,
+    UNIT_S,
+    WORKER_GROUP_S,
+    estimate,
+    fit_seconds,
+    loading_seconds,
+    worker_bytes,
+)
 from cropray.planning.traffic import Traffic
 from cropray.planning.work import Cluster, Fit, JobWork, ZoneWork, kinds
 from cropray.search.store import tile_bytes
@@ -110,8 +114,6 @@ def test_leave_region_out_is_a_fit_per_region_and_model():
     assert fit_seconds(last[-1], there, COSTS) == pytest.approx(2 + 2 * 67.5 * 0.02 + 22.5 * 0.01)
     tracked = estimate(there, COSTS)["disk", "tracking"]
     assert tracked == estimate(work(), COSTS)["disk", "tracking"]  # folds of the search only
-    with pytest.raises(ConfigError, match="at least two regions, there is one"):
-        estimate(work(config, zones=replace(ZONES, n_regions=1)), COSTS)
     assert work(zones=zones).groups == work().groups
 
 

@@ -35,13 +35,7 @@ def measurable(job: JobConfig) -> JobConfig:
 
 
 def print_elsewhere(job: JobConfig, here: JobWork, costs: UnitCosts, progress: Progress) -> None:
-    """Print a job on each of the clusters that it states, then everything that was assumed.
-
-    Args:
-        job: as it shall run there.
-        here: its work as it was counted here.
-        costs: as measured here.
-        progress: told of how units are placed, and of what was assumed.
+    """Print a job, whose work was counted and measured here, on each cluster that it states; then what was assumed.
 
     Raises:
         ConfigError: a node there has too little memory.

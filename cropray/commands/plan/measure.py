@@ -2,8 +2,8 @@
 
 import importlib
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Final
 
 import pyarrow.compute as pc
@@ -13,12 +13,14 @@ from cropray.cluster.node_memory import silence
 from cropray.cluster.placement import live_nodes
 from cropray.cluster.session import ray_session
 from cropray.commands.plan.measure_fits import FitSample, measure_fits
-from cropray.commands.plan.measure_zones import MOST_ZONES, ZoneSample, measure_zones, sample_order, zone_costs
+from cropray.commands.plan.measure_zones import MOST_ZONES, measure_zones, sample_order, zone_costs
 from cropray.commands.plan.record import sizes
 from cropray.commands.plan.work import built_dataset, count_work, earth_engine
 from cropray.config import JobConfig
+from cropray.core.cube import CubeSpec
 from cropray.core.progress import Progress
 from cropray.datasets.points import points_entries, points_legend, read_points, write_points
+from cropray.datasets.regions import require_two
 from cropray.imagery.sources.stac.settings import StacSettings
 from cropray.io.storage import scratch_folder
 from cropray.io.workspace import Workspace
@@ -26,7 +28,7 @@ from cropray.io.zones import Zone
 from cropray.parcels.rpg import is_fetched
 from cropray.planning.costs import UnitCosts, ZoneCosts
 from cropray.planning.traffic import Traffic, quota_note, stac_traffic
-from cropray.planning.work import Cluster, JobWork, ZoneWork
+from cropray.planning.work import Cluster, JobWork
 from cropray.stages.inputs import Scenes, find_scenes, job_legend
 from cropray.stages.labels import indexed
 from cropray.training.family import family
@@ -38,13 +40,7 @@ _HOLD_S: Final = 0.5
 def measure(
     job: JobConfig, zones: Sequence[Zone], progress: Progress, check: Callable[[Cluster], None]
 ) -> tuple[JobWork, UnitCosts, list[str]]:
-    """Measure a job's unit costs on the cluster at hand.
-
-    Args:
-        job: the job.
-        zones: its zones; none where it reads points.
-        progress: told of each step.
-        check: called with the cluster before anything is measured; refuses it by raising.
+    """Measure a job's unit costs on the cluster at hand, which `check` may refuse before.
 
     Returns:
         (work, costs, notes).
@@ -62,15 +58,26 @@ def measure(
         ray_s = time.monotonic() - started
         cluster = Cluster(live_nodes())
         check(cluster)
-        seen = f"Ray started in {ray_s:.1f} s: {cluster.n_cpus:g} CPUs, {cluster.n_gpus:g} GPUs"
+        seen = (
+            f"Ray started in {ray_s:.1f} s: {cluster.n_cpus:g} CPUs, {sum(node.gpus for node in cluster.nodes):g} GPUs"
+        )
         progress.note("; ".join(filter(None, [seen, silence()])))
         worker_s = _start_workers(job, cluster, progress)
-        measuring = _Measuring(job, zones, scenes, cluster, Workspace(folder), progress)
-        sample, zone, traffic = measuring.points() if job.points is not None else measuring.images()
+        scratch, zone, traffic, notes = Workspace(folder), None, None, list[str]()
+        if job.points is not None:
+            sample = sample_points(job, scratch)
+        else:
+            n_at_once = min(cluster.at_once, _MOST_WARM)
+            sample, zone, notes = sample_zones(job, zones, n_at_once, scratch, progress)
+            traffic = earth_engine(job, zones)
+            if isinstance(job.imagery, StacSettings) and scenes is not None:
+                read_s, traffic = _stac(job.imagery, job.cube_spec, zones, scenes, progress)
+                zone = replace(zone, seconds={**zone.seconds, "acquire": zone.seconds["acquire"] + read_s})
+            notes += _limits(job, traffic)
         work = JobWork(job, sample.work, cluster, traffic)
         fits = measure_fits(sample, work.placements, cluster.node_cpus)
         progress.note(f"{' and '.join(work.placements)}: measured, {len(sample.classes)} classes")
-    return work, UnitCosts(ray_s, worker_s, find_s, zone, fits), measuring.notes
+    return work, UnitCosts(ray_s, worker_s, find_s, zone, fits), notes
 
 
 def _start_workers(job: JobConfig, cluster: Cluster, progress: Progress) -> float:
@@ -90,94 +97,76 @@ def _import_all(modules: Sequence[str]) -> None:
     time.sleep(_HOLD_S)  # so that one worker does not answer for another
 
 
-@dataclass
-class _Measuring:
-    """What fits are measured on: a few zones, which are made for real, or the points."""
+def sample_points(job: JobConfig, scratch: Workspace) -> FitSample:
+    """The labelled points, written as their dataset will be.
 
-    job: JobConfig
-    all_zones: Sequence[Zone]
-    scenes: Scenes | None
-    cluster: Cluster
-    scratch: Workspace
-    progress: Progress
-    notes: list[str] = field(default_factory=list)
+    Raises:
+        InputError: they cannot be used.
+        ConfigError: they have no region to leave out.
+    """
+    assert job.points is not None
+    cube = job.cube_spec
+    table = read_points(job.points.path, cube, job.points.values)
+    legend = points_legend(table)
+    write_points(table, scratch, legend, cube)
+    trained = dict.fromkeys(table.filter(pc.equal(table["split"], "train"))["zone_id"].to_pylist(), 0)
+    entries = points_entries(table, scratch, trained, {}, cube)
+    of_train = [entry for entry in entries if entry.zone_id in trained]
+    if job.search.leave_region_out:
+        require_two(entry.region for entry in of_train)
+    work = count_work(job, (), entries, len(legend.classes))
+    return FitSample(job, scratch, (), of_train, legend.classes, legend, work)
 
-    def points(self) -> tuple[FitSample, None, None]:
-        """The labelled points."""
-        assert self.job.points is not None
-        cube = self.job.cube_spec
-        table = read_points(self.job.points.path, cube, self.job.points.values)
-        legend = points_legend(table)
-        write_points(table, self.scratch, legend, cube)
-        trained = dict.fromkeys(table.filter(pc.equal(table["split"], "train"))["zone_id"].to_pylist(), 0)
-        entries = points_entries(table, self.scratch, trained, {}, cube)
-        work = count_work(self.job, (), entries, len(legend.classes))
-        of_train = tuple(entry for entry in entries if entry.split == "train")
-        return FitSample(self.job, self.scratch, (), of_train, legend.classes, legend, work), None, None
 
-    def images(self) -> tuple[FitSample, ZoneCosts, Traffic | None]:
-        """The zones, what one of them costs, and what their source is asked for."""
-        job, samples = self.job, self._make_zones()
-        zones, entries = tuple(each.zone for each in samples), tuple(each.entry for each in samples)
-        manifest, legend = built_dataset(job, self.all_zones), job_legend(job)
-        if manifest is None:
-            seen = {name for entry in entries for name in entry.counts}
-            classes = tuple(crop for crop in legend.classes if crop.name in seen)
-            work = count_work(job, self.all_zones, entries, len(classes), zones)
-        else:
-            classes = manifest.classes
-            work = count_work(job, self.all_zones, manifest.zones, len(classes))
-        costs = zone_costs(samples, sizes(self.scratch), work.zone_pixels)
-        traffic = earth_engine(job, self.all_zones)
-        if isinstance(job.imagery, StacSettings):
-            costs, traffic = self._stac(job.imagery, costs)
-        self._note(samples, work, traffic, is_sampled=manifest is None)
-        return FitSample(job, self.scratch, zones, entries, classes, legend, work), costs, traffic
+def sample_zones(
+    job: JobConfig, all_zones: Sequence[Zone], n_at_once: int, scratch: Workspace, progress: Progress
+) -> tuple[FitSample, ZoneCosts, list[str]]:
+    """(some zones, what one of them costs, notes)."""
+    order = sample_order(all_zones)[:MOST_ZONES]
 
-    def _make_zones(self) -> list[ZoneSample]:
-        order = sample_order(self.all_zones)
-        n_at_once = min(self.cluster.at_once, _MOST_WARM)
+    def tell(done: int, zone_id: str) -> None:
+        progress.step(done, done, zone_id, "sampled zones")
 
-        def tell(done: int, zone_id: str) -> None:
-            self.progress.step(done, done, zone_id, "sampled zones")
+    progress.restart()
+    assert job.parcels is not None
+    with indexed(job.parcels, order if is_fetched(job.parcels) else (), scratch.parcel_extract, progress):
+        samples = measure_zones(job, order, scratch, n_at_once, tell)
+    zones, entries, legend = [each.zone for each in samples], [each.entry for each in samples], job_legend(job)
+    names = ", ".join(zone.zone_id for zone in zones[:4]) + (" …" if zones[4:] else "")
+    notes = [f"zones: scaled up from {len(zones)} made for real ({names})"]
+    if manifest := built_dataset(job, all_zones):
+        classes = manifest.classes
+        work = count_work(job, all_zones, manifest.zones, len(classes))
+    else:
+        seen = {name for entry in entries for name in entry.counts}
+        classes = tuple(crop for crop in legend.classes if crop.name in seen)
+        work = count_work(job, all_zones, entries, len(classes), zones)
+        rows = f"{work.train_rows + work.test_rows:,.0f} labelled pixels of {len(classes)} classes"
+        notes.append(f"{rows} are expected from these")
+    costs = zone_costs(samples, sizes(scratch), work.zone_pixels)
+    return FitSample(job, scratch, zones, entries, classes, legend, work), costs, notes
 
-        self.progress.restart()
-        assert self.job.parcels is not None
-        near = order[:MOST_ZONES] if is_fetched(self.job.parcels) else ()
-        with indexed(self.job.parcels, near, self.scratch.parcel_extract, self.progress):
-            return measure_zones(self.job, order, self.scratch, n_at_once, tell)
 
-    def _stac(self, settings: StacSettings, costs: ZoneCosts) -> tuple[ZoneCosts, Traffic]:
-        """One item is read for real; a zone takes as long for each of its items."""
-        assert self.scenes is not None
-        zone = self.all_zones[0]
-        started = time.monotonic()
-        settings.scenes(self.job.cube_spec.bands).read(self.scenes[zone.zone_id][0], zone.grid)
-        item_s = time.monotonic() - started
-        self.progress.note(f"one item read in {item_s:.1f} s")
-        n_items = [len(self.scenes[zone.zone_id]) for zone in self.all_zones]
-        traffic = stac_traffic([zone.grid for zone in self.all_zones], n_items, self.job.cube_spec)
-        acquire_s = costs.seconds["acquire"] + item_s * sum(n_items) / len(n_items)
-        return replace(costs, seconds={**costs.seconds, "acquire": acquire_s}), traffic
+def _stac(
+    settings: StacSettings, cube: CubeSpec, zones: Sequence[Zone], scenes: Scenes, progress: Progress
+) -> tuple[float, Traffic]:
+    """(seconds of a zone, what is asked for): one item is read for real; a zone takes as long for each of its items."""
+    started = time.monotonic()
+    settings.scenes(cube.bands).read(scenes[zones[0].zone_id][0], zones[0].grid)
+    item_s = time.monotonic() - started
+    progress.note(f"one item read in {item_s:.1f} s")
+    n_items = [len(scenes[zone.zone_id]) for zone in zones]
+    return item_s * sum(n_items) / len(n_items), stac_traffic([zone.grid for zone in zones], n_items, cube)
 
-    def _note(
-        self, samples: Sequence[ZoneSample], work: ZoneWork, traffic: Traffic | None, *, is_sampled: bool
-    ) -> None:
-        job, names = self.job, ", ".join(sample.zone.zone_id for sample in samples[:4])
-        self.notes.append(f"zones: scaled up from {len(samples)} made for real ({names}{' …' if samples[4:] else ''})")
-        if is_sampled:
-            rows = work.train_rows + work.test_rows
-            self.notes.append(f"{rows:,.0f} labelled pixels of {work.n_classes} classes are expected from these")
-        for found in map(family, job.search.models):
-            if found.most_steps:
-                self.notes.append(
-                    f"{found.label}: at most; validation may stop a fit before its last {found.step_name}"
-                )
-            if found.predicts_on_gpu and job.map.device == "cuda":
-                self.notes.append(
-                    f"scores and maps of the {found.label}: as on CPUs, at most; a GPU (map.device) is faster"
-                )
-        if job.imagery is not None and not job.imagery.is_at_hand:
-            self.notes.append("composites of zones that are not here yet: size and time from drawn ones")
-        if traffic is not None and traffic.eecu_hours is not None:
-            self.notes.append(quota_note(traffic.eecu_hours))
+
+def _limits(job: JobConfig, traffic: Traffic | None) -> Iterator[str]:
+    """What is only bounded or assumed, in words."""
+    for found in map(family, job.search.models):
+        if found.most_steps:
+            yield f"{found.label}: at most; validation may stop a fit before its last {found.step_name}"
+        if found.predicts_on_gpu and job.map.device == "cuda":
+            yield f"scores and maps of the {found.label}: as on CPUs, at most; a GPU (map.device) is faster"
+    if job.imagery is not None and not job.imagery.is_at_hand:
+        yield "composites of zones that are not here yet: size and time from drawn ones"
+    if traffic is not None and traffic.eecu_hours is not None:
+        yield quota_note(traffic.eecu_hours)

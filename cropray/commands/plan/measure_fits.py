@@ -51,9 +51,9 @@ class FitSample:
     job: JobConfig
     scratch: Workspace
     """Where the samples stand."""
-    zones: tuple[Zone, ...]
+    zones: Sequence[Zone]
     """Zones that were made; none where the job reads points."""
-    entries: tuple[ZoneEntry, ...]
+    entries: Sequence[ZoneEntry]
     """What these zones, or the points' training zones, hold."""
     classes: tuple[CropClass, ...]
     """Classes of the dataset."""
@@ -86,14 +86,7 @@ def mean(values: Sequence[Any]) -> Any:
 
 
 def measure_family(sample: FitSample, model: str, cpus: float, name: str) -> dict[Kind, FitCosts]:
-    """Measure a family's kinds of trials in this process.
-
-    Args:
-        sample: what is fitted.
-        model: the family.
-        cpus: of a fit.
-        name: of the files that the maps are.
-    """
+    """Measure a family's kinds of trials in this process, each fit on so many CPUs; `name`: of the maps that it writes."""
     chosen = list(kinds(sample.job, model).items())[:MOST_KINDS]
     fits = _Fits(sample, family(model), name)
     return {kind: fits.measure(settings.measurable(cpus, has_gpus=True)) for kind, settings in chosen}
@@ -116,17 +109,14 @@ class _Fits:
     """Fits of one family on the sample."""
 
     def __init__(self, sample: FitSample, found: Family, name: str) -> None:
-        self.sample = sample
-        self.family = found
-        self.name = name
-        self.cube = sample.job.cube_spec
-        self.tile_size = sample.job.dataset.tile_size
+        self.sample, self.family, self.name = sample, found, name
+        self.cube, self.tile_size = sample.job.cube_spec, sample.job.dataset.tile_size
         self.samples = self._tiles() if found.sample == "tile" else self._rows()
         self.mean, self.std = (tuple(values.tolist()) for values in statistics(sample.entries[0].sums))
 
     def measure(self, settings: FamilySettings) -> FitCosts:
         """Costs of one kind of trial."""
-        count, batch = self.family.operations, getattr(settings, self.family.batch) if self.family.batch else np.inf
+        batch = getattr(settings, self.family.batch) if self.family.batch else np.inf
         with tempfile.TemporaryDirectory(prefix="cropray-") as root:
             first, *runs = self._runs(settings, batch, Path(root))
             few, more = runs[-3:-1]
@@ -138,6 +128,7 @@ class _Fits:
         if self.family.steps and not pixel_s.per:  # lost in the noise of the machine: then all of it is the steps'
             pixel_s = Straight(0.0, more_s / more.steps)
         fit_s, _ = nnls(np.array([run.terms for run in runs]), np.array([run.seconds for run in runs]))
+        count = self.family.operations
         return FitCosts(
             seconds=FitTerms(*fit_s.tolist()),
             model_bytes=model_bytes,
@@ -170,21 +161,12 @@ class _Fits:
         return [first, *halves, run(n, FEW), more, run(n, steps, _SCORED * n)]
 
     def _run(self, settings: FamilySettings, n: int, steps: int, n_scored: int, folder: Path) -> _Run:
-        found = self.family
+        found, sample = self.family, self.sample
         job = Fit(
-            settings=settings,
-            train=self._data(n),
-            val=self._data(n_scored) if n_scored else None,
-            classes=self.sample.classes,
-            legend_hash=self.sample.legend.hash(),
-            mean=self.mean,
-            std=self.std,
-            seed=self.sample.job.seed,
-            folder=folder,
-            steps=(steps,) if found.steps else (),
-            n_steps=steps if found.most_steps else None,
-            cube=self.cube,
-        )
+            settings=settings, train=self._data(n), val=self._data(n_scored) if n_scored else None,
+            classes=sample.classes, legend_hash=sample.legend.hash(), mean=self.mean, std=self.std, seed=sample.job.seed,
+            folder=folder, steps=(steps,) if found.steps else (), n_steps=steps if found.most_steps else None, cube=self.cube,
+        )  # fmt: skip
         started = time.perf_counter()
         found.fit(job)
         seconds = time.perf_counter() - started
@@ -210,10 +192,10 @@ class _Fits:
         return measure_map(model, sample.zones[0], job)
 
     def _rows(self) -> pa.Table:
-        scratch, entries = self.sample.scratch, self.sample.entries
-        return pa.concat_tables([read_pixels(scratch, entry.zone_id, self.cube) for entry in entries])
+        of = self.sample
+        return pa.concat_tables([read_pixels(of.scratch, entry.zone_id, self.cube) for entry in of.entries])
 
     def _tiles(self) -> TrainingTiles:
-        scratch, entries = self.sample.scratch, self.sample.entries
-        tiles = [read_tiles(scratch, entry.zone_id, self.tile_size, self.cube) for entry in entries]
+        of = self.sample
+        tiles = [read_tiles(of.scratch, entry.zone_id, self.tile_size, self.cube) for entry in of.entries]
         return TrainingTiles(np.concatenate([of.x for of in tiles]), np.concatenate([of.labels for of in tiles]))

@@ -1,11 +1,13 @@
 """Unit costs of zones: a few zones made for real in a folder that is removed afterwards."""
 
+import math
 import os
 import resource
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import fmean
 from typing import Any, Final
 
@@ -70,34 +72,21 @@ def measure_zones(
 ) -> list[ZoneSample]:
     """Make zones for real in rounds of as many as a run makes side by side, until the time is spent.
 
-    Args:
-        job: the job.
-        zones: in the order of the sample.
-        scratch: where they are made.
-        n_at_once: zones at the same time.
-        tell: called after each zone with the number of finished ones and its id.
+    After each zone `tell` is called with the number of finished ones and its id.
     """
-    task, zones = ray.remote(num_cpus=1, max_retries=0)(measure_zone), zones[:MOST_ZONES]
-    samples: list[ZoneSample] = []
-    ended = None
+    task, samples, until = ray.remote(num_cpus=1, max_retries=0)(measure_zone), list[ZoneSample](), math.inf
     for first in range(0, len(zones), n_at_once):
-        # The first zone of each worker is made whatever it takes.
-        if ended is not None and time.monotonic() - ended + sum(samples[-1].seconds.values()) >= BUDGET_S:
-            break
         for ref in [task.remote(job, zone, scratch) for zone in zones[first : first + n_at_once]]:
-            samples.append(_result(ref))
+            try:
+                samples.append(ray.get(ref))
+            except ray.exceptions.RayTaskError as error:
+                cause = error.cause
+                raise (cause if isinstance(cause, CroprayError) else error) from None
             tell(len(samples), samples[-1].zone.zone_id)
-        ended = ended or time.monotonic()
+        until = min(until, time.monotonic() + BUDGET_S)  # each worker's first zone is made whatever it takes
+        if time.monotonic() + sum(samples[-1].seconds.values()) >= until:
+            break
     return samples
-
-
-def _result(ref: "ray.ObjectRef[ZoneSample]") -> ZoneSample:
-    try:
-        sample: ZoneSample = ray.get(ref)
-    except ray.exceptions.RayTaskError as error:
-        cause = error.cause
-        raise (cause if isinstance(cause, CroprayError) else error) from None
-    return sample
 
 
 def measure_zone(job: JobConfig, zone: Zone, scratch: Workspace) -> ZoneSample:
@@ -105,19 +94,19 @@ def measure_zone(job: JobConfig, zone: Zone, scratch: Workspace) -> ZoneSample:
     assert job.parcels is not None
     legend, parcels, season = job_legend(job), job.parcels, steps_of(zone, job)
     extract = scratch.parcel_extract if is_fetched(parcels) else None
-    zone_job = ZoneJob(zone, 0, job.dataset.tile_size, legend.names, Trim(), scratch, season.cube)
     drawing = ZoneDrawing(
         zone.zone_id, counts_profiles=True, has_images=True, has_film=True, film_px=job.report.film_px,
         months=step_names(season), n_classes=len(legend.classes), workspace=scratch, cube=season.cube,
     )  # fmt: skip
+    build = ZoneJob(zone, 0, job.dataset.tile_size, legend.names, Trim(), scratch, season.cube)
     steps: dict[str, Callable[[], Any]] = {
-        "acquire": lambda: _acquire(job, zone, scratch),
+        "acquire": partial(_acquire, job, zone, scratch),
         "label": lambda: label_from(parcels, zone, register_year(zone, job), legend, scratch, extract),
-        "count": lambda: count_zone(zone, scratch),
-        "build": lambda: build_zone(zone_job),
-        "film": lambda: draw_zone(drawing),
+        "count": partial(count_zone, zone, scratch),
+        "build": partial(build_zone, build),
+        "film": partial(draw_zone, drawing),
     }
-    seconds, made = {}, {}
+    made, seconds = {}, {}
     for step, work in steps.items():
         started = time.perf_counter()
         made[step] = work()
@@ -147,39 +136,31 @@ def _acquire(job: JobConfig, zone: Zone, scratch: Workspace) -> None:
 def drawn_months(grid: Grid, cube: CubeSpec = STUDY_CUBE) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint8]]:
     """Fields with a season and noise, [T, C, H, W], and counts, [T, H, W]: they compress about as real ones do."""
     rng = np.random.default_rng(0)
-    height, width = grid.shape
-    rows, cols = np.arange(height) // _PATCH_PX, np.arange(width) // _PATCH_PX
+    rows, cols = (np.arange(length) // _PATCH_PX for length in grid.shape)
     level = rng.uniform(300, 3000, (*cube.shape, rows[-1] + 1, cols[-1] + 1)).astype(np.float32)
-    composite = level[:, :, rows[:, None], cols[None, :]]
+    composite = level[:, :, rows[:, None], cols]
     composite += rng.normal(0, _NOISE, composite.shape).astype(np.float32)
-    return np.maximum(composite, 1).astype(np.uint16), rng.integers(1, 6, (cube.n_steps, height, width)).astype(
-        np.uint8
-    )
+    return np.maximum(composite, 1).astype(np.uint16), rng.integers(1, 6, (cube.n_steps, *grid.shape), np.uint8)
 
 
 def zone_costs(samples: Sequence[ZoneSample], sizes: Mapping[str, float], mean_pixels: float) -> ZoneCosts:
-    """Costs of the average zone of a job, from a sample.
+    """Costs of the average zone of a job, which grow with its pixels, but for the bytes of its pictures.
 
     The first zone of each process pays for imports and compilation; it does not count where the process made more.
 
     Args:
         samples: at least one.
         sizes: part of the workspace → bytes of all of them.
-        mean_pixels: of the job's zones; costs grow with a zone's pixels, but for those of its pictures.
+        mean_pixels: of the job's zones.
     """
-    later, n = _without_first(samples), len(samples)
+    first, n = {sample.process: sample for sample in reversed(samples)}, len(samples)
+    later = [sample for sample in samples if sample is not first[sample.process]] or samples
     scale = mean_pixels / fmean(n_pixels([sample.zone]) for sample in samples)
     return ZoneCosts(
         seconds={step: scale * fmean(sample.seconds[step] for sample in later) for step in samples[0].seconds},
         bytes={part: size / n * (1 if part == "report" else scale) for part, size in sizes.items()},
         peak_bytes=max(sample.peak_bytes for sample in samples),
     )
-
-
-def _without_first(samples: Sequence[ZoneSample]) -> list[ZoneSample]:
-    """Samples after the first of each process; all where there is no later one."""
-    first = {sample.process: sample for sample in reversed(samples)}
-    return [sample for sample in samples if sample is not first[sample.process]] or list(samples)
 
 
 def peak_memory() -> int:

@@ -26,13 +26,8 @@ def local_cluster(job: JobConfig) -> Cluster:
     """The local Ray that the job would start, without starting it."""
     memory, set_gb = memory_bytes(), job.cluster.object_store_gb
     store = memory * STORE_SHARE if set_gb is None else set_gb * GB
-    node = Node(
-        cpus=job.cluster.num_cpus or os.cpu_count() or 1,
-        gpus=len(list(Path("/proc/driver/nvidia/gpus").glob("*"))),
-        object_store_bytes=store,
-        memory_bytes=max(memory - store, 0.0),
-    )
-    return Cluster((node,))
+    n_cpus, n_gpus = job.cluster.num_cpus or os.cpu_count() or 1, len([*Path("/proc/driver/nvidia/gpus").glob("*")])
+    return Cluster((Node(n_cpus, n_gpus, store, max(memory - store, 0.0)),))
 
 
 def memory_bytes() -> float:
@@ -42,14 +37,10 @@ def memory_bytes() -> float:
 
 def room(job: JobConfig, cluster: Cluster) -> Room:
     """What there is room for."""
-    is_elsewhere = address_of(job.cluster) is not None
-    return Room(
-        disk_free_bytes=free_bytes(job.workspace),
-        memory_bytes=math.inf if is_elsewhere else memory_bytes(),
-        object_store_bytes=cluster.object_store_bytes,
-        filled_bytes=size_of(job.workspace),
-        spill_bytes=math.inf if is_elsewhere else free_bytes(ray_disk()),
-    )
+    disk, filled, store = free_bytes(job.workspace), size_of(job.workspace), cluster.object_store_bytes
+    if address_of(job.cluster) is not None:
+        return Room(disk, math.inf, store, filled)
+    return Room(disk, memory_bytes(), store, filled, free_bytes(ray_disk()))
 
 
 def built_dataset(job: JobConfig, zones: Sequence[Zone]) -> Manifest | None:
@@ -69,39 +60,34 @@ def built_dataset(job: JobConfig, zones: Sequence[Zone]) -> Manifest | None:
 def count_work(
     job: JobConfig, zones: Sequence[Zone], entries: Sequence[ZoneEntry], n_classes: int, sampled: Sequence[Zone] = ()
 ) -> ZoneWork:
-    """The work of zones, or of a table of points.
+    """The work of zones, or where there are none of points.
 
     Args:
         job: the job.
-        zones: its zones; none where it reads points.
-        entries: what the dataset holds, or where `sampled` is given, what these zones do.
+        zones: its zones.
+        entries: what the dataset holds, or what sampled zones do.
         n_classes: of the dataset.
-        sampled: zones that the others are like.
+        sampled: zones that all others are like; none: the dataset is known.
     """
-    train, test = ([zone for zone in zones or entries if zone.split == split] for split in ("train", "test"))
-    if sampled:
-        # Zones of the same land have as many labelled pixels, and as many of their tiles have some.
+    held: list[tuple[Zone | ZoneEntry, float, float]]
+    if sampled:  # zones of the same land have as many labelled pixels, and as many of their tiles have some
         rows = sum(entry.n_labelled for entry in entries) / n_pixels(sampled)
         tiles = sum(entry.n_tiles for entry in entries) / _all_tiles(job, sampled)
-        of = [zone for zone in zones if zone.split == "train"]
-        train_rows, train_tiles = rows * n_pixels(of), tiles * _all_tiles(job, of)
-        test_rows = rows * (n_pixels(zones) - n_pixels(of))
+        held = [(zone, rows * n_pixels([zone]), tiles * _all_tiles(job, [zone])) for zone in zones]
     else:
-        of_train, of_test = ([entry for entry in entries if entry.split == split] for split in ("train", "test"))
-        train_rows, test_rows = (sum(entry.n_labelled for entry in each) for each in (of_train, of_test))
-        train_tiles = sum(entry.n_tiles for entry in of_train)
-    n_mapped = len(zones if job.map.splits == "all" else test) if zones else 0
+        held = [(entry, entry.n_labelled, entry.n_tiles) for entry in entries]
+    train, test = ([each for each in held if each[0].split == split] for split in ("train", "test"))
     return ZoneWork(
-        n_zones=len(train) + len(test),
+        n_zones=len(held),
         n_test=len(test),
-        n_mapped=n_mapped,
+        n_mapped=len(held if job.map.splits == "all" else test) if zones else 0,
         n_films=len(filmed(job, zones, job.cube_spec)) if zones else 0,
         n_pixels=n_pixels(zones),
-        train_rows=train_rows,
-        test_rows=test_rows,
-        train_tiles=train_tiles,
+        train_rows=sum(rows for _, rows, _ in train),
+        test_rows=sum(rows for _, rows, _ in test),
+        train_tiles=sum(tiles for _, _, tiles in train),
         n_classes=n_classes,
-        n_regions=len({zone.region for zone in train}),
+        n_regions=len({zone.region for zone, _, _ in train}),
     )
 
 

@@ -11,7 +11,6 @@ from cropray.cluster.resources import GB
 from cropray.cluster.settings import PlanSettings
 from cropray.config import JobConfig
 from cropray.planning.costs import FitCosts, FitTerms, Kind, Straight, UnitCosts
-from cropray.planning.traffic import Traffic
 from cropray.planning.work import Cluster, JobWork
 from cropray.training.family import Family, family
 
@@ -47,10 +46,8 @@ def work_there(here: JobWork, job: JobConfig, n_nodes: int) -> JobWork:
         n_pixels=round(zones.n_pixels * factor),
         test_rows=zones.test_rows + (zones.train_rows + zones.test_rows) * (factor - 1),
     )
-    if traffic is not None:
-        eecu = None if traffic.eecu_hours is None else traffic.eecu_hours * factor
-        traffic = Traffic(round(traffic.requests * factor), traffic.bytes * factor, traffic.seconds * factor, eecu)
-    return JobWork(job, grown, cluster_there(target, n_nodes, here.cluster.object_store_bytes), traffic)
+    cluster = cluster_there(target, n_nodes, here.cluster.object_store_bytes)
+    return JobWork(job, grown, cluster, traffic and traffic.times(factor))
 
 
 def costs_there(here: JobWork, costs: UnitCosts, job: JobConfig) -> UnitCosts:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 from cropray.core.cube import STUDY_CUBE, CubeSpec
 from cropray.core.grid import Grid
@@ -40,6 +40,11 @@ class Traffic:
     """At least, whatever the workers do meanwhile."""
     eecu_hours: float | None = None
     """None: the source has no such quota."""
+
+    def times(self, factor: float) -> Self:
+        """Of so many times the zones."""
+        eecu_hours = self.eecu_hours and self.eecu_hours * factor
+        return type(self)(round(self.requests * factor), self.bytes * factor, self.seconds * factor, eecu_hours)
 
     def amounts(self) -> dict[str, float]:
         """What a plan says of it."""

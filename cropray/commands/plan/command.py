@@ -51,7 +51,8 @@ def run_plan(config: str | Location, overrides: Sequence[str]) -> None:
 def _plan_elsewhere(job: JobConfig, zones: Sequence[Zone], progress: Progress) -> Sequence[str]:
     """Measure here, and print what the job takes on the clusters that it states; nothing is kept."""
     require_placed(job)
-    work, costs, notes = measure(measurable(job), zones, progress, lambda _: None)
+    here = measurable(job)
+    work, costs, notes = measure(here, zones, progress, lambda cluster: place(here, cluster))
     print_elsewhere(job, work, costs, progress)
     return notes
 

@@ -38,7 +38,7 @@ _HOLD_S: Final = 0.5
 
 
 def measure(
-    job: JobConfig, zones: Sequence[Zone], progress: Progress, check: Callable[[Cluster], None]
+    job: JobConfig, zones: Sequence[Zone], progress: Progress, check: Callable[[Cluster], object]
 ) -> tuple[JobWork, UnitCosts, list[str]]:
     """Measure a job's unit costs on the cluster at hand, which `check` may refuse before.
 

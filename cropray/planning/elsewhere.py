@@ -46,8 +46,12 @@ def work_there(here: JobWork, job: JobConfig, n_nodes: int) -> JobWork:
         n_pixels=round(zones.n_pixels * factor),
         test_rows=zones.test_rows + (zones.train_rows + zones.test_rows) * (factor - 1),
     )
-    cluster = cluster_there(target, n_nodes, here.cluster.object_store_bytes)
-    return JobWork(job, grown, cluster, traffic and traffic.times(factor))
+    if traffic is not None:
+        traffic = replace(
+            traffic, requests=round(traffic.requests * factor), bytes=traffic.bytes * factor,
+            seconds=traffic.seconds * factor, eecu_hours=traffic.eecu_hours and traffic.eecu_hours * factor,
+        )  # fmt: skip
+    return JobWork(job, grown, cluster_there(target, n_nodes, here.cluster.object_store_bytes), traffic)
 
 
 def costs_there(here: JobWork, costs: UnitCosts, job: JobConfig) -> UnitCosts:

@@ -7,6 +7,7 @@ from typing import Final
 from cropray.cluster.resources import FitSize
 from cropray.planning.costs import FitCosts, FitTerms, UnitCosts
 from cropray.planning.table import OBJECT_STORE, Amounts, worker
+from cropray.planning.traffic import Traffic
 from cropray.planning.work import Fit, JobWork, kinds, makespan
 from cropray.report.settings import MOST_PREVIEWS
 from cropray.search.store import LOADING_COPIES, data_bytes
@@ -31,12 +32,17 @@ FILMS_SHOWN: Final = 0.3  # share of a zone's films, by size, that the report ta
 def estimate(work: JobWork, costs: UnitCosts) -> Amounts:
     """Sum up a job: its `source`, the `time` of each stage (`start` is Ray's, once), the `disk` of each part, and `memory`."""
     groups = {
-        "source": {} if work.traffic is None else work.traffic.amounts(),
+        "source": {} if work.traffic is None else _source(work.traffic),
         "time": _seconds(work, costs),
         "disk": _disk(work, costs),
         "memory": _memory(work, costs),
     }
     return {(group, name): amount for group, amounts in groups.items() for name, amount in amounts.items()}
+
+
+def _source(traffic: Traffic) -> dict[str, float]:
+    computing = {} if traffic.eecu_hours is None else {"computing": traffic.eecu_hours}
+    return {"requests": traffic.requests, "download": traffic.bytes} | computing
 
 
 def _seconds(work: JobWork, costs: UnitCosts) -> dict[str, float]:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final
 
 from cropray.core.cube import STUDY_CUBE, CubeSpec
 from cropray.core.grid import Grid
@@ -41,16 +41,6 @@ class Traffic:
     eecu_hours: float | None = None
     """None: the source has no such quota."""
 
-    def times(self, factor: float) -> Self:
-        """Of so many times the zones."""
-        eecu_hours = self.eecu_hours and self.eecu_hours * factor
-        return type(self)(round(self.requests * factor), self.bytes * factor, self.seconds * factor, eecu_hours)
-
-    def amounts(self) -> dict[str, float]:
-        """What a plan says of it."""
-        computing = {} if self.eecu_hours is None else {"computing": self.eecu_hours}
-        return {"requests": self.requests, "download": self.bytes} | computing
-
 
 def earth_engine_traffic(
     settings: EarthEngineSettings,
@@ -66,23 +56,26 @@ def earth_engine_traffic(
         measured_unit_s: seconds per request in an earlier run; None: assumed.
         cube: bands and steps.
     """
-    n_steps, n_zones = cube.n_steps, len(grids)
-    sizes = [grid.height * grid.width for grid in grids]
-    units = n_zones * (1 + n_steps)
+    windows = [n_windows(grid.height * grid.width, cube) for grid in grids]
+    n_steps, pixel_bytes = cube.n_steps, step_dtype(ids_of(cube.bands)).itemsize
+    units = len(grids) * (1 + n_steps)
     clients = min(settings.max_concurrent, units)
     # A window that is too large is refused by the client itself, before it is sent: only its quarters are requests.
-    answers = n_zones + n_steps * sum(n_windows(n_pixels, cube) for n_pixels in sizes)
-    listed = n_zones * LISTING_BYTES * cube.months / STUDY_CUBE.months
-    made = n_steps * sum(sizes) * step_dtype(ids_of(cube.bands)).itemsize
+    answers = len(grids) + n_steps * sum(windows)
+    n_pixels = sum(grid.height * grid.width for grid in grids)
+    n_bytes = (
+        clients * CLIENT_BYTES
+        + len(grids) * LISTING_BYTES * cube.months / STUDY_CUBE.months
+        + n_steps * n_pixels * pixel_bytes
+    )
     requests = answers + clients * CLIENT_REQUESTS
     if measured_unit_s is None:
-        busy_s = answers * ASSUMED_ANSWER_S + n_steps * sum(sizes) * ASSUMED_ANSWER_S_PER_PIXEL
+        busy_s = answers * ASSUMED_ANSWER_S + n_steps * n_pixels * ASSUMED_ANSWER_S_PER_PIXEL
     else:
         busy_s = units * measured_unit_s
     seconds = max(requests / settings.max_requests_per_s, busy_s / clients)
-    read = cube.months * sum(sizes) * ASSUMED_SCENES_PER_MONTH * (cube.n_bands + 1)
-    eecu_hours = read * ASSUMED_EECU_S_PER_BAND_PIXEL / 3600
-    return Traffic(requests, clients * CLIENT_BYTES + listed + made, seconds, eecu_hours)
+    read = cube.months * n_pixels * ASSUMED_SCENES_PER_MONTH * (cube.n_bands + 1)
+    return Traffic(requests, n_bytes, seconds, read * ASSUMED_EECU_S_PER_BAND_PIXEL / 3600)
 
 
 def n_windows(n_pixels: int, cube: CubeSpec = STUDY_CUBE) -> int:
@@ -103,15 +96,22 @@ def stac_traffic(grids: Sequence[Grid], n_items: Sequence[int], cube: CubeSpec =
 
 def item_bytes(grid: Grid, cube: CubeSpec = STUDY_CUBE) -> float:
     """Bytes of one item's windows on a grid; blocks that it touches are read whole, wherever it lies in them."""
+    resolutions = [
+        (known_band(band_id) or band).resolution_m for band_id, band in zip(cube.band_ids, cube.bands, strict=True)
+    ]
+    steps = [max(1, round((resolution or grid.resolution_m) / grid.resolution_m)) for resolution in resolutions]
+    bands = sum(_pixels(grid, step) for step in steps) * BAND_PIXEL_BYTES
+    return bands + _pixels(grid, SCL_STEP) * SCL_PIXEL_BYTES + (cube.n_bands + 1) * HEADER_BYTES
 
-    def pixels(step: int) -> int:
-        """Of a file whose pixels are `step` of the grid's wide, on average over where the grid begins."""
-        return math.prod(math.ceil(length / step) - 1 + BLOCK_PX for length in grid.shape)
 
-    known = [known_band(band_id) or band for band_id, band in zip(cube.band_ids, cube.bands, strict=True)]
-    steps = [max(1, round((band.resolution_m or grid.resolution_m) / grid.resolution_m)) for band in known]
-    bands = sum(map(pixels, steps)) * BAND_PIXEL_BYTES
-    return bands + pixels(SCL_STEP) * SCL_PIXEL_BYTES + (cube.n_bands + 1) * HEADER_BYTES
+def _pixels(grid: Grid, step: int) -> int:
+    """Of the blocks that a grid touches in a file whose pixels are `step` of the grid's wide."""
+    return _touched(math.ceil(grid.height / step)) * _touched(math.ceil(grid.width / step))
+
+
+def _touched(length: int) -> int:
+    """Pixels of the blocks that a stretch of pixels touches, on average over where it begins."""
+    return length - 1 + BLOCK_PX
 
 
 def quota_note(eecu_hours: float) -> str:

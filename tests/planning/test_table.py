@@ -3,10 +3,10 @@
 import pytest
 
 from cropray.planning.table import Line, compare, lines_of, quantity, table
-from cropray.planning.traffic import Traffic, quota_note
+from cropray.planning.traffic import quota_note
 
 GROUPS = {
-    "source": Traffic(580, 4.3e9, 100.0, 6.7).amounts(),
+    "source": {"requests": 580, "download": 4.3e9, "computing": 6.7},
     "time": {"start": 4.0, "acquire": 60.0, "search": 136.0},
     "disk": {"composites": 7e6, "dataset": 15e6},
     "memory": {"object store": 2e7, "a worker: CNN": 9e8},

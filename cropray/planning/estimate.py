@@ -6,7 +6,7 @@ from typing import Final
 
 from cropray.cluster.resources import FitSize
 from cropray.planning.costs import FitCosts, FitTerms, UnitCosts
-from cropray.planning.table import OBJECT_STORE, Amounts, worker
+from cropray.planning.table import OBJECT_STORE, WORKER, Amounts
 from cropray.planning.traffic import Traffic
 from cropray.planning.work import Fit, JobWork, kinds, makespan
 from cropray.report.settings import MOST_PREVIEWS
@@ -15,9 +15,7 @@ from cropray.training.family import Sample, family
 
 UNIT_S: Final = 0.3  # Tune between two units, and their MLflow runs
 WORKER_GROUP_S: Final = 25.0  # a worker group of Ray Train: 14–40 s on 2 cores
-READ_BYTES_S: Final = (
-    60e6  # by one CPU, of the dataset's shards as they lie in memory; of 0.25 MB each, larger are faster
-)
+READ_BYTES_S: Final = 60e6  # by one CPU, of the dataset's shards as in memory; of 0.25 MB each, larger are faster
 
 # Files that do not grow with the images, as `cropray run` left them on the drawn landscape of 40 zones.
 TRACKING_BYTES: Final = 0.9e6  # MLflow's empty store
@@ -153,8 +151,8 @@ def _memory(work: JobWork, costs: UnitCosts) -> dict[str, float]:
     """Of the object store of a node that trains, and the most of one process of each kind."""
     amounts = {OBJECT_STORE: LOADING_COPIES * training_bytes(work)}
     if costs.zone is not None:
-        amounts[worker("zones")] = costs.zone.peak_bytes
-    return amounts | {worker(family(model).label): worker_bytes(work, costs, model) for model in work.placements}
+        amounts[f"{WORKER}zones"] = costs.zone.peak_bytes
+    return amounts | {WORKER + family(model).label: worker_bytes(work, costs, model) for model in work.placements}
 
 
 def worker_bytes(work: JobWork, costs: UnitCosts, model: str) -> float:

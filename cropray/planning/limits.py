@@ -7,7 +7,7 @@ from typing import Final
 from cropray.cluster.resources import GB, FitSize
 from cropray.core.cube import STUDY_CUBE, CubeSpec
 from cropray.core.errors import ConfigError
-from cropray.planning.table import OBJECT_STORE, Amounts, worker
+from cropray.planning.table import OBJECT_STORE, WORKER, Amounts
 from cropray.planning.work import JobWork
 from cropray.training.family import family
 
@@ -96,7 +96,7 @@ def over_budget(work: JobWork, amounts: Amounts) -> list[str]:
         except ConfigError as error:
             reasons.append(str(error))
         is_measured = settings.fit_bytes(size) is None  # else `check` knows better
-        if is_measured and (taken := amounts.get(("memory", worker(found.label)), 0.0)) > budget:
+        if is_measured and (taken := amounts.get(("memory", WORKER + found.label), 0.0)) > budget:
             lower = f"{model}.{found.batch} or search.max_concurrent" if found.batch else "search.max_concurrent"
             reasons.append(
                 f"a worker of the {found.label} takes {_gb(taken)} and may take {_gb(budget)}: lower {lower}, or raise "

@@ -8,15 +8,11 @@ from typing import Final
 Amounts = Mapping[tuple[str, str], float]
 """(group, name) → quantity: what is expected, what is needed at least, or what was really taken."""
 OBJECT_STORE: Final = "object store"
+WORKER: Final = "a worker: "  # before the kind of a process
 TOTAL: Final = "total"
 _UNITS: Final = {"time": "s", "disk": "bytes", "memory": "bytes"}
 _SOURCE_UNITS: Final = {"requests": "n", "download": "bytes", "computing": "EECU-h"}
 _ADDED_UP: Final = ("time", "disk")
-
-
-def worker(kind: str) -> str:
-    """Name of what a process of a kind takes of the memory."""
-    return f"a worker: {kind}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
@@ -11,8 +12,10 @@ import yaml
 
 from cropray.cli import main
 from cropray.commands.plan import measure
+from cropray.commands.plan import measure_zones as plan_zones
 from cropray.commands.plan.measure_zones import ZoneSample, drawn_months, sample_order, zone_costs
 from cropray.config import JobConfig
+from cropray.core.errors import InputError
 from cropray.imagery.sources.earth_engine.ledger import read_runs
 from cropray.io.job_file import load_settings
 from cropray.io.workspace import Workspace
@@ -95,6 +98,43 @@ def test_the_first_zone_of_each_worker_does_not_count():
     # Where no worker made a second one, the first must do.
     alone = zone_costs(samples[:2], sizes, 64 * 64)
     assert alone.seconds["acquire"] == 2.0
+
+
+class OneWorker:
+    """Stands for Ray: one task after the other, each of which takes 8 s, but for zone `z-3`, which fails."""
+
+    exceptions = ray.exceptions
+    now = 0.0
+
+    def remote(self, **_):
+        return lambda _: SimpleNamespace(remote=lambda job, zone, scratch: zone)
+
+    def get(self, of):
+        self.now += 8
+        if of.zone_id == "z-3":
+            raise ray.exceptions.RayTaskError("measure_zone", "trace", InputError("no parcels"))
+        return ZoneSample(of, entry(of.zone_id), 7, {"acquire": 8.0}, 10**9)
+
+    def monotonic(self):
+        return self.now
+
+
+def test_zones_are_made_until_the_time_is_spent(monkeypatch):
+    told, zones = [], [zone(f"z-{i}") for i in range(9)]
+
+    def made(budget_s, n_at_once):
+        worker = OneWorker()
+        for name, value in {"ray": worker, "time": worker, "BUDGET_S": budget_s}.items():
+            monkeypatch.setattr(plan_zones, name, value)
+        samples = plan_zones.measure_zones(None, zones, None, n_at_once, lambda n, zone_id: told.append((n, zone_id)))
+        return [sample.zone.zone_id for sample in samples]
+
+    assert made(0, 1) == ["z-0"]  # whatever it takes
+    assert told == [(1, "z-0")]
+    assert made(17, 1) == ["z-0", "z-1", "z-2"]  # 16 s after the first, a fourth would end at 24
+    assert made(0, 3) == ["z-0", "z-1", "z-2"]  # the first of each worker
+    with pytest.raises(InputError, match=r"^no parcels"):
+        made(17, 2)
 
 
 def test_a_sample_takes_one_zone_of_each_region_first():

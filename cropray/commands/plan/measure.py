@@ -58,9 +58,8 @@ def measure(
         ray_s = time.monotonic() - started
         cluster = Cluster(live_nodes())
         check(cluster)
-        seen = (
-            f"Ray started in {ray_s:.1f} s: {cluster.n_cpus:g} CPUs, {sum(node.gpus for node in cluster.nodes):g} GPUs"
-        )
+        n_gpus = sum(node.gpus for node in cluster.nodes)
+        seen = f"Ray started in {ray_s:.1f} s: {cluster.n_cpus:g} CPUs, {n_gpus:g} GPUs"
         progress.note("; ".join(filter(None, [seen, silence()])))
         worker_s = _start_workers(job, cluster, progress)
         scratch, zone, traffic, notes = Workspace(folder), None, None, list[str]()

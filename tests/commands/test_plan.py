@@ -1,5 +1,6 @@
 """`plan`: what cannot run is refused at once; what can is measured, kept and compared with what it took."""
 
+import io
 import json
 import re
 import shutil
@@ -16,6 +17,7 @@ from cropray.commands.plan import measure_zones as plan_zones
 from cropray.commands.plan.measure_zones import ZoneSample, drawn_months, sample_order, zone_costs
 from cropray.config import JobConfig
 from cropray.core.errors import InputError
+from cropray.core.progress import Progress
 from cropray.imagery.sources.earth_engine.ledger import read_runs
 from cropray.io.job_file import load_settings
 from cropray.io.workspace import Workspace
@@ -120,17 +122,17 @@ class OneWorker:
 
 
 def test_zones_are_made_until_the_time_is_spent(monkeypatch):
-    told, zones = [], [zone(f"z-{i}") for i in range(9)]
+    told, zones = io.StringIO(), [zone(f"z-{i}") for i in range(9)]
 
     def made(budget_s, n_at_once):
         worker = OneWorker()
         for name, value in {"ray": worker, "time": worker, "BUDGET_S": budget_s}.items():
             monkeypatch.setattr(plan_zones, name, value)
-        samples = plan_zones.measure_zones(None, zones, None, n_at_once, lambda n, zone_id: told.append((n, zone_id)))
+        samples = plan_zones.measure_zones(None, zones, None, n_at_once, Progress(told))
         return [sample.zone.zone_id for sample in samples]
 
     assert made(0, 1) == ["z-0"]  # whatever it takes
-    assert told == [(1, "z-0")]
+    assert "1/1 sampled zones  z-0" in told.getvalue()
     assert made(17, 1) == ["z-0", "z-1", "z-2"]  # 16 s after the first, a fourth would end at 24
     assert made(0, 3) == ["z-0", "z-1", "z-2"]  # the first of each worker
     with pytest.raises(InputError, match=r"^no parcels"):

@@ -121,15 +121,11 @@ def sample_zones(
     job: JobConfig, all_zones: Sequence[Zone], n_at_once: int, scratch: Workspace, progress: Progress
 ) -> tuple[FitSample, ZoneCosts, list[str]]:
     """(some zones, what one of them costs, notes)."""
-    order = sample_order(all_zones)[:MOST_ZONES]
-
-    def tell(done: int, zone_id: str) -> None:
-        progress.step(done, done, zone_id, "sampled zones")
-
-    progress.restart()
     assert job.parcels is not None
+    order = sample_order(all_zones)[:MOST_ZONES]
+    progress.restart()
     with indexed(job.parcels, order if is_fetched(job.parcels) else (), scratch.parcel_extract, progress):
-        samples = measure_zones(job, order, scratch, n_at_once, tell)
+        samples = measure_zones(job, order, scratch, n_at_once, progress)
     zones, entries, legend = [each.zone for each in samples], [each.entry for each in samples], job_legend(job)
     names = ", ".join(zone.zone_id for zone in zones[:4]) + (" …" if zones[4:] else "")
     notes = [f"zones: scaled up from {len(zones)} made for real ({names})"]

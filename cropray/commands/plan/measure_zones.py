@@ -20,6 +20,7 @@ from cropray.config import JobConfig
 from cropray.core.cube import STUDY_CUBE, CubeSpec
 from cropray.core.errors import CroprayError
 from cropray.core.grid import Grid
+from cropray.core.progress import Progress
 from cropray.datasets.build import ZoneJob, build_zone, count_zone
 from cropray.datasets.manifest import ZoneEntry
 from cropray.datasets.separation import Trim
@@ -68,12 +69,9 @@ def sample_order(zones: Sequence[Zone]) -> tuple[Zone, ...]:
 
 
 def measure_zones(
-    job: JobConfig, zones: Sequence[Zone], scratch: Workspace, n_at_once: int, tell: Callable[[int, str], None]
+    job: JobConfig, zones: Sequence[Zone], scratch: Workspace, n_at_once: int, progress: Progress
 ) -> list[ZoneSample]:
-    """Make zones for real in rounds of as many as a run makes side by side, until the time is spent.
-
-    After each zone `tell` is called with the number of finished ones and its id.
-    """
+    """Make zones for real in rounds of as many as a run makes side by side, until the time is spent."""
     task, samples, until = ray.remote(num_cpus=1, max_retries=0)(measure_zone), list[ZoneSample](), math.inf
     for first in range(0, len(zones), n_at_once):
         for ref in [task.remote(job, zone, scratch) for zone in zones[first : first + n_at_once]]:
@@ -82,7 +80,7 @@ def measure_zones(
             except ray.exceptions.RayTaskError as error:
                 cause = error.cause
                 raise (cause if isinstance(cause, CroprayError) else error) from None
-            tell(len(samples), samples[-1].zone.zone_id)
+            progress.step(len(samples), len(samples), samples[-1].zone.zone_id, "sampled zones")
         until = min(until, time.monotonic() + BUDGET_S)  # each worker's first zone is made whatever it takes
         if time.monotonic() + sum(samples[-1].seconds.values()) >= until:
             break

@@ -155,7 +155,7 @@ def test_the_doctor_and_the_plan_take_it(config, landscape, shelf, tmp_path):
     assert doctor._check_inputs(own).startswith("toy_cubes, ")
     assert find_scenes(own, [zone]) is None
     sample = measure_zone(own, zone, Workspace(tmp_path))
-    assert (sample.rows > 0, sample.seconds["acquire"] > 0) == (True, True)
+    assert (sample.entry.n_labelled > 0, sample.seconds["acquire"] > 0) == (True, True)
     np.testing.assert_array_equal(
         read_composite(Workspace(tmp_path).composite(zone.zone_id), zone.grid, own.cube_spec),
         shelf[1][zone.zone_id][0][:, ::-1],

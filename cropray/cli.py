@@ -20,17 +20,7 @@ from cropray import __version__
 from cropray.core.errors import CroprayError
 from cropray.core.redaction import redact
 from cropray.core.terminal import print_with_what_there_is
-
-STAGES = {
-    "zones": "reads the zone table, or a land cover map to choose zones by cropland; writes zones.parquet",
-    "acquire": "reads Sentinel-2 scenes; writes gap-filled composites and observation counts",
-    "labels": "reads parcels; writes class rasters, parcel tables and code reports",
-    "dataset": "reads composites and labels (or labelled points); writes pixel tables, tile shards and folds",
-    "search": "reads the dataset; writes every (configuration, fold), the refitted winners and MLflow runs",
-    "evaluate": "reads the winners and the test zones; writes the cube, the scores and MLflow runs",
-    "map": "reads the winners and composites; writes maps (COG), mapped parcels and previews",
-    "report": "reads the dataset and what results there are; writes pictures of the data and one HTML page",
-}
+from cropray.stages.stage import STAGES
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 
@@ -60,6 +50,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 130
     return 0
+
+
+def run_script(path: str) -> None:
+    """A job script, and the end of its process: the command that it is named after, `search_cnn` of one family only."""
+    command, _, model = Path(path).stem.partition("_")
+    sys.exit(main([command, *sys.argv[1:], *(["--set", f"search.models=[{model}]"] if model else [])]))
 
 
 @contextlib.contextmanager
@@ -126,8 +122,7 @@ def _run(options: argparse.Namespace) -> None:
     else:
         from cropray.stages.pipeline import run_stages  # noqa: PLC0415
 
-        stages = tuple(STAGES) if options.command == "run" else (options.command,)
-        run_stages(stages, options.config, options.overrides)
+        run_stages(options.stages, options.config, options.overrides)
 
 
 def _serve_ui(config: str, overrides: Sequence[str], port: int) -> None:
@@ -179,9 +174,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     ui = _with_config(commands.add_parser("ui", help="the MLflow UI on a job's runs"))
     ui.add_argument("--port", type=int, default=5000)
-    _with_config(commands.add_parser("run", help=f"all stages: {' '.join(STAGES)}"))
-    for name, summary in STAGES.items():
-        _with_config(commands.add_parser(name, help=summary, description=f"{name} {summary}."))
+    names = [stage.name for stage in STAGES]
+    _with_config(commands.add_parser("run", help=f"all stages: {' '.join(names)}")).set_defaults(stages=names)
+    for stage in STAGES:
+        described = commands.add_parser(stage.name, help=stage.summary, description=f"{stage.name} {stage.summary}.")
+        _with_config(described).set_defaults(stages=[stage.name])
     return parser
 
 

@@ -22,13 +22,13 @@ from cropray.stages.devices import gpus_per_task
 from cropray.stages.earth_engine_pool import check_access
 from cropray.stages.inputs import job_zones
 from cropray.stages.preflight import check_job
+from cropray.stages.stage import STAGES
 from cropray.tracking import Tracker
 from cropray.training.family import DEFAULT_FAMILIES, family
 from cropray.training.gpu import describe_gpu
 from cropray.zone_selection.land_cover import input_files
 
 PACKAGES: Final = ("ray", "mlflow", "rasterio", "geopandas", "pyarrow", "numpy")  # beside those of the families
-_OF_DATA: Final = ("zones", "acquire", "labels", "dataset")  # stages that read what a user brings
 _GPU_SHARE: Final = 0.01  # of a GPU, for a look at it: a task that asks for none sees none
 LEAST_FREE_GB: Final = 5  # a zone of 10 km × 10 km takes 0.1 GB as composite and as much again as dataset
 
@@ -113,7 +113,7 @@ def _describe(config: str | Location, job: JobConfig) -> str:
 
 
 def _check_inputs(job: JobConfig) -> str:
-    check_job(job, _OF_DATA)
+    check_job(job, [stage.name for stage in STAGES if stage.of_sources])
     choice = job.zone_selection
     paths = [
         job.points and job.points.path,

@@ -34,7 +34,9 @@ from cropray.io.storage import Location, write_json
 from cropray.io.workspace import Workspace
 from cropray.io.zones import Zone
 from cropray.stages import earth_engine
-from cropray.stages.inputs import job_zones, season_of, steps_of, zone_fingerprint
+from cropray.stages.inputs import find_scenes, job_zones, season_of, steps_of, zone_fingerprint
+from cropray.stages.preflight import Ahead
+from cropray.stages.stage import Check
 
 _CHOOSING: Final = frozenset(
     f"imagery.{name}"
@@ -114,6 +116,12 @@ def artefacts(job: JobConfig) -> Iterator[Stamped]:
         source = job.imagery.scenes(cube.bands)
         tasks = _tasks(job, source, zones, survey_zones(source, zones, job.season_start, cube))
         yield from stamped("acquire", "acquire", tasks, job.artefacts)
+
+
+def checks(job: JobConfig, ahead: Ahead) -> Iterator[Check]:
+    """Looks at scenes or cubes; a service is asked once the work is its turn."""
+    if job.imagery is not None and job.imagery.is_at_hand:
+        yield partial(find_scenes, job, ahead.zones)
 
 
 def _tasks(

@@ -31,7 +31,9 @@ from cropray.stages.inputs import (
     require_season_of_composites,
     zone_fingerprint,
 )
+from cropray.stages.preflight import COMPOSITES, Ahead, checks_of_models
 from cropray.stages.results import evaluation_run, why_no_scores
+from cropray.stages.stage import Check
 from cropray.tracking import outcome
 from cropray.training.card import CARD_FILE
 from cropray.training.family import family
@@ -49,7 +51,7 @@ def run(job: JobConfig, progress: Progress) -> None:
     if job.points is not None:
         raise ConfigError("this job reads 'points': there are no images to map; give a job with 'imagery'")
     workspace = job.artefacts
-    zones = _zones(job)
+    zones = _mapped(job, job_zones(job))
     if not zones:
         raise ConfigError("none of the chosen zones is in the test split; set map.splits to 'all'")
     require_season_of_composites(zones, job)
@@ -73,11 +75,22 @@ def artefacts(job: JobConfig) -> Iterator[Stamped]:
     """
     for model in job.search.models if job.points is None else ():
         require(job.artefacts.model(model), "search")
-        yield from stamped(f"map/{model}", f"map-{model}", _tasks(job, model, _zones(job)), job.artefacts)
+        yield from stamped(
+            f"map/{model}", f"map-{model}", _tasks(job, model, _mapped(job, job_zones(job))), job.artefacts
+        )
 
 
-def _zones(job: JobConfig) -> list[Zone]:
-    return [zone for zone in job_zones(job) if job.map.splits == "all" or zone.split == "test"]
+def checks(job: JobConfig, ahead: Ahead) -> Iterator[Check]:
+    """Looks at libraries, the legend, composites and models."""
+    yield from checks_of_models(job)
+    if "labels" not in ahead.stages:
+        yield partial(job_legend, job)
+    yield from ahead.of_zones(COMPOSITES, _mapped(job, ahead.zones))
+    yield from ahead.made("search", *map(job.artefacts.model, job.search.models))
+
+
+def _mapped(job: JobConfig, zones: Sequence[Zone]) -> list[Zone]:
+    return [zone for zone in zones if job.map.splits == "all" or zone.split == "test"]
 
 
 def _map_model(job: JobConfig, model: str, zones: list[Zone], progress: Progress) -> None:

@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
@@ -54,14 +53,10 @@ from cropray.planning.work import Cluster, ZoneWork, at_once
 from cropray.stages.inputs import Scenes, find_scenes, job_legend, job_zones, zone_fingerprint
 from cropray.stages.labels import indexed
 from cropray.stages.pipeline import log_to_file
+from cropray.stages.stage import STAGES
 from cropray.stages.timings import RAY_START, read_timings, seconds_of
 from cropray.training.family import Sample, family
 
-_RUN: Final = (RAY_START, "zones", "acquire", "labels", "dataset", "search", "evaluate", "map", "report")
-_MADE_BY: Final = {  # part of the disk → the stage that fills it
-    "composites": "acquire", "labels": "labels", "dataset": "dataset", "search": "search", "tracking": "evaluate",
-    "maps": "map", "report": "report",
-}  # fmt: skip
 _MOST_WARM: Final = 8  # workers that are started to be measured
 _HOLD_S: Final = 0.5
 
@@ -118,7 +113,11 @@ def _read(workspace: Workspace, key: str) -> Planned | None:
         raw = json.loads(workspace.plan.read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
         return None
-    ended = [timing["ended"] for stage in _RUN for timing in read_timings(workspace, stage)]
+    ended = [
+        timing["ended"]
+        for stage in (RAY_START, *(stage.name for stage in STAGES))
+        for timing in read_timings(workspace, stage)
+    ]
     if raw["job"] != key or not any(when >= raw["made"] for when in ended):
         return None
     units = {stage: (noun, int(n)) for stage, (noun, n) in raw["units"].items()}
@@ -333,25 +332,10 @@ def actual(job: JobConfig, planned: Planned) -> dict[tuple[str, str], float]:
     workspace = job.artefacts
     seconds = {stage: seconds_of(workspace, stage, *planned.units[stage]) for stage in planned.units}
     taken = {("time", stage): value for stage, value in seconds.items() if value is not None}
-    sizes = {part: weigh(paths) for part, paths in disk_parts(workspace).items()}
-    taken |= {("disk", part): size for part, size in sizes.items() if seconds.get(_MADE_BY[part]) is not None}
+    parts = [stage.disk(workspace) for stage in STAGES if seconds.get(stage.name) is not None]
+    taken |= {("disk", part): weigh(paths) for of_stage in parts for part, paths in of_stage.items()}
     runs = [run for run in read_runs(workspace) if run.get("source") == "earth_engine"]
     if seconds.get("acquire") is not None and runs:
         taken["source", "requests"] = sum(run["requests"] for run in runs)
         taken["source", "download"] = sum(run["bytes"] for run in runs)
     return taken
-
-
-def disk_parts(workspace: Workspace) -> dict[str, list[Location]]:
-    """Part of the disk → files and folders."""
-    is_on_disk = isinstance(workspace.root, Path)
-    composites, labels = workspace.composite("-").parent, workspace.labels("-").parent
-    return {
-        "composites": [composites],
-        "labels": [labels, workspace.parcels("-").parent],
-        "dataset": [workspace.pixels("-").parent, workspace.tiles("-").parent, workspace.manifest, workspace.folds],
-        "search": [workspace.unit("-", "-").parent.parent, workspace.model("-").parent],
-        "tracking": [workspace.mlflow_database, workspace.mlflow_artifacts] if is_on_disk else [],
-        "maps": [workspace.map("-", "-").parent.parent],
-        "report": [workspace.report, workspace.pictures],
-    }

@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from cropray.cluster.clients import connect_everywhere
 from cropray.cluster.node_memory import silence
 from cropray.cluster.placement import live_nodes
 from cropray.cluster.session import ask_nodes, ray_session, require_cpus
 from cropray.cluster.settings import ClusterSettings
 from cropray.config import JobConfig
 from cropray.core.errors import ConfigError, CroprayError
-from cropray.imagery.sources.earth_engine.settings import EarthEngineSettings
+from cropray.imagery.registry import SourceSettings
 from cropray.io.job_file import load_settings
 from cropray.io.storage import Location, free_bytes
 from cropray.search.sampling import require_optuna
 from cropray.stages.devices import gpus_per_task
-from cropray.stages.earth_engine_pool import check_access
 from cropray.stages.inputs import job_zones
 from cropray.stages.preflight import check_job
 from cropray.stages.stage import STAGES
@@ -72,9 +72,9 @@ def run_doctor(config: str | Location | None, overrides: Sequence[str] = ()) -> 
             Check("tracking", lambda: _check_tracking(job)),
             Check("ray starts", lambda: _check_ray(job.cluster)),
         ]
-        if isinstance(job.imagery, EarthEngineSettings):
-            settings = job.imagery
-            checks.append(Check("earth engine", lambda: _check_earth_engine(job.cluster, settings)))
+        if job.imagery is not None and job.imagery.quota:
+            name = job.imagery.source.replace("_", " ")
+            checks.append(Check(name, partial(_check_service, job.cluster, job.imagery)))
         if _uses_gpus(job):
             checks.append(Check("gpu", lambda: _check_gpus(job)))
     n_failed = sum(not _passes(check) for check in checks)
@@ -144,10 +144,10 @@ def _check_tracking(job: JobConfig) -> str:
     return "; ".join([tracker.uri, *tracker.notes, *tracker.waits_elsewhere()])
 
 
-def _check_earth_engine(cluster: ClusterSettings, settings: EarthEngineSettings) -> str:
+def _check_service(cluster: ClusterSettings, settings: SourceSettings) -> str:
     with ray_session(cluster):
         require_cpus(1, cluster.wait_s)
-        return check_access(settings)
+        return connect_everywhere(settings.connect)
 
 
 def _uses_gpus(job: JobConfig) -> bool:

@@ -220,27 +220,16 @@ def describe_clear(records: Collection[ZoneAcquisition]) -> str:
     return f"{clear:.0%} of the pixel-{noun}s were observed; the rest was filled in time"
 
 
-def check_inputs(
-    source: SceneSource, zones: Iterable[Zone], season_start: str, cube: CubeSpec = STUDY_CUBE
-) -> dict[str, tuple[Scene, ...]]:
-    """Find every zone's scenes, and refuse before any pixel is read what cannot be acquired.
-
-    Returns:
-        zone → its scenes, in time order.
-
-    Raises:
-        InputError: a scene cannot be used (its header says so), or zones have no scene in their season.
-    """
-    return {zone_id: found.scenes for zone_id, found in survey_zones(source, zones, season_start, cube).items()}
-
-
 def survey_zones(
     source: SceneSource, zones: Iterable[Zone], season_start: str, cube: CubeSpec = STUDY_CUBE
 ) -> dict[str, Found]:
-    """What `check_inputs` gives, and what was left out.
+    """Find every zone's scenes, and refuse before any pixel is read what cannot be acquired.
+
+    Returns:
+        zone → its scenes, in time order, and what was left out.
 
     Raises:
-        InputError: as `check_inputs`.
+        InputError: a scene cannot be used (its header says so), or zones have no scene in their season.
     """
     found = {}
     without: list[Zone] = []

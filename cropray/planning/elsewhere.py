@@ -10,10 +10,10 @@ from cropray.cluster.placement import Node
 from cropray.cluster.resources import GB
 from cropray.cluster.settings import PlanSettings
 from cropray.config import JobConfig
+from cropray.imagery.acquisition import Traffic
 from cropray.planning.costs import FitCosts, Kind, UnitCosts, ZoneCosts
 from cropray.planning.estimate import Estimate, JobWork, estimate
 from cropray.planning.table import quantity
-from cropray.planning.traffic import Traffic
 from cropray.planning.work import Cluster, ZoneWork
 from cropray.training.family import Family, family
 

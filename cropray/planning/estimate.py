@@ -9,6 +9,7 @@ from cropray.cluster.placement import Placement
 from cropray.cluster.resources import FitSize
 from cropray.config import JobConfig
 from cropray.core.errors import ConfigError
+from cropray.imagery.acquisition import Traffic
 from cropray.planning.costs import (
     FILMS_SHOWN,
     FIT_FILES_BYTES,
@@ -23,7 +24,6 @@ from cropray.planning.costs import (
     Kind,
     UnitCosts,
 )
-from cropray.planning.traffic import Traffic
 from cropray.planning.work import Cluster, Fit, SearchWork, ZoneWork, at_once, makespan
 from cropray.report.settings import MOST_PREVIEWS
 from cropray.search.sampling import trials

@@ -5,12 +5,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from cropray.planning.estimate import Estimate
-from cropray.planning.traffic import (
-    ASSUMED_ANSWER_S,
-    ASSUMED_ANSWER_S_PER_PIXEL,
-    COMMUNITY_EECU_HOURS,
-    CONTRIBUTOR_EECU_HOURS,
-)
 
 TOTAL: Final = "total"
 
@@ -120,14 +114,3 @@ def _duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes:02d} min"
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
-
-
-def quota_note(eecu_hours: float) -> str:
-    """An estimate of Earth Engine's computing beside its monthly quotas."""
-    shares = f"{eecu_hours / COMMUNITY_EECU_HOURS:.0%} and {eecu_hours / CONTRIBUTOR_EECU_HOURS:.1%}"
-    return (
-        f"computing on Earth Engine is assumed (1 EECU-second per million pixels of a band that are read), not measured: "
-        f"{shares} of a month's quota of {COMMUNITY_EECU_HOURS} (Community) and {CONTRIBUTOR_EECU_HOURS:,} (Contributor); "
-        f"where no earlier run was counted, so is an answer: {ASSUMED_ANSWER_S:g} s, and {ASSUMED_ANSWER_S_PER_PIXEL * 1e6:g} s "
-        f"more for a million pixels"
-    )

@@ -57,17 +57,15 @@ from cropray.io.artefacts import Stamped
 from cropray.io.raw_files import is_there, source_fingerprint
 from cropray.io.storage import Location, content_id, remove, whole_file
 from cropray.io.workspace import Workspace
-from cropray.io.zones import Zone
+from cropray.io.zones import Zone, zone_fingerprint
 from cropray.stages.inputs import (
     job_legend,
     job_zones,
     require_legend_of_labels,
     require_season_of_composites,
     require_year_of_labels,
-    zone_fingerprint,
 )
-from cropray.stages.preflight import COMPOSITES, LABELS, Ahead
-from cropray.stages.stage import Check
+from cropray.stages.preflight import COMPOSITES, LABELS, Ahead, Check
 
 ResultT = TypeVar("ResultT")
 _OF_ZONES: Final = (build_zone, count_zone, divide_zones, number_regions)

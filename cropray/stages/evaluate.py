@@ -33,9 +33,8 @@ from cropray.report.class_pictures import draw_confusion
 from cropray.report.score_pictures import draw_curves
 from cropray.report.tables import score_table
 from cropray.stages.devices import Device, device_of, gpus_per_task, memory_of, require_devices
-from cropray.stages.preflight import Ahead, check_tracking_uri, checks_of_models
+from cropray.stages.preflight import Ahead, Check, check_tracking_uri, checks_of_models
 from cropray.stages.results import evaluation_run, load_model_result, load_search, register_model
-from cropray.stages.stage import Check
 from cropray.tracking import Tracker, outcome
 from cropray.training.family import family
 

@@ -22,7 +22,7 @@ from cropray.io.artefacts import Stamped
 from cropray.io.raw_files import parts_of, source_fingerprint
 from cropray.io.storage import Location, files_below, local_file, relative, remove, whole_file, write_json
 from cropray.io.workspace import Workspace
-from cropray.io.zones import Zone
+from cropray.io.zones import Zone, zone_fingerprint
 from cropray.parcels.coverage import Coverage, CoverageRow, describe, summarize
 from cropray.parcels.labels import label_zone
 from cropray.parcels.report import LabelReport
@@ -37,9 +37,8 @@ from cropray.parcels.rpg import (
     is_fetched,
 )
 from cropray.parcels.tables import read_label_report
-from cropray.stages.inputs import check_legend, job_legend, job_zones, register_year, zone_fingerprint
-from cropray.stages.preflight import Ahead
-from cropray.stages.stage import Check
+from cropray.stages.inputs import check_legend, job_legend, job_zones, register_year
+from cropray.stages.preflight import Ahead, Check
 
 _OF_ALL_ZONES: Final = (
     "parcels.year",

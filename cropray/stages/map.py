@@ -19,7 +19,7 @@ from cropray.evaluation.models import Load, entries_of, kept_model, read_model
 from cropray.io.artefacts import Stamped
 from cropray.io.storage import Location, content_id, copy_file, folder_hash
 from cropray.io.workspace import Workspace, require
-from cropray.io.zones import Zone
+from cropray.io.zones import Zone, zone_fingerprint
 from cropray.maps.layout import window_note
 from cropray.maps.zone import MapJob, map_zone
 from cropray.stages.devices import Device, device_of, gpus_per_task, memory_of, require_devices
@@ -29,11 +29,9 @@ from cropray.stages.inputs import (
     require_legend,
     require_legend_of_labels,
     require_season_of_composites,
-    zone_fingerprint,
 )
-from cropray.stages.preflight import COMPOSITES, Ahead, checks_of_models
+from cropray.stages.preflight import COMPOSITES, Ahead, Check, checks_of_models
 from cropray.stages.results import evaluation_run, why_no_scores
-from cropray.stages.stage import Check
 from cropray.tracking import outcome
 from cropray.training.card import CARD_FILE
 from cropray.training.family import family

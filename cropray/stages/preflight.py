@@ -17,9 +17,11 @@ from cropray.io.storage import Location
 from cropray.io.workspace import Workspace, require
 from cropray.io.zones import Zone
 from cropray.stages.inputs import job_zones
-from cropray.stages.stage import STAGES, Check
+from cropray.stages.stage import STAGES
 from cropray.training.family import family
 
+Check = Callable[[], object]
+"""Looks at one thing; raises a CroprayError where it cannot be used."""
 _STORES: Final = {"http", "https", "sqlite", "postgresql", "mysql", "mssql", "file", "databricks", ""}
 _FEW: Final = 8  # names in a message
 

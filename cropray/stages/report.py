@@ -20,9 +20,8 @@ from cropray.report.summary import Observations
 from cropray.stages import pictures
 from cropray.stages.inputs import job_zones
 from cropray.stages.map import current_previews
-from cropray.stages.preflight import Ahead
+from cropray.stages.preflight import Ahead, Check
 from cropray.stages.results import load_model_result, why_no_scores
-from cropray.stages.stage import Check
 from cropray.training.family import family
 
 _NEXT: Final = {

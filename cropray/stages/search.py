@@ -29,10 +29,9 @@ from cropray.search.space import Unit
 from cropray.search.store import store_line
 from cropray.stages.devices import require_devices
 from cropray.stages.family_search import FamilySearch, Samples
-from cropray.stages.preflight import Ahead, check_gpus, check_tracking_uri, checks_of_models
+from cropray.stages.preflight import Ahead, Check, check_gpus, check_tracking_uri, checks_of_models
 from cropray.stages.search_log import SearchLog
 from cropray.stages.search_verdict import Searched
-from cropray.stages.stage import Check
 from cropray.tracking import outcome
 from cropray.training.abilities import require_row_weights, require_static
 from cropray.training.family import family

@@ -18,10 +18,7 @@ if TYPE_CHECKING:
     from cropray.io.artefacts import Artefact
     from cropray.io.storage import Location
     from cropray.io.workspace import Workspace
-    from cropray.stages.preflight import Ahead
-
-Check = Callable[[], object]
-"""Looks at one thing; raises a CroprayError where it cannot be used."""
+    from cropray.stages.preflight import Ahead, Check
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +56,7 @@ class Stage:
         made: Iterable[Artefact] = self._has(what)(job)
         return made
 
-    def checks(self, job: "JobConfig", ahead: "Ahead") -> Iterable[Check]:
+    def checks(self, job: "JobConfig", ahead: "Ahead") -> "Iterable[Check]":
         """Looks at what it will read."""
         found: Iterable[Check] = self._has("checks")(job, ahead)
         return found

@@ -14,11 +14,10 @@ from cropray.core.keys import key_of
 from cropray.core.progress import Progress
 from cropray.io.artefacts import Stamped
 from cropray.io.storage import whole_file
-from cropray.io.zones import Zone
+from cropray.io.zones import Zone, zone_fingerprint
 from cropray.report.zones_picture import read_outline
-from cropray.stages.inputs import job_zones, season_of, zone_fingerprint
-from cropray.stages.preflight import Ahead
-from cropray.stages.stage import Check
+from cropray.stages.inputs import job_zones, season_of
+from cropray.stages.preflight import Ahead, Check
 from cropray.stages.zone_selection import choice, choose
 from cropray.zone_selection.land_cover import input_files
 from cropray.zone_selection.regions import read_regions

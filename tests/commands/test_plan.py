@@ -14,10 +14,10 @@ from cropray.commands.plan import command as plan
 from cropray.commands.plan.measure_zones import ZoneSample, drawn_months, sample_order, zone_costs
 from cropray.config import JobConfig
 from cropray.imagery.sources.earth_engine.ledger import read_runs
+from cropray.imagery.sources.earth_engine.traffic import earth_engine_traffic
 from cropray.io.job_file import load_settings
 from cropray.io.workspace import Workspace
 from cropray.io.zones import read_zones
-from cropray.planning.traffic import earth_engine_traffic
 from tests.jobs import job, write_job
 from tests.servers.earth_engine import EarthEngineServer
 from tests.servers.earth_engine_catalogue import catalogue
@@ -39,7 +39,7 @@ def nothing_is_measured(monkeypatch):
     def too_late(*_args, **_kwargs):
         raise AssertionError("it was measured before it was refused")
 
-    monkeypatch.setattr(plan, "find_scenes", too_late)
+    monkeypatch.setattr(plan, "acquisition_of", too_late)
     monkeypatch.setattr(plan, "ray_session", too_late)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)  # the job would start its own
 

@@ -6,6 +6,7 @@ import pytest
 
 from cropray.cluster.placement import need_of, place_units
 from cropray.cluster.settings import PlanSettings
+from cropray.imagery.acquisition import Traffic
 from cropray.nets.crop_net import CropNet, CropNetConfig
 from cropray.nets.operations import tile_operations
 from cropray.planning.elsewhere import (
@@ -18,7 +19,6 @@ from cropray.planning.elsewhere import (
     work_there,
 )
 from cropray.planning.estimate import estimate, fit_seconds, search_work
-from cropray.planning.traffic import Traffic
 from cropray.planning.work import Cluster, Fit
 from tests.planning.test_estimate import COSTS, KERNELS, job, work
 from tests.study import INPUT

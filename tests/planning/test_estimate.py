@@ -10,6 +10,7 @@ from cropray.cluster.placement import Node, need_of, place_units
 from cropray.cluster.resources import Need
 from cropray.config import JobConfig
 from cropray.core.errors import ConfigError
+from cropray.imagery.acquisition import Traffic
 from cropray.planning.costs import (
     FILMS_SHOWN,
     FIT_FILES_BYTES,
@@ -28,7 +29,6 @@ from cropray.planning.costs import (
     ZoneCosts,
 )
 from cropray.planning.estimate import JobWork, estimate, fit_seconds, kinds, loading_seconds, search_work, worker_bytes
-from cropray.planning.traffic import Traffic
 from cropray.planning.work import Cluster, Fit, ZoneWork
 from cropray.search.store import tile_bytes
 

@@ -2,9 +2,10 @@
 
 import pytest
 
+from cropray.imagery.acquisition import Traffic
+from cropray.imagery.sources.earth_engine.traffic import quota_note
 from cropray.planning.estimate import Estimate
-from cropray.planning.table import Line, compare, lines_of, quantity, quota_note, table
-from cropray.planning.traffic import Traffic
+from cropray.planning.table import Line, compare, lines_of, quantity, table
 
 ESTIMATE = Estimate(
     seconds={"start": 4.0, "acquire": 60.0, "search": 136.0},

@@ -86,10 +86,9 @@ def test_ray_is_asked_for_the_gpus_of_a_task(monkeypatch):
     monkeypatch.setattr(zone_jobs, "_remote_attempt", Remote())
     monkeypatch.setattr(zone_jobs.ray, "cluster_resources", dict)
     monkeypatch.setattr(zone_jobs.ray, "wait", lambda refs, **_: (refs[:1], refs[1:]))
-    monkeypatch.setattr(zone_jobs, "require_cpus", lambda *_: None)
     monkeypatch.setattr(zone_jobs.ray, "get", lambda ref: ref)
     tasks = [ZoneTask("a", stop, account(), ()), ZoneTask("b", stop, account(), (), gpus=1)]
-    assert sorted(zone_jobs._on_ray(tasks, "map", None, 0.0)) == ["a", "b"]
+    assert sorted(zone_jobs.on_ray(tasks, "map", None)) == ["a", "b"]
     assert asked == [{"num_gpus": 0}, {"num_gpus": 1}]
 
 

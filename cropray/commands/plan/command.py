@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,7 +22,6 @@ from cropray.commands.plan.work import (
     classes_of,
     count_points,
     count_zones,
-    earth_engine,
     local_cluster,
     n_pixels,
     over_budget,
@@ -36,21 +35,18 @@ from cropray.core.progress import Progress
 from cropray.datasets.points import points_entries, points_legend, read_points, write_points
 from cropray.datasets.regions import require_two
 from cropray.datasets.storage import read_pixels
-from cropray.imagery.sources.earth_engine.ledger import read_runs
-from cropray.imagery.sources.earth_engine.settings import EarthEngineSettings
-from cropray.imagery.sources.stac.settings import StacSettings
+from cropray.imagery.acquisition import Acquisition, Traffic
 from cropray.io.job_file import load_settings
 from cropray.io.storage import Location, free_bytes, scratch_folder, write_json
 from cropray.io.workspace import Workspace
-from cropray.io.zones import Zone
+from cropray.io.zones import Zone, zone_fingerprint
 from cropray.parcels.rpg import is_fetched
-from cropray.planning.costs import FitCosts, Kind, UnitCosts, ZoneCosts
+from cropray.planning.costs import FitCosts, Kind, UnitCosts
 from cropray.planning.estimate import JobWork, estimate, search_work
 from cropray.planning.limits import least_need, require_room
-from cropray.planning.table import Line, compare, lines_of, quota_note, table
-from cropray.planning.traffic import Traffic, stac_traffic
+from cropray.planning.table import Line, compare, lines_of, table
 from cropray.planning.work import Cluster, ZoneWork, at_once
-from cropray.stages.inputs import Scenes, find_scenes, job_legend, job_zones, zone_fingerprint
+from cropray.stages.inputs import acquisition_of, job_legend, job_zones
 from cropray.stages.labels import indexed
 from cropray.stages.pipeline import log_to_file
 from cropray.stages.stage import STAGES
@@ -165,7 +161,9 @@ def measure(
     what = "points" if job.points is not None else f"{len(zones)} zones"
     progress.stage("plan", f"{what}: unit costs are measured here: half a minute, minutes for full-size zones")
     started = time.monotonic()
-    scenes = find_scenes(job, zones)
+    work = None if job.imagery is None else acquisition_of(job, zones)
+    if work is not None:
+        work.check()
     find_s = time.monotonic() - started
     started = time.monotonic()
     with (
@@ -177,9 +175,9 @@ def measure(
         check(cluster)
         seen = f"Ray started in {ray_s:.1f} s: {cluster.n_cpus:g} CPUs, {cluster.n_gpus:g} GPUs"
         progress.note("; ".join(filter(None, [seen, silence()])))
-        measuring = _Measuring(job, zones, scenes, cluster, Workspace(folder), progress)
-        work, costs, notes = measuring.points() if job.points is not None else measuring.zones()
-    return work, replace(costs, ray_start_s=ray_s, find_s=find_s), notes
+        measuring = _Measuring(job, zones, work, cluster, Workspace(folder), progress)
+        found, costs, notes = measuring.points() if job.points is not None else measuring.zones()
+    return found, replace(costs, ray_start_s=ray_s, find_s=find_s), notes
 
 
 def _check(job: JobConfig, zones: Sequence[Zone], cluster: Cluster) -> None:
@@ -201,7 +199,7 @@ class _Measuring:
 
     job: JobConfig
     all_zones: Sequence[Zone]
-    scenes: Scenes | None
+    acquisition: Acquisition[Any] | None
     cluster: Cluster
     scratch: Workspace
     progress: Progress
@@ -216,9 +214,10 @@ class _Measuring:
         manifest = built_dataset(self.job, self.all_zones)
         zones = count_zones(self.job, self.all_zones, samples, manifest)
         costs = zone_costs(samples, zones.n_pixels / zones.n_zones)
-        traffic = earth_engine(self.job, self.all_zones)
-        if isinstance(self.job.imagery, StacSettings):
-            costs, traffic = self._stac(self.job.imagery, costs)
+        assert self.job.imagery is not None
+        assert self.acquisition is not None
+        if (traffic := self.job.imagery.traffic(self.acquisition, self.progress.note)) is not None:
+            costs = replace(costs, acquire_s=costs.acquire_s + traffic.zone_s)
         classes = classes_of(self.job, samples, manifest)
         sampled = tuple(sample.zone for sample in samples)
         sample = FitSample(self.job, self.scratch, sampled, classes, job_legend(self.job), self._of_fold(zones))
@@ -276,18 +275,6 @@ class _Measuring:
         search = search_work(self.job, self.placements, self.job.dataset.n_folds, zones.n_regions)
         return JobWork(self.job, zones, search, self.placements, self.cluster, traffic)
 
-    def _stac(self, settings: StacSettings, costs: ZoneCosts) -> tuple[ZoneCosts, Traffic]:
-        """One item is read for real; a zone takes as long for each of its items."""
-        assert self.scenes is not None
-        zone = self.all_zones[0]
-        started = time.monotonic()
-        settings.scenes(self.job.cube_spec.bands).read(self.scenes[zone.zone_id][0], zone.grid)
-        item_s = time.monotonic() - started
-        self.progress.note(f"one item read in {item_s:.1f} s")
-        n_items = [len(self.scenes[zone.zone_id]) for zone in self.all_zones]
-        traffic = stac_traffic([zone.grid for zone in self.all_zones], n_items, self.job.cube_spec)
-        return replace(costs, acquire_s=costs.acquire_s + item_s * sum(n_items) / len(n_items)), traffic
-
 
 @ray.remote(num_cpus=1)  # type: ignore[untyped-decorator]  # ray is untyped
 def _import_all(modules: Sequence[str]) -> None:
@@ -309,8 +296,8 @@ def _notes(job: JobConfig, zones: ZoneWork, samples: Sequence[ZoneSample], traff
             notes.append(f"scores and maps of the {found.label}: as on CPUs, at most; a GPU (map.device) is faster")
     if job.imagery is not None and not job.imagery.is_at_hand:
         notes.append("composites of zones that are not here yet: size and time from drawn ones")
-    if traffic is not None and traffic.eecu_hours is not None:
-        notes.append(quota_note(traffic.eecu_hours))
+    if traffic is not None and traffic.note:
+        notes.append(traffic.note)
     return notes
 
 
@@ -319,12 +306,14 @@ def _units(job: JobConfig, work: JobWork) -> dict[str, tuple[str, int]]:
     zones, n_models = work.zones, len(work.placements)
     units = {RAY_START: ("ray", 1), "search": ("units", sum(map(len, work.search.groups)))}
     units |= {"evaluate": ("zones", zones.n_test * n_models), "report": ("zones", zones.n_zones)}
-    if job.points is not None:
+    if job.imagery is None:
         return units
-    steps = (f"{job.cube_spec.noun}s", zones.n_zones * job.cube_spec.n_steps)
-    acquire = steps if isinstance(job.imagery, EarthEngineSettings) else ("zones", zones.n_zones)
     made = {"labels": zones.n_zones, "dataset": zones.n_zones, "map": zones.n_mapped * n_models}
-    return units | {"acquire": acquire} | {stage: ("zones", n) for stage, n in made.items()}
+    return (
+        units
+        | {"acquire": job.imagery.counted(zones.n_zones, job.cube_spec)}
+        | {stage: ("zones", n) for stage, n in made.items()}
+    )
 
 
 def actual(job: JobConfig, planned: Planned) -> dict[tuple[str, str], float]:
@@ -334,8 +323,6 @@ def actual(job: JobConfig, planned: Planned) -> dict[tuple[str, str], float]:
     taken = {("time", stage): value for stage, value in seconds.items() if value is not None}
     parts = [stage.disk(workspace) for stage in STAGES if seconds.get(stage.name) is not None]
     taken |= {("disk", part): weigh(paths) for of_stage in parts for part, paths in of_stage.items()}
-    runs = [run for run in read_runs(workspace) if run.get("source") == "earth_engine"]
-    if seconds.get("acquire") is not None and runs:
-        taken["source", "requests"] = sum(run["requests"] for run in runs)
-        taken["source", "download"] = sum(run["bytes"] for run in runs)
+    if seconds.get("acquire") is not None and job.imagery is not None:
+        taken |= {("source", name): n for name, n in job.imagery.asked(workspace).items()}
     return taken

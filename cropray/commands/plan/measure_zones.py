@@ -3,7 +3,7 @@
 import os
 import resource
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any, Final, TypeVar
@@ -12,23 +12,22 @@ import numpy as np
 import numpy.typing as npt
 import ray
 
+from cropray.cluster.tasks import run_tasks
 from cropray.config import JobConfig
 from cropray.core.cube import STUDY_CUBE, CubeSpec
 from cropray.core.errors import CroprayError
 from cropray.core.grid import Grid
 from cropray.datasets.build import ZoneJob, build_zone, count_zone
 from cropray.datasets.separation import Trim
-from cropray.imagery.acquire import acquire_zone, finish_zone
+from cropray.imagery.acquire import finish_zone
 from cropray.imagery.composites import read_composite, read_n_obs
-from cropray.imagery.cubes import acquire_cube
-from cropray.imagery.registry import CompositeSettings, SceneSettings
 from cropray.io.storage import Location, size_of
 from cropray.io.workspace import Workspace
 from cropray.io.zones import Zone
 from cropray.parcels.rpg import is_fetched
 from cropray.planning.costs import ZoneCosts
 from cropray.report.drawing import step_names
-from cropray.stages.inputs import job_legend, register_year, steps_of
+from cropray.stages.inputs import acquisition_of, job_legend, register_year, steps_of
 from cropray.stages.labels import label_from
 from cropray.stages.pictures import ZoneDrawing, draw_zone
 
@@ -90,21 +89,25 @@ def measure_zones(
         n_at_once: zones at the same time.
         tell: called with the number of finished zones and the last one's id.
     """
-    waiting = list(reversed(zones[:MOST_ZONES]))
-    running: dict[ray.ObjectRef, Zone] = {}
     samples: list[ZoneSample] = []
     first_ended = None
-    while waiting or running:
-        while waiting and len(running) < n_at_once and _is_time_left(first_ended, samples):
-            zone = waiting.pop()
-            running[_measure_zone.remote(job, zone, scratch)] = zone
-        if not running:
-            break
-        (ready,), _ = ray.wait(list(running), num_returns=1)
-        del running[ready]
+
+    def todo() -> Iterator[Zone]:
+        for zone in zones[:MOST_ZONES]:
+            if _is_time_left(first_ended, samples):
+                yield zone
+
+    def submit(zone: Zone) -> "ray.ObjectRef[ZoneSample]":
+        sample: ray.ObjectRef[ZoneSample] = _measure_zone.remote(job, zone, scratch)
+        return sample
+
+    for zone, sample, error in run_tasks(todo(), submit, lambda: n_at_once):
+        if error is not None:
+            cause = getattr(error, "cause", None)
+            raise (cause if isinstance(cause, CroprayError) else error) from None
         first_ended = first_ended or time.monotonic()
-        samples.append(_result(ready))
-        tell(len(samples), samples[-1].zone.zone_id)
+        samples.append(sample)
+        tell(len(samples), zone.zone_id)
     return samples
 
 
@@ -113,15 +116,6 @@ def _is_time_left(first_ended: float | None, samples: Sequence[ZoneSample]) -> b
     if first_ended is None:
         return True
     return time.monotonic() - first_ended + sum(samples[-1].seconds.values()) < BUDGET_S
-
-
-def _result(ready: "ray.ObjectRef[ZoneSample]") -> ZoneSample:
-    try:
-        sample: ZoneSample = ray.get(ready)
-    except ray.exceptions.RayTaskError as error:
-        cause = error.cause
-        raise (cause if isinstance(cause, CroprayError) else error) from None
-    return sample
 
 
 @ray.remote(num_cpus=1, max_retries=0)  # type: ignore[untyped-decorator]  # ray is untyped
@@ -169,14 +163,12 @@ def measure_zone(job: JobConfig, zone: Zone, scratch: Workspace) -> ZoneSample:
 
 def _acquire(job: JobConfig, zone: Zone, scratch: Workspace) -> None:
     """Scenes and cubes of one's own are taken; of remote ones only what this machine does is measured, on drawn months."""
+    assert job.imagery is not None
+    if job.imagery.is_at_hand:
+        acquisition_of(job, [zone], scratch).make(zone)()
+        return
     season = steps_of(zone, job)
     cube = season.cube
-    if isinstance(job.imagery, CompositeSettings) and job.imagery.is_at_hand:
-        acquire_cube(job.imagery.composites(), zone, season, scratch)
-        return
-    if isinstance(job.imagery, SceneSettings) and job.imagery.is_at_hand:
-        acquire_zone(job.imagery.scenes(cube.bands), zone, job.season_start, scratch, cube)
-        return
     here, zone_id = job.artefacts, zone.zone_id
     if here.composite(zone_id).exists() and here.n_obs(zone_id).exists():
         composite = read_composite(here.composite(zone_id), cube=cube)

@@ -14,13 +14,10 @@ from cropray.config import JobConfig
 from cropray.core.errors import ConfigError, CroprayError
 from cropray.core.legend import CropClass
 from cropray.datasets.manifest import Manifest, ZoneEntry, load_manifest
-from cropray.imagery.sources.earth_engine.ledger import read_runs
-from cropray.imagery.sources.earth_engine.settings import EarthEngineSettings
 from cropray.io.storage import free_bytes
 from cropray.io.zones import Zone
 from cropray.planning.estimate import JobWork
 from cropray.planning.limits import Room
-from cropray.planning.traffic import Traffic, earth_engine_traffic
 from cropray.planning.work import Cluster, ZoneWork
 from cropray.stages.inputs import job_legend
 from cropray.stages.pictures import filmed
@@ -132,16 +129,6 @@ def classes_of(job: JobConfig, samples: Sequence[ZoneSample], manifest: Manifest
         return manifest.classes
     seen = {name for sample in samples for name in sample.classes}
     return tuple(crop for crop in job_legend(job).classes if crop.name in seen)
-
-
-def earth_engine(job: JobConfig, zones: Sequence[Zone]) -> Traffic | None:
-    """What Earth Engine would be asked for; None for other sources."""
-    if not isinstance(job.imagery, EarthEngineSettings):
-        return None
-    runs = [run for run in read_runs(job.artefacts) if run.get("source") == "earth_engine"]
-    units = sum(run["listings"] + run["months"] for run in runs)
-    unit_s = sum(run["unit_seconds"] for run in runs) / units if units else None
-    return earth_engine_traffic(job.imagery, [zone.grid for zone in zones], unit_s, job.cube_spec)
 
 
 def over_budget(job: JobConfig, work: JobWork, worker_bytes: Mapping[str, float]) -> list[str]:

@@ -84,11 +84,12 @@ def run_zone_tasks(
         StageFailedError: some zones failed; it lists them.
     """
     todo = current_aside(stage, tasks, workspace, progress, overwrite=overwrite)
+    if not todo:
+        return {}  # a stage with nothing to do need not start Ray
+    require_cpus(min(len(todo), LOOK_AHEAD), wait_s)
     results: dict[str, ResultT] = {}
     failures: dict[str, str] = {}
-    if todo:  # a stage with nothing to do need not start Ray
-        require_cpus(min(len(todo), LOOK_AHEAD), wait_s)
-    for done, outcome in enumerate(on_ray(todo, stage, workspace) if todo else (), start=1):
+    for done, outcome in enumerate(on_ray(todo, stage, workspace), start=1):
         if outcome.error is not None:
             failures[outcome.zone_id] = outcome.error
         else:

@@ -34,8 +34,8 @@ def run_stages(stages: Sequence[str], config: str | Location, overrides: Sequenc
     workspace.prepare()
     progress = Progress()
     with locked(workspace.root), log_to_file(workspace.log(stages[0] if len(stages) == 1 else "run")):
-        chosen = STAGES if len(stages) == 1 else stages_of(job)  # one that has nothing to do says so
-        wanted = [stage for name in stages for stage in chosen if stage.name == name]
+        known, has_work = {stage.name: stage for stage in STAGES}, stages_of(job)
+        wanted = [known[name] for name in stages if len(stages) == 1 or known[name] in has_work]  # a single one says so
         check_job(job, [stage.name for stage in wanted])
         # One Ray for all stages of a run; a single stage starts its own, if it needs one.
         session = ray_session(job.cluster, needs_dashboard=job.uses_worker_groups)

@@ -40,19 +40,11 @@ class Stage:
     """Where it is; None: the module of this folder that is named as the stage."""
 
     def run(self, job: "JobConfig", progress: "Progress") -> None:
-        """Do the stage's work.
-
-        Raises:
-            CroprayError: an input cannot be used, or some zones failed.
-        """
+        """Do the stage's work; a CroprayError says what was wrong."""
         self._has("run")(job, progress)
 
     def listed(self, what: str, job: "JobConfig") -> "Iterable[Artefact]":
-        """What it makes: its `artefacts` or `parts`.
-
-        Raises:
-            CroprayError: they cannot be told.
-        """
+        """What it makes: its `artefacts` or `parts`; a CroprayError says why they cannot be told."""
         made: Iterable[Artefact] = self._has(what)(job)
         return made
 
@@ -68,57 +60,26 @@ class Stage:
 
 
 STAGES: Final = [
-    Stage(
-        "zones",
-        "reads the zone table, or a land cover map to choose zones by cropland; writes zones.parquet",
-        of_sources=True,
-        of_images=True,
-    ),
-    Stage(
-        "acquire",
-        "reads Sentinel-2 scenes; writes gap-filled composites and observation counts",
-        of_sources=True,
-        of_images=True,
-        disk=lambda w: {"composites": [w.composite("-").parent]},
-    ),
-    Stage(
-        "labels",
-        "reads parcels; writes class rasters, parcel tables and code reports",
-        of_sources=True,
-        of_images=True,
-        disk=lambda w: {"labels": [w.labels("-").parent, w.parcels("-").parent]},
-    ),
-    Stage(
-        "dataset",
-        "reads composites and labels (or labelled points); writes pixel tables, tile shards and folds",
-        of_sources=True,
-        disk=lambda w: {"dataset": [w.pixels("-").parent, w.tiles("-").parent, w.manifest, w.folds]},
-    ),
-    Stage(
-        "search",
-        "reads the dataset; writes every (configuration, fold), the refitted winners and MLflow runs",
-        predicts=lambda job: bool(job.search.oof_rows),
-        disk=lambda w: {"search": [w.unit("-", "-").parent.parent, w.model("-").parent]},
-    ),
-    Stage(
-        "evaluate",
-        "reads the winners and the test zones; writes the cube, the scores and MLflow runs",
-        predicts=lambda _: True,
-        disk=lambda w: {"tracking": [w.mlflow_database, w.mlflow_artifacts] if isinstance(w.root, Path) else []},
-    ),
-    Stage(
-        "map",
-        "reads the winners and composites; writes maps (COG), mapped parcels and previews",
-        of_images=True,
-        predicts=lambda _: True,
-        disk=lambda w: {"maps": [w.map("-", "-").parent.parent]},
-    ),
-    Stage(
-        "report",
-        "reads the dataset and what results there are; writes pictures of the data and one HTML page",
-        disk=lambda w: {"report": [w.report, w.pictures]},
-    ),
-]
+    Stage("zones", "reads the zone table, or a land cover map to choose zones by cropland; writes zones.parquet",
+          of_sources=True, of_images=True),
+    Stage("acquire", "reads Sentinel-2 scenes; writes gap-filled composites and observation counts",
+          of_sources=True, of_images=True, disk=lambda w: {"composites": [w.composite("-").parent]}),
+    Stage("labels", "reads parcels; writes class rasters, parcel tables and code reports",
+          of_sources=True, of_images=True, disk=lambda w: {"labels": [w.labels("-").parent, w.parcels("-").parent]}),
+    Stage("dataset", "reads composites and labels (or labelled points); writes pixel tables, tile shards and folds",
+          of_sources=True,
+          disk=lambda w: {"dataset": [w.pixels("-").parent, w.tiles("-").parent, w.manifest, w.folds]}),
+    Stage("search", "reads the dataset; writes every (configuration, fold), the refitted winners and MLflow runs",
+          predicts=lambda job: bool(job.search.oof_rows),
+          disk=lambda w: {"search": [w.unit("-", "-").parent.parent, w.model("-").parent]}),
+    Stage("evaluate", "reads the winners and the test zones; writes the cube, the scores and MLflow runs",
+          predicts=lambda _: True,
+          disk=lambda w: {"tracking": [w.mlflow_database, w.mlflow_artifacts] if isinstance(w.root, Path) else []}),
+    Stage("map", "reads the winners and composites; writes maps (COG), mapped parcels and previews",
+          of_images=True, predicts=lambda _: True, disk=lambda w: {"maps": [w.map("-", "-").parent.parent]}),
+    Stage("report", "reads the dataset and what results there are; writes pictures of the data and one HTML page",
+          disk=lambda w: {"report": [w.report, w.pictures]}),
+]  # fmt: skip
 
 
 def stages_of(job: "JobConfig") -> list[Stage]:

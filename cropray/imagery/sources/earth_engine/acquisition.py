@@ -56,7 +56,7 @@ class EarthEngineAcquisition(Acquisition[EarthEngineSettings]):
         self._noun = order.cube.noun
         self._workspace = order.workspace
         self._zones = {zone.zone_id: zone for zone in order.zones}
-        self._account = RunAccount(dt.datetime.now(dt.UTC).isoformat(timespec="seconds"))
+        self._account = RunAccount()
         self._found: list[Found] = []
         self._units: dict[str, tuple[MonthUnit, ...]] = {}
 
@@ -114,7 +114,7 @@ class EarthEngineAcquisition(Acquisition[EarthEngineSettings]):
             yield from self._fetch_months(pool, progress)
         finally:
             self._account.seconds = time.monotonic() - started
-            if self._account.total.requests:
+            if self._account.requests:
                 append_run(self._workspace, self._account)
                 progress.note(self._account.describe())
 

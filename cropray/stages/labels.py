@@ -94,26 +94,15 @@ def checks(job: JobConfig, ahead: Ahead) -> Iterator[Check]:
     if (parcels := job.parcels) is None:
         return
     yield partial(check_parcels, parcels)
-    yield partial(_check_codes, job, parcels)
+    yield partial(job_legend, job)
+    yield partial(check_legend, job)
     yield lambda: [register_year(zone, job) for zone in ahead.zones]
     if len(ahead.stages) > 1:  # alone, the stage labels the other zones and names those
         yield partial(_check_place, parcels, ahead.zones)
 
 
-def _check_codes(job: JobConfig, parcels: ParcelSettings) -> None:
-    job_legend(job)
-    try:
-        check_parcels(parcels)
-    except InputError:
-        return  # it is in the list for its own sake
-    check_legend(job)
-
-
 def _check_place(parcels: ParcelSettings, zones: Sequence[Zone]) -> None:
-    try:
-        outside = grids_outside(parcels, [zone.grid for zone in zones])
-    except InputError:
-        return  # it is in the list for its own sake
+    outside = grids_outside(parcels, [zone.grid for zone in zones])
     if any(outside):
         names = some([zone.zone_id for zone, is_out in zip(zones, outside, strict=True) if is_out], _FEW_ZONES)
         raise InputError(

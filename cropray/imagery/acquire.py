@@ -208,11 +208,6 @@ def _heard(logger: logging.Logger) -> Iterator[set[str]]:
         logger.removeHandler(listener)
 
 
-def describe_warnings(records: Collection[ZoneAcquisition]) -> list[str]:
-    """What was found when pixels were read, each once."""
-    return sorted({warning for record in records for warning in record.warnings})
-
-
 def describe_clear(records: Collection[ZoneAcquisition]) -> str:
     """How much of some zones was observed, as a line."""
     clear = sum(record.share_clear for record in records) / len(records)

@@ -21,7 +21,6 @@ from cropray.imagery.acquire import (
     describe_clear,
     describe_empty_months,
     describe_left_out,
-    describe_warnings,
     gather_left_out,
     months_without,
     remove_unfinished,
@@ -217,7 +216,8 @@ class SceneAcquisition(Acquisition["SceneSettings"]):
 
     def conclude(self, records: Collection[ZoneAcquisition]) -> list[str]:
         """See `Acquisition.conclude`."""
-        return [*describe_warnings(records), *super().conclude(records)]
+        warnings = {warning for record in records for warning in record.warnings}
+        return [*sorted(warnings), *super().conclude(records)]
 
 
 class CubeAcquisition(Acquisition["CompositeSettings"]):

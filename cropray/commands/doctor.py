@@ -4,7 +4,6 @@ import importlib.metadata
 import math
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -33,15 +32,6 @@ _GPU_SHARE: Final = 0.01  # of a GPU, for a look at it: a task that asks for non
 LEAST_FREE_GB: Final = 5  # a zone of 10 km × 10 km takes 0.1 GB as composite and as much again as dataset
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One line of the doctor."""
-
-    name: str
-    run: Callable[[], str]
-    """Returns what was seen; raises CroprayError or OSError with what to do."""
-
-
 def run_doctor(config: str | Location | None, overrides: Sequence[str] = ()) -> None:
     """Print one line per check.
 
@@ -58,42 +48,39 @@ def run_doctor(config: str | Location | None, overrides: Sequence[str] = ()) -> 
     job = None if config is None else load_settings(JobConfig, config, overrides)
     models = DEFAULT_FAMILIES if job is None else job.search.models
     libraries = {name: version for model in models for name, version in family(model).code().libraries.items()}
-    checks = [Check("python", platform.python_version), *(Check(name, _version(name)) for name in PACKAGES)]
-    checks += [Check(name, partial(_found, name, libraries[name])) for name in libraries if name not in PACKAGES]
+    # Each returns what was seen, or raises CroprayError or OSError with what to do.
+    checks: dict[str, Callable[[], str]] = {"python": platform.python_version}
+    checks |= {name: partial(importlib.metadata.version, name) for name in PACKAGES}
+    checks |= {name: partial(_found, name, libraries[name]) for name in libraries if name not in PACKAGES}
     if job is not None and job.search.sampler == "tpe":
-        checks.append(Check("optuna", lambda: str(require_optuna().__version__)))
+        checks["optuna"] = lambda: str(require_optuna().__version__)
     if config is None or job is None:
-        checks.append(Check("ray starts", lambda: _check_ray(ClusterSettings())))
+        checks["ray starts"] = lambda: _check_ray(ClusterSettings())
     else:
-        checks += [
-            Check("config", lambda: _describe(config, job)),
-            Check("inputs", lambda: _check_inputs(job)),
-            Check("workspace", lambda: _check_workspace(job)),
-            Check("tracking", lambda: _check_tracking(job)),
-            Check("ray starts", lambda: _check_ray(job.cluster)),
-        ]
+        checks |= {
+            "config": lambda: _describe(config, job),
+            "inputs": lambda: _check_inputs(job),
+            "workspace": lambda: _check_workspace(job),
+            "tracking": lambda: _check_tracking(job),
+            "ray starts": lambda: _check_ray(job.cluster),
+        }
         if job.imagery is not None and job.imagery.quota:
-            name = job.imagery.source.replace("_", " ")
-            checks.append(Check(name, partial(_check_service, job.cluster, job.imagery)))
+            checks[job.imagery.source.replace("_", " ")] = partial(_check_service, job.cluster, job.imagery)
         if _uses_gpus(job):
-            checks.append(Check("gpu", lambda: _check_gpus(job)))
-    n_failed = sum(not _passes(check) for check in checks)
+            checks["gpu"] = lambda: _check_gpus(job)
+    n_failed = sum(not _passes(name, check) for name, check in checks.items())
     if n_failed:
         raise CroprayError(f"{n_failed} of {len(checks)} checks failed; each line above says what to do")
     print(f"all {len(checks)} checks passed")
 
 
-def _passes(check: Check) -> bool:
+def _passes(name: str, check: Callable[[], str]) -> bool:
     try:
-        print(f"  ok    {check.name:<12} {check.run()}", flush=True)
+        print(f"  ok    {name:<12} {check()}", flush=True)
     except (CroprayError, OSError, importlib.metadata.PackageNotFoundError) as error:
-        print(f"  FAIL  {check.name:<12} {error}", flush=True)
+        print(f"  FAIL  {name:<12} {error}", flush=True)
         return False
     return True
-
-
-def _version(name: str) -> Callable[[], str]:
-    return lambda: importlib.metadata.version(name)
 
 
 def _found(library: str, version: str) -> str:

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from cropray import __version__
 from cropray.core.errors import CroprayError
@@ -151,47 +152,26 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     demo = commands.add_parser("demo", help="draw a landscape, run every stage on it and print the scores")
     demo.add_argument("--root", type=Path, default=Path("demo"), help="folder of the demo (default: demo)")
-    _with_config(
-        commands.add_parser(
-            "doctor",
-            help="check versions, Ray, storage and tracking; say what to do",
-            description="Without a job file only the installation is checked.",
-        ),
-        nargs="?",
-    )
-    _with_config(
-        commands.add_parser("plan", help="what a job will take: requests, disk, memory, hours; then what it took")
-    )
-    why = _with_config(
-        commands.add_parser(
-            "why",
-            help="what is up to date and what is not, and in what it differs; makes nothing",
-            description="One line for each stage, or all that is to say of one artefact.",
-        )
-    )
-    why.add_argument(
-        "artefact", nargs="?", help="a stage, what it makes (acquire/ZONE, map/MODEL), or a path in the workspace"
-    )
-    ui = _with_config(commands.add_parser("ui", help="the MLflow UI on a job's runs"))
-    ui.add_argument("--port", type=int, default=5000)
+
+    def on_job(name: str, summary: str, description: str | None = None, nargs: str | None = None) -> Any:
+        parser = commands.add_parser(name, help=summary, description=description)
+        parser.add_argument("config", nargs=nargs, help="job file (YAML): a path, or s3://…, gs://…, az://…")
+        told = "change one value of the job file, e.g. --set zones=[beauce-1,beauce-2]"
+        parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="a.b=VALUE", help=told)
+        return parser
+
+    alone = "Without a job file only the installation is checked."
+    on_job("doctor", "check versions, Ray, storage and tracking; say what to do", alone, nargs="?")
+    on_job("plan", "what a job will take: requests, disk, memory, hours; then what it took")
+    each = "One line for each stage, or all that is to say of one artefact."
+    why = on_job("why", "what is up to date and what is not, and in what it differs; makes nothing", each)
+    named = "a stage, what it makes (acquire/ZONE, map/MODEL), or a path in the workspace"
+    why.add_argument("artefact", nargs="?", help=named)
+    on_job("ui", "the MLflow UI on a job's runs").add_argument("--port", type=int, default=5000)
     names = [stage.name for stage in STAGES]
-    _with_config(commands.add_parser("run", help=f"all stages: {' '.join(names)}")).set_defaults(stages=names)
+    on_job("run", f"all stages: {' '.join(names)}").set_defaults(stages=names)
     for stage in STAGES:
-        described = commands.add_parser(stage.name, help=stage.summary, description=f"{stage.name} {stage.summary}.")
-        _with_config(described).set_defaults(stages=[stage.name])
-    return parser
-
-
-def _with_config(parser: argparse.ArgumentParser, nargs: str | None = None) -> argparse.ArgumentParser:
-    parser.add_argument("config", nargs=nargs, help="job file (YAML): a path, or s3://…, gs://…, az://…")
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="a.b=VALUE",
-        help="change one value of the job file, e.g. --set zones=[beauce-1,beauce-2]",
-    )
+        on_job(stage.name, stage.summary, f"{stage.name} {stage.summary}.").set_defaults(stages=[stage.name])
     return parser
 
 

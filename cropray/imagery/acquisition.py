@@ -8,7 +8,7 @@ import datetime as dt
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from cropray.core.closure import closure
 from cropray.core.cube import CubeSpec, Season
@@ -74,12 +74,8 @@ class Traffic:
     """What is assumed."""
 
 
-class Pool(Protocol):
-    """Clients of a service, at most as many and as fast as its quota allows."""
-
-    def answers(self, units: Iterable[Any]) -> Iterator[tuple[Any, Any, str | None]]:
-        """(unit, answer, why there is none), as they come."""
-        ...
+Ask = Callable[[Iterable[Any]], Iterator[tuple[Any, Any, str | None]]]
+"""(unit, answer, why there is none) of some units of work, as they come from clients that keep to a quota."""
 
 
 class Acquisition(Generic[SettingsT]):
@@ -150,12 +146,12 @@ class Acquisition(Generic[SettingsT]):
         n_left = remove_unfinished(self.order.workspace, {zone.zone_id for zone in self.order.zones})
         return [f"{n_left} unfinished files of an interrupted run are removed"] if n_left else []
 
-    def ready(self, todo: Sequence[Zone], pool: Pool | None, progress: Progress) -> Generator[Zone | None, None, None]:  # noqa: ARG002
+    def ready(self, todo: Sequence[Zone], ask: Ask | None, progress: Progress) -> Generator[Zone | None, None, None]:  # noqa: ARG002
         """Zones as soon as they can be made; None where another request has been answered, and none is.
 
         Args:
             todo: zones that are to be made.
-            pool: of clients, where the source has a quota.
+            ask: where the source has a quota.
             progress: where to tell.
         """
         yield from todo

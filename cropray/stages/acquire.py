@@ -56,9 +56,9 @@ def _made(
     with contextlib.ExitStack() as stack:
         stack.enter_context(ray_session(job.cluster))
         require_cpus(1 if quota else min(len(todo), LOOK_AHEAD), job.cluster.wait_s)
-        pool = stack.enter_context(ClientPool(work.client, *quota)) if quota else None
+        ask = stack.enter_context(ClientPool(work.client, *quota)).answers if quota else None
         zones = [zone for zone in work.order.zones if zone.zone_id in todo]
-        ready = stack.enter_context(contextlib.closing(work.ready(zones, pool, progress)))
+        ready = stack.enter_context(contextlib.closing(work.ready(zones, ask, progress)))
         # What a zone is made from may be known only now.
         tasks = (replace(todo[zone.zone_id], run=work.make(zone)) if zone else None for zone in ready)
         for done, outcome in enumerate(on_ray(tasks, _STAGE, job.artefacts), start=1):

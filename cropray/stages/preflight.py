@@ -26,17 +26,10 @@ _STORES: Final = {"http", "https", "sqlite", "postgresql", "mysql", "mssql", "fi
 _FEW: Final = 8  # names in a message
 
 
-@dataclass(frozen=True, slots=True)
-class OfZones:
-    """What a stage reads of each zone, and which stage makes it."""
-
-    what: str
-    made_by: str
-    files: Callable[[Workspace, str], Iterable[Location]]
-
-
-COMPOSITES: Final = OfZones("composite", "acquire", lambda w, zone: (w.composite(zone), w.n_obs(zone)))
-LABELS: Final = OfZones("labels", "labels", lambda w, zone: (w.labels(zone), w.parcel_index(zone), w.parcels(zone)))
+OfZones = tuple[str, str, Callable[[Workspace, str], Iterable[Location]]]
+"""What a stage reads of each zone, which stage makes it, and its files."""
+COMPOSITES: Final[OfZones] = ("composite", "acquire", lambda w, zone: (w.composite(zone), w.n_obs(zone)))
+LABELS: Final[OfZones] = ("labels", "labels", lambda w, zone: (w.labels(zone), w.parcel_index(zone), w.parcels(zone)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +46,7 @@ class Ahead:
 
     def of_zones(self, artefact: OfZones, zones: Sequence[Zone]) -> Iterator[Check]:
         """That zones have what an earlier stage makes of them, where it does not run before."""
-        if artefact.made_by not in self.done:
+        if artefact[1] not in self.done:
             yield partial(_require_of_zones, artefact, self.workspace, zones)
 
     def made(self, made_by: str, *files: Location) -> Iterator[Check]:
@@ -134,11 +127,10 @@ def check_gpus(job: JobConfig) -> None:
 
 
 def _require_of_zones(artefact: OfZones, workspace: Workspace, zones: Sequence[Zone]) -> None:
-    missing = [
-        zone.zone_id for zone in zones if not all(file.exists() for file in artefact.files(workspace, zone.zone_id))
-    ]
+    what, made_by, files = artefact
+    missing = [zone.zone_id for zone in zones if not all(file.exists() for file in files(workspace, zone.zone_id))]
     if missing:
         raise MissingArtefactError(
-            f"{len(missing)} of {len(zones)} zones have no {artefact.what}: {some(missing, _FEW)}; "
-            f"run `cropray {artefact.made_by} CONFIG.yaml` first"
+            f"{len(missing)} of {len(zones)} zones have no {what}: {some(missing, _FEW)}; "
+            f"run `cropray {made_by} CONFIG.yaml` first"
         )

@@ -21,7 +21,7 @@ from cropray.imagery.acquire import (
     months_without,
     require_scenes,
 )
-from cropray.imagery.acquisition import Acquisition, Order, Pool
+from cropray.imagery.acquisition import Acquisition, Ask, Order
 from cropray.imagery.scenes import Found, Scene
 from cropray.imagery.sources.earth_engine.ledger import RunAccount, UnitOutcome, append_outcome, append_run
 from cropray.imagery.sources.earth_engine.months import (
@@ -105,13 +105,13 @@ class EarthEngineAcquisition(Acquisition[EarthEngineSettings]):
                 forget_zone(self._workspace, zone_id)
         return []
 
-    def ready(self, todo: Sequence[Zone], pool: Pool | None, progress: Progress) -> Generator[Zone | None, None, None]:
+    def ready(self, todo: Sequence[Zone], ask: Ask | None, progress: Progress) -> Generator[Zone | None, None, None]:
         """See `Acquisition.ready`; what the run came to is written down and said, however it ends."""
-        assert pool is not None
+        assert ask is not None
         started = time.monotonic()
         try:
-            self._list_zones(todo, pool, progress)
-            yield from self._fetch_months(pool, progress)
+            self._list_zones(todo, ask, progress)
+            yield from self._fetch_months(ask, progress)
         finally:
             self._account.seconds = time.monotonic() - started
             if self._account.requests:
@@ -123,7 +123,7 @@ class EarthEngineAcquisition(Acquisition[EarthEngineSettings]):
         if is_made:
             drop_months(self._workspace, zone_id)
 
-    def _list_zones(self, zones: Sequence[Zone], pool: Pool, progress: Progress) -> None:
+    def _list_zones(self, zones: Sequence[Zone], ask: Ask, progress: Progress) -> None:
         """Find the scenes of every zone: as they were listed before, or by one request each.
 
         Raises:
@@ -136,7 +136,7 @@ class EarthEngineAcquisition(Acquisition[EarthEngineSettings]):
                 unlisted.append(ListingUnit(zone, self.order.season(zone)))
             else:
                 self._take_listing(zone, indexes)
-        for done, outcome in enumerate(self._outcomes(unlisted, pool), start=1):
+        for done, outcome in enumerate(self._outcomes(unlisted, ask), start=1):
             zone = self._zones[outcome.zone_id]
             if outcome.error is None and self._take_listing(zone, outcome.assets) == ():
                 empty.append(zone)
@@ -147,7 +147,7 @@ class EarthEngineAcquisition(Acquisition[EarthEngineSettings]):
         for line in [*describe_left_out(left_out), *self._empty_months()]:
             progress.note(line)
 
-    def _fetch_months(self, pool: Pool, progress: Progress) -> Iterator[Zone | None]:
+    def _fetch_months(self, ask: Ask, progress: Progress) -> Iterator[Zone | None]:
         """Ask for the steps that are not there; give out each zone when its last one has come."""
         progress.restart()
         missing = {
@@ -159,7 +159,7 @@ class EarthEngineAcquisition(Acquisition[EarthEngineSettings]):
         if len(todo) < n_months:
             progress.note(f"{n_months - len(todo)} of {n_months} {self._noun}s are here already")
         yield from [self._zones[zone_id] for zone_id, units in missing.items() if not units]
-        for done, outcome in enumerate(self._outcomes(todo, pool), start=1):
+        for done, outcome in enumerate(self._outcomes(todo, ask), start=1):
             progress.step(done, len(todo), f"{outcome.zone_id} {outcome.unit}", f"{self._noun}s")
             if outcome.error is None:
                 del missing[outcome.zone_id][outcome.unit]
@@ -173,9 +173,9 @@ class EarthEngineAcquisition(Acquisition[EarthEngineSettings]):
             empty[zone_id] = months_without([name in listed for name in season.names], season)
         return describe_empty_months(empty, self.order.cube)
 
-    def _outcomes(self, units: Sequence[ListingUnit] | Sequence[MonthUnit], pool: Pool) -> Iterator[UnitOutcome]:
+    def _outcomes(self, units: Sequence[ListingUnit] | Sequence[MonthUnit], ask: Ask) -> Iterator[UnitOutcome]:
         """Outcomes of units, written down and counted."""
-        for unit, answer, death in pool.answers(units):
+        for unit, answer, death in ask(units):
             outcome: UnitOutcome = answer if death is None else failed(unit, death)
             append_outcome(self._workspace, outcome)
             grid = self._zones[outcome.zone_id].grid

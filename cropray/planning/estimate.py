@@ -5,9 +5,9 @@ from functools import partial
 from typing import Final
 
 from cropray.cluster.resources import FitSize
+from cropray.imagery.acquisition import Traffic
 from cropray.planning.costs import FitCosts, FitTerms, UnitCosts
 from cropray.planning.table import OBJECT_STORE, WORKER, Amounts
-from cropray.planning.traffic import Traffic
 from cropray.planning.work import Fit, JobWork, kinds, makespan
 from cropray.report.settings import MOST_PREVIEWS
 from cropray.search.store import LOADING_COPIES, data_bytes

@@ -9,8 +9,8 @@ from typing import Literal
 
 from cropray.cluster.placement import Node, Placement, need_of, place_units
 from cropray.config import JobConfig
+from cropray.imagery.acquisition import Traffic
 from cropray.planning.costs import Kind
-from cropray.planning.traffic import Traffic
 from cropray.search.sampling import trials
 from cropray.search.space import title
 from cropray.training.family import FamilySettings, Sample, family

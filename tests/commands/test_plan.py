@@ -19,10 +19,10 @@ from cropray.config import JobConfig
 from cropray.core.errors import InputError
 from cropray.core.progress import Progress
 from cropray.imagery.sources.earth_engine.ledger import read_runs
+from cropray.imagery.sources.earth_engine.traffic import earth_engine_traffic
 from cropray.io.job_file import load_settings
 from cropray.io.workspace import Workspace
 from cropray.io.zones import read_zones
-from cropray.planning.traffic import earth_engine_traffic
 from tests.jobs import job, write_job
 from tests.servers.earth_engine import EarthEngineServer
 from tests.servers.earth_engine_catalogue import catalogue
@@ -44,7 +44,7 @@ def nothing_is_measured(monkeypatch):
     def too_late(*_args, **_kwargs):
         raise AssertionError("it was measured before it was refused")
 
-    monkeypatch.setattr(measure, "find_scenes", too_late)
+    monkeypatch.setattr(measure, "acquisition_of", too_late)
     monkeypatch.setattr(measure, "ray_session", too_late)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)  # the job would start its own
 

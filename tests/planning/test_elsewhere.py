@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 
 from cropray.cluster.settings import PlanSettings
+from cropray.imagery.acquisition import Traffic
 from cropray.nets.crop_net import CropNet, CropNetConfig
 from cropray.nets.operations import tile_operations
 from cropray.planning.elsewhere import assumptions, cluster_there, costs_there, gpu_rates, thread_factor, work_there
 from cropray.planning.estimate import estimate, fit_seconds
 from cropray.planning.table import scaling_table
-from cropray.planning.traffic import Traffic
 from cropray.planning.work import Cluster, Fit
 from tests.planning.test_estimate import COSTS, KERNELS, job, of, work
 from tests.study import INPUT

@@ -8,6 +8,7 @@ import pytest
 
 from cropray.cluster.placement import Node
 from cropray.config import JobConfig
+from cropray.imagery.acquisition import Traffic
 from cropray.planning.costs import (
     FIXED_S,
     REFERENCE_WORKER_START_S,
@@ -33,7 +34,6 @@ from cropray.planning.estimate import (
     loading_seconds,
     worker_bytes,
 )
-from cropray.planning.traffic import Traffic
 from cropray.planning.work import Cluster, Fit, JobWork, ZoneWork, kinds
 from cropray.search.store import tile_bytes
 

@@ -6,8 +6,9 @@ from cropray.core.cube import STUDY_CUBE, CubeSpec
 from cropray.core.grid import Grid
 from cropray.core.sensors import SENTINEL_2, known_band
 from cropray.imagery.sources.earth_engine.settings import EarthEngineSettings
+from cropray.imagery.sources.earth_engine.traffic import earth_engine_traffic, n_windows
+from cropray.imagery.sources.stac.traffic import HEADER_BYTES, item_bytes, stac_traffic
 from cropray.planning.limits import least
-from cropray.planning.traffic import HEADER_BYTES, earth_engine_traffic, item_bytes, n_windows, stac_traffic
 from cropray.search.store import data_bytes, scratch_bytes, tile_bytes
 from cropray.training.xgboost.memory import bins_on_disk, gpu_row_bytes, resident_bytes, row_bytes
 from cropray.training.xgboost.settings import XgboostSettings

@@ -2,8 +2,8 @@
 
 import pytest
 
+from cropray.imagery.sources.earth_engine.traffic import quota_note
 from cropray.planning.table import Line, compare, lines_of, quantity, table
-from cropray.planning.traffic import quota_note
 
 GROUPS = {
     "source": {"requests": 580, "download": 4.3e9, "computing": 6.7},

@@ -17,12 +17,12 @@ from cropray.core.progress import Progress
 from cropray.datasets.regions import require_two
 from cropray.io.job_file import load_settings
 from cropray.io.storage import Location, write_json
-from cropray.io.zones import Zone
+from cropray.io.zones import Zone, zone_fingerprint
 from cropray.planning.estimate import estimate
 from cropray.planning.limits import least, require_room
 from cropray.planning.table import compare, lines_of, table
 from cropray.planning.work import Cluster, place
-from cropray.stages.inputs import job_zones, zone_fingerprint
+from cropray.stages.inputs import job_zones
 from cropray.stages.pipeline import log_to_file
 
 
@@ -69,7 +69,7 @@ def _plan_here(job: JobConfig, zones: Sequence[Zone], progress: Progress) -> Seq
         write_json(workspace.plan, asdict(planned))
     else:
         progress.stage("plan", f"of {planned.made}, beside what has run since")
-    print(f"\n{table(compare(planned.lines, actual(workspace, planned)))}\n", flush=True)
+    print(f"\n{table(compare(planned.lines, actual(job, planned)))}\n", flush=True)
     return planned.notes
 
 

@@ -15,21 +15,19 @@ from cropray.cluster.session import ray_session
 from cropray.commands.plan.measure_fits import FitSample, measure_fits
 from cropray.commands.plan.measure_zones import MOST_ZONES, measure_zones, sample_order, zone_costs
 from cropray.commands.plan.record import sizes
-from cropray.commands.plan.work import built_dataset, count_work, earth_engine
+from cropray.commands.plan.work import built_dataset, count_work
 from cropray.config import JobConfig
-from cropray.core.cube import CubeSpec
 from cropray.core.progress import Progress
 from cropray.datasets.points import points_entries, points_legend, read_points, write_points
 from cropray.datasets.regions import require_two
-from cropray.imagery.sources.stac.settings import StacSettings
+from cropray.imagery.acquisition import Traffic
 from cropray.io.storage import scratch_folder
 from cropray.io.workspace import Workspace
 from cropray.io.zones import Zone
 from cropray.parcels.rpg import is_fetched
 from cropray.planning.costs import UnitCosts, ZoneCosts
-from cropray.planning.traffic import Traffic, quota_note, stac_traffic
 from cropray.planning.work import Cluster, JobWork
-from cropray.stages.inputs import Scenes, find_scenes, job_legend
+from cropray.stages.inputs import acquisition_of, job_legend
 from cropray.stages.labels import indexed
 from cropray.training.family import family
 
@@ -48,7 +46,9 @@ def measure(
     what = "points" if job.points is not None else f"{len(zones)} zones"
     progress.stage("plan", f"{what}: unit costs are measured here: half a minute, minutes for full-size zones")
     started = time.monotonic()
-    scenes = find_scenes(job, zones)
+    acquisition = None if job.imagery is None else acquisition_of(job, zones)
+    if acquisition is not None:
+        acquisition.check()
     find_s = time.monotonic() - started
     started = time.monotonic()
     with (
@@ -63,15 +63,13 @@ def measure(
         progress.note("; ".join(filter(None, [seen, silence()])))
         worker_s = _start_workers(job, cluster, progress)
         scratch, zone, traffic, notes = Workspace(folder), None, None, list[str]()
-        if job.points is not None:
+        if job.imagery is None or acquisition is None:
             sample = sample_points(job, scratch)
         else:
             n_at_once = min(cluster.at_once, _MOST_WARM)
             sample, zone, notes = sample_zones(job, zones, n_at_once, scratch, progress)
-            traffic = earth_engine(job, zones)
-            if isinstance(job.imagery, StacSettings) and scenes is not None:
-                read_s, traffic = _stac(job.imagery, job.cube_spec, zones, scenes, progress)
-                zone = replace(zone, seconds={**zone.seconds, "acquire": zone.seconds["acquire"] + read_s})
+            if (traffic := job.imagery.traffic(acquisition, progress.note)) is not None:
+                zone = replace(zone, seconds={**zone.seconds, "acquire": zone.seconds["acquire"] + traffic.zone_s})
             notes += _limits(job, traffic)
         work = JobWork(job, sample.work, cluster, traffic)
         fits = measure_fits(sample, work.placements, cluster.node_cpus)
@@ -142,18 +140,6 @@ def sample_zones(
     return FitSample(job, scratch, zones, entries, classes, legend, work), costs, notes
 
 
-def _stac(
-    settings: StacSettings, cube: CubeSpec, zones: Sequence[Zone], scenes: Scenes, progress: Progress
-) -> tuple[float, Traffic]:
-    """(seconds of a zone, what is asked for): one item is read for real; a zone takes as long for each of its items."""
-    started = time.monotonic()
-    settings.scenes(cube.bands).read(scenes[zones[0].zone_id][0], zones[0].grid)
-    item_s = time.monotonic() - started
-    progress.note(f"one item read in {item_s:.1f} s")
-    n_items = [len(scenes[zone.zone_id]) for zone in zones]
-    return item_s * sum(n_items) / len(n_items), stac_traffic([zone.grid for zone in zones], n_items, cube)
-
-
 def _limits(job: JobConfig, traffic: Traffic | None) -> Iterator[str]:
     """What is only bounded or assumed, in words."""
     for found in map(family, job.search.models):
@@ -163,5 +149,5 @@ def _limits(job: JobConfig, traffic: Traffic | None) -> Iterator[str]:
             yield f"scores and maps of the {found.label}: as on CPUs, at most; a GPU (map.device) is faster"
     if job.imagery is not None and not job.imagery.is_at_hand:
         yield "composites of zones that are not here yet: size and time from drawn ones"
-    if traffic is not None and traffic.eecu_hours is not None:
-        yield quota_note(traffic.eecu_hours)
+    if traffic is not None and traffic.note:
+        yield traffic.note

@@ -24,16 +24,14 @@ from cropray.core.progress import Progress
 from cropray.datasets.build import ZoneJob, build_zone, count_zone
 from cropray.datasets.manifest import ZoneEntry
 from cropray.datasets.separation import Trim
-from cropray.imagery.acquire import acquire_zone, finish_zone
+from cropray.imagery.acquire import finish_zone
 from cropray.imagery.composites import read_composite, read_n_obs
-from cropray.imagery.cubes import acquire_cube
-from cropray.imagery.registry import CompositeSettings, SceneSettings
 from cropray.io.workspace import Workspace
 from cropray.io.zones import Zone
 from cropray.parcels.rpg import is_fetched
 from cropray.planning.costs import ZoneCosts
 from cropray.report.drawing import step_names
-from cropray.stages.inputs import job_legend, register_year, steps_of
+from cropray.stages.inputs import acquisition_of, job_legend, register_year, steps_of
 from cropray.stages.labels import label_from
 from cropray.stages.pictures import ZoneDrawing, draw_zone
 
@@ -114,14 +112,12 @@ def measure_zone(job: JobConfig, zone: Zone, scratch: Workspace) -> ZoneSample:
 
 def _acquire(job: JobConfig, zone: Zone, scratch: Workspace) -> None:
     """Scenes and cubes of one's own are taken; of remote ones only what this machine does is measured, on drawn months."""
+    assert job.imagery is not None
+    if job.imagery.is_at_hand:
+        acquisition_of(job, [zone], scratch).make(zone)()
+        return
     season = steps_of(zone, job)
     cube = season.cube
-    if isinstance(job.imagery, CompositeSettings) and job.imagery.is_at_hand:
-        acquire_cube(job.imagery.composites(), zone, season, scratch)
-        return
-    if isinstance(job.imagery, SceneSettings) and job.imagery.is_at_hand:
-        acquire_zone(job.imagery.scenes(cube.bands), zone, job.season_start, scratch, cube)
-        return
     here, zone_id = job.artefacts, zone.zone_id
     if here.composite(zone_id).exists() and here.n_obs(zone_id).exists():
         composite = read_composite(here.composite(zone_id), cube=cube)

@@ -12,12 +12,9 @@ from cropray.cluster.session import address_of, ray_disk
 from cropray.config import JobConfig
 from cropray.core.errors import CroprayError
 from cropray.datasets.manifest import Manifest, ZoneEntry, load_manifest
-from cropray.imagery.sources.earth_engine.ledger import read_runs
-from cropray.imagery.sources.earth_engine.settings import EarthEngineSettings
 from cropray.io.storage import free_bytes, size_of
 from cropray.io.zones import Zone
 from cropray.planning.limits import Room
-from cropray.planning.traffic import Traffic, earth_engine_traffic
 from cropray.planning.work import Cluster, ZoneWork
 from cropray.stages.pictures import filmed
 
@@ -89,16 +86,6 @@ def count_work(
         n_classes=n_classes,
         n_regions=len({zone.region for zone, _, _ in train}),
     )
-
-
-def earth_engine(job: JobConfig, zones: Sequence[Zone]) -> Traffic | None:
-    """What Earth Engine would be asked for; None for other sources."""
-    if not isinstance(job.imagery, EarthEngineSettings):
-        return None
-    runs = [run for run in read_runs(job.artefacts) if run.get("source") == "earth_engine"]
-    units = sum(run["listings"] + run["months"] for run in runs)
-    unit_s = sum(run["unit_seconds"] for run in runs) / units if units else None
-    return earth_engine_traffic(job.imagery, [zone.grid for zone in zones], unit_s, job.cube_spec)
 
 
 def n_pixels(zones: Iterable[Zone]) -> int:

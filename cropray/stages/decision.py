@@ -115,10 +115,10 @@ def require_decision(job: JobConfig, model: str) -> None:
         SchemaError: it decides otherwise.
     """
     default = DecisionSettings().model_dump(mode="json")
-    was = load_card(job.artefacts.model(model)).get(CARD_KEY, {}).get("settings", default)
+    was = {**default, **load_card(job.artefacts.model(model)).get(CARD_KEY, {}).get("settings", {})}
     now = job.decision.model_dump(mode="json")
-    if was != now:
+    if changed := [f"decision.{name} is {now[name]}, was {was[name]}" for name in now if was[name] != now[name]]:
         raise SchemaError(
-            f"'{job.artefacts.model(model)}' was published with decision = {was}, the job asks for {now}; run "
+            f"'{job.artefacts.model(model)}' decides otherwise than the job asks ({', '.join(changed)}); run "
             f"`cropray search CONFIG.yaml`, which fits nothing twice"
         )

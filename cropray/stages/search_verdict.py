@@ -90,9 +90,9 @@ class Searched:
 def _of_the_decision(result: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> Iterator[str]:
     """What differs of how the winner decides, which fits nothing again."""
     default = DecisionSettings().model_dump(mode="json")
-    was = default if result is None else result["asked"]
-    now = default if now is None else now
+    was = {**default, **({} if result is None else result["asked"])}  # it may know fewer settings than there are
+    now = {**default, **(now or {})}
     changed = [name for name in default if was[name] != now[name]]
     yield from (f"setting decision.{name} was {was[name]}, is {now[name]}" for name in changed)
     if not changed and was != now:
-        yield "code that learns how the winner decides"
+        yield "code that learns how the winner decides changed"

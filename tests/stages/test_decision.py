@@ -180,12 +180,22 @@ def test_nothing_to_learn_from_is_an_error(make):
 def test_a_model_that_decides_otherwise_than_the_job_asks_is_neither_scored_nor_mapped(make):
     plain, ruled = make(), make(rule="prior")
     require_decision(plain, "xgboost")
-    with pytest.raises(SchemaError, match=r"'rule': 'argmax'.*the job asks for.*'prior'.*fits nothing twice"):
+    with pytest.raises(SchemaError, match=r"\(decision\.rule is prior, was argmax\).*fits nothing twice"):
         require_decision(ruled, "xgboost")
     learnt(ruled)
     require_decision(ruled, "xgboost")
     with pytest.raises(SchemaError, match="run `cropray search"):
         require_decision(plain, "xgboost")
+
+
+def test_a_card_may_know_fewer_settings_than_there_are(make):
+    job = make(rule="prior")
+    learnt(job)
+    path = job.artefacts.model("xgboost") / "card.json"
+    card = json.loads(path.read_text())
+    del card["decision"]["settings"]["coverage"]
+    write_json(path, card)
+    require_decision(job, "xgboost")
 
 
 def test_another_rule_fits_nothing_again_and_is_learnt_again(make, monkeypatch):
@@ -208,5 +218,7 @@ def test_another_rule_fits_nothing_again_and_is_learnt_again(make, monkeypatch):
     of_rule = {"decision": {"asked": asked(ruled)}}
     assert verdict(ruled, of_rule) == (units, [])
     assert verdict(plain, of_rule)[1] == ["setting decision.rule was prior, is argmax"]
+    del of_rule["decision"]["asked"]["coverage"]  # a setting that came later
+    assert verdict(ruled, of_rule)[1] == []
     monkeypatch.setattr("cropray.stages.decision._digest", lambda *_: "another")
-    assert verdict(ruled, of_rule)[1] == ["code that learns how the winner decides"]
+    assert verdict(ruled, of_rule)[1] == ["code that learns how the winner decides changed"]

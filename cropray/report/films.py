@@ -12,8 +12,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from cropray.core.cube import STUDY_CUBE, CubeSpec
 from cropray.core.sensors import NODATA
+from cropray.io.pictures import INK
 from cropray.io.storage import Location, whole_file
-from cropray.report.drawing import INK, initials
+from cropray.report.drawing import band_title, initials
 
 FRAME_MS: Final = 700
 _LAST_FRAME_MS: Final = 1800  # a rest before the year begins again
@@ -52,8 +53,7 @@ def views_of(cube: CubeSpec) -> tuple[View, ...]:
     if cube.positions(_TRUE_COLOUR.bands) is None:
         return ()
     colours = [view for view in (_TRUE_COLOUR, _FALSE_COLOUR) if cube.positions(view.bands) is not None]
-    names = ((band.id, f"{band.id}, {band.name}" if band.name else band.id) for band in cube.bands)
-    return (*colours, *(View(band_id, title, (band_id,)) for band_id, title in names))
+    return (*colours, *(View(band.id, band_title(band), (band.id,)) for band in cube.bands))
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,10 @@ from matplotlib.patheffects import withStroke
 from pyproj import Transformer
 
 from cropray.core.errors import InputError
+from cropray.io.pictures import INK, LINE, MUTED, picture
 from cropray.io.raw_files import local_table
 from cropray.io.storage import Location
-from cropray.report.drawing import INK, LINE, MODEL_COLOURS, MUTED, picture
+from cropray.report.drawing import MODEL_COLOURS
 from cropray.zone_selection.selection import ChosenZone, RegionChoice
 
 TRAIN_COLOUR: Final = MODEL_COLOURS[0]

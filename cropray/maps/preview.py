@@ -94,8 +94,7 @@ def paint(class_ids: npt.NDArray[np.uint8], classes: tuple[CropClass, ...]) -> n
     colours = np.full((IGNORE + 1, 3), to_rgb(_BLANK))
     for crop in classes:
         colours[crop.id] = to_rgb(crop.colour)
-    painted: npt.NDArray[np.float64] = colours[class_ids]
-    return painted
+    return colours[class_ids]
 
 
 def agreement(data: PreviewData) -> str:

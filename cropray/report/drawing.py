@@ -68,10 +68,9 @@ def common_steps(names: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
 
 
 def initials(names: Sequence[str]) -> tuple[str, ...]:
-    """Short marks for an axis: the first letter of each month where one begins, empty for its further steps.
+    """Short marks for an axis, of `step_names` or `common_steps`.
 
-    Args:
-        names: of `step_names` or `common_steps`; positions stay as they are.
+    The first letter of each month where one begins, empty for its further steps; positions stay as they are.
     """
     months = [next((word for word in name.split() if word.isalpha()), name) for name in names]
     marks = [month[0] if month.isalpha() else month for month in months]

@@ -80,15 +80,9 @@ def zone_year(
     size_px: int,
     cube: CubeSpec = STUDY_CUBE,
 ) -> ZoneYear:
-    """Bring a zone to the size of its films.
+    """Bring a zone to the size of its films, of which `size_px` is the longer side.
 
-    Args:
-        zone_id: shown in the film.
-        months: name of each step.
-        composite: [T, C, H, W] digital numbers, 0 = no data.
-        n_obs: [T, H, W] clear observations per step.
-        size_px: longer side.
-        cube: which bands and steps these are.
+    `composite` is [T, C, H, W] digital numbers, 0 = no data; `n_obs` [T, H, W] clear observations; `months` names the steps.
     """
     images = []
     for month in composite:

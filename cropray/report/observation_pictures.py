@@ -60,14 +60,7 @@ def draw_observed_months(
 
 
 def draw_n_obs(title: str, n_obs: npt.NDArray[np.uint8], months: Sequence[str], path: Location) -> None:
-    """Maps of the clear observations of each step; never seen stands out.
-
-    Args:
-        title: names the zone.
-        n_obs: [T, H, W] clear observations per step, before gap filling.
-        months: name of each step.
-        path: file to write.
-    """
+    """Maps of the clear observations [T, H, W] of each named step, before gap filling; never seen stands out."""
     step = -(-max(n_obs.shape[1:]) // _MAP_PX)
     shown = n_obs[:, step // 2 :: step, step // 2 :: step]  # one pixel stands for its block: means would blur counts
     most = int(np.clip(n_obs.max(), 1, _MOST_COUNTED))

@@ -169,8 +169,7 @@ def _limits(areas: Sequence[Area], shown: Sequence[int]) -> tuple[float, float]:
 
 
 def _signed_root(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    roots: npt.NDArray[np.float64] = np.sign(values) * np.sqrt(np.abs(values))
-    return roots
+    return np.sign(values) * np.sqrt(np.abs(values))
 
 
 def _shortened(label: str) -> str:

@@ -117,14 +117,7 @@ def difference_rows(results: Sequence[ModelResult]) -> tuple[DifferenceRow, ...]
 
 
 def score_table(results: Sequence[ModelResult]) -> str:
-    """The summary as plain text: both models, their intervals, and the study's published scores.
-
-    Args:
-        results: one per model.
-
-    Returns:
-        Aligned lines without a trailing newline.
-    """
+    """The summary as aligned lines: all models, their intervals, and the study's published scores."""
     header = ("", *(metric.called for metric in score_columns()), "pixels")
     rows = [row for result in results for row in _model_lines(result)]
     rows += [row for difference in difference_rows(results) for row in _difference_lines(difference)]

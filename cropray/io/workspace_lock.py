@@ -75,10 +75,7 @@ class Holder:
 
 @contextlib.contextmanager
 def locked(root: Location) -> Iterator[None]:
-    """Keep other runs off a workspace for the time of the block.
-
-    Args:
-        root: the workspace, which is there and can be written.
+    """Keep other runs off a workspace, which is there and can be written, for the time of the block.
 
     Raises:
         ConfigError: another run is at work on it; the message says which.

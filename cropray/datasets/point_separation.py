@@ -98,11 +98,7 @@ def separation_doubts(
 ) -> list[str]:
     """What a reader of the scores must know: how near the points were that were left out, and which stand twice.
 
-    Args:
-        table: the points that stay.
-        folds: training zone → validation fold.
-        given: what `separate_points` left out.
-        buffer_m: its buffer, m.
+    The table holds the points that stay, `given` is what `separate_points` left out by its buffer.
     """
     doubts = []
     if given:

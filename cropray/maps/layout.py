@@ -17,12 +17,7 @@ def choose_window(shape: tuple[int, int], model: TilePredictor, task_bytes: floa
 
     Where a zone is cut, margins are computed twice: a zone of 1000 × 1000 pixels and a network with a margin of 160
     pixels take 1.00 million pixels in one piece, 1.32 in two, 3.84 in windows of 512 pixels. In one piece that is 29 s of
-    one CPU for the study's network.
-
-    Args:
-        shape: rows and columns of the zone.
-        model: predicts.
-        task_bytes: memory that the task may take; inf: enough.
+    one CPU for the study's network. The task may take so many bytes of memory; inf: enough.
 
     Returns:
         Most rows and columns of a window: the smallest that computes least among those that the memory holds; where

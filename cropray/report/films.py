@@ -108,12 +108,10 @@ def fit(image: npt.NDArray[Any], size_px: int) -> npt.NDArray[np.float32]:
 
 def draw_film(year: ZoneYear, view: View, path: Location) -> None:
     """Write one film whole, as an animated GIF of a frame per step with one palette."""
-    pictures = _paint(year, view)
-    indices, palette = _quantise(pictures)
-    frames = [_frame(year, view, month, index) for month, index in enumerate(indices)]
+    indices, palette = _quantise(_paint(year, view))
     images = []
-    for frame in frames:
-        image = Image.fromarray(frame, "P")
+    for month, index in enumerate(indices):
+        image = Image.fromarray(_frame(year, view, month, index), "P")
         image.putpalette(palette)
         images.append(image)
     durations = [FRAME_MS] * (len(images) - 1) + [_LAST_FRAME_MS]

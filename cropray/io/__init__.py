@@ -1,1 +1,1 @@
-"""Files and folders: storage of any kind, raw inputs, the workspace and its stamps, zones, job files, pictures, coordinate systems."""
+"""Files and folders: storage of any kind, raw inputs, the workspace and its stamps, zones, job files."""

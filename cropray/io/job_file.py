@@ -158,30 +158,36 @@ def _locate(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[str, li
     pydantic puts the tag of a chosen union member into the location; the file has no such level.
     """
     node, names = model, []
-    members: dict[str | None, type[BaseModel]] = {}
-    tags: set[str | None] = set()  # of members that are no settings
+    members: dict[str, type[BaseModel]] = {}
+    tags: frozenset[str] = frozenset()  # of members that are no settings
     for name in map(str, loc):
         if name in members:
             node, members = members[name], {}
             continue
         if name in tags:
-            tags = set()
+            tags = frozenset()
             continue
         names.append(name)
         if name in node.model_fields:
             found = list(_members(node.model_fields[name].annotation))
-            members = {tag: member for tag, member in found if member is not None}
-            tags = {tag for tag, _ in found} - members.keys()
-            node = next((member for _, member in found if member is not None), node)
+            members = {tag: member for tag, member in found if tag is not None}
+            tags = frozenset(_tags(node.model_fields[name].annotation)) - members.keys()
+            node = next((member for _, member in found), node)
     return ".".join(names), list(node.model_fields)
 
 
-def _members(annotation: Any, tag: str | None = None) -> Iterator[tuple[str | None, type[BaseModel] | None]]:
-    """(tag, settings class) of each class that an annotation names, and (tag, None) of each tag."""
-    marks = [mark.tag for mark in getattr(annotation, "__metadata__", ()) if isinstance(mark, Tag)]
-    yield from ((mark, None) for mark in marks)
-    tag = next(iter(marks), tag)
+def _members(annotation: Any, tag: str | None = None) -> Iterator[tuple[str | None, type[BaseModel]]]:
+    """(tag, settings class) of each class that an annotation names."""
+    tag = next((m.tag for m in getattr(annotation, "__metadata__", ()) if isinstance(m, Tag)), tag)
     if hasattr(annotation, "model_fields"):
         yield tag, annotation
     for argument in get_args(annotation):
         yield from _members(argument, tag)
+
+
+def _tags(annotation: Any) -> Iterator[str]:
+    for mark in getattr(annotation, "__metadata__", ()):
+        if isinstance(mark, Tag):
+            yield mark.tag
+    for argument in get_args(annotation):
+        yield from _tags(argument)

@@ -1,5 +1,6 @@
 """How large a window the model reads at once: as little as possible computed twice, within the memory of a task."""
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator
 from typing import Final
@@ -51,11 +52,9 @@ def _sides(length: int, margin_px: int, stride_px: int) -> Iterator[tuple[int, i
     """(side of a window, pixels computed along the axis) for 1, 2, … windows along one axis."""
     yield length, length
     least = max(3 * margin_px, LEAST_WINDOW_PX)
-    n = 2
-    while True:
+    for n in itertools.count(2):
         computed = length + 2 * margin_px * (n - 1)
         side = math.ceil(computed / n / stride_px) * stride_px
         if side < least or side >= length:
             return
         yield side, computed
-        n += 1

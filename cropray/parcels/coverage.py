@@ -105,16 +105,13 @@ def describe(coverage: Coverage) -> Iterator[str]:
 
     Of many zones only those are listed where more than a tenth of the declared area has no class.
     """
-    shown = {region: [row for row in rows if _is_listed(row, coverage)] for region, rows in coverage.zones.items()}
-    names = [TOTAL, *(f"  {row.name}" for row in coverage.regions)]
-    names += [f"    {row.name}" for rows in shown.values() for row in rows]
-    width = max(map(len, names))
-    yield " ".join([" " * width, *(f"{column:>9}" for column in _COLUMNS)])
-    yield _line(TOTAL, width, coverage.total)
+    rows = [(TOTAL, coverage.total)]
     for region in coverage.regions:
-        yield _line(f"  {region.name}", width, region)
-        for zone in shown[region.name]:
-            yield _line(f"    {zone.name}", width, zone)
+        rows.append((f"  {region.name}", region))
+        rows += [(f"    {zone.name}", zone) for zone in coverage.zones[region.name] if _is_listed(zone, coverage)]
+    width = max(len(name) for name, _ in rows)
+    yield " ".join([" " * width, *(f"{column:>9}" for column in _COLUMNS)])
+    yield from (_line(name, width, row) for name, row in rows)
     for unknown in coverage.unknown_codes[:_FEW_CODES]:
         yield _explain(unknown)
     if others := coverage.unknown_codes[_FEW_CODES:]:

@@ -165,11 +165,10 @@ def _interval_text(results: Sequence[ModelResult]) -> str:
 
 
 def _align(row: Sequence[str], widths: Sequence[int]) -> str:
-    first, *others = (
-        cell.ljust(width) if i == 0 else cell.rjust(width)
-        for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+    cells = (
+        cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True))
     )
-    return _GAP.join((first, *others)).rstrip()
+    return _GAP.join(cells).rstrip()
 
 
 def format_score(value: float | None) -> str:

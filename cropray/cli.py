@@ -8,6 +8,7 @@ import contextlib
 import errno
 import logging
 import os
+import shlex
 import signal
 import sys
 import tempfile
@@ -121,6 +122,15 @@ def _run(options: argparse.Namespace) -> None:
         from cropray.commands.why import run_why  # noqa: PLC0415
 
         run_why(options.config, options.overrides, options.artefact)
+    elif options.command == "new":
+        from cropray.commands.new import run_new  # noqa: PLC0415
+
+        path = run_new(options.name, Path())
+        print(f"{path}: fill in where your parcels are, then `cropray doctor {shlex.quote(str(path))}`")
+    elif options.command == "config":
+        from cropray.commands.config import run_config  # noqa: PLC0415
+
+        run_config(options.config, options.overrides, as_markdown=options.markdown)
     elif options.command == "ui":
         _serve_ui(options.config, options.overrides, options.port)
     else:
@@ -177,6 +187,15 @@ def _parser() -> argparse.ArgumentParser:
     why.add_argument(
         "artefact", nargs="?", help="a stage, what it makes (acquire/ZONE, map/MODEL), or a path in the workspace"
     )
+    new = commands.add_parser("new", help="write NAME.yaml, a job file with every setting and what it means")
+    new.add_argument("name", metavar="NAME", help="of the dataset")
+    config = _with_config(
+        commands.add_parser(
+            "config", help="every setting: what it is, its default, and a job's values with their origin"
+        ),
+        nargs="?",
+    )
+    config.add_argument("--markdown", action="store_true", help="print the page docs/configuration.md")
     ui = _with_config(commands.add_parser("ui", help="the MLflow UI on a job's runs"))
     ui.add_argument("--port", type=int, default=5000)
     _with_config(commands.add_parser("run", help=f"all stages: {' '.join(STAGES)}"))

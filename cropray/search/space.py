@@ -34,7 +34,9 @@ class Range(Settings):
     """Numbers from `low` to `high`, for samplers that draw; a `grid` has none."""
 
     low: float
+    """Least value."""
     high: float
+    """Greatest value."""
     log: bool = False
     """Draw the logarithm evenly."""
 
@@ -155,7 +157,7 @@ def value_text(value: Any) -> str:
 
 
 class SearchSettings(Settings):
-    """How configurations are compared; `complete` adds what each family searches, by its name."""
+    """How configurations are compared; below each family's name, what is searched of it."""
 
     models: tuple[str, ...] = Field(default=DEFAULT_FAMILIES, min_length=1)
     """Families of models, in the order in which they are searched."""

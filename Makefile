@@ -6,7 +6,7 @@ DEMO ?= demo
 export RAY_USAGE_STATS_ENABLED := 0
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: demo test test-slow test-all chaos bench check format ui clean
+.PHONY: demo test test-slow test-all chaos bench check format docs ui clean
 
 demo: $(VENV)/.installed
 	$(BIN)/cropray demo --root $(DEMO)
@@ -42,6 +42,9 @@ check: $(VENV)/.installed-dev
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.documents.pages
 
 clean:
 	rm -rf $(VENV) $(DEMO)

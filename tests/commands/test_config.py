@@ -1,7 +1,5 @@
 """`cropray config` and `cropray new`: every setting with its meaning, and where a job's values come from."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,19 +12,7 @@ from cropray.core.settings import Settings
 from cropray.io.job_file import load_settings
 from tests.jobs import write_job
 
-ROOT = Path(__file__).resolve().parents[2]
 POINTS = {"name": "plain", "workspace": "w", "points": {"path": "p.parquet"}, "search": {"models": ["xgboost"]}}
-
-
-def test_the_page_of_the_docs_is_what_the_command_prints():
-    """In a process of its own: other tests register sources and families."""
-    page = subprocess.run(
-        [sys.executable, "-m", "cropray.cli", "config", "--markdown"],
-        capture_output=True, text=True, check=True, cwd=ROOT,
-    ).stdout  # fmt: skip
-    assert (ROOT / "docs" / "configuration.md").read_text() == page, (
-        "run `cropray config --markdown > docs/configuration.md`"
-    )
 
 
 def test_every_setting_says_what_it_is():

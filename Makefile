@@ -6,7 +6,7 @@ DEMO ?= demo
 export RAY_USAGE_STATS_ENABLED := 0
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: demo test test-slow test-all chaos bench check format docs ui clean
+.PHONY: demo test test-slow test-all chaos bench check format docs wheel ui clean
 
 demo: $(VENV)/.installed
 	$(BIN)/cropray demo --root $(DEMO)
@@ -43,11 +43,15 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# Installs anywhere: `pip install dist/cropray-*.whl`.
+wheel: $(VENV)/.installed-dev
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
 docs: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.documents.pages
 
 clean:
-	rm -rf $(VENV) $(DEMO)
+	rm -rf $(VENV) $(DEMO) dist
 
 # torch first: with it in place nothing pulls a CUDA build onto a machine without a GPU.
 $(VENV)/.installed: pyproject.toml constraints.txt

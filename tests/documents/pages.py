@@ -2,8 +2,11 @@
 
 - `docs/configuration.md` is what `cropray config --markdown` prints.
 - A code block below `<!-- file: PATH -->` is that file.
+- What stands between `<!-- made: rooms -->` and `<!-- end -->` is made of the rooms' docstrings, in the order of the layers;
+  `docs/rooms.png` is drawn of their imports.
 """
 
+import ast
 import re
 import subprocess
 import sys
@@ -11,7 +14,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.documents import figure
+from tests.test_architecture import ORDER
+
 ROOT = Path(__file__).resolve().parents[2]
+ROOMS_PICTURE = ROOT / "docs" / "rooms.png"
 CONFIGURATION = ROOT / "docs" / "configuration.md"
 PAGES = (
     *sorted((ROOT / "docs").glob("*.md")),
@@ -21,6 +28,11 @@ PAGES = (
 )
 _BLOCK = re.compile(r"^(?P<indent> *)```(?P<language>\w*)\n(?P<text>.*?)^(?P=indent)```$", re.DOTALL | re.MULTILINE)
 _FILE = re.compile(r"(<!-- file: (\S+) -->\n```\w+\n).*?(^```$)", re.DOTALL | re.MULTILINE)
+
+
+SENTENCES = re.compile(r"(.+?)\.(?: Comes in: (.+)\. Goes out: (.+)\. May be added: (.+?)\.(?: |$)| |$)")
+"""Of a room's docstring."""
+_ROOMS = re.compile(r"(<!-- made: rooms -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -50,6 +62,24 @@ def with_files(text: str) -> str:
     return _FILE.sub(lambda found: f"{found[1]}{(ROOT / found[2]).read_text()}{found[3]}", text)
 
 
+def rooms() -> str:
+    """The table of rooms: what each is for, what comes in and goes out, and what may be added."""
+    lines = ["| room | what it is for | comes in | goes out | may be added |", "|---|---|---|---|---|"]
+    for layer in ORDER:
+        for room in sorted(layer):
+            path = ROOT / "cropray" / room / "__init__.py"
+            text = (path if path.exists() else path.parent.with_suffix(".py")).read_text()
+            said = SENTENCES.match(" ".join((ast.get_docstring(ast.parse(text)) or "").split()))
+            assert said is not None, room
+            lines.append(f"| `{room}` | {' | '.join(sentence or '' for sentence in said.groups())} |")
+    return "\n".join(lines)
+
+
+def with_rooms(text: str) -> str:
+    """A page with the table of rooms as it is now."""
+    return _ROOMS.sub(lambda found: f"{found[1]}{rooms()}\n{found[2]}", text)
+
+
 def configuration() -> str:
     """The page of all settings, of a process that knows cropray's own entries alone."""
     command = [sys.executable, "-m", "cropray.cli", "config", "--markdown"]
@@ -58,13 +88,11 @@ def configuration() -> str:
 
 def made() -> dict[Path, str]:
     """Page → what it has to be; of pages that are made, or have parts that are."""
-    pages = {page: page.read_text() for page in PAGES}
-    return {
-        **{page: with_files(text) for page, text in pages.items() if _FILE.search(text)},
-        CONFIGURATION: configuration(),
-    }
+    pages = {page: page.read_text() for page in PAGES if page != CONFIGURATION}
+    return {**{page: with_rooms(with_files(text)) for page, text in pages.items()}, CONFIGURATION: configuration()}
 
 
 if __name__ == "__main__":
-    for page, text in made().items():
-        page.write_text(text)
+    for path, content in made().items():
+        path.write_text(content)
+    figure.draw(ROOMS_PICTURE)

@@ -174,7 +174,7 @@ class SearchSettings(Settings):
     batch: int = Field(default=4, ge=1)
     """Trials that `tpe` proposes together: of fewer it learns more, of more as many run side by side."""
     time_budget_s: float | None = Field(default=None, gt=0)
-    """How long units of all families are fitted, refits aside, s; then trials that lack a fold are left out, and told.
+    """How long units of all families are fitted, refits aside, s; then trials that lack a fold are left out, and named.
     Families that are searched one after the other get even shares of what is left. None: no limit. Run again, the search
     goes on with them, for as long once more."""
     max_concurrent: int | None = Field(default=None, ge=1)

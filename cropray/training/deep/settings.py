@@ -135,7 +135,7 @@ class NetworkSettings(FamilySettings):
     use_gpu: bool = False
     """One GPU per worker. Convolutions round their inputs to TF32 while training, as torch has it; kernels are the
     deterministic ones, so that a fit that goes on after a loss should end with the same bits on the same kind of GPU
-    (`python -m tests.gpu` tells whether it does). A search that was begun without GPUs repeats nothing."""
+    (`python -m tests.gpu` checks it). A search that was begun without GPUs repeats nothing."""
     checkpoint_every: int = Field(default=1, ge=1)
     """Epochs after which a fit's state is kept: what a lost process costs at most."""
     max_failures: int = Field(default=3, ge=0)

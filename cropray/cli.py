@@ -187,6 +187,16 @@ def _parser() -> argparse.ArgumentParser:
     why.add_argument(
         "artefact", nargs="?", help="a stage, what it makes (acquire/ZONE, map/MODEL), or a path in the workspace"
     )
+    _add_settings(commands)
+    ui = _with_config(commands.add_parser("ui", help="the MLflow UI on a job's runs"))
+    ui.add_argument("--port", type=int, default=5000)
+    _with_config(commands.add_parser("run", help=f"all stages: {' '.join(STAGES)}"))
+    for name, summary in STAGES.items():
+        _with_config(commands.add_parser(name, help=summary, description=f"{name} {summary}."))
+    return parser
+
+
+def _add_settings(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     new = commands.add_parser("new", help="write NAME.yaml, a job file with every setting and what it means")
     new.add_argument("name", metavar="NAME", help="of the dataset")
     config = _with_config(
@@ -196,12 +206,6 @@ def _parser() -> argparse.ArgumentParser:
         nargs="?",
     )
     config.add_argument("--markdown", action="store_true", help="print the page docs/configuration.md")
-    ui = _with_config(commands.add_parser("ui", help="the MLflow UI on a job's runs"))
-    ui.add_argument("--port", type=int, default=5000)
-    _with_config(commands.add_parser("run", help=f"all stages: {' '.join(STAGES)}"))
-    for name, summary in STAGES.items():
-        _with_config(commands.add_parser(name, help=summary, description=f"{name} {summary}."))
-    return parser
 
 
 def _with_config(parser: argparse.ArgumentParser, nargs: str | None = None) -> argparse.ArgumentParser:

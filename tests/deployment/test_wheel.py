@@ -28,7 +28,7 @@ def test_it_holds_every_file_of_the_package_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert held == set(tracked)
-    assert {"cropray/data/zones.csv", "cropray/report/templates/page.html.j2"} <= held
+    assert {"cropray/py.typed", "cropray/data/zones.csv", "cropray/report/templates/page.html.j2"} <= held
 
 
 def test_an_empty_environment_with_it_runs_the_demo(wheel, tmp_path):

@@ -114,17 +114,18 @@ def a_source_of_scenes(folder):
 
 
 def a_source_of_cubes(folder):
-    cube = CubeSpec(CubeSettings().spec.bands, months=2)
-    numbers = np.random.default_rng(0).integers(0, 3, (2, 4, *ZONE.grid.shape)).astype(np.uint16)
-    source = SOURCES.entry("toy_cubes")(source="toy_cubes", folder=folder).composites()
+    bands = [{"id": name, "unit": "glow", "scale": 0.01} for name in ("HAZE", "GLOW")]
+    cube = CubeSpec(CubeSettings(bands=bands).spec.bands, months=2)
+    numbers = np.random.default_rng(0).integers(0, 3, (2, 2, *ZONE.grid.shape)).astype(np.uint16)
+    source = SOURCES.entry("toy_cubes")(source="toy_cubes", shelf=folder).composites()
     season = Season("2023-01", cube)
-    with pytest.raises(InputError, match="no cube of here"):
+    with pytest.raises(InputError, match="here"):
         source.survey([(ZONE, season)])
-    np.save(folder / "here.npy", numbers)
-    assert source.survey([(ZONE, season)]) == {}
+    np.savez(folder / "here.npz", numbers=numbers, seen=(numbers > 0).all(1).astype(np.uint8))
+    source.survey([(ZONE, season)])
     workspace = Workspace(folder / "work")
     acquire_cube(source, ZONE, season, workspace)
-    np.testing.assert_array_equal(read_composite(workspace.composite("here"), ZONE.grid, cube), numbers)
+    np.testing.assert_array_equal(read_composite(workspace.composite("here"), ZONE.grid, cube), numbers[:, ::-1])
     np.testing.assert_array_equal(read_n_obs(workspace.n_obs("here"), ZONE.grid, cube), (numbers > 0).all(1))
 
 

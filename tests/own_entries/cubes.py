@@ -1,5 +1,6 @@
-"""A source of ready cubes of one's own: a file of NumPy for each zone, [T, C, H, W] uint16, 0 = no data."""
+"""A source of ready cubes of one's own: a file of NumPy for each zone."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -7,7 +8,6 @@ from typing import Literal
 import numpy as np
 
 from cropray.core.errors import InputError
-from cropray.core.fingerprint import fingerprint
 from cropray.imagery.registry import SOURCES, CompositeSettings
 
 
@@ -16,42 +16,48 @@ class ToyCubesSettings(CompositeSettings):
     """What a job writes below `imagery`."""
 
     source: Literal["toy_cubes"]
-    folder: Path
+    shelf: Path
     """Folder of the files."""
+
+    @property
+    def band_ids(self):
+        """What the files hold; a job that asks for other bands is refused."""
+        return "GLOW", "HAZE"
 
     def composites(self):
         """The source, which travels to the workers."""
-        return ToyCubes(self.folder)
+        return ToyCubes(self.shelf, self.band_ids)
 
 
 @dataclass(frozen=True)
 class ToyCubes:
-    """Reads cubes; `cropray.imagery.cubes.CompositeSource` says what each method owes."""
+    """A file holds a zone's `numbers` [T, C, H, W] uint16, 0 = no data, bands as named, and `seen` [T, H, W], how often each
+    pixel was seen clear; gaps stay as they are. `cropray.imagery.cubes.CompositeSource` says what each method owes."""
 
-    folder: Path
+    shelf: Path
+    band_ids: tuple[str, ...]
     fills: bool = False
 
-    def path(self, zone):
-        """File of a zone."""
-        return self.folder / f"{zone.zone_id}.npy"
-
     def survey(self, zones):
-        """Refuses zones without a file before anything is read."""
-        missing = [zone.zone_id for zone, _season in zones if not self.path(zone).exists()]
+        """Refuses zones without a file before anything is read; gives remarks on what lies there."""
+        missing = [zone.zone_id for zone, _ in zones if not self._file(zone).exists()]
         if missing:
-            raise InputError(f"{self.folder} has no cube of {', '.join(missing)}; add the files, or set 'zones'")
-        return {}
+            raise InputError(f"nothing on the shelf for {', '.join(missing)}")
+        return {"toys that nobody asked for": ("teddy",)}
 
     def read(self, zone, season):
-        """The cube, and how often each pixel was seen clear at each step: here once where it has data."""
-        cube = np.load(self.path(zone))
-        return cube, (cube > 0).all(1).astype(np.uint8)
+        """The season's bands."""
+        with np.load(self._file(zone)) as content:
+            bands = [self.band_ids.index(band_id) for band_id in season.cube.band_ids]
+            return content["numbers"][:, bands], content["seen"]
 
-    def files(self, zone, season):
+    def files(self, zone, _season):
         """What is read, for the record of the zone."""
-        return (str(self.path(zone)),)
+        return (self._file(zone).name,)
 
-    def fingerprint(self, zone, season):
+    def fingerprint(self, zone, _season):
         """Changes when the file does."""
-        state = self.path(zone).stat()
-        return fingerprint([state.st_size, state.st_mtime_ns])
+        return hashlib.sha256(self._file(zone).read_bytes()).hexdigest()
+
+    def _file(self, zone):
+        return self.shelf / f"{zone.zone_id}.npz"

@@ -24,8 +24,6 @@ from cropray.stages.pipeline import PIPELINE, run_stages
 from tests.jobs import job, write_job
 from tests.maps.registered import PREDICT, REFUSED
 from tests.own_entries.job import JOB
-from tests.own_entries.score import balance
-from tests.own_entries.sensor import NEAR, RED
 
 BANDS = ("T1", "T2", "SCL")
 
@@ -81,6 +79,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 
 def test_the_dataset_is_of_the_sensor_and_the_source(finished):
+    from tests.own_entries.sensor import NEAR, RED
+
     manifest = load_manifest(finished.manifest)
     assert manifest.cube.bands == (NEAR, RED)
     assert sum(zone.n_labelled for zone in manifest.zones) > 0
@@ -88,6 +88,8 @@ def test_the_dataset_is_of_the_sensor_and_the_source(finished):
 
 @pytest.mark.parametrize("model", SEARCH["models"])
 def test_each_family_is_searched_scored_and_mapped(finished, model):
+    from tests.own_entries.score import balance  # registered for these tests alone
+
     scores = json.loads((finished.evaluation(model) / "scores.json").read_text())
     zones = load_manifest(finished.manifest).of_split("test")
     assert scores["metrics"]["test_pixels"] == sum(zone.n_labelled for zone in zones)

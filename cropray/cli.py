@@ -8,6 +8,7 @@ import contextlib
 import errno
 import logging
 import os
+import shlex
 import signal
 import sys
 import tempfile
@@ -118,6 +119,15 @@ def _run(options: argparse.Namespace) -> None:
         from cropray.commands.why import run_why  # noqa: PLC0415
 
         run_why(options.config, options.overrides, options.artefact)
+    elif options.command == "new":
+        from cropray.commands.new import run_new  # noqa: PLC0415
+
+        path = run_new(options.name, Path())
+        print(f"{path}: fill in where your parcels are, then `cropray doctor {shlex.quote(str(path))}`")
+    elif options.command == "config":
+        from cropray.commands.config import run_config  # noqa: PLC0415
+
+        run_config(options.config, options.overrides, as_markdown=options.markdown)
     elif options.command == "ui":
         _serve_ui(options.config, options.overrides, options.port)
     else:
@@ -167,6 +177,11 @@ def _parser() -> argparse.ArgumentParser:
     why = on_job("why", "what is up to date and what is not, and in what it differs; makes nothing", each)
     named = "a stage, what it makes (acquire/ZONE, map/MODEL), or a path in the workspace"
     why.add_argument("artefact", nargs="?", help=named)
+    new = commands.add_parser("new", help="write NAME.yaml, a job file with every setting and what it means")
+    new.add_argument("name", metavar="NAME", help="of the dataset")
+    every = "every setting: what it is, its default, and a job's values with their origin"
+    config = on_job("config", every, nargs="?")
+    config.add_argument("--markdown", action="store_true", help="print the page docs/configuration.md")
     on_job("ui", "the MLflow UI on a job's runs").add_argument("--port", type=int, default=5000)
     names = [stage.name for stage in STAGES]
     on_job("run", f"all stages: {' '.join(names)}").set_defaults(stages=names)

@@ -34,7 +34,7 @@ _SUBMITTED: Final = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray in the process o
 
 
 class JobConfig(Settings):
-    """A job: one area, one season, one dataset, one search. Relative paths start at the current folder.
+    """One area, one season, one dataset, one search. Relative paths start at the current folder.
 
     Every family of models has a section of its own name (`xgboost`, …), and one below `search` for what is searched of it.
     """
@@ -44,6 +44,7 @@ class JobConfig(Settings):
     workspace: LocationSetting
     """Folder that all artefacts are written below, on a disk or in object storage (`s3://…`, `gs://…`, `az://…`)."""
     seed: int = Field(default=0, ge=0)
+    """Of all that is drawn at random: equal seeds and equal inputs give equal results."""
     season_start: str = Field(default="2023-01", pattern=r"^\d{4}-(0[1-9]|1[0-2])$")
     """First month of the season; a zone table's own column goes before."""
     cube: CubeSettings = CubeSettings()
@@ -69,7 +70,7 @@ class JobConfig(Settings):
     report: ReportSettings = ReportSettings()
     cluster: ClusterSettings = ClusterSettings()
     plan: PlanSettings | None = None
-    """None: `cropray plan` foretells the job on the cluster at hand."""
+    """None: `cropray plan` estimates the job on the cluster at hand."""
 
     @field_validator("workspace", mode="before")
     @classmethod

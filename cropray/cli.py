@@ -134,14 +134,14 @@ def _serve_ui(config: str, overrides: Sequence[str], port: int) -> None:
     from cropray.config import JobConfig  # noqa: PLC0415
     from cropray.io.job_file import load_settings  # noqa: PLC0415
     from cropray.io.workspace import require  # noqa: PLC0415
-    from cropray.tracking import Tracker, outcome, ui_command  # noqa: PLC0415
+    from cropray.tracking import beside_stages, ui_command  # noqa: PLC0415
 
     job = load_settings(JobConfig, config, overrides)
     if job.tracking_uri is None:
         require(job.artefacts.mlflow_database, "search")
     command = ui_command(job.artefacts, job.tracking_uri, port)
-    tracker = Tracker(job.artefacts, job.name, job.tracking_uri)
-    for line in outcome(tracker):
+    tracker = beside_stages(job.artefacts, job.name, job.tracking_uri)
+    for line in tracker.outcome():
         print(line, file=sys.stderr)
     print(
         f"Runs of '{job.name}': http://127.0.0.1:{port}{tracker.runs_page()}\nReady in 10 s; Ctrl-C stops it.",

@@ -232,6 +232,27 @@ def test_a_model_is_registered_once_and_called_champion(workspace, tmp_path):
     assert tracker.answers
 
 
+@pytest.mark.parametrize("deleted", ["", f"/learning_rate={RATES[0]}", f"/learning_rate={RATES[0]}/fold-1"])
+def test_a_run_that_a_person_deleted_comes_back_with_what_belongs_to_it(workspace, deleted):
+    tracker = write_search(workspace)
+    tracker.note(evaluation_note(search=SEARCH))
+    tracker.sync()
+    client, before = MlflowClient(tracker.uri), by_key(tracker)
+    client.delete_run(before[SEARCH + deleted].info.run_id)
+    if deleted:  # what a closed search holds is not looked at
+        client.delete_tag(before[SEARCH].info.run_id, "cropray.content")
+    if deleted.endswith("fold-1"):
+        client.delete_tag(before[f"{SEARCH}/learning_rate={RATES[0]}"].info.run_id, "cropray.content")
+    client, runs = runs_of(Tracker(workspace, EXPERIMENT))
+    after = by_key(tracker)
+    assert len(runs) == len(after) == 8
+    kept = {key for key, run in after.items() if run.info.run_id == before[key].info.run_id}
+    assert kept == after.keys() - {SEARCH + deleted}
+    for key, run in after.items():
+        above = SEARCH if key.startswith("evaluate") else key.rpartition("/")[0]
+        assert run.data.tags.get("mlflow.parentRunId") == (None if key == SEARCH else after[above].info.run_id)
+
+
 def test_a_deleted_experiment_is_restored(workspace):
     tracker = write_search(workspace)
     client, before = MlflowClient(tracker.uri), by_key(tracker)

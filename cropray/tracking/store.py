@@ -97,7 +97,7 @@ class Store:
         self._client: MlflowClient | None = None
         self._ids: dict[str, str] = {}
         self._found: dict[str, StoredRun] = {}
-        self._listed: set[str] = set()  # ids of runs whose children are known
+        self._listed: set[str] = set()  # keys of searches below which all is found
         self._done: dict[str, str] = {}  # key → content that the store holds
         self._doubtful: set[str] = set()
         self._last_ms = 0
@@ -186,10 +186,13 @@ class Store:
         """Find the run or create it; one that was closed with this content is done."""
         if time.monotonic() > self.deadline:
             raise OutOfTimeError
-        stored = self._find(run.key, parent)
+        stored = self._find(run.key)
         if stored is not None:
-            was_begun_with = stored.data.tags.get(CONTENT_TAG)
-            if stored.info.status == _FINISHED and (run.kind == "fold" or was_begun_with == content):
+            was_begun_with, above = stored.data.tags.get(CONTENT_TAG), stored.data.tags.get(MLFLOW_PARENT_RUN_ID)
+            if parent not in (None, above):  # a person has deleted the one above it
+                self.client.set_tag(stored.info.run_id, MLFLOW_PARENT_RUN_ID, parent)
+            is_linked = run.search is None or self._ids.get(run.search, above) == above
+            if stored.info.status == _FINISHED and is_linked and (run.kind == "fold" or was_begun_with == content):
                 self._done[run.key] = content
                 return
             if run.kind == "fold" and was_begun_with not in {content, _RUNNING}:
@@ -259,14 +262,14 @@ class Store:
         self.client.set_tag(search_id, EVALUATION_TAG, run_id)
         return True
 
-    def _find(self, key: str, parent: str | None = None) -> StoredRun | None:
-        """The run of a key; of runs below one that is not new to this process, one request finds all."""
-        if key not in self._found:
-            if parent is None or key in self._ids:
-                self._look(f"tags.`{KEY_TAG}` = '{key}'")
-            elif parent not in self._listed:
-                self._look(f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent}'")
-                self._listed.add(parent)
+    def _find(self, key: str) -> StoredRun | None:
+        """The run of a key; one request finds all that is below a search."""
+        tree = "/".join(key.split("/")[:3])
+        if key == tree and key not in self._found:
+            self._look(f"tags.`{KEY_TAG}` = '{key}'")
+        elif key != tree and tree not in self._listed:
+            self._look(f"tags.`{KEY_TAG}` LIKE '{tree}/%'")
+            self._listed.add(tree)
         return self._found.get(key)
 
     def _look(self, query: str) -> None:

@@ -179,8 +179,9 @@ class Tracker:
             if self._reason:
                 self._store(self._experiment).probe()
             _ = self._store(self._experiment).client
+            deadline = time.monotonic() + patience_s  # a new database takes seconds to be made
             for note in notes:
-                n_made += self._put(note, began + patience_s)
+                n_made += self._put(note, deadline)
                 self._waiting.discard(note.key)
             for store in self._stores.values():
                 store.settle_doubts()

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from cropray.core.errors import SchemaError
 from cropray.io.storage import Location, content_id, files_below, relative
@@ -35,7 +35,9 @@ class Projection:
             if file.name == NOTE_FILE:
                 try:
                     found.append(NOTE.validate_json(file.read_text(encoding="utf-8")))
-                except ValueError:
+                except FileNotFoundError:  # a test is noted anew
+                    continue
+                except (OSError, ValueError):
                     stage = relative(file, self._workspace.run("")).partition("/")[0]
                     self.doubts.append(
                         f"'{file}' is damaged or of another version of cropray, and its run is left out of MLflow; run "
@@ -52,18 +54,13 @@ class Projection:
         return self._search(note) if isinstance(note, SearchNote) else self._evaluation(note)
 
     def _search(self, note: SearchNote) -> Run:
+        is_finished = note.metrics is not None
         return Run(
-            key=note.key,
-            model=note.model,
-            kind=note.kind,
-            name=f"{note.model} search",
-            is_finished=note.metrics is not None,
-            params=note.params,
-            tags=note.tags,
+            **_common(note),
+            is_finished=is_finished,
             metrics=note.metrics or {},
-            files={} if note.metrics is None else self._files(self._workspace.run_files(note.key)),
+            files=self._files(self._workspace.run_files(note.key)) if is_finished else {},
             below=lambda: self._configurations(note),
-            time_ms=note.time_ms,
         )
 
     def _evaluation(self, note: EvaluationNote) -> Run:
@@ -76,16 +73,10 @@ class Projection:
         if folder is not None:
             self._files(folder)
         return Run(
-            key=note.key,
-            model=note.model,
-            kind=note.kind,
-            name=f"{note.model} evaluate",
+            **_common(note),
             is_finished=True,
-            params=note.params,
-            tags=note.tags,
             metrics=note.metrics,
             files={**self._files(workspace.evaluation(note.model)), **maps},
-            time_ms=note.time_ms,
             search=note.search,
             folder=folder,
             candidate=note.candidate,
@@ -137,6 +128,11 @@ class Projection:
         if isinstance(file, Path) and isinstance(root, Path) and not file.resolve().is_relative_to(root.resolve()):
             raise RefusedError(f"'{file}' leads out of the workspace, to '{file.resolve()}'")
         return file
+
+
+def _common(note: Note) -> dict[str, Any]:
+    names = ("key", "model", "kind", "params", "tags", "time_ms")
+    return {"name": f"{note.model} {note.kind}", **{name: getattr(note, name) for name in names}}
 
 
 def _metrics(result: FoldResult) -> dict[str, float]:

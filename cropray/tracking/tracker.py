@@ -192,7 +192,11 @@ class Tracker:
             self._note_outage(error)
         now = time.monotonic()
         # Half is certain, so that a dead store is not asked at once; half is random, so that jobs do not ask together.
-        wait = random.uniform(0.5, 1.0) * min(LONGEST_WAIT_S, 2.0**self._n_failures) if self._n_failures else 0.0
+        wait = (
+            random.uniform(0.5, 1.0) * min(LONGEST_WAIT_S, 2.0 ** min(self._n_failures, 10))
+            if self._n_failures
+            else 0.0
+        )
         self._rests_until = now + max(wait, min(LONGEST_WAIT_S, _REST * (now - began)))
         return n_made
 

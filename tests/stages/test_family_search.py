@@ -3,10 +3,12 @@
 import io
 import json
 import time
+from collections import Counter
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from mlflow import MlflowClient
 
 from cropray.cluster.placement import Node
 from cropray.cluster.zone_jobs import ZoneTask
@@ -15,11 +17,12 @@ from cropray.core.progress import Progress
 from cropray.io.storage import write_json
 from cropray.search.fit import configuration_of
 from cropray.search.results import RESULT_FILE, FoldResult, save_results
-from cropray.search.space import Trial
+from cropray.search.space import Trial, title
 from cropray.stages import family_search, out_of_fold, search
 from cropray.stages.family_search import FamilySearch, Samples
 from cropray.stages.search_log import SearchLog
 from cropray.stages.search_verdict import Searched
+from cropray.tracking import Tracker
 from cropray.training.family import family
 from tests.search.test_space import job as job_of
 from tests.synthetic import entry, manifest
@@ -197,6 +200,32 @@ def test_a_search_notes_its_units_its_steps_and_what_it_came_to(make, monkeypatc
     files = sorted(file.name for file in tried.workspace.run_files(closed.key).iterdir())
     assert files == ["config.yaml", "folds.csv", "xgboost.json"]
     assert {note.key for note in tracker.told} == {closed.key}
+
+
+def test_a_search_whose_units_are_there_is_in_the_store_with_all_that_is_below_it(make):
+    tried = make()
+    finish(tried.units, lambda trial: 5 + 10 * trial.values["learning_rate"] // 2)
+    refit = tried.refit(tried.choose(Progress(io.StringIO()))[1])
+    finish([refit])
+    (refit.folder / "card.json").write_text("{}")
+    tried.workspace.folds.parent.mkdir(parents=True)
+    tried.workspace.folds.write_text("zone_id")
+    with Tracker(tried.workspace, tried.job.name) as tracker:
+        tried.start(tracker)
+        budget = search._TimeBudget(None, [[tried]])
+        search._run_group([tried], None, tried.samples, Progress(io.StringIO()), budget)
+    assert tracker.outcome() == []
+    client = MlflowClient(tracker.uri)
+    experiment = client.get_experiment_by_name(tried.job.name).experiment_id
+    runs = {run.data.tags["cropray.key"]: run for run in client.search_runs([experiment])}
+    kinds = Counter(run.data.tags["cropray.kind"] for run in runs.values())
+    n_trees = len({title(result.params) for unit in tried.units for result in unit.results()})
+    assert kinds == {"search": 1, "configuration": n_trees, "fold": 3 * n_trees}
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    key = json.loads(tried.workspace.search_result("xgboost").read_text())["run"]
+    assert runs[key].data.metrics["val_accuracy_mean"] == pytest.approx(0.7)
+    files = {file.path for file in client.list_artifacts(runs[key].info.run_id)}
+    assert files == {"config.yaml", "folds.csv", "xgboost.json"}
 
 
 def fake(units, budget_s=50.0, n_batches=1):

@@ -266,7 +266,7 @@ def test_a_server_that_stays_away_is_asked_seldom(tmp_path, monkeypatch):
     """A hundredth of the time at most, and not by all jobs at once; at first soon, so that short outages cost little."""
     now, asked = 0.0, []
     monkeypatch.setattr("cropray.tracking.tracker.time.monotonic", lambda: now)
-    monkeypatch.setattr("cropray.tracking.store.Store.probe", lambda _: asked.append(now) or _refuse())
+    monkeypatch.setattr("cropray.tracking.store.Store._probe", lambda _: asked.append(now) or _refuse())
     tracker = Tracker(prepare(tmp_path), EXPERIMENT, "http://127.0.0.1:9")
     while now < 3600:
         now += 0.1

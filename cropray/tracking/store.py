@@ -102,13 +102,8 @@ class Store:
         self._doubtful: set[str] = set()
         self._last_ms = 0
 
-    def probe(self) -> None:
-        """Ask for a sign of life with little patience, where a request could wait long.
-
-        Raises:
-            OSError: there is none.
-            MlflowException: there is none.
-        """
+    def _probe(self) -> None:
+        """Ask for a sign of life with little patience, where a request could wait long; raises one of `OUTAGES`."""
         if self._uri.startswith(("http://", "https://")):
             creds = get_default_host_creds(self._uri)
             answer = http_request(creds, "/health", "GET", max_retries=0, timeout=_PROBE_S, raise_on_status=False)
@@ -122,7 +117,7 @@ class Store:
     def client(self) -> MlflowClient:
         """Connects, and finds or creates the experiment, when that has not succeeded yet."""
         if self._client is None:
-            self.probe()
+            self._probe()
             client = MlflowClient(self._uri, self._uri)
             self.experiment_id = self._open_experiment(client, client.get_experiment_by_name(self._experiment))
             self._client = client

@@ -176,8 +176,6 @@ class Tracker:
         began, n_made = time.monotonic(), 0
         self._waiting |= {note.key for note in notes}
         try:
-            if self._reason:
-                self._store(self._experiment).probe()
             _ = self._store(self._experiment).client
             deadline = time.monotonic() + patience_s  # a new database takes seconds to be made
             for note in notes:

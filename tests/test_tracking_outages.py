@@ -278,6 +278,14 @@ def test_a_server_that_stays_away_is_asked_seldom(tmp_path, monkeypatch):
     assert len(asked) < 260
 
 
+def test_a_store_that_was_just_made_is_not_left_alone(tmp_path):
+    """Its tables take seconds, once: a search is seen in it from the start."""
+    tracker = Tracker(prepare(tmp_path), EXPERIMENT)
+    tracker.note(search_note())
+    assert tracker.trouble() == ""
+    assert [run[0] for run in in_store(tracker._workspace)["runs"]] == [SEARCH]
+
+
 def _refuse():
     raise OSError("connection refused")
 

@@ -177,9 +177,9 @@ class Tracker:
         self._waiting |= {note.key for note in notes}
         try:
             _ = self._store(self._experiment).client
-            deadline = time.monotonic() + patience_s  # a new database takes seconds to be made
+            began = time.monotonic()  # a new database takes seconds to be made, once
             for note in notes:
-                n_made += self._put(note, deadline)
+                n_made += self._put(note, began + patience_s)
                 self._waiting.discard(note.key)
             for store in self._stores.values():
                 store.settle_doubts()

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
+from cropray.core.closure import Root
 from cropray.core.errors import SchemaError
 from cropray.io.storage import Location, local_folder
 from cropray.training.card import CARD_FILE, load_card
@@ -40,8 +41,8 @@ def read_model(load: Load, folder: Location, device: str = "cpu") -> CropModel:
         return load(files, device)
 
 
-def entries_of(found: Family, folder: Location) -> Sequence[type]:
-    """Classes that a stored model looks up by name, see `Family.model_entries`; none where there is no model.
+def entries_of(found: Family, folder: Location) -> Sequence[Root]:
+    """What a stored model looks up by name, see `Family.model_entries`; none where there is no model.
 
     Raises:
         ConfigError: one is not known here.

@@ -13,8 +13,11 @@ from cropray.imagery.composites import write_composite, write_n_obs
 from cropray.nets.crop_net import CropNet, CropNetConfig
 from cropray.nets.ensemble import Ensemble
 from cropray.nets.temp_cnn import TempCnn, TempCnnConfig
+from cropray.training.blend.settings import BlendSettings
 from cropray.training.deep.checkpoint import NetworkCheckpoint, save_checkpoint
 from cropray.training.deep.tiles import ChannelStats
+from cropray.training.family import Fit, FitData, family
+from cropray.training.members import Member
 from cropray.training.pixel_blocks import TreeData
 from cropray.training.xgboost.scoring import save_booster
 from tests.study import FEATURE_COLUMNS, INPUT, N_BANDS, N_FEATURES, N_MONTHS
@@ -60,6 +63,24 @@ def save_trees(folder, seed=0):
     )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     save_booster(folder, booster, TreeData({}, CLASSES, LEGEND.hash()), {})
+    return folder
+
+
+def save_blend(folder, names=("xgboost", "cnn", "temp_cnn")):
+    """The mean of the models above."""
+    save = {"xgboost": save_trees, "cnn": save_cnn, "temp_cnn": save_temp_cnn}
+    parts = tuple(
+        Member(name, family(name).load, None, save[name](folder.with_name(f"{folder.name}-{name}")), 1, ())
+        for name in names
+    )
+    nothing = FitData({}, {})
+    folder.mkdir(parents=True, exist_ok=True)
+    family("blend").fit(
+        Fit(
+            settings=BlendSettings(), train=nothing, val=None, classes=CLASSES, legend_hash=LEGEND.hash(),
+            mean=(), std=(), seed=0, folder=folder, members=parts,
+        )
+    )  # fmt: skip
     return folder
 
 

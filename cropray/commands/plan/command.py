@@ -96,6 +96,12 @@ def run_plan(config: str | Location, overrides: Sequence[str]) -> None:
     key = fingerprint(
         [job.model_dump(mode="json", exclude={"overwrite", "plan"}), [zone_fingerprint(zone) for zone in zones]]
     )
+    fitted, built = job.search.in_turn()
+    if built:
+        job = job.model_copy(update={"search": job.search.model_copy(update={"models": tuple(fitted)})})
+        progress.note(
+            f"not counted: {', '.join(built)}, whose scores and maps take as long as those of all its members"
+        )
     if job.plan is not None:
         with log_to_file(workspace.log("plan")):
             _tell_elsewhere(job, zones, progress)

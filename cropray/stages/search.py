@@ -111,7 +111,7 @@ def artefacts(job: JobConfig) -> Iterator[Artefact]:
     for model in (*fitted, *built):
         search = FamilySearch(job, manifest, model, samples, _members(job, model, searches))
         searches.append(search)
-        yield Searched(job, manifest, model, search.key, search.units, search.is_finished)
+        yield Searched(job, manifest, model, search.key, search.units, search.is_finished, search.members)
         yield from search.out_of_fold()
 
 

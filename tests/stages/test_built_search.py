@@ -8,6 +8,7 @@ from cropray.config import JobConfig
 from cropray.core.errors import ConfigError
 from cropray.core.progress import Progress
 from cropray.io.storage import write_json
+from cropray.io.workspace import MISSING
 from cropray.search.fit import SearchData, fit_job
 from cropray.stages import search
 from cropray.stages.family_search import FamilySearch, Samples
@@ -54,8 +55,6 @@ def test_it_waits_for_its_members(make):
     assert not waiting.advance()
     assert not waiting.is_finished()
     assert list(waiting.out_of_fold()) == []
-    verdict = Searched(waiting.job, ZONES, "blend", waiting.key, waiting.units, waiting.is_finished)
-    assert verdict.why_stale() == ["it is missing"] or "missing" in verdict.why_stale()[0]
     finish_members(members)
     ready = built()
     assert len(ready.units) == ZONES.n_folds
@@ -93,6 +92,35 @@ def test_other_winners_make_other_units(make):
     assert names(built()) == before
     finish_members(members, best_rate=0.4)
     assert not set(names(built())) & set(before)
+
+
+def why_stale(searched):
+    verdict = Searched(
+        searched.job, ZONES, "blend", searched.key, searched.units, searched.is_finished, searched.members
+    )
+    return verdict.why_stale()
+
+
+def test_why_it_is_stale_is_said_of_its_members(make):
+    members, built = make()
+    assert why_stale(built()) == [MISSING]
+    finish_members(members)
+    ready = built()
+    finish(ready.units)
+    refit = ready.refit(ready._configurations()[1])
+    finish([refit])
+    of_search = {
+        "key": ready.key.parts, "objective": ready.job.search.objective, "units": names(ready), "dataset": ZONES.fingerprint(),
+    }  # fmt: skip
+    write_json(ready.workspace.search_result("blend"), of_search)
+    ready.workspace.model("blend").mkdir(parents=True)
+    assert why_stale(built()) == []
+    finish_members(members, best_rate=0.4)
+    assert why_stale(built()) == [
+        "winners of xgboost, forest, from which it is built, changed, or setting search.blend"
+    ]
+    (members[1].units[0].folder / "result.json").unlink()
+    assert "searches of xgboost, forest, from which it is built, are not finished" in why_stale(built())
 
 
 def test_units_of_fitted_families_know_nothing_of_it(make, tmp_path):

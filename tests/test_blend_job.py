@@ -17,7 +17,7 @@ from cropray.evaluation.out_of_fold import read_out_of_fold
 from cropray.io.job_file import load_settings
 from cropray.stages import search
 from cropray.stages.pipeline import PIPELINE, run_stages
-from cropray.training.blend.mean import combine
+from cropray.training.blend.mean import average
 from cropray.training.pixel_blocks import samples
 from tests.jobs import write_job
 from tests.test_extension_families import points
@@ -35,7 +35,7 @@ SEARCH = {
 def test_a_mean_of_trees_runs_a_whole_job(ray_local, tmp_path):
     content = {
         "name": "mean", "workspace": str(tmp_path / "work"), "points": points(tmp_path), "search": SEARCH,
-        "blend": {"mean": "geometric"}, "cluster": {"num_cpus": 2, "object_store_gb": 0.2},
+        "blend": {"mean": "geometric", "weighting": "greedy"}, "cluster": {"num_cpus": 2, "object_store_gb": 0.2},
     }  # fmt: skip
     config = write_job(content, tmp_path)
     run_stages(tuple(stage for stage in PIPELINE if stage not in ("acquire", "labels", "map", "zones")), config, ())
@@ -50,7 +50,7 @@ def test_a_mean_of_trees_runs_a_whole_job(ray_local, tmp_path):
     for model in SEARCH["models"]:
         paths = [workspace.out_of_fold(model, zone.zone_id) for zone in manifest.of_split("train")]
         true, parts[model], _ = read_out_of_fold(paths)
-    expected = combine({"mean": "geometric"}, [parts["xgboost"], parts["forest"]])
+    expected = average("geometric", [1, 1], [parts["xgboost"], parts["forest"]])
     np.testing.assert_array_equal(parts["blend"], expected)
     # All points are kept out of fold: the search's own counts are of the same predictions.
     results = json.loads(workspace.search_result("blend").read_text())

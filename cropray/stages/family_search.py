@@ -21,11 +21,12 @@ from cropray.core.metrics import STUDY, check_cube, metric_of
 from cropray.core.progress import Progress
 from cropray.datasets.loading import load_pixels, load_tiles
 from cropray.datasets.manifest import Manifest
+from cropray.evaluation.out_of_fold import read_out_of_fold
 from cropray.io.artefacts import Stamped, first_of
-from cropray.io.storage import local_folder, whole_folder, write_json
+from cropray.io.storage import content_id, local_folder, whole_folder, write_json
 from cropray.io.workspace import EARLIER, Workspace
 from cropray.search.doubts import search_warnings
-from cropray.search.fit import Place, SearchData, fit_unit
+from cropray.search.fit import Place, SearchData, fit_unit, unit_zones
 from cropray.search.results import ConfigurationResult, RegionOut, group_by_configuration, merit, winner
 from cropray.search.run import NOTES_FILE, UnitJob
 from cropray.search.sampling import batches
@@ -123,6 +124,7 @@ class FamilySearch:
             place: tuple(of_member[place] for of_member in fitted) for place in (fitted[0] if fitted else ())
         }
         self._batches = batches(self.family, self.settings, job.search, job.seed, self._score)
+        self._contents: dict[tuple[str, str], str | None] = {}
         self._n_proposed = 0  # trials, of a sampler that learns
         self.units: list[UnitJob] = []
         """Of all trials so far."""
@@ -277,7 +279,10 @@ class FamilySearch:
 
     def _member(self, unit: UnitJob, step: int) -> Member:
         untrained = next((result.untrained for result in unit.results()), ())
-        return Member(self.model, self.family.load, self.family.prefix, unit.folder, step, untrained)
+        zones, _ = unit_zones(unit.unit, self.manifest)
+        files = {zone_id: self.workspace.out_of_fold(self.model, zone_id) for zone_id in zones}
+        readers = {zone_id: partial(read_out_of_fold, [file]) for zone_id, file in files.items() if file.exists()}
+        return Member(self.model, self.family.load, self.family.prefix, unit.folder, step, untrained, readers)
 
     def _folds_of_winner(self) -> Folds:
         _, best = self._configurations()
@@ -348,11 +353,19 @@ class FamilySearch:
         check_cube(region_out.cube, list(regions), n_labelled)
         return region_out
 
+    def _content(self, model: str, zone_id: str) -> str | None:
+        """Identity of an out-of-fold file, which many units read."""
+        if (model, zone_id) not in self._contents:
+            self._contents[model, zone_id] = content_id(self.workspace.out_of_fold(model, zone_id))
+        return self._contents[model, zone_id]
+
     def _job(self, unit: Unit) -> UnitJob:
         chosen = self.family.entries(self.settings.with_values(unit.trial.values))
         of_trial = [_entries_digest(*chosen)] if chosen else []
         members = self._built_from.get((unit.fold, unit.region), ())
-        of_members = [[member.name, member.folder.name, member.step] for member in members]
+        of_members: list[Any] = [[member.name, member.folder.name, member.step] for member in members]
+        if self.settings.with_values(unit.trial.values).heeds_out_of_fold:
+            of_members += [self._content(member.name, zone_id) for member in members for zone_id in member.out_of_fold]
         parts = [self.context, asdict(unit.trial), unit.fold, unit.n_steps, unit.region, *of_trial, *of_members]
         key = fingerprint(parts)[:10]
         name = _NOT_IN_NAMES.sub("-", unit.title.replace(" ", "_"))[:_LONGEST_NAME]

@@ -92,16 +92,17 @@ class FamilySettings(Settings):
         return self.with_values({"num_workers": 0, **without}).on_cpus(cpus)
 
     def fit_bytes(self, size: FitSize) -> float | None:  # noqa: ARG002 - of no use here
-        """Memory that a fit takes in each worker beside libraries; None: not known, a plan measures it.
-
-        Args:
-            size: of the fit.
-        """
+        """Memory that a fit takes in each worker beside libraries; None: not known, a plan measures it."""
         return None
 
     def builds_on(self, searched: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:  # noqa: ARG002 - of no use here
         """(families of a search whose winners it is built from, see `Family.combine`; those that it wants and lacks)."""
         return (), ()
+
+    @property
+    def heeds_out_of_fold(self) -> bool:
+        """Whether what it is built from is weighed by its out-of-fold probabilities."""
+        return False
 
     def n_features(self, cube: CubeSpec) -> int:
         """Numbers that a model reads of a pixel."""

@@ -12,7 +12,8 @@ from cropray.core.legend import IGNORE
 from cropray.datasets.tiles import TrainingTiles
 from cropray.maps.predict import predict_zone
 from cropray.training.blend import served
-from cropray.training.blend.mean import combine
+from cropray.training.blend.fit import greedy
+from cropray.training.blend.mean import average
 from cropray.training.blend.model import BlendModel
 from cropray.training.blend.settings import BlendSettings
 from cropray.training.family import FitData, family
@@ -21,7 +22,6 @@ from tests.maps.builders import CLASSES, LEGEND, draw_image, field_labels, save_
 from tests.training.pixel_fits import fit_job, require_scores, xy
 from tests.training.tree_rows import val_zones
 
-ARITHMETIC, GEOMETRIC = {"mean": "arithmetic"}, {"mean": "geometric"}
 PARTS = [
     np.array([[0.7, 0.3, 0.0], [0.2, 0.2, 0.6]], np.float32),
     np.array([[0.1, 0.1, 0.8], [0.6, 0.2, 0.2]], np.float32),
@@ -30,22 +30,43 @@ TREES = {"xgboost": ({"max_depth": 3, "learning_rate": 0.3}, (3, 6)), "forest": 
 
 
 def test_means_are_what_they_are_called():
-    np.testing.assert_allclose(combine(ARITHMETIC, PARTS), (PARTS[0] + PARTS[1]) / 2, rtol=1e-6)
-    product = np.sqrt(PARTS[0][1] * PARTS[1][1])
-    np.testing.assert_allclose(combine(GEOMETRIC, PARTS)[1], product / product.sum(), rtol=1e-5)
-    for card in (ARITHMETIC, GEOMETRIC):
-        found = combine(card, PARTS)
+    np.testing.assert_allclose(average("arithmetic", [1, 1], PARTS), (PARTS[0] + PARTS[1]) / 2, rtol=1e-6)
+    np.testing.assert_allclose(average("arithmetic", [3, 1], PARTS), 0.75 * PARTS[0] + 0.25 * PARTS[1], rtol=1e-6)
+    product = PARTS[0][1] ** 0.75 * PARTS[1][1] ** 0.25
+    np.testing.assert_allclose(average("geometric", [3, 1], PARTS)[1], product / product.sum(), rtol=1e-5)
+    for mean in ("arithmetic", "geometric"):
+        found = average(mean, [1, 2], PARTS)
         assert found.dtype == np.float32
         np.testing.assert_allclose(found.sum(1), 1, rtol=1e-6)
-        np.testing.assert_array_equal(combine(card, PARTS[:1])[1].round(5), PARTS[0][1])
+        np.testing.assert_allclose(average(mean, [0, 7], PARTS)[1], PARTS[1][1], rtol=1e-5)
         tiles = [part.T.reshape(1, 3, 2, 1) for part in PARTS]  # classes are the second axis of tiles as well
-        np.testing.assert_array_equal(combine(card, tiles)[0, :, :, 0].T, found)
+        np.testing.assert_array_equal(average(mean, [1, 2], tiles)[0, :, :, 0].T, found)
 
 
 def test_no_single_member_rules_a_class_out():
     sure = np.array([[1.0, 0.0]], np.float32)
     others = [np.array([[0.05, 0.95]], np.float32)] * 4
-    assert combine(GEOMETRIC, [sure, *others]).argmax() == 1
+    assert average("geometric", [1] * 5, [sure, *others]).argmax() == 1
+
+
+def drawn(n, skill, seed):
+    """[n, 3] of a model that sees the truth through noise."""
+    rng = np.random.default_rng(seed)
+    true = np.random.default_rng(0).integers(0, 3, n)
+    logits = rng.normal(0, 1, (n, 3)) + skill * np.eye(3)[true]
+    return (np.exp(logits) / np.exp(logits).sum(1, keepdims=True)).astype(np.float32), true.astype(np.uint8)
+
+
+def test_greedy_weights_heed_who_is_right():
+    (good, true), (other, _), (bad, _) = drawn(2000, 2.0, 1), drawn(2000, 1.6, 2), drawn(2000, -2.0, 3)
+    counts = greedy("arithmetic", [good, bad, other], true)
+    assert counts[0] > counts[2] > counts[1] == 0
+
+    def loss(weights):
+        return -np.log(average("arithmetic", weights, [good, bad, other])[np.arange(2000), true]).sum()
+
+    assert loss(counts) < min(loss([1, 0, 0]), loss([1, 1, 1]), loss([1, 0, 1]) + 1e-9)
+    assert greedy("geometric", [good, good], true) == [1, 0]  # of equal ones the first
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +83,44 @@ def members(tmp_path_factory):
     return {is_refit: tuple(of) for is_refit, of in made.items()}
 
 
+def with_rows(members, n_zones, n_rows):
+    """Members of which the first is right out of fold, and the second wrong."""
+
+    def reader(skill, zone):
+        probabilities, true = drawn(n_rows, skill, zone)
+        four = np.concatenate([probabilities, np.full((n_rows, 1), 1e-6, np.float32)], axis=1)
+        return lambda: (true, four, np.full(n_rows, str(zone)))
+
+    return tuple(
+        replace(member, out_of_fold={str(zone): reader(skill, zone) for zone in range(n_zones)})
+        for member, skill in zip(members, (3.0, -3.0), strict=True)
+    )
+
+
+GREEDY = BlendSettings(weighting="greedy")
+
+
+def test_weights_are_chosen_where_there_are_enough_rows_and_zones(members, tmp_path):
+    family("blend").fit(fit_job(GREEDY, tmp_path, val=False, members=with_rows(members[True], 10, 100)))
+    model, x = family("blend").load(tmp_path, "cpu"), xy(val_zones())[0]
+    alone = family("xgboost").load(members[True][0].folder, "cpu")
+    np.testing.assert_allclose(model.predict_samples(x), alone.predict_samples(x), rtol=1e-6)
+    assert [path.name for path in (tmp_path / "members").iterdir()] == ["xgboost"]  # the other one does not help
+    np.testing.assert_array_equal(served._load_pyfunc(str(tmp_path)).predict_samples(x), model.predict_samples(x))
+    card = json.loads((tmp_path / "card.json").read_text())
+    assert [bool(member["weight"]) for member in card["members"]] == [True, False]
+    assert card["modules"] == ["cropray.training.xgboost.served"]
+    assert family("forest").load not in family("blend").model_entries(card)
+
+
+@pytest.mark.parametrize(("n_zones", "n_rows"), [(9, 500), (10, 99), (0, 0)])
+def test_few_rows_have_equal_weights_and_it_is_told(members, tmp_path, caplog, n_zones, n_rows):
+    family("blend").fit(fit_job(GREEDY, tmp_path, val=False, members=with_rows(members[True], n_zones, n_rows)))
+    assert f"{n_zones * n_rows:,} rows of {n_zones} zones out of fold are too few" in caplog.text
+    card = json.loads((tmp_path / "card.json").read_text())
+    assert [member["weight"] for member in card["members"]] == [1, 1]
+
+
 def build(folder, members, *, val=None, settings=None, **changes):
     return family("blend").fit(fit_job(settings or BlendSettings(), folder, val=val, members=members, **changes))
 
@@ -71,7 +130,7 @@ def test_a_fold_is_scored_as_the_winning_prefixes_predict(members, tmp_path, mea
     scores = build(tmp_path, members[False], settings=BlendSettings(mean=mean))
     models = [member.model() for member in members[False]]
     assert models[0].n_steps == 3  # and not all six rounds
-    require_scores(scores, BlendModel(tuple(models), {"mean": mean}), [0])
+    require_scores(scores, BlendModel(tuple(models), {"mean": mean, "members": [{"weight": 1}] * 2}), [0])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["card.json"]  # the members' folds keep their models
 
 
@@ -79,7 +138,7 @@ def test_a_refit_keeps_its_members_and_is_read_back(members, tmp_path):
     assert build(tmp_path, members[True], val=False) == ()
     model, x = family("blend").load(tmp_path, "cpu"), xy(val_zones())[0]
     parts = [family(member.name).load(member.folder, "cpu").predict_samples(x) for member in members[True]]
-    np.testing.assert_array_equal(model.predict_samples(x), combine(ARITHMETIC, parts))
+    np.testing.assert_array_equal(model.predict_samples(x), average("arithmetic", [1, 1], parts))
     assert model.columns == model.members[0].columns
     np.testing.assert_array_equal(served._load_pyfunc(str(tmp_path)).predict_samples(x), model.predict_samples(x))
     card = json.loads((tmp_path / "card.json").read_text())
@@ -128,7 +187,7 @@ def test_tiles_and_pixels_are_averaged(tmp_path):
     assert (model.input_shape, model.output_shape) == (cnn.input_shape, cnn.output_shape)
     composite, n_obs, fields = draw_image(50, 61)
     tiles = composite[None]
-    expected = combine(ARITHMETIC, [member.model().predict_tiles(tiles) for member in parts])
+    expected = average("arithmetic", [1] * 3, [member.model().predict_tiles(tiles) for member in parts])
     np.testing.assert_array_equal(model.predict_samples(tiles), expected)
     served_alone = served._load_pyfunc(str(tmp_path / "refit"))
     np.testing.assert_allclose(

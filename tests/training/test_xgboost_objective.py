@@ -107,12 +107,12 @@ def test_gradients_that_are_computed_here_are_counted():
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.parametrize("settings", [BOUNDED, WEIGHTED], ids=["plain", "weighted and sampled"])
-def test_workers_grow_the_same_trees(ray_local, tmp_path, settings):
+@pytest.mark.parametrize(("settings", "engine"), [(WEIGHTED, "ray_train"), (BOUNDED, "xgboost_ray")])
+def test_workers_grow_the_same_trees(ray_local, tmp_path, settings, engine):
     alone, shared = tmp_path / "alone", tmp_path / "shared"
     alone.mkdir(), shared.mkdir()
     one = train_xgboost(settings, POINT, train_zones(), val_zones(), 0, alone)
-    two = settings.model_copy(update={"num_workers": 2})
+    two = settings.model_copy(update={"num_workers": 2, "engine": engine})
     same(train_xgboost(two, POINT, train_zones(), val_zones(), 0, shared), one)
     x = xy(val_zones())[0]
     np.testing.assert_allclose(

@@ -17,23 +17,37 @@ Probabilities = npt.NDArray[np.float32]
 
 
 def combine(card: Mapping[str, Any], parts: Sequence[Probabilities]) -> Probabilities:
-    """The mean of the members' probabilities.
+    """See `average`.
 
     Args:
-        card: of the model, with `mean`.
-        parts: of each member in the card's order, [N, K, …] float32 that sums to 1 over K.
+        card: of the model.
+        parts: of each of its members, in order.
+    """
+    return average(card["mean"], [member["weight"] for member in card["members"]], parts)
+
+
+def average(mean: str, weights: Sequence[int], parts: Sequence[Probabilities]) -> Probabilities:
+    """The mean of several models' probabilities.
+
+    Args:
+        mean: `arithmetic` or `geometric`.
+        weights: times that each model counts, one of them at least once.
+        parts: of each model, [N, K, …] float32 that sums to 1 over K.
 
     Returns:
         The same shape and type; sums to 1 over K.
     """
-    if card["mean"] == "arithmetic":
-        total = np.zeros(parts[0].shape, np.float32)
-        for part in parts:
-            total += part
-        return total / np.float32(len(parts))
-    logs = np.zeros(parts[0].shape, np.float32)
-    for part in parts:
-        logs += np.log(np.maximum(part, np.float32(_LEAST)))
-    product = np.exp(logs / np.float32(len(parts)))
-    mean: Probabilities = product / product.sum(1, keepdims=True)
-    return mean
+    total = np.zeros(parts[0].shape, np.float32)
+    for weight, part in zip(weights, parts, strict=True):
+        total += np.float32(weight) * (part if mean == "arithmetic" else np.log(np.maximum(part, np.float32(_LEAST))))
+    total /= np.float32(sum(weights))
+    if mean == "arithmetic":
+        return total
+    product = np.exp(total)
+    scaled: Probabilities = product / product.sum(1, keepdims=True)
+    return scaled
+
+
+def kept(card: Mapping[str, Any]) -> dict[str, Any]:
+    """The card of a model without members that do not count."""
+    return {**card, "members": [member for member in card["members"] if member["weight"]]}

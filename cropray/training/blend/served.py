@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cropray.training.blend.mean import FOLDER, combine
+from cropray.training.blend.mean import FOLDER, combine, kept
 from cropray.training.card import class_names, load_card
 from cropray.training.serving import ServedModel
 
@@ -18,7 +18,7 @@ from cropray.training.serving import ServedModel
 def _load_pyfunc(data_path: str) -> ServedModel:
     """Load a model folder; the name is MLflow's."""
     folder = Path(data_path)
-    card = load_card(folder)
+    card = kept(load_card(folder))
     members = [_load(member["loader"], folder / FOLDER / member["name"]) for member in card["members"]]
     columns = () if any(not member.columns for member in members) else members[0].columns
     return ServedModel(class_names(card), columns, partial(_predict, card, members))

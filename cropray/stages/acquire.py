@@ -88,7 +88,7 @@ def _run_cubes(job: JobConfig, settings: CompositeSettings, progress: Progress) 
     if results and source.fills:
         progress.note(describe_clear(results.values()))
     elif results:
-        progress.note("values that are missing stay no data: 'imagery.fill' is false")
+        progress.note(f"values that are missing stay no data: the source '{settings.source}' does not fill them")
 
 
 def _run_tasks(

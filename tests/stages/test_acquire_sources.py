@@ -145,5 +145,5 @@ def test_gaps_that_are_left_are_told(config, zones, tmp_path, capsys):
     acquire.run(own, Progress())
     assert not read_composite(own.artefacts.composite(zones[0].zone_id))[4:6].any()
     said = capsys.readouterr().out
-    assert "stay no data: 'imagery.fill' is false" in said
+    assert "stay no data: the source 'cubes' does not fill them" in said
     assert "filled in time" not in said

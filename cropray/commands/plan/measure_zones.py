@@ -171,7 +171,7 @@ def _acquire(job: JobConfig, zone: Zone, scratch: Workspace) -> None:
     """Scenes and cubes of one's own are taken; of remote ones only what this machine does is measured, on drawn months."""
     season = steps_of(zone, job)
     cube = season.cube
-    if isinstance(job.imagery, CompositeSettings):
+    if isinstance(job.imagery, CompositeSettings) and job.imagery.is_at_hand:
         acquire_cube(job.imagery.composites(), zone, season, scratch)
         return
     if isinstance(job.imagery, SceneSettings) and job.imagery.is_at_hand:

@@ -30,17 +30,15 @@ def _source_of(value: Any) -> str:
 
 
 def require_bands(settings: SourceSettings, cube: CubeSpec) -> None:
-    """Refuse a cube that a source of scenes cannot have: scenes of Sentinel-2 hold reflectance × 10 000.
+    """Refuse a cube that a source cannot have: scenes of Sentinel-2 hold reflectance × 10 000.
 
-    Ready cubes may be of any bands; each file says which it has.
+    Ready cubes may be of any bands; in a folder each file says which it has.
 
     Raises:
         ValueError: a band is of another unit or scale, or the source has no band of this name.
     """
-    if isinstance(settings, CompositeSettings):
-        return
     others = [band.id for band in cube.bands if not band.is_plain_reflectance]
-    if others:
+    if others and not isinstance(settings, CompositeSettings):
         raise ValueError(
             f"'cube' has {', '.join(others)}, and scenes hold bands of reflectance × 10 000 only: take bands of "
             f"{SENTINEL_2.name}, or give 'points' or ready cubes ('imagery' of source 'cubes') that have them"

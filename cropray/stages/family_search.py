@@ -100,7 +100,7 @@ class FamilySearch:
         samples: Samples,
         members: "Sequence[FamilySearch]" = (),
     ) -> None:
-        """Args: members: searches of the families that it is built from, which are finished; else it has no units yet."""
+        """Args: members: searches of the families that it is built from, which have winners; else it has no units yet."""
         self.job = job
         self.manifest = manifest
         self.model = model
@@ -118,7 +118,7 @@ class FamilySearch:
         self.context = self.key.digest
         self.sample = sample_of(self.family, kinds)
         self.members = tuple(member.model for member in members)
-        self.is_waiting = not all(member.is_finished() for member in members)
+        self.is_waiting = not all(member.has_winner() for member in members)
         fitted = [] if self.is_waiting else [member.winning_fits() for member in members]
         self._built_from: dict[Place, tuple[Member, ...]] = {
             place: tuple(of_member[place] for of_member in fitted) for place in (fitted[0] if fitted else ())
@@ -196,7 +196,11 @@ class FamilySearch:
 
     def is_finished(self) -> bool:
         """Whether no unit is left, refits included."""
-        if self.is_waiting or not all(unit.is_finished for unit in self.units):
+        return all(unit.is_finished for unit in self.units) and self.has_winner()
+
+    def has_winner(self) -> bool:
+        """Whether a winner is refitted; units may be left, whose time was up."""
+        if not any(len(configuration.folds) == self.manifest.n_folds for configuration in self._finished()):
             return False
         _, best = self._configurations()
         return all(unit.is_finished for unit in (self.refit(best), *self.regions(best).values()))

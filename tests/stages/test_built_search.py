@@ -43,6 +43,17 @@ def finish_members(members, best_rate=0.2):
         finish([member.refit(best), *member.regions(best).values()])
 
 
+def test_members_whose_time_was_up_have_winners(make):
+    members, built = make(search={**SEARCH, "time_budget_s": 60})
+    finish(members[0].units[:3])  # one rate of two, on all folds
+    finish(members[1].units)
+    assert built().is_waiting
+    finish([member.refit(member._configurations()[1]) for member in members])
+    assert not members[0].is_finished()
+    assert not built().is_waiting
+    assert len(built().units) == ZONES.n_folds
+
+
 def names(searched):
     return [unit.folder.name for unit in searched.units]
 

@@ -364,11 +364,12 @@ class FamilySearch:
         return self._contents[model, zone_id]
 
     def _job(self, unit: Unit) -> UnitJob:
-        chosen = self.family.entries(self.settings.with_values(unit.trial.values))
+        own = self.settings.with_values(unit.trial.values)
+        chosen = self.family.entries(own)
         of_trial = [_entries_digest(*chosen)] if chosen else []
         members = self._built_from.get((unit.fold, unit.region), ())
         of_members: list[Any] = [[member.name, member.folder.name, member.step] for member in members]
-        if self.settings.with_values(unit.trial.values).heeds_out_of_fold:
+        if own.heeds_out_of_fold:
             of_members += [self._content(member.name, zone_id) for member in members for zone_id in member.out_of_fold]
         parts = [self.context, asdict(unit.trial), unit.fold, unit.n_steps, unit.region, *of_trial, *of_members]
         key = fingerprint(parts)[:10]

@@ -105,6 +105,22 @@ def test_other_winners_make_other_units(make):
     assert not set(names(built())) & set(before)
 
 
+def test_weights_depend_on_what_is_said_out_of_fold(make):
+    for changes, is_heeded in (({}, False), ({"blend": {"weighting": "greedy"}}, True)):
+        members, built = make(**changes)
+        finish_members(members)
+        path = members[0].workspace.out_of_fold("xgboost", "k2")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"some")
+        before = built()
+        read = {place: set(of[0].out_of_fold) for place, of in before._built_from.items()}
+        assert read == {(0, None): {"k2"}, (1, None): set(), (2, None): {"k2"}, (None, None): {"k2"}}
+        path.write_bytes(b"others")
+        after = names(built())
+        changed = [unit.unit.fold for unit, name in zip(before.units, after, strict=True) if unit.folder.name != name]
+        assert changed == ([0, 2] if is_heeded else [])  # fold 1 is scored on this zone
+
+
 def why_stale(searched):
     verdict = Searched(
         searched.job, ZONES, "blend", searched.key, searched.units, searched.is_finished, searched.members

@@ -16,7 +16,7 @@ from cropray.core.settings import Settings
 from cropray.datasets.points import PointsSettings
 from cropray.datasets.settings import DatasetSettings
 from cropray.imagery.registry import SOURCES, SourceSettings
-from cropray.imagery.sources import imagery_settings, require_bands
+from cropray.imagery.sources import imagery_settings
 from cropray.io.raw_files import InputSetting
 from cropray.io.storage import LocationSetting
 from cropray.io.workspace import Workspace
@@ -113,7 +113,7 @@ class JobConfig(Settings):
     @model_validator(mode="after")
     def _bands_that_there_are(self) -> Self:
         if self.imagery is not None:
-            require_bands(self.imagery, self.cube_spec)
+            self.imagery.require_bands(self.cube_spec)
         return self
 
     @property

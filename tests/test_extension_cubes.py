@@ -16,7 +16,7 @@ from cropray.imagery.composites import read_composite
 from cropray.io.job_file import load_settings
 from cropray.io.workspace import Workspace
 from cropray.io.zones import read_zones
-from cropray.stages.inputs import find_scenes
+from cropray.stages.inputs import acquisition_of
 from tests.jobs import job, write_job
 
 N_STEPS, TILE = 10, 16
@@ -153,9 +153,9 @@ def test_numbers_of_another_type_are_refused_as_they_come(toy, config, landscape
 def test_the_doctor_and_the_plan_take_it(config, landscape, shelf, tmp_path):
     own, zone = load_settings(JobConfig, config), read_zones(landscape.zones)[0]
     assert doctor._check_inputs(own).startswith("toy_cubes, ")
-    assert find_scenes(own, [zone]) is None
+    acquisition_of(own, [zone]).check()
     sample = measure_zone(own, zone, Workspace(tmp_path))
-    assert (sample.rows > 0, sample.seconds["acquire"] > 0) == (True, True)
+    assert (sample.entry.n_labelled > 0, sample.seconds["acquire"] > 0) == (True, True)
     np.testing.assert_array_equal(
         read_composite(Workspace(tmp_path).composite(zone.zone_id), zone.grid, own.cube_spec),
         shelf[1][zone.zone_id][0][:, ::-1],

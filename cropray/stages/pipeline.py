@@ -1,11 +1,10 @@
 """Stages in a row: config in, stages run, Ray started at most once, libraries' messages in a log file."""
 
 import contextlib
-import importlib
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -18,10 +17,10 @@ from cropray.io.storage import Location, write_text
 from cropray.io.workspace_lock import locked
 from cropray.stages.devices import require_devices
 from cropray.stages.preflight import check_job
+from cropray.stages.stage import STAGES, stages_of
 from cropray.stages.timings import RAY_START, append_timing, timed
 
-PIPELINE: Final = ("zones", "acquire", "labels", "dataset", "search", "evaluate", "map", "report")
-IMAGE_STAGES: Final = ("zones", "acquire", "labels", "map")  # a table of points has nothing for them to do
+PIPELINE: Final = tuple(stage.name for stage in STAGES)
 
 
 def run_stages(stages: Sequence[str], config: str | Location, overrides: Sequence[str]) -> None:
@@ -35,27 +34,21 @@ def run_stages(stages: Sequence[str], config: str | Location, overrides: Sequenc
     workspace.prepare()
     progress = Progress()
     with locked(workspace.root), log_to_file(workspace.log(stages[0] if len(stages) == 1 else "run")):
-        wanted = [s for s in stages if len(stages) == 1 or job.points is None or s not in IMAGE_STAGES]
-        check_job(job, wanted)
+        known, has_work = {stage.name: stage for stage in STAGES}, stages_of(job)
+        wanted = [known[name] for name in stages if len(stages) == 1 or known[name] in has_work]  # a single one says so
+        check_job(job, [stage.name for stage in wanted])
         # One Ray for all stages of a run; a single stage starts its own, if it needs one.
         session = ray_session(job.cluster, needs_dashboard=job.uses_worker_groups)
         started = time.monotonic()
         with session if len(wanted) > 1 else contextlib.nullcontext():
             if len(wanted) > 1:
                 append_timing(workspace, RAY_START, time.monotonic() - started, {"ray": 1})
-                predicts = {"evaluate", "map", *(["search"] if job.search.oof_rows else [])}
-                if not job.cluster.wait_s and predicts & set(wanted):
+                if not job.cluster.wait_s and any(stage.predicts(job) for stage in wanted):
                     require_devices(job, job.search.models)  # now, and not after the hours that a search takes
             for stage in wanted:
-                write_text(workspace.config(stage), dump_yaml(job))
-                with timed(workspace, stage, progress):
-                    _run_of(stage)(job, progress)
-
-
-def _run_of(stage: str) -> Callable[[JobConfig, Progress], None]:
-    """A stage's `run`; its libraries load now: labelling parcels does not wait for torch and MLflow."""
-    run: Callable[[JobConfig, Progress], None] = importlib.import_module(f"cropray.stages.{stage}").run
-    return run
+                write_text(workspace.config(stage.name), dump_yaml(job))
+                with timed(workspace, stage.name, progress):
+                    stage.run(job, progress)
 
 
 @contextlib.contextmanager

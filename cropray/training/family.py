@@ -86,7 +86,7 @@ class FamilySettings(Settings):
         return ""
 
     def measurable(self, cpus: float, *, has_gpus: bool) -> Self:
-        """These settings for a fit in the calling process, on so many CPUs: a plan measures it, and foretells others."""
+        """These settings for a fit in the calling process, on so many CPUs: a plan measures it, and estimates others."""
         need = self.need()
         without = {need.gpu_setting: need.without_gpu} if need.gpus and not has_gpus else {}
         return self.with_values({"num_workers": 0, **without}).on_cpus(cpus)

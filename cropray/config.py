@@ -164,6 +164,7 @@ class JobConfig(Settings):
                 spaces = {name: space.without(sorted(found))}
                 object.__setattr__(self, "search", self.search.model_copy(update=spaces))
             settings = self.settings_of(name)
+            settings.builds_on(self.search.models)  # enough of them
             for trial in trials(family(name), settings, self.search, self.seed):
                 settings.with_values(trial.values).n_features(self.cube_spec)  # its features can be computed
         return self

@@ -141,7 +141,7 @@ def test_a_job_is_read_without_the_libraries_of_optional_families():
     code = "import sys; sys.modules.update(lightgbm=None, sklearn=None); from cropray.training.family import families; "
     code += "import cropray.config; print(*families(), 'xgboost' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert done.stdout.split() == ["xgboost", "cnn", "lightgbm", "forest", "temp_cnn", "False"]
+    assert done.stdout.split() == ["xgboost", "cnn", "lightgbm", "forest", "temp_cnn", "blend", "False"]
 
 
 def test_a_family_is_named_by_its_own_folder_and_one_list():

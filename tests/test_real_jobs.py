@@ -87,13 +87,13 @@ def test_networks_and_trees_meet_on_the_same_points_of_any_cube(real_data, ray_l
     config = own_copy(REAL_JOBS / f"{name}.yaml", real_data, tmp_path / "work")
     run_stages(PIPELINE, config, ())
     workspace = load_settings(JobConfig, config).artefacts
-    models = ("xgboost", "lightgbm", "forest", "temp_cnn")
+    models = ("xgboost", "lightgbm", "forest", "temp_cnn", "blend")
     found = {model: metrics_of(workspace.evaluation(model) / "scores.json") for model in models}
     assert {load_model(workspace.model(model)).cube.shape for model in models} == {shape}
     assert len({metrics["test_pixels"] for metrics in found.values()}) == 1
     assert all(metrics["test_accuracy"] > 0.76 for metrics in found.values())
     # 298 points: which has the better macro-F1 is chance; the network is much less often sure of what is wrong.
-    assert found["temp_cnn"]["test_loss"] < found["xgboost"]["test_loss"]
+    assert max(found["temp_cnn"]["test_loss"], found["blend"]["test_loss"]) < found["xgboost"]["test_loss"]
 
 
 @pytest.mark.slow

@@ -350,3 +350,9 @@ class Phenology(Derived):
 
 STUDY_FEATURES: Final = FeatureSet(STUDY_CUBE)
 """The original study's: its cube as it is."""
+
+
+def entries_of_features(names: Sequence[str]) -> Sequence[type]:
+    """The registered classes among what a setting `features` names."""
+    known = FEATURES.known()
+    return tuple(known[name] for name in names if name in known)

@@ -5,6 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, cast
 
+from cropray.core.closure import Root
 from cropray.core.errors import SchemaError
 from cropray.io.storage import Location, local_folder
 from cropray.training.card import CARD_FILE, load_card, naming_damage
@@ -74,8 +75,8 @@ class _DecidedModel:
         return self.decision.tempered(self._model.predict_samples(x), 1)
 
 
-def entries_of(found: Family, folder: Location) -> Sequence[type]:
-    """Classes that a stored model looks up by name, see `Family.model_entries`; none where there is no model.
+def entries_of(found: Family, folder: Location) -> Sequence[Root]:
+    """What a stored model looks up by name, see `Family.model_entries`; none where there is no model.
 
     Raises:
         ConfigError: one is not known here.

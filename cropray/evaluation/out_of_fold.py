@@ -6,7 +6,7 @@ prediction that scores and maps show.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cropray.core.errors import SchemaError
 from cropray.datasets.manifest import ZoneEntry
 from cropray.datasets.storage import read_pixels
 from cropray.evaluation.zone_counts import CountJob, require_composite
@@ -57,16 +58,44 @@ def write_out_of_fold(
         composite = read_composite(job.workspace.composite(zone_id), cube=model.cube)
         require_composite(table, zone_id, composite, None if zone.n_trimmed else zone.sums, job, model.cube)
         probabilities = _of_pixels(model, composite, job, place)
-    flat = pa.array(probabilities.reshape(-1), pa.float32())
     columns = {
         "zone_id": pa.array([zone_id] * len(rows), pa.string()),
         "index": pa.array(rows, pa.int32()),
         "label": pa.array(true[rows], pa.uint8()),
-        "probabilities": pa.FixedSizeListArray.from_arrays(flat, len(model.classes)),
     }
     names = json.dumps([crop.name for crop in model.classes]).encode()
+    _write(path, pa.table(columns).replace_schema_metadata({CLASSES: names}), probabilities)
+
+
+def combine_out_of_fold(
+    path: Location, files: Sequence[Location], combine: Callable[[Sequence[Probabilities]], Probabilities]
+) -> None:
+    """Write what a model that is built from others says of a zone, from what `write_out_of_fold` wrote of each of them.
+
+    Args:
+        path: of the same form.
+        files: of the members, in order.
+        combine: probabilities of each member → the model's.
+
+    Raises:
+        SchemaError: they are not of the same pixels and classes.
+    """
+    tables = [_read([file]) for file in files]
+    first, *others = [table.select(["zone_id", "index", "label"]) for table in tables]
+    for file, other in zip(files[1:], others, strict=True):
+        if not other.equals(first, check_metadata=True):
+            raise SchemaError(
+                f"'{file}' and '{files[0]}' are of other pixels, or other classes: remove both and run "
+                f"`cropray search CONFIG.yaml` again, which fits nothing twice"
+            )
+    _write(path, first, combine([_probabilities(table) for table in tables]))
+
+
+def _write(path: Location, table: pa.Table, probabilities: Probabilities) -> None:
+    flat = pa.array(probabilities.reshape(-1), pa.float32())
+    lists = pa.FixedSizeListArray.from_arrays(flat, probabilities.shape[1])
     with whole_file(path) as temporary:
-        pq.write_table(pa.table(columns).replace_schema_metadata({CLASSES: names}), temporary, compression="zstd")
+        pq.write_table(table.append_column("probabilities", lists), temporary, compression="zstd")
 
 
 def draw_rows(true: npt.NDArray[np.uint8], zone_id: str, n_per_class: int, seed: int) -> Rows:
@@ -93,14 +122,23 @@ def read_out_of_fold(paths: Sequence[Location]) -> tuple[npt.NDArray[np.uint8], 
         ([N] uint8 true class indices; [N, K] float32 probabilities in the dataset's order of classes; [N] zone of each),
         zone after zone in the order of `paths`, each in the order of its pixel table.
     """
+    table = _read(paths)
+    zones = table["zone_id"].to_numpy(zero_copy_only=False).astype(str)
+    return table["label"].to_numpy(), _probabilities(table), zones
+
+
+def _read(paths: Sequence[Location]) -> pa.Table:
     tables = []
     for path in paths:
         with path.open("rb") as stream:
             tables.append(pq.read_table(stream))
-    table = pa.concat_tables(tables).combine_chunks()
+    return pa.concat_tables(tables).combine_chunks()
+
+
+def _probabilities(table: pa.Table) -> Probabilities:
     lists = table["probabilities"].combine_chunks()
-    probabilities = lists.flatten().to_numpy().reshape(len(lists), lists.type.list_size)
-    return table["label"].to_numpy(), probabilities, table["zone_id"].to_numpy(zero_copy_only=False).astype(str)
+    found: Probabilities = lists.flatten().to_numpy().reshape(len(lists), lists.type.list_size)
+    return found
 
 
 def _of_pixels(

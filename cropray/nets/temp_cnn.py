@@ -37,11 +37,16 @@ class TempCnnConfig(NetConfig):
     """Width of the dense layer."""
     dropout: float = 0.3
     """Share of a pixel's features dropped after each layer."""
+    ratios: tuple[tuple[int, int], ...] = ()
+    """Pairs of bands, by their positions in the cube from 0: (a - b) / (a + b) of each is read beside the bands. [3, 2] is the
+    NDVI of the study's cube, [3, 1] its GNDVI."""
 
     def __post_init__(self) -> None:
         odd(self.kernel_size)
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout must be at least 0 and below 1; got {self.dropout}")
+        if strange := [pair for pair in self.ratios if not set(pair) <= set(range(self.n_bands))]:
+            raise ValueError(f"ratios name bands from 0 to {self.n_bands - 1}; got {strange}")
         for name in ("channels", "n_blocks", "hidden"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
@@ -57,7 +62,7 @@ class TempCnn(Net):
     def __init__(self, config: TempCnnConfig) -> None:
         super().__init__(config)
         D, k, p = config.channels, config.kernel_size, config.dropout
-        widths = [config.n_bands + 1, *[D] * config.n_blocks]
+        widths = [config.n_bands + 1 + len(config.ratios), *[D] * config.n_blocks]
         self.blocks = nn.ModuleList(
             TemporalBlock(before, width, k, SampleDropout(p, stream))
             for stream, (before, width) in enumerate(pairwise(widths), start=1)
@@ -71,7 +76,8 @@ class TempCnn(Net):
         """Class scores of each pixel, see `Net`."""
         self.require_input(x_BTCHW)
         valid_BTHW = torch.ones_like(x_BTCHW[:, :, 0]) if context is None else context.valid.to(x_BTCHW.dtype)
-        x_BCTP = torch.cat([x_BTCHW, valid_BTHW[:, :, None]], dim=2).transpose(1, 2).flatten(3)
+        beside = [valid_BTHW[:, :, None], *self._ratios(x_BTCHW if context is None else context.numbers)]
+        x_BCTP = torch.cat([x_BTCHW, *beside], dim=2).transpose(1, 2).flatten(3)
         if self.training:
             logits_BKP = self._scores(x_BCTP, seeds_of(context))
         else:  # pixels are independent here: small pieces bound the memory
@@ -87,6 +93,15 @@ class TempCnn(Net):
         """
         T, C, K = self.config.n_months, self.config.n_bands, self.config.n_classes
         return 4 * T * (C + 2) + 20 * K + max(T * self.config.channels, self.config.hidden)
+
+    def _ratios(self, numbers_BTCHW: Tensor) -> list[Tensor]:
+        """Each [B, T, 1, H, W]; 0 where a band has no data."""
+        found = []
+        for a, b in self.config.ratios:
+            one, other = numbers_BTCHW[:, :, a : a + 1].float(), numbers_BTCHW[:, :, b : b + 1].float()
+            is_there = (one > 0) & (other > 0)
+            found.append(torch.where(is_there, (one - other) / (one + other).clamp_min(1), 0.0))
+        return found
 
     def _scores(self, x_BCTP: Tensor, seeds_B: Tensor | None) -> Tensor:
         for block in self.blocks:

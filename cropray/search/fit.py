@@ -1,7 +1,7 @@
 """Fitting one unit: which zones it may see, which statistics, and what comes out of it."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,10 @@ from cropray.io.storage import Location
 from cropray.search.results import FoldResult, Params
 from cropray.search.space import Trial, Unit
 from cropray.training.family import Family, FamilySettings, Fit, FitData, FitScore
+from cropray.training.members import Member
 
+Place = tuple[int | None, str | None]
+"""Fold and region of a unit."""
 OnStep = Callable[[Mapping[str, float]], None]
 
 
@@ -27,6 +30,8 @@ class SearchData:
     seed: int
     memory_bytes: float | None = None
     """What each worker may take; None: not known."""
+    members: Mapping[Place, tuple[Member, ...]] = field(default_factory=dict)
+    """Where a unit is fitted → the fits that it is built from, of a family that is."""
 
 
 def unit_zones(unit: Unit, manifest: Manifest) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -79,6 +84,7 @@ def fit_job(unit: Unit, folder: Path, data: SearchData, progress: Location | Non
         memory_bytes=data.memory_bytes,
         cube=manifest.cube,
         is_weighted=manifest.is_weighted,
+        members=data.members.get((unit.fold, unit.region), ()),
     )
 
 

@@ -197,6 +197,11 @@ class SearchSettings(Settings):
             raise ValueError(f"models names a family twice: {list(self.models)}")
         return self
 
+    def in_turn(self) -> tuple[list[str], list[str]]:
+        """(families that are fitted on samples, those that are built from their winners afterwards)."""
+        built = [name for name in self.models if family(name).combine is not None]
+        return [name for name in self.models if name not in built], built
+
     def space(self, name: str) -> Space:
         """What is searched of a family."""
         space: Space = getattr(self, name)

@@ -21,11 +21,12 @@ from cropray.core.metrics import STUDY, check_cube, metric_of
 from cropray.core.progress import Progress
 from cropray.datasets.loading import load_pixels, load_tiles
 from cropray.datasets.manifest import Manifest
+from cropray.evaluation.out_of_fold import read_out_of_fold
 from cropray.io.artefacts import Stamped, first_of
-from cropray.io.storage import local_folder, whole_folder, write_json
+from cropray.io.storage import content_id, local_folder, whole_folder, write_json
 from cropray.io.workspace import EARLIER, Workspace
 from cropray.search.doubts import search_warnings
-from cropray.search.fit import SearchData, fit_unit
+from cropray.search.fit import Place, SearchData, fit_unit, unit_zones
 from cropray.search.results import ConfigurationResult, RegionOut, group_by_configuration, merit, winner
 from cropray.search.run import NOTES_FILE, UnitJob
 from cropray.search.sampling import batches
@@ -37,6 +38,7 @@ from cropray.stages.search_log import SearchLog, means_in_words, scores_in_words
 from cropray.tracking import Tracker
 from cropray.training.card import CARD_FILE
 from cropray.training.family import Family, FamilySettings, Sample, family
+from cropray.training.members import Member
 
 _LOADERS: Final[Mapping[Sample, Callable[[Workspace, Sequence[str]], Mapping[str, Any]]]] = {
     "pixel": load_pixels,
@@ -46,12 +48,20 @@ _NOT_IN_NAMES: Final = re.compile(r"[^\w.=-]", re.ASCII)  # regions are called a
 _LONGEST_NAME: Final = 100  # characters of a folder's name before its key
 
 
-def fit_key(found: Family, settings: FamilySettings, manifest: Manifest, seed: int) -> Key:
-    """What every fit of a family is made from, besides its own values, what they choose by name, and its zones."""
+def fit_key(
+    found: Family, settings: FamilySettings, manifest: Manifest, seed: int, members: Sequence[Family] = ()
+) -> Key:
+    """What every fit of a family is made from, besides its own values, what they choose by name, its zones and members."""
     content = {"training zones": manifest.training_fingerprint(), "seed": seed}
     rules = [metric.of for metric in (*STUDY, *map(metric_of, settings.stopped_by()))]
-    code = closure(found.fit, fit_unit, _LOADERS[found.sample], *found.entries(settings), *rules)
+    read = [each for member in members for each in (member.load, member.prefix) if each is not None]
+    code = closure(found.fit, fit_unit, _LOADERS[sample_of(found, members)], *found.entries(settings), *rules, *read)
     return key_of(code, {found.name: settings}, content)
+
+
+def sample_of(found: Family, members: Sequence[Family]) -> Sample:
+    """What a family is scored on; one that is built from others by tiles where one of them is, which all can predict."""
+    return "tile" if any(member.sample == "tile" for member in members) else found.sample
 
 
 _entries_digest: Final = functools.cache(code_digest)
@@ -82,9 +92,17 @@ class Samples:
 
 
 class FamilySearch:
-    """The search of one family."""
+    """The search of one family, or what stands for it of one that is built from others' winners."""
 
-    def __init__(self, job: JobConfig, manifest: Manifest, model: str, samples: Samples) -> None:
+    def __init__(
+        self,
+        job: JobConfig,
+        manifest: Manifest,
+        model: str,
+        samples: Samples,
+        members: "Sequence[FamilySearch]" = (),
+    ) -> None:
+        """Args: members: searches of the families that it is built from, which have winners; else it has no units yet."""
         self.job = job
         self.manifest = manifest
         self.model = model
@@ -97,9 +115,18 @@ class FamilySearch:
         # What a fit depends on besides its own values and fold.
         searched = job.search.space(model).searched()
         defaults = type(self.settings)().model_dump(include=set(searched))
-        self.key = fit_key(self.family, self.settings.model_copy(update=defaults), manifest, job.seed)
+        kinds = [member.family for member in members]
+        self.key = fit_key(self.family, self.settings.model_copy(update=defaults), manifest, job.seed, kinds)
         self.context = self.key.digest
+        self.sample = sample_of(self.family, kinds)
+        self.members = tuple(member.model for member in members)
+        self.is_waiting = not all(member.has_winner() for member in members)
+        fitted = [] if self.is_waiting else [member.winning_fits() for member in members]
+        self._built_from: dict[Place, tuple[Member, ...]] = {
+            place: tuple(of_member[place] for of_member in fitted) for place in (fitted[0] if fitted else ())
+        }
         self._batches = batches(self.family, self.settings, job.search, job.seed, self._score)
+        self._contents: dict[tuple[str, str], str | None] = {}
         self._n_proposed = 0  # trials, of a sampler that learns
         self.units: list[UnitJob] = []
         """Of all trials so far."""
@@ -120,7 +147,7 @@ class FamilySearch:
 
     def advance(self) -> bool:
         """Go on to the next batch that has a unit to fit; whether there is one."""
-        for proposed in self._batches:
+        for proposed in () if self.is_waiting else self._batches:
             self._n_proposed += len(proposed)
             units = [self._job(Unit(self.model, trial, fold)) for trial in proposed for fold in self._folds]
             self.batch = list({unit.folder: unit for unit in units}.values())  # a trial may be proposed twice
@@ -171,7 +198,11 @@ class FamilySearch:
 
     def is_finished(self) -> bool:
         """Whether no unit is left, refits included."""
-        if not all(unit.is_finished for unit in self.units):
+        return all(unit.is_finished for unit in self.units) and self.has_winner()
+
+    def has_winner(self) -> bool:
+        """Whether a winner is refitted; units may be left, whose time was up."""
+        if not any(len(configuration.folds) == self.manifest.n_folds for configuration in self._finished()):
             return False
         _, best = self._configurations()
         return all(unit.is_finished for unit in (self.refit(best), *self.regions(best).values()))
@@ -192,8 +223,10 @@ class FamilySearch:
 
     def data(self, cpus: float) -> SearchData:
         """Training zones in the object store, read once; and the settings of fits on so many CPUs."""
-        blocks, settings = self.samples.blocks(self.family.sample), self.settings.on_cpus(cpus)
-        return SearchData(self.family, self.manifest, settings, blocks, self.job.seed, self.memory_bytes)
+        blocks, settings = self.samples.blocks(self.sample), self.settings.on_cpus(cpus)
+        return SearchData(
+            self.family, self.manifest, settings, blocks, self.job.seed, self.memory_bytes, self._built_from
+        )
 
     def choose(self, progress: Progress) -> tuple[tuple[ConfigurationResult, ...], ConfigurationResult]:
         """(all configurations, the winner), which are listed as well."""
@@ -235,14 +268,30 @@ class FamilySearch:
 
     def write_out_of_fold(self, progress: Progress) -> int:
         """Write what the winner's folds say of the zones that they did not see, of how many zones, and learn from it."""
-        n_zones = write_of_winner(self.job, self.manifest, self.model, self._folds_of_winner(), progress)
+        folds = self._folds_of_winner()
+        n_zones = write_of_winner(self.job, self.manifest, self.model, folds, progress, self.members)
         learn_of_winner(self.job, self.manifest, self.model, progress)
         return n_zones
 
     def out_of_fold(self) -> Iterator[Stamped]:
         """The files of `write_out_of_fold`; none as long as no configuration is finished."""
         if any(len(configuration.folds) == self.manifest.n_folds for configuration in self._finished()):
-            yield from artefacts_of_winner(self.job, self.manifest, self.model, self._folds_of_winner())
+            yield from artefacts_of_winner(self.job, self.manifest, self.model, self._folds_of_winner(), self.members)
+
+    def winning_fits(self) -> dict[Place, Member]:
+        """The winner's fits by where they were made, of a finished search: what a family is built from."""
+        _, best = self._configurations()
+        fits: dict[Place, tuple[UnitJob, int]] = {(fold, None): fit for fold, fit in self._folds_of_winner().items()}
+        fits |= {(None, region): (unit, best.refit_steps) for region, unit in self.regions(best).items()}
+        fits[None, None] = self.refit(best), best.refit_steps
+        return {place: self._member(*fit) for place, fit in fits.items()}
+
+    def _member(self, unit: UnitJob, step: int) -> Member:
+        untrained = next((result.untrained for result in unit.results()), ())
+        zones, _ = unit_zones(unit.unit, self.manifest)
+        files = {zone_id: self.workspace.out_of_fold(self.model, zone_id) for zone_id in zones}
+        readers = {zone_id: partial(read_out_of_fold, [file]) for zone_id, file in files.items() if file.exists()}
+        return Member(self.model, self.family.load, self.family.prefix, unit.folder, step, untrained, readers)
 
     def _folds_of_winner(self) -> Folds:
         _, best = self._configurations()
@@ -313,10 +362,22 @@ class FamilySearch:
         check_cube(region_out.cube, list(regions), n_labelled)
         return region_out
 
+    def _content(self, model: str, zone_id: str) -> str | None:
+        """Identity of an out-of-fold file, which many units read."""
+        if (model, zone_id) not in self._contents:
+            self._contents[model, zone_id] = content_id(self.workspace.out_of_fold(model, zone_id))
+        return self._contents[model, zone_id]
+
     def _job(self, unit: Unit) -> UnitJob:
-        chosen = self.family.entries(self.settings.with_values(unit.trial.values))
+        own = self.settings.with_values(unit.trial.values)
+        chosen = self.family.entries(own)
         of_trial = [_entries_digest(*chosen)] if chosen else []
-        key = fingerprint([self.context, asdict(unit.trial), unit.fold, unit.n_steps, unit.region, *of_trial])[:10]
+        members = self._built_from.get((unit.fold, unit.region), ())
+        of_members: list[Any] = [[member.name, member.folder.name, member.step] for member in members]
+        if own.heeds_out_of_fold:
+            of_members += [self._content(member.name, zone_id) for member in members for zone_id in member.out_of_fold]
+        parts = [self.context, asdict(unit.trial), unit.fold, unit.n_steps, unit.region, *of_trial, *of_members]
+        key = fingerprint(parts)[:10]
         name = _NOT_IN_NAMES.sub("-", unit.title.replace(" ", "_"))[:_LONGEST_NAME]
         folder = self.workspace.unit(self.model, f"{name}-{key}")
         return UnitJob(unit, folder, self.workspace.unit_progress(self.model, f"{folder.name}.safetensors"))

@@ -1,7 +1,7 @@
 """Out-of-fold probabilities of a search's winner: each training zone predicted by the fold that did not see it."""
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
@@ -14,13 +14,14 @@ from cropray.core.progress import Progress
 from cropray.datasets.doubts import some
 from cropray.datasets.manifest import Manifest, ZoneEntry
 from cropray.evaluation.models import Load, entries_of, kept_model
-from cropray.evaluation.out_of_fold import write_out_of_fold
+from cropray.evaluation.out_of_fold import combine_out_of_fold, write_out_of_fold
 from cropray.evaluation.zone_counts import CountJob
 from cropray.io.artefacts import Stamped
-from cropray.io.storage import Location, files_below, folder_hash, remove
+from cropray.io.storage import Location, content_id, files_below, folder_hash, remove
 from cropray.io.workspace import Workspace
 from cropray.search.run import UnitJob
 from cropray.stages.devices import Device, device_of, gpus_per_task, memory_of, require_devices
+from cropray.training.card import load_card
 from cropray.training.family import Prefix, family
 
 Folds = Mapping[int, tuple[UnitJob, int]]
@@ -39,7 +40,9 @@ class _FoldModel:
     step: int
 
 
-def write_of_winner(job: JobConfig, manifest: Manifest, model: str, folds: Folds, progress: Progress) -> int:
+def write_of_winner(
+    job: JobConfig, manifest: Manifest, model: str, folds: Folds, progress: Progress, members: Sequence[str] = ()
+) -> int:
     """Write `oof/<family>/<zone>.parquet` of every training zone, and remove those of other searches.
 
     Args:
@@ -48,6 +51,7 @@ def write_of_winner(job: JobConfig, manifest: Manifest, model: str, folds: Folds
         model: the family.
         folds: of the winning configuration.
         progress: where to tell.
+        members: families that it is built from, whose files are there; none: its folds predict.
 
     Returns:
         How many there are.
@@ -57,7 +61,8 @@ def write_of_winner(job: JobConfig, manifest: Manifest, model: str, folds: Folds
         StageFailedError: some zones failed.
     """
     workspace = job.artefacts
-    tasks, blind = _tasks(job, manifest, model, folds, task_bytes() if job.search.oof_rows else 0.0)
+    share = task_bytes() if job.search.oof_rows else 0.0
+    tasks, blind = _tasks(job, manifest, model, folds, members, share)
     if blind:
         progress.note(
             f"{model}: no out-of-fold probabilities of {len(blind)} zones without composite ({some(blind)}); run "
@@ -67,20 +72,22 @@ def write_of_winner(job: JobConfig, manifest: Manifest, model: str, folds: Folds
     if not tasks:
         return 0
     progress.note(f"{model}: out-of-fold probabilities of {len(tasks)} training zones")
-    if any(_is_stale(task, model, workspace) for task in tasks):
+    if not members and any(_is_stale(task, model, workspace) for task in tasks):
         require_devices(job, [model])
     run_zone_tasks(_stamps(model), tasks, workspace, progress, wait_s=job.cluster.wait_s)
     return len(tasks)
 
 
-def artefacts_of_winner(job: JobConfig, manifest: Manifest, model: str, folds: Folds) -> Iterator[Stamped]:
+def artefacts_of_winner(
+    job: JobConfig, manifest: Manifest, model: str, folds: Folds, members: Sequence[str] = ()
+) -> Iterator[Stamped]:
     """The files that `write_of_winner` writes."""
-    tasks, _ = _tasks(job, manifest, model, folds)
+    tasks, _ = _tasks(job, manifest, model, folds, members)
     yield from stamped(f"search/{model}/oof", _stamps(model), tasks, job.artefacts)
 
 
 def _tasks(
-    job: JobConfig, manifest: Manifest, model: str, folds: Folds, share: float = math.inf
+    job: JobConfig, manifest: Manifest, model: str, folds: Folds, members: Sequence[str] = (), share: float = math.inf
 ) -> tuple[list[ZoneTask[None]], list[str]]:
     """(one per training zone that is to be predicted, zones that cannot be: a dataset may lack its composites).
 
@@ -88,6 +95,8 @@ def _tasks(
     """
     if not job.search.oof_rows:
         return [], []
+    if members:
+        return list(_combined(job, manifest, model, folds, members)), []
     workspace, found, is_points = job.artefacts, family(model), manifest.source == "points"
     count_job = CountJob(workspace, manifest.lookup(), job.map, share)
     picked = (job.search.oof_rows, job.seed)
@@ -97,10 +106,7 @@ def _tasks(
         content = folder_hash(unit.folder)
         code = closure(found.load, *cuts, *entries_of(found, unit.folder), write_out_of_fold)
         trained = _FoldModel(unit.folder, content, found.load, device_of(job, model), found.prefix, step)
-        scored = set(manifest.fold_zones(fold)[1])
-        for zone in manifest.zones:
-            if zone.zone_id not in scored or not zone.n_labelled:
-                continue
+        for zone in _scored(manifest, fold):
             path = workspace.out_of_fold(model, zone.zone_id)
             of = {"model": content, "step": step, "rows": picked[0], "seed": job.seed}
             of["zone of the dataset"] = fingerprint(asdict(zone))
@@ -113,6 +119,31 @@ def _tasks(
             else:
                 tasks.append(task)
     return tasks, sorted(blind)
+
+
+def _combined(
+    job: JobConfig, manifest: Manifest, model: str, folds: Folds, members: Sequence[str]
+) -> Iterator[ZoneTask[None]]:
+    """One per training zone that all members predicted."""
+    workspace, combine = job.artefacts, family(model).combine
+    assert combine is not None
+    code = closure(combine, combine_out_of_fold)
+    for fold, (unit, _) in folds.items():
+        card = load_card(unit.folder)
+        for zone in _scored(manifest, fold):
+            files = [workspace.out_of_fold(member, zone.zone_id) for member in members]
+            if not all(file.exists() for file in files):
+                continue  # a zone without composite: it was told of the members
+            of = {f"of {member}": content_id(file) for member, file in zip(members, files, strict=True)}
+            path = workspace.out_of_fold(model, zone.zone_id)
+            write = partial(combine_out_of_fold, path, files, partial(combine, card))
+            yield ZoneTask(zone.zone_id, write, key_of(code, {}, {"card": fingerprint(card), **of}), (path,))
+
+
+def _scored(manifest: Manifest, fold: int) -> Iterator[ZoneEntry]:
+    """Zones that a fold did not see, and that have labels."""
+    scored = set(manifest.fold_zones(fold)[1])
+    yield from (zone for zone in manifest.zones if zone.zone_id in scored and zone.n_labelled)
 
 
 def _stamps(model: str) -> str:

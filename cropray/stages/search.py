@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -61,29 +61,48 @@ def run(job: JobConfig, progress: Progress) -> None:
         require_regions(manifest)
     with ray_session(job.cluster, needs_dashboard=job.uses_worker_groups):
         samples = Samples(job.artefacts, manifest)
-        searches = [FamilySearch(job, manifest, model, samples) for model in job.search.models]
+        fitted, built = job.search.in_turn()
+        searches = [FamilySearch(job, manifest, model, samples) for model in fitted]
         if job.search.oof_rows and not job.cluster.wait_s and _is_open(searches):
             require_devices(job, job.search.models)  # now, and not when the winners' folds predict
-        tracker = Tracker(job.artefacts, job.name, job.tracking_uri)
-        for search in searches:
-            search.start(tracker)
-            search.tell_what_changed(progress)
-        # Models whose units take the same share of the cluster run side by side: their start-up is paid once.
-        alike = itertools.groupby(searches, key=lambda search: (search.placement, search.takes_share))
-        groups = [(placement, list(group)) for (placement, _), group in alike]
-        budget = _TimeBudget(job.search.time_budget_s, [group for _, group in groups])
-        try:
-            with tracker:
-                for placement, group in groups:
-                    _run_group(group, placement, samples, progress, budget)
-        finally:  # also of a search that failed: its finished units are tracked, or wait to be
-            for line in tracker.outcome():
-                progress.note(line)
-        _write_out_of_fold(searches, progress)
+        _run_searches(job, searches, samples, progress, job.search.time_budget_s)
+        for model in built:
+            members = _members(job, model, searches)
+            names, lacks = map(", ".join, job.settings_of(model).builds_on(job.search.models))
+            without = f"; {lacks} are left out: the job does not search them" if lacks else ""
+            progress.note(f"{model} is built from the winners of {names}{without}")
+            _run_searches(job, [FamilySearch(job, manifest, model, samples, members)], samples, progress, None)
     for doubt in fold_doubts(manifest):
         progress.note(doubt)
     if not job.search.leave_region_out:
         progress.note("scores are of new zones in known regions; search.leave_region_out: true scores new regions, too")
+
+
+def _run_searches(
+    job: JobConfig, searches: Sequence[FamilySearch], samples: Samples, progress: Progress, time_s: float | None
+) -> None:
+    tracker = Tracker(job.artefacts, job.name, job.tracking_uri)
+    for search in searches:
+        search.start(tracker)
+        search.tell_what_changed(progress)
+    # Models whose units take the same share of the cluster run side by side: their start-up is paid once.
+    alike = itertools.groupby(searches, key=lambda search: (search.placement, search.takes_share))
+    groups = [(placement, list(group)) for (placement, _), group in alike]
+    budget = _TimeBudget(time_s, [group for _, group in groups])
+    try:
+        with tracker:
+            for placement, group in groups:
+                _run_group(group, placement, samples, progress, budget)
+    finally:  # also of a search that failed: its finished units are tracked, or wait to be
+        for line in tracker.outcome():
+            progress.note(line)
+    _write_out_of_fold(searches, progress)
+
+
+def _members(job: JobConfig, model: str, searches: Iterable[FamilySearch]) -> list[FamilySearch]:
+    """Searches of the families that one is built from, in the order of the job."""
+    names, _ = job.settings_of(model).builds_on(job.search.models)
+    return [search for search in searches if search.model in names]
 
 
 def checks(job: JobConfig, ahead: Ahead) -> Iterator[Check]:
@@ -103,9 +122,12 @@ def artefacts(job: JobConfig) -> Iterator[Artefact]:
         MissingArtefactError: there is no dataset.
     """
     manifest = load_manifest(job.artefacts.manifest)
-    for model in job.search.models:
-        search = FamilySearch(job, manifest, model, Samples(job.artefacts, manifest))
-        yield Searched(job, manifest, model, search.key, search.units, search.is_finished)
+    fitted, built = job.search.in_turn()
+    samples, searches = Samples(job.artefacts, manifest), list[FamilySearch]()
+    for model in (*fitted, *built):
+        search = FamilySearch(job, manifest, model, samples, _members(job, model, searches))
+        searches.append(search)
+        yield Searched(job, manifest, model, search.key, search.units, search.is_finished, search.members)
         yield from search.out_of_fold()
 
 
@@ -228,7 +250,7 @@ def _run_batches(
 
 def _store_line(searches: Sequence[FamilySearch], placement: Placement, samples: Samples) -> str:
     n_workers = placement.max_concurrent * max(placement.num_workers, 1)
-    kinds = {search.family.sample for search in searches}
+    kinds = {search.sample for search in searches}
     n_tile_workers = n_workers if "tile" in kinds else 0
     store = store_line(samples.manifest, kinds | samples.loaded, live_nodes(), ray_disk(), n_tile_workers)
     return "; ".join(filter(None, [store, *(search.remark for search in searches), silence()]))

@@ -28,6 +28,8 @@ class Searched:
     """Of the search; refits apart."""
     is_finished: Callable[[], bool]
     """Whether no unit is left, refits included."""
+    members: Sequence[str] = ()
+    """Families from whose winners it is built."""
 
     @property
     def group(self) -> str:
@@ -68,10 +70,14 @@ class Searched:
         was, now = "region_out" in result, settings.leave_region_out
         if was != now:
             yield f"setting search.leave_region_out was {str(was).lower()}, is {str(now).lower()}"
-        if result["units"] != [unit.folder.name for unit in self.units]:
+        if self.members and not self.units:
+            yield f"searches of {', '.join(self.members)}, from which it is built, are not finished"
+        elif result["units"] != [unit.folder.name for unit in self.units]:
             left = [unit.unit.title for unit in self.units if not unit.is_finished]
             if self._was_cut_off(result, left):
                 yield f"its time was up (search.time_budget_s): {len(left)} fits are left to be made"
+            elif self.members:
+                yield f"winners of {', '.join(self.members)}, from which it is built, changed, or setting search.{self.model}"
             else:
                 yield f"setting search.{self.model} changed, or dataset.n_folds: {len(left)} fits are to be made"
         elif not self.is_finished():

@@ -13,7 +13,8 @@ def require_static(names: Iterable[str], cube: CubeSpec) -> None:
     Raises:
         ConfigError: some do not.
     """
-    series = [name for name in names if not issubclass(family(name).settings, PixelFamilySettings)]
+    fitted = [found for found in map(family, names) if found.combine is None]
+    series = [found.name for found in fitted if not issubclass(found.settings, PixelFamilySettings)]
     if cube.static and series:
         raise ConfigError(
             f"{', '.join(series)} read the series of the bands alone, and the points have features without time "

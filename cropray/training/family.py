@@ -18,14 +18,15 @@ import numpy.typing as npt
 from pydantic import Field
 
 from cropray.cluster.resources import FitSize, Need
-from cropray.core.closure import Code, closure
+from cropray.core.closure import Code, Root, closure
 from cropray.core.cube import STUDY_CUBE, CubeSpec
 from cropray.core.errors import ConfigError
-from cropray.core.features import BANDS, FEATURES, FeatureSet
+from cropray.core.features import BANDS, FeatureSet, entries_of_features
 from cropray.core.legend import CropClass
 from cropray.core.registry import entries_outside, plugged, require_same, take_over
 from cropray.core.settings import Settings
 from cropray.io.storage import Location
+from cropray.training.members import Member
 from cropray.training.weights import ClassWeighting
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ Probabilities = npt.NDArray[np.float32]
 ENTRY_POINTS: Final = "cropray.families"
 RESOURCES: Final = frozenset({"checkpoint_every", "max_failures", "memory_gb", "cpus_per_worker"})
 # Other numbers of CPUs change a result by rounding at most, and repeat nothing.
-_BUILT_IN: Final = ("xgboost", "cnn", "lightgbm", "forest", "temp_cnn")  # folders of this package
+_BUILT_IN: Final = ("xgboost", "cnn", "lightgbm", "forest", "temp_cnn", "blend")  # folders of this package
 DEFAULT_FAMILIES: Final = ("xgboost", "cnn")  # of a search: the original study's
 
 
@@ -91,12 +92,17 @@ class FamilySettings(Settings):
         return self.with_values({"num_workers": 0, **without}).on_cpus(cpus)
 
     def fit_bytes(self, size: FitSize) -> float | None:  # noqa: ARG002 - of no use here
-        """Memory that a fit takes in each worker beside libraries; None: not known, a plan measures it.
-
-        Args:
-            size: of the fit.
-        """
+        """Memory that a fit takes in each worker beside libraries; None: not known, a plan measures it."""
         return None
+
+    def builds_on(self, searched: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:  # noqa: ARG002 - of no use here
+        """(families of a search whose winners it is built from, see `Family.combine`; those that it wants and lacks)."""
+        return (), ()
+
+    @property
+    def heeds_out_of_fold(self) -> bool:
+        """Whether what it is built from is weighed by its out-of-fold probabilities."""
+        return False
 
     def n_features(self, cube: CubeSpec) -> int:
         """Numbers that a model reads of a pixel."""
@@ -189,8 +195,9 @@ class Fit:
     is_weighted: bool = False
     """Whether the training blocks hold a column `weight`: each row counts as so many in training, and once in validation."""
     on_step: Callable[[Mapping[str, float]], None] | None = None
-    """Called in this process with the record of each step as it is done, so that a long fit is seen; families that cannot
-    need not."""
+    """Called in this process with the record of each step as it is done; families that cannot need not."""
+    members: tuple[Member, ...] = ()
+    """Finished fits of the same zones, of a family that is built from them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,19 +278,15 @@ class CropModel(TilePredictor, Protocol):
 
 
 Prefix = Callable[[CropModel, int], CropModel]
+Combine = Callable[[Mapping[str, Any], Sequence[Probabilities]], Probabilities]
 
 
 def _feature_entries(settings: Any) -> Sequence[type]:
-    return _derived(getattr(settings, "features", ()))
+    return entries_of_features(getattr(settings, "features", ()))
 
 
 def _feature_entries_of_card(card: Mapping[str, Any]) -> Sequence[type]:
-    return _derived(card.get("inputs", ()))
-
-
-def _derived(features: Sequence[str]) -> Sequence[type]:
-    known = FEATURES.known()
-    return tuple(known[name] for name in features if name in known)
+    return entries_of_features(card.get("inputs", ()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -316,8 +319,7 @@ class Family:
     free: frozenset[str] = frozenset()
     """Fields that change no fit's cost. A plan measures trials apart that differ in others."""
     operations: Callable[[Any, int, int, CubeSpec], float] | None = None
-    """(settings, side of a tile in pixels, number of classes, cube) → floating-point operations of one sample's prediction, by
-    which training on a GPU is estimated; None: not known."""
+    """(settings, side of a tile, number of classes, cube) → floating-point operations of a sample's prediction; None: not known."""
     predicts_on_gpu: bool = False
     """Whether its models use the device that `load` is given."""
     weighs_rows: bool = False
@@ -325,11 +327,13 @@ class Family:
     packages: Mapping[str, str] = field(default_factory=dict)
     """Modules that it needs and that an installation may lack → what pip is given for them: `cropray[lightgbm]`."""
 
+    combine: Combine | None = None
+    """(card of a fit, probabilities [N, K] of each of its `Fit.members`) → its own: of families that are built from other
+    families' winners (`FamilySettings.builds_on`) once these are searched; None: it is fitted on samples."""
     entries: Callable[[Any], Sequence[type]] = _feature_entries
     """Settings → classes that a fit of them looks up by name: their code decides it as that of `fit` does."""
-    model_entries: Callable[[Mapping[str, Any]], Sequence[type]] = _feature_entries_of_card
-    """Card of a model → classes that it looks up by name to predict: their code decides its maps and scores, that of the
-    recipe by which it was trained does not."""
+    model_entries: Callable[[Mapping[str, Any]], Sequence[Root]] = _feature_entries_of_card
+    """Card of a model → what it looks up by name to predict: that code decides its maps and scores, the recipe's does not."""
 
     def require_packages(self) -> None:
         """See that its libraries are installed, without loading them.

@@ -13,7 +13,7 @@ from cropray.core.metrics import confusion, log_loss_sum
 from cropray.datasets.storage import read_pixels
 from cropray.evaluation import out_of_fold, zone_counts
 from cropray.evaluation.models import load_model
-from cropray.evaluation.out_of_fold import draw_rows, read_out_of_fold, write_out_of_fold
+from cropray.evaluation.out_of_fold import combine_out_of_fold, draw_rows, read_out_of_fold, write_out_of_fold
 from cropray.evaluation.zone_counts import CountJob, count_points, count_zone_pixels
 from cropray.maps.settings import MapSettings
 from tests.evaluation.test_zone_counts import LOOKUP, WINDOW_PX, scored  # noqa: F401  a fixture
@@ -105,3 +105,26 @@ def test_rows_are_drawn_by_class_zone_and_seed():
     assert share.mean() == pytest.approx(0.02)
     assert share.max() < 0.06  # no row is preferred: 6 standard deviations
     assert len(draw_rows(true[:0], "a", 20, 0)) == 0
+
+
+def test_a_model_that_is_built_from_others_is_combined_pixel_by_pixel(scored, tmp_path):  # noqa: F811
+    workspace, _, entry = scored
+    job = CountJob(workspace, LOOKUP, MapSettings())
+    models = [load_model(save(workspace.model(save.__name__))) for save in (save_cnn, save_trees)]
+    files = [written(tmp_path / str(i), model, entry, job, (9, 0)) for i, model in enumerate(models)]
+    path = tmp_path / "combined.parquet"
+    combine_out_of_fold(path, files, lambda parts: 0.25 * parts[0] + 0.75 * parts[1])
+    tables = [pq.read_table(file) for file in (*files, path)]
+    assert tables[2].schema.equals(tables[0].schema, check_metadata=True)
+    assert tables[2].drop(["probabilities"]).equals(tables[0].drop(["probabilities"]))
+    one, other, both = (read_out_of_fold([file])[1] for file in (*files, path))
+    np.testing.assert_array_equal(both, 0.25 * one + 0.75 * other)
+    for strange in (written(tmp_path / "rows", models[1], entry, job, (9, 1)), _of_other_classes(files[1], tmp_path)):
+        with pytest.raises(SchemaError, match="other pixels, or other classes"):
+            combine_out_of_fold(path, [files[0], strange], lambda parts: parts[0])
+
+
+def _of_other_classes(file, folder):
+    table = pq.read_table(file)
+    pq.write_table(table.replace_schema_metadata({b"classes": b'["a"]'}), folder / "classes.parquet")
+    return folder / "classes.parquet"

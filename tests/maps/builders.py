@@ -14,8 +14,11 @@ from cropray.imagery.composites import write_composite, write_n_obs
 from cropray.nets.crop_net import CropNet, CropNetConfig
 from cropray.nets.ensemble import Ensemble
 from cropray.nets.temp_cnn import TempCnn, TempCnnConfig
+from cropray.training.blend.settings import BlendSettings
 from cropray.training.deep.checkpoint import NetworkCheckpoint, save_checkpoint
 from cropray.training.deep.tiles import ChannelStats
+from cropray.training.family import Fit, FitData, family
+from cropray.training.members import Member
 from cropray.training.pixel_blocks import TreeData
 from cropray.training.xgboost.scoring import save_booster
 from tests.study import FEATURE_COLUMNS, INPUT, N_BANDS, N_FEATURES, N_MONTHS
@@ -69,6 +72,24 @@ def ruled(folder, rule):
     """A model folder whose card says how to decide."""
     card = json.loads((folder / "card.json").read_text())
     (folder / "card.json").write_text(json.dumps({**card, **({"decision": rule} if rule else {})}))
+    return folder
+
+
+def save_blend(folder, names=("xgboost", "cnn", "temp_cnn")):
+    """The mean of the models above."""
+    save = {"xgboost": save_trees, "cnn": save_cnn, "temp_cnn": save_temp_cnn}
+    parts = tuple(
+        Member(name, family(name).load, None, save[name](folder.with_name(f"{folder.name}-{name}")), 1, ())
+        for name in names
+    )
+    nothing = FitData({}, {})
+    folder.mkdir(parents=True, exist_ok=True)
+    family("blend").fit(
+        Fit(
+            settings=BlendSettings(), train=nothing, val=None, classes=CLASSES, legend_hash=LEGEND.hash(),
+            mean=(), std=(), seed=0, folder=folder, members=parts,
+        )
+    )  # fmt: skip
     return folder
 
 

@@ -12,12 +12,12 @@ import pandas as pd
 from cropray.evaluation.models import load_model
 from cropray.io.storage import folder_hash
 from cropray.tracking import Candidate, Merit, ModelForm, Tracker
-from tests.maps.builders import draw_image, save_cnn, save_temp_cnn, save_trees
+from tests.maps.builders import draw_image, save_blend, save_cnn, save_temp_cnn, save_trees
 from tests.study import FEATURE_COLUMNS
 from tests.tracking_history import evaluation_note
 
 NAME = "two rivers"
-SAVE = {"cnn": save_cnn, "xgboost": save_trees, "temp_cnn": save_temp_cnn}
+SAVE = {"cnn": save_cnn, "xgboost": save_trees, "temp_cnn": save_temp_cnn, "blend": save_blend}
 # What a registered model may not need; `cropray` itself is refused as well.
 REFUSED = ["cropray", "ray", "rasterio", "geopandas", "shapely", "pydantic_settings", "upath", "pyogrio", "ee", "numba"]
 PREDICT = """
@@ -61,7 +61,7 @@ def register(workspace, family, value=0.7):
 
 def samples(family):
     """Pixels [N, 48] or tiles [1, T, C, H, W], uint16, some of them 0."""
-    if family == "cnn":
+    if family in ("cnn", "blend"):
         return draw_image(24, 20)[0][None]
     pixels = np.random.default_rng(3).integers(0, 4000, (40, 48)).astype(np.uint16)
     pixels[::7, ::5] = 0

@@ -1,5 +1,7 @@
 """TempCNN: it looks at single pixels, and at which of their steps have data."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -81,3 +83,24 @@ def test_an_ensemble_answers_the_mean_of_its_members_probabilities():
     x, members = torch.randn(3, 12, 4, 2, 2), [network(seed) for seed in range(3)]
     expected = np.mean([member(x).softmax(1).detach().numpy() for member in members], axis=0)
     assert np.allclose(Ensemble(members)(x).softmax(1).detach().numpy(), expected, atol=1e-6)
+
+
+def test_ratios_are_of_digital_numbers_and_missing_where_a_band_is():
+    model = network(ratios=((3, 2), (3, 1)))
+    numbers = torch.randint(1, 4000, (2, 12, 4, 2, 1))
+    numbers[0, 5, 2] = 0
+    ndvi, gndvi = model._ratios(numbers)
+    for (b, t, h), value in ((place, ndvi[place[0], place[1], 0, place[2], 0]) for place in np.ndindex(2, 12, 2)):
+        red, nir = (float(numbers[b, t, band, h, 0]) for band in (2, 3))
+        assert float(value) == pytest.approx((nir - red) / (nir + red) if red else 0.0, abs=1e-6)
+    assert (gndvi != 0).all()
+    x = torch.randn(numbers.shape)
+    assert not torch.allclose(model(x, Context(numbers)), model(x, Context(numbers.flip(2))))
+    again = TempCnn(TempCnnConfig.from_dict(json.loads(json.dumps(model.config.to_dict())))).eval()
+    again.load_state_dict(model.state_dict())
+    assert torch.equal(again(x, Context(numbers)), model(x, Context(numbers)))
+
+
+def test_a_ratio_of_a_band_that_is_not_there_is_refused():
+    with pytest.raises(ValueError, match="bands from 0 to 3"):
+        network(ratios=((4, 2),))

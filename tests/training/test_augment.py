@@ -9,7 +9,14 @@ from tests.training.small_fits import plan, small_fit, tile_set
 from tests.training.test_loop import on_two_workers
 
 STD = (300.0, 400.0, 500.0, 600.0)
-SERIES = ["shift", {"name": "scale", "by": 0.3}, {"name": "dropout_steps", "share": 0.4}, {"name": "noise", "sd": 0.5}]
+SERIES = [
+    "shift",
+    {"name": "scale", "by": 0.3},
+    {"name": "bands", "by": 0.2, "offset": 0.3},
+    "warp",
+    {"name": "dropout_steps", "share": 0.4},
+    {"name": "noise", "sd": 0.5},
+]
 
 
 def samples(n=64, missing=0.2):
@@ -66,6 +73,33 @@ def test_scale_is_one_factor_a_sample():
         factors.append(float(ratio[0]))
     assert 0.7 <= min(factors) < 0.75
     assert 1.25 < max(factors) <= 1.3
+
+
+def test_bands_have_a_factor_and_an_offset_each_in_all_steps():
+    x, seeds = samples(300, missing=0.0)
+    x += 20_000  # far from the smallest number that is a value
+    for option, least, most in (({"by": 0.2, "offset": 0.0}, 0.8, 1.2), ({"by": 0.0, "offset": 0.5}, -0.5, 0.5)):
+        found = changed({"name": "bands", **option}, x, seeds)
+        said = found / x if option["by"] else (found - x) / torch.tensor(STD)[:, None, None]
+        of_band = said[:, :1, :, :1, :1]
+        assert torch.allclose(said, of_band.expand_as(said), atol=1e-4)
+        assert least <= float(said.min()) < least + 0.02
+        assert most - 0.02 < float(said.max()) <= most
+        draws = of_band.flatten(1)
+        assert abs(np.corrcoef(draws[:, 0], draws[:, 1])[0, 1]) < 0.2  # apart for each band
+
+
+def test_a_warp_is_one_line_between_knots_for_all_bands():
+    x, seeds = samples(300, missing=0.0)
+    curves = (changed({"name": "warp", "by": 0.3, "knots": 3}, x, seeds) / x).flatten(2)
+    assert torch.allclose(curves, curves[..., :1].expand_as(curves), rtol=1e-4)
+    for curve in curves[:20, :, 0]:
+        slopes = curve.diff()
+        assert torch.allclose(slopes[:5], slopes[0].expand(5), atol=1e-4)  # knots at steps 0, 5.5 and 11
+        assert torch.allclose(slopes[6:], slopes[-1].expand(5), atol=1e-4)
+    assert 0.7 <= float(curves.min()) < 0.72
+    assert 1.28 < float(curves.max()) <= 1.3
+    assert changed("warp", x[:, :1], seeds).shape == x[:, :1].shape
 
 
 def test_dropped_steps_lose_all_bands_and_one_step_is_never_lost():

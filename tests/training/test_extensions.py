@@ -121,7 +121,7 @@ def test_entries_and_their_settings_are_searched():
         ({"loss": {"name": "focal", "gamma": -2}}, "focal: gamma must be at least 0; got -2"),
         ({"loss": {"gamma": 2}}, "names nothing: write {name: …}"),
         ({"schedule": {"name": "cosine", "warmup": 1}}, "'cosine' has no setting 'warmup'; it has none"),
-        ({"augment": ["shift", "turn"]}, "'turn' is no augmentation; known are dihedral"),
+        ({"augment": ["shift", "turn"]}, "'turn' is no augmentation; known are bands, dihedral"),
         ({"sampler": "al"}, "'al' is no sampler; did you mean 'all'?"),
         ({"optimizer": "adam"}, "'adam' is no optimizer; did you mean 'adamw'?"),
         ({"net": "unet"}, "'unet' is no network; did you mean 'conv_unet'?"),

@@ -69,13 +69,13 @@ def test_some_fits_cannot_leave_memory(changes):
         bins_on_disk(settings, ROWS, K, need - 1)
 
 
-@pytest.mark.parametrize("changes", [{}, {"subsample": 0.7, "colsample_bytree": 0.5}])
+@pytest.mark.parametrize("changes", [{}, {"subsample": 0.7, "colsample_bytree": 0.5}, {"hessian": "bounded"}])
 @pytest.mark.filterwarnings("error")
 def test_trees_with_bins_on_disk_are_the_same(changes, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr("cropray.training.pixel_blocks.BATCH_ROWS", 500)  # several pages
     settings = XgboostSettings(max_depth=4, **changes)
-    room = budget(resident_bytes(4), train_zones().n_rows + val_zones().n_rows)
+    room = budget(resident_bytes(4, settings.hessian), train_zones().n_rows + val_zones().n_rows)
     made = []
     on_disk = xgb.ExtMemQuantileDMatrix
     monkeypatch.setattr("xgboost.ExtMemQuantileDMatrix", lambda *a, **k: (made.append(1), on_disk(*a, **k))[1])

@@ -39,6 +39,12 @@ def run_plan(config: str | Location, overrides: Sequence[str]) -> None:
     zones = () if job.points is not None else job_zones(job)
     if job.search.leave_region_out and job.points is None:
         require_two(zone.region for zone in zones if zone.split == "train")
+    fitted, built = job.search.in_turn()
+    if built:
+        job = job.model_copy(update={"search": job.search.model_copy(update={"models": tuple(fitted)})})
+        progress.note(
+            f"not counted: {', '.join(built)}, whose scores and maps take as long as those of all its members"
+        )
     if job.plan is not None:
         with log_to_file(workspace.log("plan")):
             notes = _plan_elsewhere(job, zones, progress)

@@ -138,6 +138,53 @@ class Scale(Augmentation):
         return x_BTCHW * factor_B[:, None, None, None, None]
 
 
+@AUGMENTATIONS.register("bands")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bands(Augmentation):
+    """Other calibration, haze or soil: each band of a sample has a factor and an offset of its own, the same in all steps."""
+
+    by: float = 0.1
+    """Factors are from 1 - by to 1 + by."""
+    offset: float = 0.1
+    """Offsets are from -offset to +offset, of the band's standard deviation."""
+
+    def __post_init__(self) -> None:
+        if not (0.0 <= self.by < 1.0 and self.offset >= 0.0 and self.by + self.offset > 0.0):
+            raise ValueError(
+                f"by must be from 0 to below 1, offset at least 0, one of them above; got {self.by} and {self.offset}"
+            )
+
+    def series(self, x_BTCHW: "Tensor", seeds_B: "Tensor", std_C: "Tensor") -> "Tensor":
+        """See `Augmentation`."""
+        u_B2C = (2 * uniform(seeds_B, 2 * len(std_C)) - 1).view(len(x_BTCHW), 2, len(std_C))
+        factor_B1C11 = 1 + self.by * u_B2C[:, :1, :, None, None]
+        offset_B1C11 = self.offset * std_C[:, None, None] * u_B2C[:, 1:, :, None, None]
+        return (x_BTCHW * factor_B1C11 + offset_B1C11).clamp_min(_LEAST) * (x_BTCHW != 0)
+
+
+@AUGMENTATIONS.register("warp")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Warp(Augmentation):
+    """A season that is brighter here and darker there: a smooth curve over time, by which all bands are multiplied."""
+
+    by: float = 0.2
+    """The curve runs between 1 - by and 1 + by."""
+    knots: int = 4
+    """Steps, evenly over the season, between which it is a straight line."""
+
+    def __post_init__(self) -> None:
+        if not (0.0 < self.by < 1.0 and self.knots >= 2):
+            raise ValueError(f"by must be above 0 and below 1, knots at least 2; got {self.by} and {self.knots}")
+
+    def series(self, x_BTCHW: "Tensor", seeds_B: "Tensor", std_C: "Tensor") -> "Tensor":  # noqa: ARG002
+        """See `Augmentation`."""
+        knots_BN = 1 + self.by * (2 * uniform(seeds_B, self.knots) - 1)
+        place_T = knots_BN.new_tensor(range(x_BTCHW.shape[1])) * (self.knots - 1) / max(x_BTCHW.shape[1] - 1, 1)
+        before_T = place_T.long().clamp(max=self.knots - 2)
+        curve_BT = knots_BN[:, before_T].lerp(knots_BN[:, before_T + 1], place_T - before_T)
+        return x_BTCHW * curve_BT[..., None, None, None]
+
+
 @AUGMENTATIONS.register("dropout_steps")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DropoutSteps(Augmentation):

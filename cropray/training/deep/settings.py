@@ -120,7 +120,7 @@ class NetworkSettings(FamilySettings):
     effective number of them."""
     augment: AugmentChoice = False
     """Changes of training samples, one or a list: `dihedral` (`true`) turns and mirrors tiles; `shift` (`steps`), `scale`
-    (`by`), `dropout_steps` (`share`) and `noise` (`sd`) change series."""
+    (`by`), `bands` (`by`, `offset`), `warp` (`by`, `knots`), `dropout_steps` (`share`) and `noise` (`sd`) change series."""
     n_seeds: int = Field(default=1, ge=1)
     """Networks that are trained one after the other from other seeds; the mean of their probabilities is the model's, and is
     what is scored. The learning curve and the best epoch are the means of the networks', each of which stops by itself."""

@@ -38,6 +38,7 @@ from cropray.training.weights import class_weights, row_weights
 from cropray.training.xgboost.binning import bin_table
 from cropray.training.xgboost.matrix import BlockBatches, quantile_matrix
 from cropray.training.xgboost.memory import bins_on_disk, require_gpu_memory, require_scratch
+from cropray.training.xgboost.objective import bounded
 from cropray.training.xgboost.progress import OnRound, TreeProgress, take_history
 from cropray.training.xgboost.ray_adapter import LABEL, WEIGHT, ActorPool, train_on_actors
 from cropray.training.xgboost.rows import count_values_and_classes
@@ -167,8 +168,12 @@ class FitJob:
 
     def callback(self) -> TreeProgress:
         """What gives every round its own draws and keeps the trees."""
-        is_sampled = min(self.settings.subsample, self.settings.colsample_bytree) < 1
-        return TreeProgress(self.progress, is_sampled=is_sampled, on_round=self.on_round)
+        return TreeProgress(
+            self.progress,
+            is_sampled=self.settings.is_sampled,
+            on_round=self.on_round,
+            objective=bounded if self.settings.hessian == "bounded" else None,
+        )
 
     def matrices(self) -> dict[str, TreeData]:
         """Name of each data set in the learning curves → data; training data first."""

@@ -20,6 +20,9 @@ _MEASURED_FEATURES: Final = STUDY_CUBE.n_features  # bytes of bins and frames gr
 PROCESS_BYTES: Final = 0.6e9  # libraries, tables of bins, one batch of rows, histograms
 ROW_BYTES: Final = 24  # label, place in the tree
 ROW_CLASS_BYTES: Final = 24  # gradient pair and predictions: they cannot leave memory
+OBJECTIVE_BYTES: Final = (
+    8  # more where gradients are computed here: they and their Hessians, before XGBoost takes them over
+)
 BIN_BYTES: Final = 200  # of a row; where values are missing XGBoost keeps 4 bytes for each
 WIDE_BIN_BYTES: Final = 60  # more for more than 256 bins
 FRAME_BYTES: Final = 1_800  # more in an actor of xgboost-ray: its pandas frames and the matrix made of them
@@ -30,16 +33,17 @@ GPU_ROW_CLASS_BYTES: Final = 12
 GPU_PROCESS_BYTES: Final = 1e9
 
 
-def resident_bytes(n_classes: int) -> float:
+def resident_bytes(n_classes: int, hessian: str = "softmax") -> float:
     """Bytes of a row that stay in memory wherever its bins are."""
-    return ROW_BYTES + ROW_CLASS_BYTES * n_classes
+    own = 0 if hessian == "softmax" else OBJECTIVE_BYTES
+    return ROW_BYTES + (ROW_CLASS_BYTES + own) * n_classes
 
 
 def row_bytes(settings: "XgboostSettings", n_classes: int, n_features: int = _MEASURED_FEATURES) -> float:
     """Bytes of a row with everything in memory."""
     bins = BIN_BYTES + (WIDE_BIN_BYTES if settings.max_bin > 256 else 0)
     features = bins + (FRAME_BYTES if settings.engine == "xgboost_ray" else 0)
-    return resident_bytes(n_classes) + features * n_features / _MEASURED_FEATURES
+    return resident_bytes(n_classes, settings.hessian) + features * n_features / _MEASURED_FEATURES
 
 
 def worker_share(settings: "XgboostSettings", n_rows: float) -> float:
@@ -72,7 +76,7 @@ def bins_on_disk(
     if share * row_bytes(settings, n_classes, n_features) <= room:
         return False
     can_leave = bins_can_leave(settings)
-    least = resident_bytes(n_classes) if can_leave else row_bytes(settings, n_classes, n_features)
+    least = resident_bytes(n_classes, settings.hessian) if can_leave else row_bytes(settings, n_classes, n_features)
     if share * least <= room:
         return True
     need = (PROCESS_BYTES + share * least) / GB
@@ -94,7 +98,7 @@ def fit_bytes(
     share = worker_share(settings, n_rows)
     whole = share * row_bytes(settings, n_classes, n_features)
     fits = memory_bytes is None or PROCESS_BYTES + whole <= memory_bytes
-    return whole if fits or not bins_can_leave(settings) else share * resident_bytes(n_classes)
+    return whole if fits or not bins_can_leave(settings) else share * resident_bytes(n_classes, settings.hessian)
 
 
 def bins_can_leave(settings: "XgboostSettings") -> bool:

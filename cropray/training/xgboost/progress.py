@@ -21,6 +21,8 @@ from xgboost import collective
 from cropray.training.progress_file import ProgressFile
 
 OnRound = Callable[[Mapping[str, float]], None]
+Objective = Callable[[Any, xgb.DMatrix], tuple[Any, Any]]
+"""([N, K] margins, matrix) → (gradients, Hessians)."""
 BOOSTER: Final = "booster"
 LOSSES: Final = "losses_of_round_"
 SECONDS: Final = "seconds_of_round_"
@@ -43,11 +45,14 @@ class Begun:
 
 
 class RoundBooster(xgb.Booster):  # type: ignore[misc]  # xgboost has no types
-    """Trees that know which round comes next, whoever grew the rounds before."""
+    """Trees that know which round comes next, whoever grew the rounds before, and by which gradients they grow."""
+
+    objective: Objective | None = None
+    """None: XGBoost's own. Here, and not an argument of `xgb.train`, it is the same for both engines."""
 
     def update(self, dtrain: xgb.DMatrix, iteration: int, fobj: None = None) -> None:  # noqa: ARG002
         """Grow one round. `iteration` counts from 0 in every call of `xgb.train`; here the trees count."""
-        super().update(dtrain, self.num_boosted_rounds(), fobj)
+        super().update(dtrain, self.num_boosted_rounds(), self.objective)
 
 
 class SampledBooster(RoundBooster):
@@ -64,9 +69,24 @@ class SampledBooster(RoundBooster):
 class TreeProgress(xgb.callback.TrainingCallback):  # type: ignore[misc]
     """Counts rounds, notes their losses in the trees and keeps the trees in a file. Rank 0 alone reads and writes."""
 
-    def __init__(self, file: ProgressFile | None, *, is_sampled: bool, on_round: OnRound | None = None) -> None:
-        """Args: file: None keeps nothing; is_sampled: whether rounds draw rows or features; on_round: told of each."""
+    def __init__(
+        self,
+        file: ProgressFile | None,
+        *,
+        is_sampled: bool,
+        on_round: OnRound | None = None,
+        objective: Objective | None = None,
+    ) -> None:
+        """Prepare a fit.
+
+        Args:
+            file: None keeps nothing.
+            is_sampled: whether rounds draw rows or features.
+            on_round: told of each.
+            objective: see `RoundBooster`.
+        """
         super().__init__()
+        self._objective = objective
         self._on_round = on_round
         self._file = file
         self._booster = SampledBooster if is_sampled else RoundBooster
@@ -89,6 +109,7 @@ class TreeProgress(xgb.callback.TrainingCallback):  # type: ignore[misc]
     def before_training(self, model: xgb.Booster) -> xgb.Booster:
         """Let the booster count its own rounds."""
         model.__class__ = self._booster
+        model.objective = self._objective
         return model
 
     def before_iteration(self, model: xgb.Booster, epoch: int, evals_log: Mapping[str, Any]) -> bool:  # noqa: ARG002

@@ -42,10 +42,15 @@ class XgboostSettings(PixelFamilySettings):
     """Least sum of second derivatives in a leaf."""
     reg_lambda: float = Field(default=1.0, ge=0)
     """L2 penalty of the leaves' weights."""
+    hessian: Literal["softmax", "bounded"] = "softmax"
+    """Second derivative of the loss: `softmax`, XGBoost's 2p(1 - p), or `bounded`, |p - y|, by which seldom classes need no
+    large `reg_lambda` or `min_child_weight`, no leaf exceeds the learning rate, and trees are smaller."""
     subsample: float = Field(default=1.0, gt=0, le=1)
     """Share of rows per tree; below 1 the draw, and so the trees, depend on the number of workers."""
     colsample_bytree: float = Field(default=1.0, gt=0, le=1)
     """Share of features per tree."""
+    colsample_bynode: float = Field(default=1.0, gt=0, le=1)
+    """Share of the tree's features per split: trees that differ more, as those of a forest do."""
     max_bin: int = Field(default=256, ge=2, le=65536)
     """Bins per feature."""
     checkpoint_every: int = Field(default=25, ge=1)
@@ -63,6 +68,11 @@ class XgboostSettings(PixelFamilySettings):
         if self.engine == "xgboost_ray" and self.num_workers == 0:
             raise ValueError("engine 'xgboost_ray' trains in workers only: set num_workers to 1 or more")
         return self
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether rounds draw rows or features."""
+        return min(self.subsample, self.colsample_bytree, self.colsample_bynode) < 1
 
     @property
     def gpus_per_worker(self) -> int:
@@ -112,6 +122,7 @@ class XgboostSettings(PixelFamilySettings):
             "reg_lambda",
             "subsample",
             "colsample_bytree",
+            "colsample_bynode",
             "max_bin",
             "device",
         }

@@ -1,0 +1,1 @@
+"""The mean of the other families' winners: no fit of its own."""

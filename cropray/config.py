@@ -23,6 +23,7 @@ from cropray.io.workspace import Workspace
 from cropray.maps.settings import MapSettings
 from cropray.parcels.rpg import ParcelSettings
 from cropray.report.settings import ReportSettings
+from cropray.search.recipe import STUDY, put_under, read_recipe
 from cropray.search.sampling import trials
 from cropray.search.space import SearchSettings, complete
 from cropray.training.abilities import require_static
@@ -42,6 +43,9 @@ class JobConfig(Settings):
     """Name of the dataset and of the tracking experiment."""
     workspace: LocationSetting
     """Folder that all artefacts are written below, on a disk or in object storage (`s3://…`, `gs://…`, `az://…`)."""
+    recipe: str = STUDY
+    """Settings of families and of the search that are put under the job's own, key by key: `study`, the published study
+    without its errors; `best`, what is known to score best on new zones; or a YAML file of one's own."""
     seed: int = Field(default=0, ge=0)
     season_start: str = Field(default="2023-01", pattern=r"^\d{4}-(0[1-9]|1[0-2])$")
     """First month of the season; a zone table's own column goes before."""
@@ -139,10 +143,13 @@ class JobConfig(Settings):
     @model_validator(mode="wrap")
     @classmethod
     def _with_families(cls, raw: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        """Read the job with the sections of all families that are known now."""
+        """Read the job with the sections of all families that are known now, and with its recipe."""
         if cls is not JobConfig or isinstance(raw, JobConfig):
             return handler(raw)
-        return cast("Self", complete_job().model_validate(raw))
+        whole = complete_job()
+        if isinstance(raw, dict) and isinstance(recipe := raw.get("recipe", STUDY), str):
+            raw = put_under(raw, read_recipe(recipe), whole)
+        return cast("Self", whole.model_validate(raw))
 
     @model_validator(mode="after")
     def _search_what_is_free(self) -> Self:
@@ -175,7 +182,7 @@ def _made_again(
     for each in families_of_sender:
         register(each)
     take_over(entries)
-    return JobConfig.model_validate(values)
+    return complete_job().model_validate(values)  # its recipe is in the values, and its file may not be at hand here
 
 
 def complete_job() -> type[JobConfig]:

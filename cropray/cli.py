@@ -121,6 +121,18 @@ def _run(options: argparse.Namespace) -> None:
         from cropray.commands.why import run_why  # noqa: PLC0415
 
         run_why(options.config, options.overrides, options.artefact)
+    elif options.command == "ablate":
+        from cropray.commands.ablate import run_ablate  # noqa: PLC0415
+
+        run_ablate(options.config, options.overrides)
+    elif options.command == "nested":
+        from cropray.commands.nested import run_nested  # noqa: PLC0415
+
+        run_nested(options.config, options.overrides, options.folds)
+    elif options.command == "compare":
+        from cropray.commands.compare import run_compare  # noqa: PLC0415
+
+        run_compare(options.a, options.b, options.overrides, is_nested=options.nested)
     elif options.command == "ui":
         _serve_ui(options.config, options.overrides, options.port)
     else:
@@ -177,6 +189,7 @@ def _parser() -> argparse.ArgumentParser:
     why.add_argument(
         "artefact", nargs="?", help="a stage, what it makes (acquire/ZONE, map/MODEL), or a path in the workspace"
     )
+    _with_comparisons(commands)
     ui = _with_config(commands.add_parser("ui", help="the MLflow UI on a job's runs"))
     ui.add_argument("--port", type=int, default=5000)
     _with_config(commands.add_parser("run", help=f"all stages: {' '.join(STAGES)}"))
@@ -185,8 +198,39 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _with_comparisons(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    _with_config(
+        commands.add_parser(
+            "ablate",
+            help="what each change is worth on the way from the study's recipe to the job's",
+            description="On the training zones alone, out of fold; the way is the list `ablation` of the recipe's file.",
+        )
+    )
+    nested = _with_config(
+        commands.add_parser(
+            "nested",
+            help="test every zone once, by the whole procedure repeated without it",
+            description="For tables of points, or few zones: dataset, search and evaluate run once for each outer fold.",
+        )
+    )
+    nested.add_argument("--folds", type=int, default=5, help="outer folds (default: 5)")
+    compare = commands.add_parser(
+        "compare",
+        help="whether one model is better than another one on the same zones",
+        description="A and B: a job file or a workspace, and :FAMILY where several families were evaluated.",
+    )
+    compare.add_argument("a", metavar="A")
+    compare.add_argument("b", metavar="B")
+    compare.add_argument("--nested", action="store_true", help="compare what `cropray nested` tested, every zone")
+    _with_overrides(compare)
+
+
 def _with_config(parser: argparse.ArgumentParser, nargs: str | None = None) -> argparse.ArgumentParser:
     parser.add_argument("config", nargs=nargs, help="job file (YAML): a path, or s3://…, gs://…, az://…")
+    return _with_overrides(parser)
+
+
+def _with_overrides(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument(
         "--set",
         dest="overrides",

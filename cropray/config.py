@@ -57,6 +57,14 @@ class JobConfig(Settings):
     """`cropray zones` chooses the zones where the cropland is; None: those of the zone table."""
     zones: tuple[str, ...] | None = None
     """Run stages on these zones only."""
+    test_zones: tuple[str, ...] | None = None
+    """These zones are the test and all others are trained on; None: as the column `split` of the table says. `cropray
+    nested` tests every zone so."""
+    images_of: LocationSetting | None = None
+    """Workspace of another job, whose composites and labels the dataset is built from; None: this job makes its own."""
+    dataset_of: LocationSetting | None = None
+    """Workspace of another job, whose dataset is trained on and tested, and whose finished fits are shared, so that another
+    recipe repeats nothing of it; None: this job builds its own."""
     overwrite: bool = False
     """Make artefacts again even where they are up to date; finished units of a search stand: they are what a fit gave."""
     tracking_uri: str | None = None
@@ -128,7 +136,7 @@ class JobConfig(Settings):
     @property
     def artefacts(self) -> Workspace:
         """The workspace."""
-        return Workspace(self.workspace)
+        return Workspace(self.workspace, self.images_of, self.dataset_of)
 
     def settings_of(self, model: str) -> FamilySettings:
         """How a family is trained."""

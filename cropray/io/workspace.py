@@ -3,7 +3,7 @@
 Layout under the root (axes and columns of each artefact: `cropray.datasets.schema` and the stage's owner):
 
     zones.parquet  zones.csv  zones.json  zones.png
-    acquisition/  composites/  labels/  parcels/  dataset/  search/  models/  oof/  evaluation/  maps/  report/
+    acquisition/  composites/  labels/  parcels/  dataset/  search/  models/  oof/  evaluation/  nested/  ablation/  maps/  report/
     spool/  mlflow.db  mlartifacts/  configs/  stamps/  logs/  plan.json  timings/
 """
 
@@ -32,6 +32,18 @@ class Workspace:
     """Paths of all artefacts of one job."""
 
     root: Location
+    of_images: Location | None = None
+    """Root of the workspace whose chosen zones, composites and labels are read; None: they are where the dataset is."""
+    of_dataset: Location | None = None
+    """Root of the workspace whose dataset and units of searches are read, and whose units are added to; None: this one."""
+
+    @property
+    def _images(self) -> Location:
+        return self.of_images or self._data
+
+    @property
+    def _data(self) -> Location:
+        return self.of_dataset or self.root
 
     def prepare(self) -> None:
         """Create the root and prove that it can be written.
@@ -66,12 +78,12 @@ class Workspace:
     @property
     def chosen_zones(self) -> Location:
         """CSV zone table of the zones that `zone_selection` chose."""
-        return self.root / "zones.csv"
+        return self._images / "zones.csv"
 
     @property
     def zone_reasons(self) -> Location:
         """JSON: by which settings zones were chosen, and why each."""
-        return self.root / "zones.json"
+        return self._images / "zones.json"
 
     @property
     def zone_picture(self) -> Location:
@@ -80,15 +92,15 @@ class Workspace:
 
     def composite(self, zone_id: str) -> Location:
         """COG uint16 [C · T, H, W], gap-filled medians of the steps of time, band by band."""
-        return self.root / "composites" / f"{zone_id}.tif"
+        return self._images / "composites" / f"{zone_id}.tif"
 
     def n_obs(self, zone_id: str) -> Location:
         """COG uint8 [T, H, W], clear observations per step before gap filling."""
-        return self.root / "composites" / f"{zone_id}.nobs.tif"
+        return self._images / "composites" / f"{zone_id}.nobs.tif"
 
     def acquisition_record(self, zone_id: str) -> Location:
         """JSON: scenes and clear pixels of each step of a composite, its cube, its scenes, and what was left out."""
-        return self.root / "composites" / f"{zone_id}.json"
+        return self._images / "composites" / f"{zone_id}.json"
 
     @property
     def left_out(self) -> Location:
@@ -120,34 +132,34 @@ class Workspace:
 
     def labels(self, zone_id: str) -> Location:
         """GeoTIFF uint8 [1, H, W], class id, 255 = unlabelled."""
-        return self.root / "labels" / f"{zone_id}.tif"
+        return self._images / "labels" / f"{zone_id}.tif"
 
     def parcel_index(self, zone_id: str) -> Location:
         """GeoTIFF int32 [1, H, W], row of the zone's parcel table, -1 = no parcel."""
-        return self.root / "labels" / f"{zone_id}.parcels.tif"
+        return self._images / "labels" / f"{zone_id}.parcels.tif"
 
     def parcels(self, zone_id: str) -> Location:
         """GeoParquet of the zone's parcels."""
-        return self.root / "parcels" / f"{zone_id}.parquet"
+        return self._images / "parcels" / f"{zone_id}.parquet"
 
     def label_report(self, zone_id: str) -> Location:
         """JSON: hectares and parcels per code, mapped, excluded and unknown."""
-        return self.root / "parcels" / f"{zone_id}.report.json"
+        return self._images / "parcels" / f"{zone_id}.report.json"
 
     @property
     def coverage(self) -> Location:
         """JSON: what became of the declared parcels, in all, by region and by zone."""
-        return self.root / "parcels" / "coverage.json"
+        return self._images / "parcels" / "coverage.json"
 
     @property
     def parcel_extract(self) -> Location:
         """GeoPackage of the parcels near the zones, while `labels` reads a register without spatial index."""
-        return self.root / "parcels" / ".extract.gpkg"
+        return self._images / "parcels" / ".extract.gpkg"
 
     @property
     def dataset(self) -> Location:
         """Folder of the dataset."""
-        return self.root / "dataset"
+        return self._data / "dataset"
 
     def pixels(self, zone_id: str) -> Location:
         """Folder of one zone's pixel table."""
@@ -182,11 +194,11 @@ class Workspace:
 
     def unit_progress(self, model: str, unit: str) -> Location:
         """File of a unit that is being fitted: where it goes on after its process was lost."""
-        return self.root / "search" / model / "progress" / unit
+        return self._data / "search" / model / "progress" / unit
 
     def unit(self, model: str, unit: str) -> Location:
         """Folder of one finished (configuration, fold) of a search."""
-        return self.root / "search" / model / unit
+        return self._data / "search" / model / unit
 
     def search_result(self, model: str) -> Location:
         """JSON: every configuration's scores and the winner."""
@@ -207,6 +219,16 @@ class Workspace:
     def zone_counts(self, model: str, zone_id: str) -> Location:
         """JSON: labelled pixels of one test zone by true and predicted class, and their loss."""
         return self.root / "evaluation" / f"{model}-zones" / f"{zone_id}.json"
+
+    @property
+    def nested(self) -> Location:
+        """Folder of the test of all zones: `<fold>-of-<n>`, a workspace, of each outer fold, and `<family>`, their counts together."""
+        return self.root / "nested"
+
+    @property
+    def ablation(self) -> Location:
+        """Folder of the table of changes of a recipe, `table.json`, and workspace that the searches of its rows share."""
+        return self.root / "ablation"
 
     def map(self, model: str, zone_id: str) -> Location:
         """COG [4, H, W]: class, confidence, second class, n_clear."""

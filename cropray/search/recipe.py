@@ -5,13 +5,13 @@ itself goes before, key by key; a list, or a choice by name with its settings, c
 of `cropray/data/recipes`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import BaseModel, create_model
+from pydantic import BaseModel, Field, create_model
 
 from cropray.core.errors import ConfigError
 from cropray.core.registry import nearest
@@ -28,8 +28,22 @@ Raw = Mapping[str, Any]
 """Settings as a file has them."""
 
 
+class Change(Settings):
+    """One row of the table of `cropray ablate`: what is changed beside the rows before it."""
+
+    name: str
+    """For people."""
+    model: str
+    """The family whose score the row shows."""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """As a recipe has them; empty: those of the row before, which are the study's of the first one."""
+
+
 class RecipeFile(Settings):
     """What a recipe's file may say; `_complete` adds `search` and a section for each family."""
+
+    ablation: tuple[Change, ...] = ()
+    """The way from the study's recipe to this one."""
 
 
 def shipped() -> tuple[str, ...]:
@@ -47,6 +61,28 @@ def read_recipe(choice: str) -> Raw:
     Raises:
         ConfigError: there is none, or it holds what no recipe may say.
     """
+    found: Raw = _read(choice).model_dump(mode="json", exclude_unset=True, exclude={"ablation"})
+    return found
+
+
+def rows(choice: str, models: Sequence[str]) -> list[tuple[str, str, Raw]]:
+    """The way from the study's recipe to another: (name, family, settings of the recipe so far) of each row of a table.
+
+    Args:
+        choice: as of `read_recipe`.
+        models: families of the job, which are compared where the recipe's file describes no way.
+    """
+    so_far, found = read_recipe(STUDY), list[tuple[str, str, Raw]]()
+    for change in _read(choice).ablation:
+        so_far = put_under(change.settings, so_far, _complete())
+        found.append((change.name, change.model, so_far))
+    if found:
+        return found
+    study, recipe = read_recipe(STUDY), read_recipe(choice)
+    return [(f"{name}: {model}", model, raw) for model in models for name, raw in ((STUDY, study), (choice, recipe))]
+
+
+def _read(choice: str) -> RecipeFile:
     is_file = choice.endswith(_ENDINGS) or "/" in choice
     if not is_file and choice not in shipped():
         raise ConfigError(
@@ -59,8 +95,7 @@ def read_recipe(choice: str) -> Raw:
             f"the recipe '{choice}' does not exist; set 'recipe' to a file, from the current folder, or to one of "
             f"{', '.join(shipped())}"
         )
-    found: Raw = load_settings(_complete(), place).model_dump(mode="json", exclude_unset=True)
-    return found
+    return load_settings(_complete(), place)
 
 
 def put_under(job: Raw, recipe: Raw, model: type[BaseModel]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from cropray.core.errors import ConfigError, InputError, SchemaError
 from cropray.core.fingerprint import fingerprint
 from cropray.core.legend import FIRST_YEAR, LAST_YEAR, Legend, bundled_legend
 from cropray.core.settings import Settings
+from cropray.datasets.other_split import zones_with_test
 from cropray.imagery.acquire import check_inputs
 from cropray.imagery.registry import CompositeSettings, SceneSettings
 from cropray.imagery.scenes import Scene
@@ -37,6 +38,15 @@ def job_zones(job: JobConfig) -> tuple[Zone, ...]:
     else:
         table = bundled_zones() if job.zone_table is None else read_zones(job.zone_table)
     return select_zones(table, job.zones)
+
+
+def divided_zones(job: JobConfig) -> tuple[Zone, ...]:
+    """The zones of this run with the split that the dataset has; what is made of a single zone does not depend on it.
+
+    Raises:
+        ConfigError: beside what `job_zones` raises, `test_zones` names zones that are not there, or all of them.
+    """
+    return zones_with_test(job_zones(job), job.test_zones)
 
 
 def _chosen_zones(job: JobConfig, settings: ZoneSelectionSettings) -> tuple[Zone, ...]:

@@ -24,8 +24,8 @@ from cropray.maps.layout import window_note
 from cropray.maps.zone import MapJob, map_zone
 from cropray.stages.devices import Device, device_of, gpus_per_task, memory_of, require_devices
 from cropray.stages.inputs import (
+    divided_zones,
     job_legend,
-    job_zones,
     require_legend,
     require_legend_of_labels,
     require_season_of_composites,
@@ -77,7 +77,7 @@ def artefacts(job: JobConfig) -> Iterator[Stamped]:
 
 
 def _zones(job: JobConfig) -> list[Zone]:
-    return [zone for zone in job_zones(job) if job.map.splits == "all" or zone.split == "test"]
+    return [zone for zone in divided_zones(job) if job.map.splits == "all" or zone.split == "test"]
 
 
 def _map_model(job: JobConfig, model: str, zones: list[Zone], progress: Progress) -> None:

@@ -11,6 +11,7 @@ from typing import Final
 
 from cropray.cluster.session import ray_session
 from cropray.config import JobConfig
+from cropray.core.errors import ConfigError
 from cropray.core.progress import Progress
 from cropray.core.redaction import HideSecrets
 from cropray.io.job_file import dump_yaml, load_settings
@@ -22,6 +23,10 @@ from cropray.stages.timings import RAY_START, append_timing, timed
 
 PIPELINE: Final = ("zones", "acquire", "labels", "dataset", "search", "evaluate", "map", "report")
 IMAGE_STAGES: Final = ("zones", "acquire", "labels", "map")  # a table of points has nothing for them to do
+_MADE_THERE: Final = {
+    "images_of": ("zones", "acquire", "labels"),
+    "dataset_of": ("zones", "acquire", "labels", "dataset"),
+}  # setting that names another workspace → stages that have nothing to do then
 
 
 def run_stages(stages: Sequence[str], config: str | Location, overrides: Sequence[str]) -> None:
@@ -35,7 +40,7 @@ def run_stages(stages: Sequence[str], config: str | Location, overrides: Sequenc
     workspace.prepare()
     progress = Progress()
     with locked(workspace.root), log_to_file(workspace.log(stages[0] if len(stages) == 1 else "run")):
-        wanted = [s for s in stages if len(stages) == 1 or job.points is None or s not in IMAGE_STAGES]
+        wanted = _wanted(job, stages)
         check_job(job, wanted)
         # One Ray for all stages of a run; a single stage starts its own, if it needs one.
         session = ray_session(job.cluster, needs_dashboard=job.uses_worker_groups)
@@ -50,6 +55,24 @@ def run_stages(stages: Sequence[str], config: str | Location, overrides: Sequenc
                 write_text(workspace.config(stage), dump_yaml(job))
                 with timed(workspace, stage, progress):
                     _run_of(stage)(job, progress)
+
+
+def _wanted(job: JobConfig, stages: Sequence[str]) -> list[str]:
+    """Of several stages, those with something to do.
+
+    Raises:
+        ConfigError: the only one makes what another job's workspace has.
+    """
+    elsewhere = {"dataset_of": job.dataset_of, "images_of": job.images_of}
+    for setting, place in elsewhere.items():
+        if place is not None and len(stages) == 1 and stages[0] in _MADE_THERE[setting]:
+            raise ConfigError(
+                f"'{setting}' says that '{place}' has what `cropray {stages[0]}` makes: run it on the job of that "
+                f"workspace, or take {setting} out"
+            )
+    idle = {stage for setting, place in elsewhere.items() if place is not None for stage in _MADE_THERE[setting]}
+    idle |= {*IMAGE_STAGES} if job.points is not None else set()
+    return [stage for stage in stages if len(stages) == 1 or stage not in idle]
 
 
 def _run_of(stage: str) -> Callable[[JobConfig, Progress], None]:

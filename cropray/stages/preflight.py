@@ -19,7 +19,7 @@ from cropray.io.workspace import Workspace, require
 from cropray.io.zones import Zone
 from cropray.parcels.rpg import check_parcels, grids_outside
 from cropray.search.sampling import require_optuna
-from cropray.stages.inputs import check_legend, find_scenes, job_legend, job_zones, register_year
+from cropray.stages.inputs import check_legend, divided_zones, find_scenes, job_legend, register_year
 from cropray.training.family import family
 from cropray.zone_selection.land_cover import input_files
 from cropray.zone_selection.regions import read_regions
@@ -62,7 +62,7 @@ def check_job(job: JobConfig, stages: Sequence[str]) -> None:
 
     zones: list[Zone] = []
     if job.points is None and not _chooses_zones(job, stages):
-        note(lambda: zones.extend(job_zones(job)))
+        note(lambda: zones.extend(divided_zones(job)))
     for check in (*_inputs(job, stages, zones), *_settings(job, stages), *_artefacts(job, stages, zones)):
         note(check)
     if len(problems) == 1:

@@ -10,7 +10,7 @@ import cropray
 from cropray.config import JobConfig
 from cropray.core.errors import ConfigError
 from cropray.io.job_file import dump_yaml, load_settings
-from cropray.search.recipe import put_under, read_recipe, shipped
+from cropray.search.recipe import put_under, read_recipe, rows, shipped
 from cropray.search.sampling import trials
 from cropray.training.family import families, family
 
@@ -151,3 +151,33 @@ def test_a_shipped_recipe_is_of_families_that_come_with_cropray(name):
 def test_best_searches_nothing_and_reads_points(tmp_path):
     job = load(tmp_path, recipe="best", search={})
     assert [len(searched(job, model)) for model in job.search.models] == [1] * len(job.search.models)
+
+
+def test_the_way_to_best_begins_at_the_study_and_ends_there():
+    way = rows("best", ["forest"])
+    assert way[0][2] == read_recipe("study")
+    best = read_recipe("best")
+    for model in best["search"]["models"]:
+        kind = family(model).settings
+        assert kind.model_validate(way[-1][2][model]) == kind.model_validate(best[model])
+    assert {model for _, model, _ in way} == set(best["search"]["models"])
+
+
+def test_each_row_adds_to_those_before_it(tmp_path):
+    changes = [
+        {"name": "as it was", "model": "xgboost"},
+        {"name": "narrow", "model": "xgboost", "settings": {"xgboost": {"max_depth": 3, "learning_rate": 0.2}}},
+        {"name": "ndvi", "model": "xgboost", "settings": {"xgboost": {"features": ["ndvi"]}}},
+    ]
+    way = rows(recipe_file(tmp_path, ablation=changes), ["xgboost"])
+    assert [(name, raw["xgboost"].get("max_depth"), raw["xgboost"]["features"]) for name, _, raw in way] == [
+        ("as it was", 6, ["bands"]), ("narrow", 3, ["bands"]), ("ndvi", 3, ["ndvi"]),
+    ]  # fmt: skip
+    assert "learning_rate" not in way[1][2]["search"]["xgboost"]  # it is fixed from there on
+
+
+def test_a_recipe_that_describes_no_way_is_compared_family_by_family(tmp_path):
+    own = recipe_file(tmp_path, forest={"n_estimators": 20})
+    way = rows(own, ["forest", "xgboost"])
+    assert [name for name, _, _ in way] == ["study: forest", f"{own}: forest", "study: xgboost", f"{own}: xgboost"]
+    assert (way[0][2].get("forest"), way[1][2]["forest"]) == (None, {"n_estimators": 20})

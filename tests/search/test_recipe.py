@@ -153,9 +153,11 @@ def test_best_searches_nothing_and_reads_points(tmp_path):
     assert [len(searched(job, model)) for model in job.search.models] == [1] * len(job.search.models)
 
 
-def test_the_way_to_best_begins_at_the_study_and_ends_there():
+def test_the_way_to_best_begins_at_the_study_and_ends_there(tmp_path):
     way = rows("best", ["forest"])
-    assert way[0][2] == read_recipe("study")
+    first, study = load(tmp_path, recipe=recipe_file(tmp_path, **way[0][2])), load(tmp_path, recipe="study")
+    assert first.model_copy(update={"recipe": "study"}) == study
+    assert searched(first, "xgboost") == searched(study, "xgboost")
     best = read_recipe("best")
     for model in best["search"]["models"]:
         kind = family(model).settings

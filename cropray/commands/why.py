@@ -13,7 +13,7 @@ from cropray.core.errors import ConfigError, CroprayError
 from cropray.io.artefacts import Artefact, describe_stale, first_of
 from cropray.io.job_file import load_settings
 from cropray.io.storage import Location, as_location
-from cropray.stages.pipeline import IMAGE_STAGES, PIPELINE
+from cropray.stages.pipeline import PIPELINE, wanted_stages
 
 _WIDTH: Final = 20
 
@@ -117,7 +117,7 @@ def _is_beside(path: Location, output: Location) -> bool:
 
 
 def _stages(job: JobConfig) -> list[str]:
-    return [stage for stage in PIPELINE if job.points is None or stage not in IMAGE_STAGES]
+    return wanted_stages(job, PIPELINE)
 
 
 def _listed(stage: str, job: JobConfig, listing: str) -> tuple[list[Artefact], str | None]:

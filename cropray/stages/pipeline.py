@@ -39,8 +39,9 @@ def run_stages(stages: Sequence[str], config: str | Location, overrides: Sequenc
     workspace = job.artefacts
     workspace.prepare()
     progress = Progress()
-    with locked(workspace.root), log_to_file(workspace.log(stages[0] if len(stages) == 1 else "run")):
-        wanted = _wanted(job, stages)
+    shared = contextlib.nullcontext() if job.dataset_of is None else locked(job.dataset_of)  # its fits are added to
+    with locked(workspace.root), shared, log_to_file(workspace.log(stages[0] if len(stages) == 1 else "run")):
+        wanted = wanted_stages(job, stages)
         check_job(job, wanted)
         # One Ray for all stages of a run; a single stage starts its own, if it needs one.
         session = ray_session(job.cluster, needs_dashboard=job.uses_worker_groups)
@@ -57,7 +58,7 @@ def run_stages(stages: Sequence[str], config: str | Location, overrides: Sequenc
                     _run_of(stage)(job, progress)
 
 
-def _wanted(job: JobConfig, stages: Sequence[str]) -> list[str]:
+def wanted_stages(job: JobConfig, stages: Sequence[str]) -> list[str]:
     """Of several stages, those with something to do.
 
     Raises:

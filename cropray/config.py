@@ -11,6 +11,7 @@ from pydantic import Field, ModelWrapValidatorHandler, create_model, field_valid
 from cropray.cluster.settings import ClusterSettings, PlanSettings
 from cropray.core.cube import CubeSpec
 from cropray.core.cube_settings import CubeSettings
+from cropray.core.errors import ConfigError
 from cropray.core.registry import entries_outside, take_over
 from cropray.core.settings import Settings
 from cropray.datasets.points import PointsSettings
@@ -171,8 +172,17 @@ class JobConfig(Settings):
                 object.__setattr__(self, "search", self.search.model_copy(update=spaces))
             settings = self.settings_of(name)
             for trial in trials(family(name), settings, self.search, self.seed):
-                settings.with_values(trial.values).n_features(self.cube_spec)  # its features can be computed
+                self._require_features(name, settings.with_values(trial.values))
         return self
+
+    def _require_features(self, name: str, settings: FamilySettings) -> None:
+        try:
+            settings.n_features(self.cube_spec)
+        except ConfigError as error:
+            of_recipe = (
+                "" if self.recipe == STUDY else f"; the recipe is '{self.recipe}': set {name}.features in the job"
+            )
+            raise ConfigError(f"{name}.{error}{of_recipe}") from None
 
     @classmethod
     def whole(cls) -> type[Settings]:

@@ -136,6 +136,16 @@ def test_an_unknown_recipe_names_the_nearest(tmp_path):
         load(tmp_path, recipe=["best"])
 
 
+def test_a_cube_without_the_bands_of_a_recipe_s_features_is_told_of_the_recipe(tmp_path):
+    cube = {"bands": ["B02", "B03", "B04"]}
+    with pytest.raises(
+        ConfigError, match=r"'ndvi' needs the bands \['B08'\].*the recipe is 'best': set xgboost\.features"
+    ):
+        load(tmp_path, recipe="best", search={}, cube=cube)
+    own = {family_: {"features": ["bands"]} for family_ in ("xgboost", "forest")}
+    assert load(tmp_path, recipe="best", search={}, cube=cube, **own).forest.features == ("bands",)
+
+
 def test_shipped_recipes_are_files_of_the_package():
     folder = Path(cropray.__file__).parent / "data" / "recipes"
     assert set(shipped()) == {path.stem for path in folder.glob("*.yaml")} >= {"study", "best"}

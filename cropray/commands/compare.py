@@ -88,6 +88,8 @@ def _job(place: str, overrides: Sequence[str]) -> JobConfig:
     except ValueError as error:
         raise ConfigError(f"'{place}': {error}") from None
     kept = [config for stage in ("evaluate", "dataset") if (config := workspace.config(stage)).exists()]
+    if not kept and workspace.root.is_dir():
+        raise ConfigError(f"'{place}' is a folder, and no stage has run in it: give a job file, or a workspace")
     return load_settings(JobConfig, kept[0] if kept else place, overrides)
 
 

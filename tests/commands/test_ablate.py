@@ -11,7 +11,7 @@ from cropray.datasets.manifest import load_manifest
 from cropray.io.job_file import load_settings
 from tests.commands.test_nested import write_points
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 BLIND = {"n_estimators": 1, "learning_rate": 1e-6}
 SEEING = {"n_estimators": 6, "learning_rate": 0.3, "max_depth": 2}
 
@@ -31,6 +31,7 @@ def config(ray_local, tmp_path_factory):
     content = {
         "name": "small", "workspace": str(folder / "work"), "points": {"path": str(folder / "points.parquet")},
         "dataset": {"n_folds": 2}, "recipe": str(folder / "own.yaml"),
+        "cluster": {"num_cpus": 2, "object_store_gb": 0.2},
     }  # fmt: skip
     path = folder / "job.yaml"
     path.write_text(yaml.safe_dump(content))

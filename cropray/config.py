@@ -19,6 +19,7 @@ from cropray.datasets.settings import DatasetSettings
 from cropray.imagery.registry import SOURCES, SourceSettings
 from cropray.imagery.sources import imagery_settings, require_bands
 from cropray.io.raw_files import InputSetting
+from cropray.io.sharing_workspace import SharingWorkspace
 from cropray.io.storage import LocationSetting
 from cropray.io.workspace import Workspace
 from cropray.maps.settings import MapSettings
@@ -137,7 +138,9 @@ class JobConfig(Settings):
     @property
     def artefacts(self) -> Workspace:
         """The workspace."""
-        return Workspace(self.workspace, self.images_of, self.dataset_of)
+        if self.images_of is None and self.dataset_of is None:
+            return Workspace(self.workspace)
+        return SharingWorkspace(self.workspace, self.images_of, self.dataset_of)
 
     def settings_of(self, model: str) -> FamilySettings:
         """How a family is trained."""

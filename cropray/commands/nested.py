@@ -82,6 +82,7 @@ def _changes(job: JobConfig, number: tuple[int, int], test_zones: Sequence[str])
         "workspace": str(job.artefacts.nested / "{}-of-{}".format(*number)),
         "test_zones": list(test_zones),
         "name": "{} nested {} of {}".format(job.name, *number),  # apart from the job's own runs and registered model
+        "search.leave_region_out": False,  # every zone is tested anyway, in a known region
     }
     if job.points is None:
         settings["images_of"] = str(job.images_of or job.workspace)

@@ -32,18 +32,6 @@ class Workspace:
     """Paths of all artefacts of one job."""
 
     root: Location
-    of_images: Location | None = None
-    """Root of the workspace whose chosen zones, composites and labels are read; None: they are where the dataset is."""
-    of_dataset: Location | None = None
-    """Root of the workspace whose dataset and units of searches are read, and whose units are added to; None: this one."""
-
-    @property
-    def _images(self) -> Location:
-        return self.of_images or self._data
-
-    @property
-    def _data(self) -> Location:
-        return self.of_dataset or self.root
 
     def prepare(self) -> None:
         """Create the root and prove that it can be written.
@@ -78,12 +66,12 @@ class Workspace:
     @property
     def chosen_zones(self) -> Location:
         """CSV zone table of the zones that `zone_selection` chose."""
-        return self._images / "zones.csv"
+        return self.root / "zones.csv"
 
     @property
     def zone_reasons(self) -> Location:
         """JSON: by which settings zones were chosen, and why each."""
-        return self._images / "zones.json"
+        return self.root / "zones.json"
 
     @property
     def zone_picture(self) -> Location:
@@ -92,15 +80,15 @@ class Workspace:
 
     def composite(self, zone_id: str) -> Location:
         """COG uint16 [C · T, H, W], gap-filled medians of the steps of time, band by band."""
-        return self._images / "composites" / f"{zone_id}.tif"
+        return self.root / "composites" / f"{zone_id}.tif"
 
     def n_obs(self, zone_id: str) -> Location:
         """COG uint8 [T, H, W], clear observations per step before gap filling."""
-        return self._images / "composites" / f"{zone_id}.nobs.tif"
+        return self.root / "composites" / f"{zone_id}.nobs.tif"
 
     def acquisition_record(self, zone_id: str) -> Location:
         """JSON: scenes and clear pixels of each step of a composite, its cube, its scenes, and what was left out."""
-        return self._images / "composites" / f"{zone_id}.json"
+        return self.root / "composites" / f"{zone_id}.json"
 
     @property
     def left_out(self) -> Location:
@@ -132,34 +120,34 @@ class Workspace:
 
     def labels(self, zone_id: str) -> Location:
         """GeoTIFF uint8 [1, H, W], class id, 255 = unlabelled."""
-        return self._images / "labels" / f"{zone_id}.tif"
+        return self.root / "labels" / f"{zone_id}.tif"
 
     def parcel_index(self, zone_id: str) -> Location:
         """GeoTIFF int32 [1, H, W], row of the zone's parcel table, -1 = no parcel."""
-        return self._images / "labels" / f"{zone_id}.parcels.tif"
+        return self.root / "labels" / f"{zone_id}.parcels.tif"
 
     def parcels(self, zone_id: str) -> Location:
         """GeoParquet of the zone's parcels."""
-        return self._images / "parcels" / f"{zone_id}.parquet"
+        return self.root / "parcels" / f"{zone_id}.parquet"
 
     def label_report(self, zone_id: str) -> Location:
         """JSON: hectares and parcels per code, mapped, excluded and unknown."""
-        return self._images / "parcels" / f"{zone_id}.report.json"
+        return self.root / "parcels" / f"{zone_id}.report.json"
 
     @property
     def coverage(self) -> Location:
         """JSON: what became of the declared parcels, in all, by region and by zone."""
-        return self._images / "parcels" / "coverage.json"
+        return self.root / "parcels" / "coverage.json"
 
     @property
     def parcel_extract(self) -> Location:
         """GeoPackage of the parcels near the zones, while `labels` reads a register without spatial index."""
-        return self._images / "parcels" / ".extract.gpkg"
+        return self.root / "parcels" / ".extract.gpkg"
 
     @property
     def dataset(self) -> Location:
         """Folder of the dataset."""
-        return self._data / "dataset"
+        return self.root / "dataset"
 
     def pixels(self, zone_id: str) -> Location:
         """Folder of one zone's pixel table."""
@@ -194,11 +182,11 @@ class Workspace:
 
     def unit_progress(self, model: str, unit: str) -> Location:
         """File of a unit that is being fitted: where it goes on after its process was lost."""
-        return self._data / "search" / model / "progress" / unit
+        return self.root / "search" / model / "progress" / unit
 
     def unit(self, model: str, unit: str) -> Location:
         """Folder of one finished (configuration, fold) of a search."""
-        return self._data / "search" / model / unit
+        return self.root / "search" / model / unit
 
     def search_result(self, model: str) -> Location:
         """JSON: every configuration's scores and the winner."""

@@ -6,7 +6,6 @@ import pytest
 
 from cropray.config import JobConfig
 from cropray.core.errors import ConfigError
-from cropray.io.workspace import Workspace
 from cropray.stages.pipeline import PIPELINE, wanted_stages
 
 HERE, THERE = Path("/here"), Path("/there")
@@ -47,7 +46,7 @@ def places(workspace):
 
 def test_what_is_read_elsewhere_and_what_stays():
     own, there, images = {HERE}, {THERE}, {Path("/images")}
-    assert places(Workspace(HERE)) == {"images": own, "dataset": own, "own": own}
+    assert places(job(**IMAGES).artefacts) == {"images": own, "dataset": own, "own": own}
     assert places(job(**IMAGES, images_of="/there").artefacts) == {"images": there, "dataset": own, "own": own}
     assert places(job(**IMAGES, dataset_of="/there").artefacts) == {"images": there, "dataset": there, "own": own}
     both = job(**IMAGES, dataset_of="/there", images_of="/images").artefacts

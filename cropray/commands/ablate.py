@@ -24,7 +24,7 @@ from cropray.datasets.manifest import Manifest, load_manifest
 from cropray.evaluation.pooled import BETTER, Counted, count_out_of_fold
 from cropray.io.job_file import load_settings
 from cropray.io.storage import Location, write_json, write_text
-from cropray.search.recipe import STUDY, rows
+from cropray.search.recipe import STUDY, Change, way_to
 from cropray.stages.family_search import FamilySearch, Samples
 from cropray.stages.pipeline import run_stages
 from cropray.stages.results import load_configurations, load_search
@@ -51,13 +51,13 @@ def run_ablate(config: str | Location, overrides: Sequence[str]) -> None:
         run_stages(("dataset",), config, overrides)
     manifest = load_manifest(job.artefacts.manifest)
     found: list[tuple[dict[str, Any], Counted]] = []
-    ways = rows(job.recipe, job.search.models)
-    for number, (name, model, settings) in enumerate(ways, start=1):
-        progress.stage("ablate", f"row {number} of {len(ways)}: {name} ({model})")
+    way = way_to(job.recipe, job.search.models)
+    for number, (change, settings) in enumerate(way, start=1):
+        progress.stage("ablate", f"row {number} of {len(way)}: {change.name} ({change.model})")
         recipe = job.artefacts.ablation / f"{number}.yaml"
         write_text(recipe, yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
-        changed = [*overrides, *_changes(job, recipe, model)]
-        found.append(_row(name, model, (config, changed), manifest, progress))
+        changed = [*overrides, *_changes(job, recipe, change)]
+        found.append(_row(change, (config, changed), manifest, progress))
     table = _differences(found, job.seed)
     write_json(job.artefacts.ablation / "table.json", {"recipe": job.recipe, "seed": job.seed, "rows": table})
     print("\n" + "\n".join(_lines(table)), flush=True)
@@ -68,14 +68,14 @@ def run_ablate(config: str | Location, overrides: Sequence[str]) -> None:
     )
 
 
-def _changes(job: JobConfig, recipe: Location, model: str) -> list[str]:
+def _changes(job: JobConfig, recipe: Location, change: Change) -> list[str]:
     """What a row's job has otherwise."""
     settings: dict[str, Any] = {
         "workspace": str(job.artefacts.ablation),
         "dataset_of": str(job.dataset_of or job.workspace),
         "name": f"{job.name} ablation",  # apart from the job's own runs
         "recipe": str(recipe),
-        "search.models": [model],
+        "search.models": [*change.beside, change.model],
         "search.leave_region_out": False,
     }
     if isinstance(job.workspace, Path):
@@ -86,10 +86,10 @@ def _changes(job: JobConfig, recipe: Location, model: str) -> list[str]:
 
 
 def _row(
-    name: str, model: str, how: tuple[str | Location, Sequence[str]], manifest: Manifest, progress: Progress
+    change: Change, how: tuple[str | Location, Sequence[str]], manifest: Manifest, progress: Progress
 ) -> tuple[dict[str, Any], Counted]:
     """One row, made now or before: its record, and its counts."""
-    config, changed = how
+    (config, changed), model = how, change.model
     job = load_settings(JobConfig, config, changed)
     workspace, classes = job.artefacts, [crop.name for crop in manifest.classes]
     key = FamilySearch(job, manifest, model, Samples(workspace, manifest)).key.digest
@@ -105,7 +105,7 @@ def _row(
         progress.note("finished before")
     record = json.loads(file.read_text(encoding="utf-8"))
     counted = Counted(tuple(record["zone_ids"]), tuple(classes), np.array(record["cube"], np.int64), record["loss_sum"])
-    return {"name": name, "model": model, **record}, counted
+    return {"name": change.name, "model": model, **record}, counted
 
 
 def _record(job: JobConfig, model: str, manifest: Manifest, counted: Counted) -> dict[str, Any]:

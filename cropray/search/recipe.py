@@ -35,6 +35,8 @@ class Change(Settings):
     """For people."""
     model: str
     """The family whose score the row shows."""
+    beside: tuple[str, ...] = ()
+    """Families that are searched as well, of one that is made of others."""
     settings: dict[str, Any] = Field(default_factory=dict)
     """As a recipe has them; empty: those of the row before, which are the study's of the first one."""
 
@@ -65,21 +67,21 @@ def read_recipe(choice: str) -> Raw:
     return found
 
 
-def rows(choice: str, models: Sequence[str]) -> list[tuple[str, str, Raw]]:
-    """The way from the study's recipe to another: (name, family, settings of the recipe so far) of each row of a table.
+def way_to(choice: str, models: Sequence[str]) -> list[tuple[Change, Raw]]:
+    """The way from the study's recipe to another: each row of a table, and the settings of the recipe so far.
 
     Args:
         choice: as of `read_recipe`.
         models: families of the job, which are compared where the recipe's file describes no way.
     """
-    so_far, found = read_recipe(STUDY), list[tuple[str, str, Raw]]()
+    so_far, found = read_recipe(STUDY), list[tuple[Change, Raw]]()
     for change in _read(choice).ablation:
         so_far = put_under(change.settings, so_far, _complete())
-        found.append((change.name, change.model, so_far))
+        found.append((change, so_far))
     if found:
         return found
-    study, recipe = read_recipe(STUDY), read_recipe(choice)
-    return [(f"{name}: {model}", model, raw) for model in models for name, raw in ((STUDY, study), (choice, recipe))]
+    ends = {STUDY: read_recipe(STUDY), choice: read_recipe(choice)}
+    return [(Change(name=f"{end}: {model}", model=model), raw) for model in models for end, raw in ends.items()]
 
 
 def _read(choice: str) -> RecipeFile:

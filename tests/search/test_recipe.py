@@ -10,7 +10,7 @@ import cropray
 from cropray.config import JobConfig
 from cropray.core.errors import ConfigError
 from cropray.io.job_file import dump_yaml, load_settings
-from cropray.search.recipe import put_under, read_recipe, rows, shipped
+from cropray.search.recipe import put_under, read_recipe, shipped, way_to
 from cropray.search.sampling import trials
 from cropray.training.family import families, family
 
@@ -164,15 +164,15 @@ def test_best_searches_nothing_and_reads_points(tmp_path):
 
 
 def test_the_way_to_best_begins_at_the_study_and_ends_there(tmp_path):
-    way = rows("best", ["forest"])
-    first, study = load(tmp_path, recipe=recipe_file(tmp_path, **way[0][2])), load(tmp_path, recipe="study")
+    way = way_to("best", ["forest"])
+    first, study = load(tmp_path, recipe=recipe_file(tmp_path, **way[0][1])), load(tmp_path, recipe="study")
     assert first.model_copy(update={"recipe": "study"}) == study
     assert searched(first, "xgboost") == searched(study, "xgboost")
     best = read_recipe("best")
     for model in best["search"]["models"]:
         kind = family(model).settings
-        assert kind.model_validate(way[-1][2][model]) == kind.model_validate(best[model])
-    assert {model for _, model, _ in way} == set(best["search"]["models"])
+        assert kind.model_validate(way[-1][1][model]) == kind.model_validate(best[model])
+    assert {change.model for change, _ in way} == set(best["search"]["models"])
 
 
 def test_each_row_adds_to_those_before_it(tmp_path):
@@ -181,15 +181,15 @@ def test_each_row_adds_to_those_before_it(tmp_path):
         {"name": "narrow", "model": "xgboost", "settings": {"xgboost": {"max_depth": 3, "learning_rate": 0.2}}},
         {"name": "ndvi", "model": "xgboost", "settings": {"xgboost": {"features": ["ndvi"]}}},
     ]
-    way = rows(recipe_file(tmp_path, ablation=changes), ["xgboost"])
-    assert [(name, raw["xgboost"].get("max_depth"), raw["xgboost"]["features"]) for name, _, raw in way] == [
+    way = way_to(recipe_file(tmp_path, ablation=changes), ["xgboost"])
+    assert [(row.name, raw["xgboost"].get("max_depth"), raw["xgboost"]["features"]) for row, raw in way] == [
         ("as it was", 6, ["bands"]), ("narrow", 3, ["bands"]), ("ndvi", 3, ["ndvi"]),
     ]  # fmt: skip
-    assert "learning_rate" not in way[1][2]["search"]["xgboost"]  # it is fixed from there on
+    assert "learning_rate" not in way[1][1]["search"]["xgboost"]  # it is fixed from there on
 
 
 def test_a_recipe_that_describes_no_way_is_compared_family_by_family(tmp_path):
     own = recipe_file(tmp_path, forest={"n_estimators": 20})
-    way = rows(own, ["forest", "xgboost"])
-    assert [name for name, _, _ in way] == ["study: forest", f"{own}: forest", "study: xgboost", f"{own}: xgboost"]
-    assert (way[0][2].get("forest"), way[1][2]["forest"]) == (None, {"n_estimators": 20})
+    way = way_to(own, ["forest", "xgboost"])
+    assert [row.name for row, _ in way] == ["study: forest", f"{own}: forest", "study: xgboost", f"{own}: xgboost"]
+    assert (way[0][1].get("forest"), way[1][1]["forest"]) == (None, {"n_estimators": 20})

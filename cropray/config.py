@@ -9,6 +9,7 @@ from typing import Any, Final, Self, cast
 from pydantic import Field, ModelWrapValidatorHandler, create_model, field_validator, model_validator
 
 from cropray.cluster.settings import ClusterSettings, PlanSettings
+from cropray.core.addresses import refuse_secrets
 from cropray.core.cube import CubeSpec
 from cropray.core.cube_settings import CubeSettings
 from cropray.core.errors import ConfigError
@@ -159,7 +160,7 @@ class JobConfig(Settings):
         if cls is not JobConfig or isinstance(raw, JobConfig):
             return handler(raw)
         whole = complete_job()
-        if isinstance(raw, dict) and isinstance(recipe := raw.get("recipe", STUDY), str):
+        if isinstance(raw, dict) and isinstance(recipe := raw.get("recipe", STUDY), str) and not _has_secret(recipe):
             raw = put_under(raw, read_recipe(recipe), whole)
         return cast("Self", whole.model_validate(raw))
 
@@ -195,6 +196,15 @@ class JobConfig(Settings):
     def __reduce__(self) -> tuple[Any, ...]:
         """Its class is made for the families of this process: another one makes its own, and is told of what is registered."""
         return _made_again, (self.model_dump(mode="json"), registered(), entries_outside())
+
+
+def _has_secret(address: str) -> bool:
+    """Such an address is not looked at; the settings refuse it and name the field."""
+    try:
+        refuse_secrets(address)
+    except ValueError:
+        return True
+    return False
 
 
 def _made_again(

@@ -15,22 +15,13 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from cropray import __version__
 from cropray.core.errors import CroprayError
 from cropray.core.redaction import redact
 from cropray.core.terminal import print_with_what_there_is
-
-STAGES = {
-    "zones": "reads the zone table, or a land cover map to choose zones by cropland; writes zones.parquet",
-    "acquire": "reads Sentinel-2 scenes; writes gap-filled composites and observation counts",
-    "labels": "reads parcels; writes class rasters, parcel tables and code reports",
-    "dataset": "reads composites and labels (or labelled points); writes pixel tables, tile shards and folds",
-    "search": "reads the dataset; writes every (configuration, fold), the refitted winners and MLflow runs",
-    "evaluate": "reads the winners and the test zones; writes the cube, the scores and MLflow runs",
-    "map": "reads the winners and composites; writes maps (COG), mapped parcels and previews",
-    "report": "reads the dataset and what results there are; writes pictures of the data and one HTML page",
-}
+from cropray.stages.stage import STAGES
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 
@@ -60,6 +51,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 130
     return 0
+
+
+def run_script(path: str) -> None:
+    """A job script, and the end of its process: the command that it is named after, `search_cnn` of one family only."""
+    command, _, model = Path(path).stem.partition("_")
+    sys.exit(main([command, *sys.argv[1:], *(["--set", f"search.models=[{model}]"] if model else [])]))
 
 
 @contextlib.contextmanager
@@ -132,14 +129,13 @@ def _run(options: argparse.Namespace) -> None:
     elif options.command == "compare":
         from cropray.commands.compare import run_compare  # noqa: PLC0415
 
-        run_compare(options.a, options.b, options.overrides, is_nested=options.nested)
+        run_compare(options.config, options.other, options.overrides, is_nested=options.nested)
     elif options.command == "ui":
         _serve_ui(options.config, options.overrides, options.port)
     else:
         from cropray.stages.pipeline import run_stages  # noqa: PLC0415
 
-        stages = tuple(STAGES) if options.command == "run" else (options.command,)
-        run_stages(stages, options.config, options.overrides)
+        run_stages(options.stages, options.config, options.overrides)
 
 
 def _serve_ui(config: str, overrides: Sequence[str], port: int) -> None:
@@ -168,77 +164,35 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     demo = commands.add_parser("demo", help="draw a landscape, run every stage on it and print the scores")
     demo.add_argument("--root", type=Path, default=Path("demo"), help="folder of the demo (default: demo)")
-    _with_config(
-        commands.add_parser(
-            "doctor",
-            help="check versions, Ray, storage and tracking; say what to do",
-            description="Without a job file only the installation is checked.",
-        ),
-        nargs="?",
-    )
-    _with_config(
-        commands.add_parser("plan", help="what a job will take: requests, disk, memory, hours; then what it took")
-    )
-    why = _with_config(
-        commands.add_parser(
-            "why",
-            help="what is up to date and what is not, and in what it differs; makes nothing",
-            description="One line for each stage, or all that is to say of one artefact.",
-        )
-    )
-    why.add_argument(
-        "artefact", nargs="?", help="a stage, what it makes (acquire/ZONE, map/MODEL), or a path in the workspace"
-    )
-    _with_comparisons(commands)
-    ui = _with_config(commands.add_parser("ui", help="the MLflow UI on a job's runs"))
-    ui.add_argument("--port", type=int, default=5000)
-    _with_config(commands.add_parser("run", help=f"all stages: {' '.join(STAGES)}"))
-    for name, summary in STAGES.items():
-        _with_config(commands.add_parser(name, help=summary, description=f"{name} {summary}."))
-    return parser
 
+    def on_job(name: str, summary: str, description: str | None = None, nargs: str | None = None) -> Any:
+        parser = commands.add_parser(name, help=summary, description=description)
+        parser.add_argument("config", nargs=nargs, help="job file (YAML): a path, or s3://…, gs://…, az://…")
+        told = "change one value of the job file, e.g. --set zones=[beauce-1,beauce-2]"
+        parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="a.b=VALUE", help=told)
+        return parser
 
-def _with_comparisons(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    _with_config(
-        commands.add_parser(
-            "ablate",
-            help="what each change is worth on the way from the study's recipe to the job's",
-            description="On the training zones alone, out of fold; the way is the list `ablation` of the recipe's file.",
-        )
-    )
-    nested = _with_config(
-        commands.add_parser(
-            "nested",
-            help="test every zone once, by the whole procedure repeated without it",
-            description="For tables of points, or few zones: dataset, search and evaluate run once for each outer fold.",
-        )
-    )
+    alone = "Without a job file only the installation is checked."
+    on_job("doctor", "check versions, Ray, storage and tracking; say what to do", alone, nargs="?")
+    on_job("plan", "what a job will take: requests, disk, memory, hours; then what it took")
+    each = "One line for each stage, or all that is to say of one artefact."
+    why = on_job("why", "what is up to date and what is not, and in what it differs; makes nothing", each)
+    named = "a stage, what it makes (acquire/ZONE, map/MODEL), or a path in the workspace"
+    why.add_argument("artefact", nargs="?", help=named)
+    on_job("ui", "the MLflow UI on a job's runs").add_argument("--port", type=int, default=5000)
+    way = "On the training zones alone, out of fold; the way is the list `ablation` of the recipe's file."
+    on_job("ablate", "what each change is worth on the way from the study's recipe to the job's", way)
+    small = "For tables of points, or few zones: dataset, search and evaluate run once for each outer fold."
+    nested = on_job("nested", "test every zone once, by the whole procedure repeated without it", small)
     nested.add_argument("--folds", type=int, default=5, help="outer folds (default: 5)")
-    compare = commands.add_parser(
-        "compare",
-        help="whether one model is better than another one on the same zones",
-        description="A and B: a job file or a workspace, and :FAMILY where several families were evaluated.",
-    )
-    compare.add_argument("a", metavar="A")
-    compare.add_argument("b", metavar="B")
+    either = "A job file or a workspace each, with :FAMILY where several families were evaluated."
+    compare = on_job("compare", "whether one model is better than another one on the same zones", either)
+    compare.add_argument("other", help="what it is compared with")
     compare.add_argument("--nested", action="store_true", help="compare what `cropray nested` tested, every zone")
-    _with_overrides(compare)
-
-
-def _with_config(parser: argparse.ArgumentParser, nargs: str | None = None) -> argparse.ArgumentParser:
-    parser.add_argument("config", nargs=nargs, help="job file (YAML): a path, or s3://…, gs://…, az://…")
-    return _with_overrides(parser)
-
-
-def _with_overrides(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="a.b=VALUE",
-        help="change one value of the job file, e.g. --set zones=[beauce-1,beauce-2]",
-    )
+    names = [stage.name for stage in STAGES]
+    on_job("run", f"all stages: {' '.join(names)}").set_defaults(stages=names)
+    for stage in STAGES:
+        on_job(stage.name, stage.summary, f"{stage.name} {stage.summary}.").set_defaults(stages=[stage.name])
     return parser
 
 

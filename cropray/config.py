@@ -18,7 +18,7 @@ from cropray.core.settings import Settings
 from cropray.datasets.points import PointsSettings
 from cropray.datasets.settings import DatasetSettings
 from cropray.imagery.registry import SOURCES, SourceSettings
-from cropray.imagery.sources import imagery_settings, require_bands
+from cropray.imagery.sources import imagery_settings
 from cropray.io.raw_files import InputSetting
 from cropray.io.sharing_workspace import SharingWorkspace
 from cropray.io.storage import LocationSetting
@@ -128,7 +128,7 @@ class JobConfig(Settings):
     @model_validator(mode="after")
     def _bands_that_there_are(self) -> Self:
         if self.imagery is not None:
-            require_bands(self.imagery, self.cube_spec)
+            self.imagery.require_bands(self.cube_spec)
         return self
 
     @property

@@ -1,7 +1,5 @@
 """`cropray search` of one kind of model, for `ray job submit -- python ray_jobs/search_xgboost.py CONFIG.yaml`."""
 
-import sys
+from cropray.cli import run_script
 
-from cropray.cli import main
-
-sys.exit(main(["search", *sys.argv[1:], "--set", "search.models=[xgboost]"]))
+run_script(__file__)

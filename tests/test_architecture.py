@@ -90,6 +90,20 @@ def test_libraries_stay_behind_their_fences(path):
             assert any(where == place or where.startswith(f"{place}/") for place in fence), f"{where} imports {module}"
 
 
+def test_a_stage_or_a_command_knows_no_source():
+    for path in [
+        *(PACKAGE / "stages").glob("*.py"),
+        *(PACKAGE / "planning").glob("*.py"),
+        *(PACKAGE / "commands").rglob("*.py"),
+    ]:
+        assert not [module for module in imports(path) if module.startswith("cropray.imagery.sources")], path
+
+
+def test_tasks_in_flight_are_waited_for_in_one_place():
+    waiting = {str(path.relative_to(PACKAGE)) for path in modules() if "ray.wait(" in path.read_text()}
+    assert waiting == {"cluster/tasks.py", "cluster/node_memory.py"}  # the latter asks each node once
+
+
 def test_nets_and_loop_need_torch_alone():
     allowed = {"torch", "numpy", "cropray", "safetensors"} | set(sys.stdlib_module_names)
     for path in [

@@ -10,6 +10,7 @@ import ray
 
 from cropray.cluster.placement import WORKERS_SHARE, live_nodes
 from cropray.cluster.session import require_cpus
+from cropray.cluster.tasks import run_tasks
 from cropray.core.errors import CroprayError, StageFailedError
 from cropray.core.keys import Key
 from cropray.core.progress import Progress
@@ -23,7 +24,6 @@ _N_THREADS: Final = 16
 
 LOOK_AHEAD: Final = 128
 """Tasks that Ray knows of at least, however few CPUs it has: an autoscaler adds nodes for tasks that wait, and for no others."""
-_LOOK_S: Final = 10.0  # longest time after which nodes that came, or went, are noticed
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,8 @@ class ZoneTask(Generic[ResultT]):
     outputs: tuple[Location, ...]
     gpus: int = 0
     """That `run` uses; the task asks Ray for them."""
+    earlier: str | None = None
+    """See `Workspace.why_stale`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +84,12 @@ def run_zone_tasks(
         StageFailedError: some zones failed; it lists them.
     """
     todo = current_aside(stage, tasks, workspace, progress, overwrite=overwrite)
+    if not todo:
+        return {}  # a stage with nothing to do need not start Ray
+    require_cpus(min(len(todo), LOOK_AHEAD), wait_s)
     results: dict[str, ResultT] = {}
     failures: dict[str, str] = {}
-    for done, outcome in enumerate(_on_ray(todo, stage, workspace, wait_s), start=1):
+    for done, outcome in enumerate(on_ray(todo, stage, workspace), start=1):
         if outcome.error is not None:
             failures[outcome.zone_id] = outcome.error
         else:
@@ -101,7 +106,7 @@ def current_aside(
     """The tasks that are not up to date, or all; their stamps are removed before anything changes."""
     todo = tasks
     if not overwrite:
-        reasons = in_threads(lambda t: workspace.why_stale(stage, t.zone_id, t.inputs, t.outputs), tasks)
+        reasons = in_threads(lambda t: workspace.why_stale(stage, t.zone_id, t.inputs, t.outputs, t.earlier), tasks)
         stale = {task.zone_id: why[0] for task, why in zip(tasks, reasons, strict=True) if why}
         todo = [task for task in tasks if task.zone_id in stale]
         if len(todo) < len(tasks):
@@ -115,7 +120,7 @@ def current_aside(
 def stamped(group: str, stage: str, tasks: Iterable[ZoneTask[ResultT]], workspace: Workspace) -> Iterator[Stamped]:
     """The artefacts of zones' tasks, for `cropray why`; `stage` is the name of their stamps."""
     for task in tasks:
-        yield Stamped(group, task.zone_id, workspace, (stage, task.zone_id), task.inputs, task.outputs)
+        yield Stamped(group, task.zone_id, workspace, (stage, task.zone_id), task.inputs, task.outputs, task.earlier)
 
 
 def in_threads(function: Callable[[ItemT], ResultT], items: Iterable[ItemT]) -> list[ResultT]:
@@ -129,33 +134,24 @@ def in_flight(n_cpus: float) -> int:
     return max(LOOK_AHEAD, 2 * int(n_cpus))
 
 
-def _on_ray(
-    tasks: Sequence[ZoneTask[ResultT]], stage: str, workspace: Workspace, wait_s: float
-) -> Iterable[ZoneOutcome[ResultT]]:
-    """Outcomes as they come, with as many tasks in flight as the cluster takes at that moment."""
-    if not tasks:
-        return  # a stage with nothing to do need not start Ray
-    require_cpus(min(len(tasks), LOOK_AHEAD), wait_s)
-    waiting = list(reversed(tasks))
-    running: dict[ray.ObjectRef, str] = {}
-    while waiting or running:
-        limit = in_flight(ray.cluster_resources().get("CPU", 0))
-        while waiting and len(running) < limit:
-            task = waiting.pop()
-            running[submit(task, stage, workspace)] = task.zone_id
-        for ready in ray.wait(list(running), num_returns=1, timeout=_LOOK_S)[0]:
-            zone_id = running.pop(ready)
-            try:
-                yield ray.get(ready)
-            except ray.exceptions.RayError as error:  # the worker itself died
-                yield ZoneOutcome(zone_id, None, f"{type(error).__name__}: {error}")
+def on_ray(
+    tasks: Iterable[ZoneTask[ResultT] | None], stage: str, workspace: Workspace
+) -> Iterator[ZoneOutcome[ResultT]]:
+    """Outcomes as they come, with as many tasks in flight as the cluster takes at that moment.
 
+    Args:
+        tasks: see `run_tasks`.
+        stage: whose tasks they are.
+        workspace: where each worker marks its own as finished.
+    """
 
-def submit(task: ZoneTask[ResultT], stage: str, workspace: Workspace) -> "ray.ObjectRef[ZoneOutcome[ResultT]]":
-    """Run one zone's work on a worker, which marks it as finished."""
-    answer: ray.ObjectRef[ZoneOutcome[ResultT]]
-    answer = _remote_attempt.options(num_gpus=task.gpus).remote(task, stage, workspace)
-    return answer
+    def submit(task: ZoneTask[ResultT]) -> "ray.ObjectRef[ZoneOutcome[ResultT]]":
+        answer: ray.ObjectRef[ZoneOutcome[ResultT]]
+        answer = _remote_attempt.options(num_gpus=task.gpus).remote(task, stage, workspace)
+        return answer
+
+    for task, outcome, death in run_tasks(tasks, submit, lambda: in_flight(ray.cluster_resources().get("CPU", 0))):
+        yield ZoneOutcome(task.zone_id, None, f"{type(death).__name__}: {death}") if death else outcome
 
 
 @ray.remote(num_cpus=1, max_retries=2)  # type: ignore[untyped-decorator]  # ray is untyped

@@ -15,7 +15,8 @@ from cropray.io.workspace import Workspace
 from cropray.io.workspace_lock import locked
 from cropray.landscape.draw import LandscapeFiles, draw_landscape
 from cropray.landscape.settings import LandscapeSettings
-from cropray.stages.pipeline import PIPELINE, log_to_file, run_stages
+from cropray.stages.pipeline import log_to_file, run_stages
+from cropray.stages.stage import STAGES
 
 CONFIG_NAME: Final = "demo.yaml"
 
@@ -66,7 +67,7 @@ def run_demo(root: Path) -> None:
     if not config.exists():
         with whole_file(config) as path:
             path.write_text(yaml.safe_dump(demo_config(root, files), sort_keys=False), encoding="utf-8")
-    run_stages(PIPELINE, config, ())
+    run_stages([stage.name for stage in STAGES], config, ())
     minutes, seconds = divmod(round(time.monotonic() - started), 60)
     command = shlex.join(["cropray", "ui", str(config)])
     print(f"\nDone in {minutes} min {seconds:02d} s. Scores are of a drawn landscape: they show that the system works,")

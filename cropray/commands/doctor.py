@@ -4,42 +4,32 @@ import importlib.metadata
 import math
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from cropray.cluster.clients import connect_everywhere
 from cropray.cluster.node_memory import silence
 from cropray.cluster.placement import live_nodes
 from cropray.cluster.session import ask_nodes, ray_session, require_cpus
 from cropray.cluster.settings import ClusterSettings
 from cropray.config import JobConfig
 from cropray.core.errors import ConfigError, CroprayError
-from cropray.imagery.sources.earth_engine.settings import EarthEngineSettings
+from cropray.imagery.registry import SourceSettings
 from cropray.io.job_file import load_settings
 from cropray.io.storage import Location, free_bytes
 from cropray.search.sampling import require_optuna
 from cropray.stages.devices import gpus_per_task
-from cropray.stages.earth_engine_pool import check_access
 from cropray.stages.inputs import job_zones
 from cropray.stages.preflight import check_job
+from cropray.stages.stage import STAGES
 from cropray.tracking import Tracker
 from cropray.training.family import DEFAULT_FAMILIES, family
 from cropray.training.gpu import describe_gpu
 from cropray.zone_selection.land_cover import input_files
 
 PACKAGES: Final = ("ray", "mlflow", "rasterio", "geopandas", "pyarrow", "numpy")  # beside those of the families
-_OF_DATA: Final = ("zones", "acquire", "labels", "dataset")  # stages that read what a user brings
 _GPU_SHARE: Final = 0.01  # of a GPU, for a look at it: a task that asks for none sees none
 LEAST_FREE_GB: Final = 5  # a zone of 10 km × 10 km takes 0.1 GB as composite and as much again as dataset
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One line of the doctor."""
-
-    name: str
-    run: Callable[[], str]
-    """Returns what was seen; raises CroprayError or OSError with what to do."""
 
 
 def run_doctor(config: str | Location | None, overrides: Sequence[str] = ()) -> None:
@@ -58,42 +48,39 @@ def run_doctor(config: str | Location | None, overrides: Sequence[str] = ()) -> 
     job = None if config is None else load_settings(JobConfig, config, overrides)
     models = DEFAULT_FAMILIES if job is None else job.search.models
     libraries = {name: version for model in models for name, version in family(model).code().libraries.items()}
-    checks = [Check("python", platform.python_version), *(Check(name, _version(name)) for name in PACKAGES)]
-    checks += [Check(name, partial(_found, name, libraries[name])) for name in libraries if name not in PACKAGES]
+    # Each returns what was seen, or raises CroprayError or OSError with what to do.
+    checks: dict[str, Callable[[], str]] = {"python": platform.python_version}
+    checks |= {name: partial(importlib.metadata.version, name) for name in PACKAGES}
+    checks |= {name: partial(_found, name, libraries[name]) for name in libraries if name not in PACKAGES}
     if job is not None and job.search.sampler == "tpe":
-        checks.append(Check("optuna", lambda: str(require_optuna().__version__)))
+        checks["optuna"] = lambda: str(require_optuna().__version__)
     if config is None or job is None:
-        checks.append(Check("ray starts", lambda: _check_ray(ClusterSettings())))
+        checks["ray starts"] = lambda: _check_ray(ClusterSettings())
     else:
-        checks += [
-            Check("config", lambda: _describe(config, job)),
-            Check("inputs", lambda: _check_inputs(job)),
-            Check("workspace", lambda: _check_workspace(job)),
-            Check("tracking", lambda: _check_tracking(job)),
-            Check("ray starts", lambda: _check_ray(job.cluster)),
-        ]
-        if isinstance(job.imagery, EarthEngineSettings):
-            settings = job.imagery
-            checks.append(Check("earth engine", lambda: _check_earth_engine(job.cluster, settings)))
+        checks |= {
+            "config": lambda: _describe(config, job),
+            "inputs": lambda: _check_inputs(job),
+            "workspace": lambda: _check_workspace(job),
+            "tracking": lambda: _check_tracking(job),
+            "ray starts": lambda: _check_ray(job.cluster),
+        }
+        if job.imagery is not None and job.imagery.quota:
+            checks[job.imagery.source.replace("_", " ")] = partial(_check_service, job.cluster, job.imagery)
         if _uses_gpus(job):
-            checks.append(Check("gpu", lambda: _check_gpus(job)))
-    n_failed = sum(not _passes(check) for check in checks)
+            checks["gpu"] = lambda: _check_gpus(job)
+    n_failed = sum(not _passes(name, check) for name, check in checks.items())
     if n_failed:
         raise CroprayError(f"{n_failed} of {len(checks)} checks failed; each line above says what to do")
     print(f"all {len(checks)} checks passed")
 
 
-def _passes(check: Check) -> bool:
+def _passes(name: str, check: Callable[[], str]) -> bool:
     try:
-        print(f"  ok    {check.name:<12} {check.run()}", flush=True)
+        print(f"  ok    {name:<12} {check()}", flush=True)
     except (CroprayError, OSError, importlib.metadata.PackageNotFoundError) as error:
-        print(f"  FAIL  {check.name:<12} {error}", flush=True)
+        print(f"  FAIL  {name:<12} {error}", flush=True)
         return False
     return True
-
-
-def _version(name: str) -> Callable[[], str]:
-    return lambda: importlib.metadata.version(name)
 
 
 def _found(library: str, version: str) -> str:
@@ -113,7 +100,7 @@ def _describe(config: str | Location, job: JobConfig) -> str:
 
 
 def _check_inputs(job: JobConfig) -> str:
-    check_job(job, _OF_DATA)
+    check_job(job, [stage.name for stage in STAGES if stage.of_sources])
     choice = job.zone_selection
     paths = [
         job.points and job.points.path,
@@ -144,10 +131,10 @@ def _check_tracking(job: JobConfig) -> str:
     return "; ".join([tracker.uri, *tracker.notes, *tracker.waits_elsewhere()])
 
 
-def _check_earth_engine(cluster: ClusterSettings, settings: EarthEngineSettings) -> str:
+def _check_service(cluster: ClusterSettings, settings: SourceSettings) -> str:
     with ray_session(cluster):
         require_cpus(1, cluster.wait_s)
-        return check_access(settings)
+        return connect_everywhere(settings.connect)
 
 
 def _uses_gpus(job: JobConfig) -> bool:

@@ -3,8 +3,7 @@
 Nothing is made or written here. The verdicts are the stages' own: each lists its artefacts, asked for theirs.
 """
 
-import importlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +12,7 @@ from cropray.core.errors import ConfigError, CroprayError
 from cropray.io.artefacts import Artefact, describe_stale, first_of
 from cropray.io.job_file import load_settings
 from cropray.io.storage import Location, as_location
-from cropray.stages.pipeline import PIPELINE, wanted_stages
+from cropray.stages.stage import Stage, stages_of
 
 _WIDTH: Final = 20
 
@@ -36,8 +35,8 @@ def run_why(config: str | Location, overrides: Sequence[str], artefact: str | No
 
 
 def _of_all(job: JobConfig) -> Iterator[str]:
-    stages = _stages(job)
-    first_stale: str | None = None
+    stages = stages_of(job)
+    first_stale: Stage | None = None
     for stage in stages:
         found, trouble = _listed(stage, job, "artefacts")
         is_stale = trouble is not None
@@ -46,10 +45,10 @@ def _of_all(job: JobConfig) -> Iterator[str]:
             is_stale |= bool(stale)
             yield f"{group:<{_WIDTH}} {_verdict(members, stale)}"
         if trouble is not None:
-            yield f"{stage:<{_WIDTH}} cannot be told: {trouble}"
+            yield f"{stage.name:<{_WIDTH}} cannot be told: {trouble}"
         first_stale = first_stale or (stage if is_stale else None)
-    if first_stale not in {None, stages[-1]}:
-        yield f"Stages after `{first_stale}` are judged by what it made last; what it makes now may change that."
+    if first_stale not in (None, stages[-1]):
+        yield f"Stages after `{first_stale.name}` are judged by what it made last; what it makes now may change that."
 
 
 def _of_one(job: JobConfig, wanted: str) -> Iterator[str]:
@@ -69,7 +68,7 @@ def _of_one(job: JobConfig, wanted: str) -> Iterator[str]:
         yield f"{job.artefacts.report.name}: the page is written by every run of `cropray report`"
     elif not found and not trouble:
         raise ConfigError(
-            f"nothing that this job makes is called '{wanted}'; give a stage ({', '.join(_stages(job))}), a stage and what "
+            f"nothing that this job makes is called '{wanted}'; give a stage ({', '.join(stage.name for stage in stages_of(job))}), a stage and what "
             f"it makes, like acquire/ZONE, search/MODEL or map/MODEL/ZONE, or a path in '{job.workspace}'"
             + "".join(f"\n  {other}" for other in others)
         )
@@ -81,12 +80,13 @@ class _Listed:
     def __init__(self, job: JobConfig) -> None:
         self.troubles: dict[str, str] = {}
         self._job = job
+        self._stages = {stage.name: stage for stage in stages_of(job)}
         self._known: dict[tuple[str, str], list[Artefact]] = {}
 
     def named(self, wanted: str) -> Iterator[Artefact]:
         """By the stage and what it makes."""
         stage, *rest = wanted.strip("/").split("/")
-        if stage not in _stages(self._job):
+        if stage not in self._stages:
             return
         for listing in ("artefacts", "parts") if rest else ("artefacts",):
             yield from (one for one in self._of(stage, listing) if {*rest} <= {*_name(one).split("/")})
@@ -96,14 +96,14 @@ class _Listed:
         path = _place(wanted, self._job.workspace)
         for is_it in (_is_of, _is_beside) if path.exists() else (_is_of,):
             for listing in ("artefacts", "parts"):
-                every = [one for stage in _stages(self._job) for one in self._of(stage, listing)]
+                every = [one for stage in self._stages for one in self._of(stage, listing)]
                 if found := [one for one in every if any(is_it(path, output) for output in one.outputs)]:
                     return found
         return ()
 
     def _of(self, stage: str, listing: str) -> list[Artefact]:
         if (stage, listing) not in self._known:
-            self._known[stage, listing], trouble = _listed(stage, self._job, listing)
+            self._known[stage, listing], trouble = _listed(self._stages[stage], self._job, listing)
             self.troubles |= {} if trouble is None else {stage: trouble}
         return self._known[stage, listing]
 
@@ -116,17 +116,11 @@ def _is_beside(path: Location, output: Location) -> bool:
     return path.parent == output.parent
 
 
-def _stages(job: JobConfig) -> list[str]:
-    return wanted_stages(job, PIPELINE)
-
-
-def _listed(stage: str, job: JobConfig, listing: str) -> tuple[list[Artefact], str | None]:
+def _listed(stage: Stage, job: JobConfig, listing: str) -> tuple[list[Artefact], str | None]:
     """(the artefacts that can be told of, why no more can be)."""
-    list_of: Callable[[JobConfig], Iterable[Artefact]] | None
-    list_of = getattr(importlib.import_module(f"cropray.stages.{stage}"), listing, None)
     found: list[Artefact] = []
     try:
-        found.extend(list_of(job) if list_of is not None else ())
+        found.extend(stage.listed(listing, job))
     except (CroprayError, FileNotFoundError) as error:
         return found, str(error)
     return found, None

@@ -208,11 +208,6 @@ def _heard(logger: logging.Logger) -> Iterator[set[str]]:
         logger.removeHandler(listener)
 
 
-def describe_warnings(records: Collection[ZoneAcquisition]) -> list[str]:
-    """What was found when pixels were read, each once."""
-    return sorted({warning for record in records for warning in record.warnings})
-
-
 def describe_clear(records: Collection[ZoneAcquisition]) -> str:
     """How much of some zones was observed, as a line."""
     clear = sum(record.share_clear for record in records) / len(records)
@@ -220,27 +215,16 @@ def describe_clear(records: Collection[ZoneAcquisition]) -> str:
     return f"{clear:.0%} of the pixel-{noun}s were observed; the rest was filled in time"
 
 
-def check_inputs(
-    source: SceneSource, zones: Iterable[Zone], season_start: str, cube: CubeSpec = STUDY_CUBE
-) -> dict[str, tuple[Scene, ...]]:
-    """Find every zone's scenes, and refuse before any pixel is read what cannot be acquired.
-
-    Returns:
-        zone → its scenes, in time order.
-
-    Raises:
-        InputError: a scene cannot be used (its header says so), or zones have no scene in their season.
-    """
-    return {zone_id: found.scenes for zone_id, found in survey_zones(source, zones, season_start, cube).items()}
-
-
 def survey_zones(
     source: SceneSource, zones: Iterable[Zone], season_start: str, cube: CubeSpec = STUDY_CUBE
 ) -> dict[str, Found]:
-    """What `check_inputs` gives, and what was left out.
+    """Find every zone's scenes, and refuse before any pixel is read what cannot be acquired.
+
+    Returns:
+        zone → its scenes, in time order, and what was left out.
 
     Raises:
-        InputError: as `check_inputs`.
+        InputError: a scene cannot be used (its header says so), or zones have no scene in their season.
     """
     found = {}
     without: list[Zone] = []

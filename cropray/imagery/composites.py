@@ -25,16 +25,14 @@ _COG_OPTIONS: Final = {
 
 def write_composite(path: Location, composite: npt.NDArray[np.uint16], grid: Grid, cube: CubeSpec = STUDY_CUBE) -> None:
     """Write [T, C, H, W] uint16 medians of the steps whole, as a COG with band-major bands; 0 is no data."""
-    if composite.shape != (*cube.shape, *grid.shape):
-        raise ValueError(f"a composite of this grid is {(*cube.shape, *grid.shape)}; got {composite.shape}")
+    _require(composite, np.uint16, (*cube.shape, *grid.shape), "a composite")
     band_major = composite.transpose(1, 0, 2, 3).reshape(-1, *grid.shape)
     _write_cog(path, band_major, grid, cube, nodata=NODATA)
 
 
 def write_n_obs(path: Location, n_obs: npt.NDArray[np.uint8], grid: Grid, cube: CubeSpec = STUDY_CUBE) -> None:
     """Write [T, H, W] uint8 counts of clear observations whole, as a COG."""
-    if n_obs.shape != (cube.n_steps, *grid.shape):
-        raise ValueError(f"counts of this grid are {(cube.n_steps, *grid.shape)}; got {n_obs.shape}")
+    _require(n_obs, np.uint8, (cube.n_steps, *grid.shape), "an array of counts")
     _write_cog(path, n_obs, grid, cube, nodata=None)
 
 
@@ -75,6 +73,11 @@ def read_n_obs(path: Location, grid: Grid | None = None, cube: CubeSpec = STUDY_
 def n_obs_bands(cube: CubeSpec) -> tuple[str, ...]:
     """Names of the bands of observation counts."""
     return tuple(f"n_obs_{step}" for step in cube.step_names)
+
+
+def _require(array: npt.NDArray[Any], dtype: type[np.generic], shape: tuple[int, ...], what: str) -> None:
+    if array.dtype != dtype or array.shape != shape:
+        raise ValueError(f"{what} of this grid is {shape} of {np.dtype(dtype)}; got {array.shape} of {array.dtype}")
 
 
 def _write_cog(path: Location, bands: npt.NDArray[Any], grid: Grid, cube: CubeSpec, nodata: int | None) -> None:

@@ -12,14 +12,18 @@ cropray) or a `CompositeSource` (it has finished composites), registered by a li
             return ArchiveScenes(self, bands)
 """
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from cropray.core.cube import CubeSpec
+from cropray.core.errors import ConfigError
 from cropray.core.registry import Registry
-from cropray.core.sensors import Band
+from cropray.core.sensors import SENTINEL_2, Band
 from cropray.core.settings import Settings
+from cropray.io.workspace import Workspace
 
 if TYPE_CHECKING:
+    from cropray.imagery.acquisition import Acquisition, Order, SceneAcquisition, Traffic
     from cropray.imagery.cubes import CompositeSource
     from cropray.imagery.scenes import SceneSource
 
@@ -37,9 +41,68 @@ class SourceSettings(Settings):
         """Bands that it has; None: each file says which."""
         return None
 
+    @property
+    def has_any_unit(self) -> bool:
+        """Whether its bands may be of other units than reflectance × 10 000, which scenes hold."""
+        return False
+
+    @property
+    def quota(self) -> tuple[int, float] | None:
+        """Requests in flight, and begun per second, that a service allows all workers together; None: as many as come."""
+        return None
+
     def describe(self) -> str:
         """Where imagery comes from, in a few words."""
         return str(getattr(self, "folder", self.source))
+
+    def require_bands(self, cube: CubeSpec) -> None:
+        """Refuse a cube that the source cannot have.
+
+        Raises:
+            ValueError: a band is of another unit or scale, or the source has no band of this name.
+        """
+        others = [] if self.has_any_unit else [band.id for band in cube.bands if not band.is_plain_reflectance]
+        if others:
+            raise ValueError(
+                f"'cube' has {', '.join(others)}, and scenes hold bands of reflectance × 10 000 only: take bands of "
+                f"{SENTINEL_2.name}, or give 'points' or ready cubes ('imagery' of source 'cubes') that have them"
+            )
+        known = self.band_ids
+        lacking = [] if known is None else [band_id for band_id in cube.band_ids if band_id not in known]
+        if known is not None and lacking:
+            raise ValueError(
+                f"imagery of the source '{self.source}' has no {', '.join(lacking)}, which 'cube' has; it has "
+                f"{', '.join(known)}: take these, or (STAC) name the asset in imagery.assets"
+            )
+
+    def counted(self, n_zones: int, cube: CubeSpec) -> tuple[str, int]:  # noqa: ARG002
+        """What the progress of its work counts, and how many of them so many zones are."""
+        return "zones", n_zones
+
+    def traffic(self, work: "Acquisition[Any]", tell: Callable[[str], None]) -> "Traffic | None":  # noqa: ARG002
+        """What a service would be asked for; None where none is asked.
+
+        Args:
+            work: whose `check` went before.
+            tell: is told of what is measured.
+        """
+        return None
+
+    def asked(self, workspace: Workspace) -> dict[str, float]:  # noqa: ARG002
+        """`requests` and bytes of `download` that earlier runs took, where they were counted."""
+        return {}
+
+    def connect(self) -> str:
+        """Try to reach a service that has a quota from this machine; what was reached.
+
+        Raises:
+            CroprayError: it refuses, or does not answer.
+        """
+        raise ConfigError(f"imagery of the source '{self.source}' is no service that could be reached")
+
+    def for_order(self, order: "Order") -> "Acquisition[Any]":
+        """Its work for a job."""
+        raise NotImplementedError
 
 
 class SceneSettings(SourceSettings):
@@ -61,13 +124,30 @@ class SceneSettings(SourceSettings):
         """
         return {}
 
+    def for_order(self, order: "Order") -> "SceneAcquisition":
+        """See `SourceSettings.for_order`."""
+        from cropray.imagery.acquisition import SceneAcquisition  # noqa: PLC0415  it needs these settings
+
+        return SceneAcquisition(self, order)
+
 
 class CompositeSettings(SourceSettings):
     """A source of finished composites."""
 
+    @property
+    def has_any_unit(self) -> bool:
+        """See `SourceSettings.has_any_unit`."""
+        return True
+
     def composites(self) -> "CompositeSource":
         """The source."""
         raise NotImplementedError
+
+    def for_order(self, order: "Order") -> "Acquisition[CompositeSettings]":
+        """See `SourceSettings.for_order`."""
+        from cropray.imagery.acquisition import CubeAcquisition  # noqa: PLC0415  it needs these settings
+
+        return CubeAcquisition(self, order)
 
 
 SOURCES: Final[Registry[SourceSettings]] = Registry("source of imagery", "cropray.imagery.sources")

@@ -22,12 +22,9 @@ SettingsT = TypeVar("SettingsT", bound=Settings)
 
 
 def load_settings(model: type[SettingsT], path: "str | Location", overrides: Iterable[str] = ()) -> SettingsT:
-    """Read a YAML file, apply `a.b=c` overrides and validate the result.
+    """Read a YAML file of one mapping, on a disk or in object storage, apply overrides and validate the result.
 
-    Args:
-        model: the settings class to build.
-        path: a YAML file holding one mapping, on a disk or in object storage.
-        overrides: texts `dotted.key=value`; the value is read as YAML.
+    An override is a text `dotted.key=value`, whose value is read as YAML.
 
     Raises:
         ConfigError: the file is missing, is no mapping, or a key or value is refused.

@@ -343,13 +343,7 @@ def require(path: LocationT, made_by: str) -> LocationT:
 
 
 def require_place(path: Location, dataset: Any, grid: Grid | None, made_by: str) -> None:
-    """Refuse a raster of a zone that has moved since, or was another one.
-
-    Args:
-        path: the raster.
-        dataset: rasterio's, open.
-        grid: the zone's; None: any will do.
-        made_by: the stage that writes it.
+    """Refuse an open raster of a zone that has moved since, or was another one; with the grid None, any will do.
 
     Raises:
         InputError: the raster has other pixels than the grid.

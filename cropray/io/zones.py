@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final, Literal, cast, get_args
 
 from cropray.core.errors import ConfigError, InputError
+from cropray.core.fingerprint import fingerprint
 from cropray.core.grid import Grid
 from cropray.io.csv_rows import read_rows
 from cropray.io.storage import Location
@@ -52,6 +53,12 @@ class Zone:
             raise ValueError(f"zone '{self.zone_id}' has split '{self.split}'; it must be train or test")
         if self.season_start is not None and not _MONTH.fullmatch(self.season_start):
             raise ValueError(f"zone '{self.zone_id}' has season_start '{self.season_start}'; write YYYY-MM")
+
+
+def zone_fingerprint(zone: Zone) -> str:
+    """SHA-256 of a zone's record."""
+    grid = zone.grid
+    return fingerprint([zone.zone_id, zone.region, zone.split, zone.season_start, grid.epsg, grid.bounds, grid.shape])
 
 
 def is_zone_id(text: str) -> bool:

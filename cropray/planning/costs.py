@@ -1,8 +1,8 @@
 """Unit costs: what one zone, one fit takes, as measured on this machine, and what cannot be measured here."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple, Self
 
 Kind = tuple[str, str]
 """(family, values of the fields that change the cost of its fits)."""
@@ -22,100 +22,80 @@ FIXED_S: Final[Mapping[str, float]] = {
     "map": 1.0,  # per model
     "report": 5.0,  # overviews and page
 }
-UNIT_S: Final = 0.3  # Tune between two units, and their MLflow runs
-WORKER_GROUP_S: Final = 25.0  # a worker group of Ray Train: 14–40 s on 2 cores
-READ_BYTES_S: Final = (
-    60e6  # by one CPU, of the dataset's shards as they lie in memory; of 0.25 MB each, larger are faster
-)
-
-# Files that do not grow with the images, as `cropray run` left them on the drawn landscape of 40 zones.
-TRACKING_BYTES: Final = 0.9e6  # MLflow's empty store
-TRACKED_MODEL_BYTES: Final = 1.0e6  # pictures and tables of a model's scores
-TRACKED_FOLD_BYTES: Final = 20e3
-FIT_FILES_BYTES: Final = 17e3  # beside its model: card, results, Tune's state
-REPORT_BYTES: Final = 2.4e6  # overviews of the data, pictures of the scores, the page
-PREVIEW_BYTES: Final = 63e3
-FILMS_SHOWN: Final = 0.3  # share of a zone's films, by size, that the report takes a copy of
 
 
 @dataclass(frozen=True, slots=True)
 class ZoneCosts:
-    """One zone, on average over the sample: seconds of one worker, bytes on disk."""
+    """One zone, on average over the sample."""
 
-    acquire_s: float
-    label_s: float
-    count_s: float
-    build_s: float
-    film_s: float
-    """Its films and observation maps in the report."""
-    composite_bytes: float
-    label_bytes: float
-    dataset_bytes: float
-    film_bytes: float
+    seconds: Mapping[str, float]
+    """`acquire`, `label`, `count`, `build`, and `film` (its films and observation maps in the report) → seconds of one
+    worker."""
+    bytes: Mapping[str, float]
+    """`composites`, `labels`, `dataset`, and `report` (its films and observation maps) → bytes on disk."""
     peak_bytes: float
     """Most memory of the worker process."""
 
 
-@dataclass(frozen=True, slots=True)
-class FitCosts:
-    """Trials of a family that cost the same: one fit beside others, as a search runs them, and what its model does.
+class Straight(NamedTuple):
+    """A quantity that grows in a straight line with an amount."""
+
+    base: float
+    per: float
+
+    @classmethod
+    def through(cls, less: tuple[float, float], more: tuple[float, float]) -> Self:
+        """By two measurements (amount, quantity); it does not fall, and has no slope where the amounts are the same."""
+        per = max(more[1] - less[1], 0.0) / (more[0] - less[0]) if more[0] > less[0] else 0.0
+        return cls(more[1] - more[0] * per, per)
+
+    def at(self, amount: float) -> float:
+        """The quantity."""
+        return self.base + amount * self.per
+
+
+class FitTerms(NamedTuple):
+    """What the time of a fit in one process is the sum of: seconds of each, or how often each is spent.
 
     A sample is what the family trains on: a row of a pixel table, or a tile.
     """
 
-    start_s: float
-    """Whatever the samples."""
-    sample_s: float
-    """Per sample that is trained on or scored, before the first step."""
-    step_s: float
-    """Per step, whatever the samples."""
-    step_sample_s: float
-    """Per step and training sample."""
-    score_s: float
-    """Per scored sample, each time that it is scored."""
-    model_bytes: float
-    """Whatever the steps."""
-    step_bytes: float
-    """Of the model, per step."""
-    process_bytes: float
-    """Memory of a worker that has everything imported."""
-    sample_bytes: float
-    """Memory of a fit, per sample that it holds."""
+    start: float
+    sample: float
+    """Before the first step, of each sample that is trained on or scored."""
+    step: float
+    step_sample: float
+    """In each step, of each training sample."""
+    score: float
+    """Of each scored sample, each time that it is scored."""
+
+    @classmethod
+    def of(cls, steps: int, n_train: float, n_scored: float, n_times: int) -> Self:
+        """How often each is spent in a fit of so many steps that is scored so many times."""
+        return cls(1, n_train + n_scored, steps, steps * n_train, n_times * n_scored)
+
+    def total(self, other: "FitTerms") -> float:
+        """Seconds, of seconds and how often they are spent."""
+        return sum(a * b for a, b in zip(self, other, strict=True))
+
+
+class FitCosts(NamedTuple):
+    """Trials of a family that cost the same: one fit beside others, as a search runs them, and what its model does."""
+
+    seconds: FitTerms
+    model_bytes: Straight
+    """By the model's steps."""
+    worker_bytes: Straight
+    """Memory of a worker that has everything imported, by the samples that it holds."""
     batch: float
-    """Most samples that it holds; inf: all."""
-    pixel_s: float
-    """Prediction of a pixel (of points, a row), whatever the steps."""
-    pixel_step_s: float
-    """Prediction of a pixel, per step of the model."""
+    """Most samples that a worker holds; inf: all."""
+    pixel_s: Straight
+    """Prediction of a pixel (of points, a row), by the model's steps."""
     map_s: float
     """One zone's map without its prediction: reading, preview, parcels, writing."""
     map_bytes: float
-
-    def fit_s(self, steps: int, n_train: float, n_scored: float, n_times: int) -> float:
-        """Seconds of a fit in one process.
-
-        Args:
-            steps: of the fit.
-            n_train: samples that it is trained on.
-            n_scored: samples that it is scored on.
-            n_times: how often it is scored.
-        """
-        every_step = self.step_s + n_train * self.step_sample_s
-        return (
-            self.start_s + (n_train + n_scored) * self.sample_s + steps * every_step + n_times * n_scored * self.score_s
-        )
-
-    def predict_s(self, pixels: float, steps: int) -> float:
-        """Seconds of predicting so many pixels with a model of so many steps."""
-        return pixels * (self.pixel_s + steps * self.pixel_step_s)
-
-    def model_size(self, steps: int) -> float:
-        """Bytes of a model of so many steps."""
-        return self.model_bytes + steps * self.step_bytes
-
-    def held_bytes(self, n_samples: float) -> float:
-        """Memory of the samples that a fit on so many holds."""
-        return min(n_samples, self.batch) * self.sample_bytes
+    operations: float
+    """Floating-point operations of one sample's prediction; 0: not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +111,10 @@ class UnitCosts:
     """None: the job reads points."""
     fits: Mapping[Kind, FitCosts]
 
-    def of(self, kind: Kind) -> Sequence[FitCosts]:
-        """Costs of a kind of trial; of one that was not measured those of the whole family, the dearest of which counts."""
+    def dearest(self, kind: Kind, cost: Callable[[FitCosts], float]) -> float:
+        """A cost of a kind of trial; of one that was not measured the highest of its family."""
         own = self.fits.get(kind)
-        return [own] if own else [costs for (model, _), costs in self.fits.items() if model == kind[0]]
+        return cost(own) if own else max(cost(of) for (model, _), of in self.fits.items() if model == kind[0])
 
     def fixed_s(self, what: str) -> float:
         """Seconds of `FIXED_S` on this machine."""

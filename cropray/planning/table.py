@@ -1,18 +1,18 @@
 """A plan as records and as a table; after a run with what it really took."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
-from cropray.planning.estimate import Estimate
-from cropray.planning.traffic import (
-    ASSUMED_ANSWER_S,
-    ASSUMED_ANSWER_S_PER_PIXEL,
-    COMMUNITY_EECU_HOURS,
-    CONTRIBUTOR_EECU_HOURS,
-)
-
+Amounts = Mapping[tuple[str, str], float]
+"""(group, name) → quantity: what is expected, what is needed at least, or what was really taken."""
+OBJECT_STORE: Final = "object store"
+WORKER: Final = "a worker: "  # before the kind of a process
 TOTAL: Final = "total"
+_UNITS: Final = {"time": "s", "disk": "bytes", "memory": "bytes"}
+_SOURCE_UNITS: Final = {"requests": "n", "download": "bytes", "computing": "EECU-h"}
+_ADDED_UP: Final = ("time", "disk")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,55 +33,30 @@ class Line:
         return self.planned / self.actual if self.actual else None
 
 
-def lines_of(estimate: Estimate) -> tuple[Line, ...]:
-    """All quantities of an estimate."""
-    lines = []
-    if estimate.traffic is not None:
-        traffic = estimate.traffic
-        lines += [Line("source", "requests", "n", traffic.requests), Line("source", "download", "bytes", traffic.bytes)]
-        if traffic.eecu_hours is not None:
-            lines.append(Line("source", "computing", "EECU-h", traffic.eecu_hours))
-    lines += _with_total("time", "s", estimate.seconds)
-    lines += _with_total("disk", "bytes", estimate.disk_bytes)
-    lines.append(Line("memory", "object store", "bytes", estimate.object_store_bytes))
-    lines += [Line("memory", f"a worker: {name}", "bytes", size) for name, size in estimate.worker_bytes.items()]
-    return tuple(lines)
+def lines_of(amounts: Amounts) -> tuple[Line, ...]:
+    """A line of each quantity, and totals."""
+    return _with_totals(
+        [Line(group, name, _UNITS.get(group) or _SOURCE_UNITS[name], v) for (group, name), v in amounts.items()]
+    )
 
 
-def compare(lines: Sequence[Line], actual: Mapping[tuple[str, str], float]) -> tuple[Line, ...]:
-    """The same lines with what was measured; a total covers the parts that were.
+def compare(lines: Sequence[Line], actual: Amounts) -> tuple[Line, ...]:
+    """The same lines with what was measured; a total covers the parts that were."""
+    parts = [line for line in lines if line.name != TOTAL]
+    return _with_totals([replace(line, actual=actual.get((line.group, line.name))) for line in parts])
 
-    Args:
-        lines: the plan.
-        actual: (group, name) → measured quantity.
-    """
-    compared = [
-        Line(line.group, line.name, line.unit, line.planned, actual.get((line.group, line.name)))
-        for line in lines
-        if line.name != TOTAL
-    ]
+
+def _with_totals(lines: Sequence[Line]) -> tuple[Line, ...]:
+    """With the sum of each group that has one; where some parts were measured, of these alone: a ratio compares the same."""
     result: list[Line] = []
-    for group in dict.fromkeys(line.group for line in lines):
-        own = [line for line in compared if line.group == group]
+    for group, of_group in itertools.groupby(lines, lambda line: line.group):
+        own = list(of_group)
         result += own
-        if any(line.group == group and line.name == TOTAL for line in lines):
-            result.append(_total(own))
+        if group in _ADDED_UP:
+            measured = [line for line in own if line.actual is not None]
+            actual = sum(line.actual or 0.0 for line in measured) if measured else None
+            result.append(Line(group, TOTAL, own[0].unit, sum(line.planned for line in measured or own), actual))
     return tuple(result)
-
-
-def _total(lines: Sequence[Line]) -> Line:
-    """Sum of all lines; where some were measured, of these alone: what a ratio compares must be the same things."""
-    measured = [line for line in lines if line.actual is not None]
-    counted = measured or lines
-    actual = sum(line.actual for line in measured if line.actual is not None) if measured else None
-    return Line(lines[0].group, TOTAL, lines[0].unit, sum(line.planned for line in counted), actual)
-
-
-def _with_total(group: str, unit: str, parts: Mapping[str, float]) -> list[Line]:
-    return [
-        *(Line(group, name, unit, value) for name, value in parts.items()),
-        Line(group, TOTAL, unit, sum(parts.values())),
-    ]
 
 
 def table(lines: Sequence[Line]) -> str:
@@ -99,6 +74,27 @@ def table(lines: Sequence[Line]) -> str:
             row += "" if line.ratio is None else f"{line.ratio:>16.2f}"
         rows.append(row)
     return "\n".join(rows)
+
+
+def scaling_table(results: Mapping[int, Amounts]) -> str:
+    """Time of each stage by number of nodes, the fewest first; speed-up and efficiency of the whole beside these."""
+    numbers = sorted(results)
+    times = {name: [results[n][group, name] for n in numbers] for group, name in results[numbers[0]] if group == "time"}
+    totals = [sum(column) for column in zip(*times.values(), strict=True)]
+    faster = {n: totals[0] / total for n, total in zip(numbers, totals, strict=True)}
+
+    def row(name: str, cells: Iterable[str]) -> str:
+        return f"{name:<12}" + "".join(f"{cell:>14}" for cell in cells)
+
+    head = row("time", [f"{n} node{'s' * (n > 1)}" for n in numbers])
+    rows = {stage: [quantity(value, "s") for value in values] for stage, values in times.items()}
+    ends = {
+        TOTAL: [quantity(total, "s") for total in totals],
+        "speed-up": [f"{value:.2f}" for value in faster.values()],
+        "efficiency": [f"{value * numbers[0] / n:.0%}" for n, value in faster.items()],
+    }
+    rule = "─" * len(head)
+    return "\n".join([head, rule, *map(row, rows, rows.values()), rule, *map(row, ends, ends.values())])
 
 
 def quantity(value: float, unit: str) -> str:
@@ -120,14 +116,3 @@ def _duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes:02d} min"
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
-
-
-def quota_note(eecu_hours: float) -> str:
-    """An estimate of Earth Engine's computing beside its monthly quotas."""
-    shares = f"{eecu_hours / COMMUNITY_EECU_HOURS:.0%} and {eecu_hours / CONTRIBUTOR_EECU_HOURS:.1%}"
-    return (
-        f"computing on Earth Engine is assumed (1 EECU-second per million pixels of a band that are read), not measured: "
-        f"{shares} of a month's quota of {COMMUNITY_EECU_HOURS} (Community) and {CONTRIBUTOR_EECU_HOURS:,} (Contributor); "
-        f"where no earlier run was counted, so is an answer: {ASSUMED_ANSWER_S:g} s, and {ASSUMED_ANSWER_S_PER_PIXEL * 1e6:g} s "
-        f"more for a million pixels"
-    )

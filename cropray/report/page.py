@@ -55,7 +55,7 @@ class Pictures:
 
     overviews: tuple[tuple[str, str], ...]
     """(what it shows, file)."""
-    zones: "tuple[ShownZone, ...]"
+    zones: tuple[ShownZone, ...]
     curves: dict[str, str]
     """Model → learning curves; models without history are left out."""
     previews: tuple[tuple[str, str], ...]
@@ -63,14 +63,9 @@ class Pictures:
 
 
 def write_report(inputs: ReportInputs, folder: Location) -> Location:
-    """Write page and pictures whole, replacing an earlier report.
+    """Write page and pictures whole (`index.html`, PNG and GIF files), replacing an earlier report.
 
-    Args:
-        inputs: what to report; without a model the page shows the data alone.
-        folder: gets `index.html`, PNG and GIF files.
-
-    Returns:
-        Path of the page.
+    Without a model the page, whose path is returned, shows the data alone.
     """
     with whole_folder(folder, last=PAGE_FILE) as temporary:
         overviews = tuple((title, _copy(path, temporary)) for title, path in inputs.pictures.overviews)
@@ -174,10 +169,7 @@ def search_rows(model: ModelResult) -> tuple[SearchRow, ...]:
     return tuple(
         SearchRow(
             tables.format_params(configuration.params),
-            {
-                key: _mean_and_deviation(configuration.metrics, f"val_{key}")
-                for key in (metric.key for metric in score_columns())
-            },
+            {m.key: _mean_and_deviation(configuration.metrics, f"val_{m.key}") for m in score_columns()},
             configuration.params == model.best,
         )
         for configuration in model.configurations

@@ -7,9 +7,10 @@ from matplotlib.ticker import MaxNLocator
 
 from cropray.core.metrics import METRICS, headlines, score_columns
 from cropray.evaluation.results import ModelResult, ReportInputs
+from cropray.io.pictures import INK, MUTED, picture
 from cropray.io.storage import Location
 from cropray.report.class_pictures import draw_dumbbell, models_legend
-from cropray.report.drawing import FOLD_STYLES, INK, MODEL_COLOURS, MUTED, picture
+from cropray.report.drawing import FOLD_STYLES, MODEL_COLOURS
 from cropray.report.tables import format_params, zone_rows
 from cropray.search.results import ConfigurationResult
 

@@ -1,187 +1,91 @@
 """`acquire`: scenes to gap-filled composites of every step of time, or ready cubes taken over, one zone a task."""
 
-import datetime as dt
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
-from typing import Final, cast
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
-from cropray.cluster.session import ray_session
-from cropray.cluster.zone_jobs import ZoneTask, run_zone_tasks, stamped
+from cropray.cluster.clients import ClientPool
+from cropray.cluster.session import ray_session, require_cpus
+from cropray.cluster.zone_jobs import LOOK_AHEAD, ZoneTask, current_aside, on_ray, stamped
 from cropray.config import JobConfig
-from cropray.core.closure import closure
-from cropray.core.errors import ConfigError
-from cropray.core.keys import key_of
+from cropray.core.errors import ConfigError, StageFailedError
 from cropray.core.progress import Progress
-from cropray.imagery.acquire import (
-    ZoneAcquisition,
-    acquire_zone,
-    acquisitions_by_month,
-    describe_clear,
-    describe_empty_months,
-    describe_left_out,
-    describe_warnings,
-    gather_left_out,
-    months_without,
-    remove_unfinished,
-    survey_zones,
-)
-from cropray.imagery.cubes import CompositeSource, acquire_cube
-from cropray.imagery.registry import CompositeSettings, SceneSettings
-from cropray.imagery.scenes import Found, SceneSource
-from cropray.imagery.sources.earth_engine.settings import EarthEngineSettings
+from cropray.imagery.acquire import ZoneAcquisition
+from cropray.imagery.acquisition import Acquisition
 from cropray.io.artefacts import Stamped
-from cropray.io.storage import Location, write_json
-from cropray.io.workspace import Workspace
-from cropray.io.zones import Zone
-from cropray.stages import earth_engine
-from cropray.stages.inputs import job_zones, season_of, steps_of, zone_fingerprint
+from cropray.stages.inputs import acquisition_of, job_zones
+from cropray.stages.preflight import Ahead, Check
 
-_CHOOSING: Final = frozenset(
-    f"imagery.{name}"
-    for name in ("source", "folder", "pattern", "counts", "url", "collection", "assets", "max_cloud_cover", "exclude")
-)
-"""Settings that say which scenes there are; an account lists the scenes themselves."""
+_STAGE = "acquire"
 
 
 def run(job: JobConfig, progress: Progress) -> None:
     """Write the composite and the observation counts of every zone.
 
     Raises:
-        ConfigError: the job has no imagery.
-        InputError: no scene folder, or scenes that cannot be used.
+        ConfigError: the job has no imagery, or there is no CPU that could run a task.
+        InputError: no scene folder, scenes that cannot be used, or a season that has not ended.
+        CroprayError: a service cannot be used at all.
         StageFailedError: some zones failed.
     """
     if job.imagery is None:
         raise ConfigError("this job reads 'points': there is nothing to acquire")
-    if isinstance(job.imagery, EarthEngineSettings):
-        earth_engine.run(job, job.imagery, progress)
-    elif isinstance(job.imagery, CompositeSettings):
-        _run_cubes(job, job.imagery, progress)
-    else:
-        _run_scenes(job, cast("SceneSettings", job.imagery), progress)
-
-
-def _run_scenes(job: JobConfig, settings: SceneSettings, progress: Progress) -> None:
-    zones = job_zones(job)
-    progress.stage("acquire", f"medians per {job.cube_spec.noun} of {settings.describe()} for {len(zones)} zones")
-    cube = job.cube_spec
-    source = settings.scenes(cube.bands)
-    found = survey_zones(source, zones, job.season_start, cube)
-    _tell(job, settings, source, zones, found, progress)
-    results = _run_tasks(job, _tasks(job, source, zones, found), progress)
-    if results:
-        for line in describe_warnings(results.values()):
-            progress.note(line)
-        progress.note(describe_clear(results.values()))
-
-
-def _run_cubes(job: JobConfig, settings: CompositeSettings, progress: Progress) -> None:
-    zones = job_zones(job)
-    progress.stage("acquire", f"ready cubes of {settings.describe()} for {len(zones)} zones")
-    source = settings.composites()
-    found = source.survey([(zone, steps_of(zone, job)) for zone in zones])
-    left_out = {remark: sorted(names) for remark, names in found.items()}
-    write_json(job.artefacts.left_out, left_out)
-    for line in describe_left_out(left_out):
+    work = acquisition_of(job, job_zones(job))
+    progress.stage(_STAGE, f"{work.title} for {len(work.order.zones)} zones")
+    for line in work.announce():
         progress.note(line)
-    results = _run_tasks(job, _cube_tasks(job, source, zones), progress)
-    if results and source.fills:
-        progress.note(describe_clear(results.values()))
-    elif results:
-        progress.note("values that are missing stay no data: 'imagery.fill' is false")
+    tasks = _tasks(work)
+    todo = {t.zone_id: t for t in current_aside(_STAGE, tasks, job.artefacts, progress, overwrite=job.overwrite)}
+    for line in work.tidy(todo, overwrite=job.overwrite):
+        progress.note(line)
+    if todo:
+        records, failures = _made(job, work, todo, progress)
+        for line in work.conclude(records) if records else ():
+            progress.note(line)
+        if failures:
+            raise StageFailedError(_STAGE, failures, len(tasks) - len(failures))
 
 
-def _run_tasks(
-    job: JobConfig, tasks: Sequence[ZoneTask[ZoneAcquisition]], progress: Progress
-) -> dict[str, ZoneAcquisition]:
-    if n_left := remove_unfinished(job.artefacts, {task.zone_id for task in tasks}):
-        progress.note(f"{n_left} unfinished files of an interrupted run are removed")
-    with ray_session(job.cluster):
-        return run_zone_tasks(
-            "acquire", tasks, job.artefacts, progress, overwrite=job.overwrite, wait_s=job.cluster.wait_s
-        )
+def _made(
+    job: JobConfig, work: Acquisition[Any], todo: dict[str, ZoneTask[ZoneAcquisition]], progress: Progress
+) -> tuple[list[ZoneAcquisition], dict[str, str]]:
+    """(records of the zones that were made, zone → why it was not)."""
+    assert job.imagery is not None
+    quota, records, failures = job.imagery.quota, [], {}
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(ray_session(job.cluster))
+        require_cpus(1 if quota else min(len(todo), LOOK_AHEAD), job.cluster.wait_s)
+        ask = stack.enter_context(ClientPool(work.client, *quota)).answers if quota else None
+        zones = [zone for zone in work.order.zones if zone.zone_id in todo]
+        ready = stack.enter_context(contextlib.closing(work.ready(zones, ask, progress)))
+        # What a zone is made from may be known only now.
+        tasks = (replace(todo[zone.zone_id], run=work.make(zone)) if zone else None for zone in ready)
+        for done, outcome in enumerate(on_ray(tasks, _STAGE, job.artefacts), start=1):
+            if outcome.result is None:
+                failures[outcome.zone_id] = str(outcome.error)
+            else:
+                records.append(outcome.result)
+            work.ended(outcome.zone_id, (done, len(todo)), progress, is_made=outcome.error is None)
+    return records, {**work.failures, **failures}
 
 
 def artefacts(job: JobConfig) -> Iterator[Stamped]:
     """What the stage makes. A catalogue is asked which scenes it has."""
-    if isinstance(job.imagery, EarthEngineSettings):
-        yield from earth_engine.artefacts(job, job.imagery)
-    elif isinstance(job.imagery, CompositeSettings):
-        tasks = _cube_tasks(job, job.imagery.composites(), job_zones(job))
-        yield from stamped("acquire", "acquire", tasks, job.artefacts)
-    elif isinstance(job.imagery, SceneSettings):
-        zones, cube = job_zones(job), job.cube_spec
-        source = job.imagery.scenes(cube.bands)
-        tasks = _tasks(job, source, zones, survey_zones(source, zones, job.season_start, cube))
-        yield from stamped("acquire", "acquire", tasks, job.artefacts)
+    if job.imagery is not None:
+        work = acquisition_of(job, job_zones(job))
+        work.check()
+        yield from stamped(_STAGE, _STAGE, _tasks(work), job.artefacts)
 
 
-def _tasks(
-    job: JobConfig, source: SceneSource, zones: Sequence[Zone], found: Mapping[str, Found]
-) -> list[ZoneTask[ZoneAcquisition]]:
-    assert job.imagery is not None
-    workspace, code, tasks = job.artefacts, closure(acquire_zone, type(source)), []
-    for zone in zones:
-        scenes = found[zone.zone_id].scenes
-        content = {
-            "zone": zone_fingerprint(zone),
-            "season": season_of(zone, job),
-            **{f"scene {scene.scene_id}": str(scene.offsets) if scene.offsets else scene.offset for scene in scenes},
-            "scenes": source.fingerprint(scenes),
-            **job.cube_spec.in_content(),
-        }
-        make = partial(acquire_zone, source, zone, job.season_start, workspace, job.cube_spec)
-        inputs = key_of(code, {"imagery": job.imagery}, content, apart=_CHOOSING)
-        tasks.append(ZoneTask(zone.zone_id, make, inputs, _outputs(workspace, zone)))
-    return tasks
+def checks(job: JobConfig, ahead: Ahead) -> Iterator[Check]:
+    """Looks at scenes or cubes; a service is asked once the work is its turn."""
+    if job.imagery is not None and job.imagery.is_at_hand:
+        yield lambda: acquisition_of(job, ahead.zones).check()
 
 
-def _cube_tasks(job: JobConfig, source: CompositeSource, zones: Sequence[Zone]) -> list[ZoneTask[ZoneAcquisition]]:
-    assert job.imagery is not None
-    workspace, code, tasks = job.artefacts, closure(acquire_cube, type(source)), []
-    for zone in zones:
-        season = steps_of(zone, job)
-        content = {
-            "zone": zone_fingerprint(zone),
-            "season": season.first_month,
-            "files": source.fingerprint(zone, season),
-            **season.cube.in_content(),
-        }
-        make = partial(acquire_cube, source, zone, season, workspace)
-        inputs = key_of(code, {"imagery": job.imagery}, content, apart=_CHOOSING)
-        tasks.append(ZoneTask(zone.zone_id, make, inputs, _outputs(workspace, zone)))
-    return tasks
-
-
-def _outputs(workspace: Workspace, zone: Zone) -> tuple[Location, ...]:
-    zone_id = zone.zone_id
-    return workspace.composite(zone_id), workspace.n_obs(zone_id), workspace.acquisition_record(zone_id)
-
-
-def _tell(
-    job: JobConfig,
-    settings: SceneSettings,
-    source: SceneSource,
-    zones: Sequence[Zone],
-    found: Mapping[str, Found],
-    progress: Progress,
-) -> None:
-    """Say what is not used of what lies there, and which steps have nothing."""
-    scenes = [scene for each in found.values() for scene in each.scenes]
-    left_out = gather_left_out(found.values(), source.never_used(scenes))
-    left_out |= settings.unheard(left_out)
-    write_json(job.artefacts.left_out, left_out)
-    for line in describe_left_out(left_out):
-        progress.note(line)
-    empty, today = {}, dt.datetime.now(dt.UTC).date()
-    for zone in zones:
-        season = steps_of(zone, job)
-        steps = acquisitions_by_month(found[zone.zone_id].scenes, season)
-        empty[zone.zone_id] = months_without([len(step) for step in steps], season)
-    for line in describe_empty_months(empty, job.cube_spec):
-        progress.note(line)
-    ends = {steps_of(zone, job).end for zone in zones}
-    for end in sorted(end for end in ends if end > today):
-        progress.note(
-            f"a season ends on {end}, after today: run `cropray acquire` again then, what is missing is filled"
-        )
+def _tasks(work: Acquisition[Any]) -> list[ZoneTask[ZoneAcquisition]]:
+    return [
+        ZoneTask(zone.zone_id, work.make(zone), work.inputs(zone), work.outputs(zone), earlier=work.earlier(zone))
+        for zone in work.order.zones
+    ]

@@ -22,7 +22,7 @@ from cropray.cluster.zone_jobs import (
 )
 from cropray.config import JobConfig
 from cropray.core.closure import Root, closure
-from cropray.core.errors import ConfigError, StageFailedError
+from cropray.core.errors import ConfigError, InputError, StageFailedError
 from cropray.core.fingerprint import fingerprint
 from cropray.core.keys import key_of
 from cropray.core.legend import Legend
@@ -55,18 +55,18 @@ from cropray.datasets.schema import WEIGHT
 from cropray.datasets.separation import Trim
 from cropray.datasets.storage import PIXEL_FILE
 from cropray.io.artefacts import Stamped
-from cropray.io.raw_files import source_fingerprint
-from cropray.io.storage import content_id, remove, whole_file
+from cropray.io.raw_files import is_there, source_fingerprint
+from cropray.io.storage import Location, content_id, remove, whole_file
 from cropray.io.workspace import Workspace
-from cropray.io.zones import Zone
+from cropray.io.zones import Zone, zone_fingerprint
 from cropray.stages.inputs import (
     divided_zones,
     job_legend,
     require_legend_of_labels,
     require_season_of_composites,
     require_year_of_labels,
-    zone_fingerprint,
 )
+from cropray.stages.preflight import COMPOSITES, LABELS, Ahead, Check
 
 ResultT = TypeVar("ResultT")
 _OF_ZONES: Final = (build_zone, count_zone, divide_zones, number_regions)
@@ -137,6 +137,21 @@ def artefacts(job: JobConfig) -> Iterator[Stamped]:
         yield _whole(
             job, _of_all(job_legend(job), _each(partial(_read_of, job.artefacts), divided_zones(job))), _OF_ZONES
         )
+
+
+def checks(job: JobConfig, ahead: Ahead) -> Iterator[Check]:
+    """Looks at the legend, and at points, or composites and labels."""
+    if "labels" not in ahead.stages:
+        yield partial(job_legend, job)
+    if job.points is not None:
+        yield partial(_require_points, job.points.path)
+    yield from ahead.of_zones(COMPOSITES, ahead.zones)
+    yield from ahead.of_zones(LABELS, ahead.zones)
+
+
+def _require_points(path: Location) -> None:
+    if not is_there(path, "points.path"):
+        raise InputError(f"points '{path}' does not exist; set points.path to a Parquet file")
 
 
 def parts(job: JobConfig) -> Iterator[Stamped]:

@@ -33,6 +33,7 @@ from cropray.report.class_pictures import draw_confusion
 from cropray.report.score_pictures import draw_curves
 from cropray.report.tables import score_table
 from cropray.stages.devices import Device, device_of, gpus_per_task, memory_of, require_devices
+from cropray.stages.preflight import Ahead, Check, check_tracking_uri, checks_of_models
 from cropray.stages.results import evaluation_run, load_model_result, load_search, register_model
 from cropray.tracking import Tracker, outcome
 from cropray.training.family import family
@@ -85,6 +86,14 @@ def _evaluate_model(job: JobConfig, model: str, manifest: Manifest, progress: Pr
     register_model(job, tracker, run)
     tracker.close()
     return tracker
+
+
+def checks(job: JobConfig, ahead: Ahead) -> Iterator[Check]:
+    """Looks at libraries, services, the dataset and models."""
+    yield from checks_of_models(job)
+    yield partial(check_tracking_uri, job)
+    yield from ahead.made("dataset", job.artefacts.manifest)
+    yield from ahead.made("search", *map(job.artefacts.model, job.search.models))
 
 
 def artefacts(job: JobConfig) -> Iterator[Stamped]:

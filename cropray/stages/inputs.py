@@ -7,22 +7,16 @@ from typing import Any
 from cropray.config import JobConfig
 from cropray.core.cube import STUDY_CUBE, CubeSpec, Season
 from cropray.core.errors import ConfigError, InputError, SchemaError
-from cropray.core.fingerprint import fingerprint
 from cropray.core.legend import FIRST_YEAR, LAST_YEAR, Legend, bundled_legend
 from cropray.core.settings import Settings
 from cropray.datasets.other_split import zones_with_test
-from cropray.imagery.acquire import check_inputs
-from cropray.imagery.registry import CompositeSettings, SceneSettings
-from cropray.imagery.scenes import Scene
+from cropray.imagery.acquisition import Acquisition, Order
 from cropray.io.storage import Location, local_file
-from cropray.io.workspace import require
+from cropray.io.workspace import Workspace, require
 from cropray.io.zones import Zone, bundled_zones, read_zones, select_zones
 from cropray.parcels.legend_file import read_legend, require_codes
 from cropray.parcels.rpg import is_away, iterate_codes
 from cropray.zone_selection.settings import ZoneSelectionSettings
-
-Scenes = Mapping[str, tuple[Scene, ...]]
-"""Zone → its scenes, in time order."""
 
 
 def job_zones(job: JobConfig) -> tuple[Zone, ...]:
@@ -131,12 +125,6 @@ def register_year(zone: Zone, job: JobConfig) -> int:
     return year
 
 
-def zone_fingerprint(zone: Zone) -> str:
-    """SHA-256 of a zone's record."""
-    grid = zone.grid
-    return fingerprint([zone.zone_id, zone.region, zone.split, zone.season_start, grid.epsg, grid.bounds, grid.shape])
-
-
 def require_season_of_composites(zones: Sequence[Zone], job: JobConfig) -> None:
     """Refuse composites that were made for another season or cube than the job's; one without a record passes.
 
@@ -237,14 +225,7 @@ def _record(path: Location, made_by: str) -> dict[str, Any]:
         ) from None
 
 
-def find_scenes(job: JobConfig, zones: Sequence[Zone]) -> Scenes | None:
-    """Zone → its scenes; None for Earth Engine, which is not asked, and for ready cubes, which are looked at.
-
-    Raises:
-        InputError: a scene or a cube cannot be used, or a zone has none.
-    """
-    if isinstance(job.imagery, CompositeSettings):
-        job.imagery.composites().survey([(zone, steps_of(zone, job)) for zone in zones])
-    if not isinstance(job.imagery, SceneSettings):
-        return None
-    return check_inputs(job.imagery.scenes(job.cube_spec.bands), zones, job.season_start, job.cube_spec)
+def acquisition_of(job: JobConfig, zones: Sequence[Zone], workspace: Workspace | None = None) -> Acquisition[Any]:
+    """The work of a job's source for some zones; in another workspace than the job's, where one is given."""
+    assert job.imagery is not None
+    return job.imagery.for_order(Order(zones, job.season_start, job.cube_spec, workspace or job.artefacts))

@@ -17,13 +17,14 @@ from cropray.core.errors import ConfigError, InputError
 from cropray.core.keys import key_of
 from cropray.core.legend import Legend
 from cropray.core.progress import Progress
+from cropray.datasets.doubts import some
 from cropray.io.artefacts import Stamped
 from cropray.io.raw_files import parts_of, source_fingerprint
 from cropray.io.storage import Location, files_below, local_file, relative, remove, whole_file, write_json
 from cropray.io.workspace import Workspace
-from cropray.io.zones import Zone
+from cropray.io.zones import Zone, zone_fingerprint
 from cropray.parcels.coverage import Coverage, CoverageRow, describe, summarize
-from cropray.parcels.labels import label_zone
+from cropray.parcels.labels import label_zone, read_label_report
 from cropray.parcels.report import LabelReport
 from cropray.parcels.rpg import (
     ParcelSettings,
@@ -31,11 +32,12 @@ from cropray.parcels.rpg import (
     cut_extract,
     extract_parcels,
     fetched,
+    grids_outside,
     has_spatial_index,
     is_fetched,
 )
-from cropray.parcels.tables import read_label_report
-from cropray.stages.inputs import check_legend, job_legend, job_zones, register_year, zone_fingerprint
+from cropray.stages.inputs import check_legend, job_legend, job_zones, register_year
+from cropray.stages.preflight import Ahead, Check
 
 _OF_ALL_ZONES: Final = (
     "parcels.year",
@@ -43,6 +45,7 @@ _OF_ALL_ZONES: Final = (
     "parcels.legend",
 )  # none changes a zone's labels; of a legend the content counts
 _FEW_CODES: Final = 12  # in a message
+_FEW_ZONES: Final = 8  # in a message
 _UPLOADS: Final = 8  # at a time; each is small, and waits for the store
 
 
@@ -83,6 +86,28 @@ def artefacts(job: JobConfig) -> Iterator[Stamped]:
         check_parcels(job.parcels)
         tasks = _tasks(job, job.parcels, job_zones(job), job_legend(job), job.artefacts.parcel_extract)
         yield from stamped("labels", "labels", tasks, job.artefacts)
+
+
+def checks(job: JobConfig, ahead: Ahead) -> Iterator[Check]:
+    """Looks at parcels and their legend."""
+    if (parcels := job.parcels) is None:
+        return
+    yield partial(check_parcels, parcels)
+    yield partial(job_legend, job)
+    yield partial(check_legend, job)
+    yield lambda: [register_year(zone, job) for zone in ahead.zones]
+    if len(ahead.stages) > 1:  # alone, the stage labels the other zones and names those
+        yield partial(_check_place, parcels, ahead.zones)
+
+
+def _check_place(parcels: ParcelSettings, zones: Sequence[Zone]) -> None:
+    outside = grids_outside(parcels, [zone.grid for zone in zones])
+    if any(outside):
+        names = some([zone.zone_id for zone, is_out in zip(zones, outside, strict=True) if is_out], _FEW_ZONES)
+        raise InputError(
+            f"{sum(outside)} of {len(zones)} zones lie outside of all parcels of '{parcels.path}': {names}; use the "
+            f"parcels of these zones, mend 'crs' or the zones, or leave them out (--set zones=[…])"
+        )
 
 
 def _own_extract(workspace: Workspace) -> Location:

@@ -19,7 +19,7 @@ from cropray.evaluation.models import Load, entries_of, kept_model, read_model
 from cropray.io.artefacts import Stamped
 from cropray.io.storage import Location, content_id, copy_file, folder_hash
 from cropray.io.workspace import Workspace, require
-from cropray.io.zones import Zone
+from cropray.io.zones import Zone, zone_fingerprint
 from cropray.maps.layout import window_note
 from cropray.maps.zone import MapJob, map_zone
 from cropray.stages.devices import Device, device_of, gpus_per_task, memory_of, require_devices
@@ -29,8 +29,8 @@ from cropray.stages.inputs import (
     require_legend,
     require_legend_of_labels,
     require_season_of_composites,
-    zone_fingerprint,
 )
+from cropray.stages.preflight import COMPOSITES, Ahead, Check, checks_of_models
 from cropray.stages.results import evaluation_run, why_no_scores
 from cropray.tracking import outcome
 from cropray.training.card import CARD_FILE
@@ -49,7 +49,7 @@ def run(job: JobConfig, progress: Progress) -> None:
     if job.points is not None:
         raise ConfigError("this job reads 'points': there are no images to map; give a job with 'imagery'")
     workspace = job.artefacts
-    zones = _zones(job)
+    zones = _mapped(job, divided_zones(job))
     if not zones:
         raise ConfigError("none of the chosen zones is in the test split; set map.splits to 'all'")
     require_season_of_composites(zones, job)
@@ -73,11 +73,22 @@ def artefacts(job: JobConfig) -> Iterator[Stamped]:
     """
     for model in job.search.models if job.points is None else ():
         require(job.artefacts.model(model), "search")
-        yield from stamped(f"map/{model}", f"map-{model}", _tasks(job, model, _zones(job)), job.artefacts)
+        yield from stamped(
+            f"map/{model}", f"map-{model}", _tasks(job, model, _mapped(job, divided_zones(job))), job.artefacts
+        )
 
 
-def _zones(job: JobConfig) -> list[Zone]:
-    return [zone for zone in divided_zones(job) if job.map.splits == "all" or zone.split == "test"]
+def checks(job: JobConfig, ahead: Ahead) -> Iterator[Check]:
+    """Looks at libraries, the legend, composites and models."""
+    yield from checks_of_models(job)
+    if "labels" not in ahead.stages:
+        yield partial(job_legend, job)
+    yield from ahead.of_zones(COMPOSITES, _mapped(job, ahead.zones))
+    yield from ahead.made("search", *map(job.artefacts.model, job.search.models))
+
+
+def _mapped(job: JobConfig, zones: Sequence[Zone]) -> list[Zone]:
+    return [zone for zone in zones if job.map.splits == "all" or zone.split == "test"]
 
 
 def _map_model(job: JobConfig, model: str, zones: list[Zone], progress: Progress) -> None:

@@ -13,13 +13,14 @@ from cropray.datasets.manifest import Manifest, load_manifest
 from cropray.evaluation.results import Preview, ReportInputs, ZoneQuality
 from cropray.io.artefacts import Stamped
 from cropray.io.workspace import Workspace
-from cropray.parcels.tables import read_label_report
+from cropray.parcels.labels import read_label_report
 from cropray.report.page import write_report
 from cropray.report.settings import MOST_PREVIEWS
 from cropray.report.summary import Observations
 from cropray.stages import pictures
 from cropray.stages.inputs import job_zones
 from cropray.stages.map import current_previews
+from cropray.stages.preflight import Ahead, Check
 from cropray.stages.results import load_model_result, why_no_scores
 from cropray.training.family import family
 
@@ -65,6 +66,11 @@ def run(job: JobConfig, progress: Progress) -> None:
     for label, why in inputs.missing_models.items():
         progress.note(f"{label} has no scores: {why}")
     progress.note(f"{page}")
+
+
+def checks(job: JobConfig, ahead: Ahead) -> Iterator[Check]:
+    """Looks for the dataset."""
+    return ahead.made("dataset", job.artefacts.manifest)
 
 
 def artefacts(job: JobConfig) -> Iterator[Stamped]:

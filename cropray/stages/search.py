@@ -24,10 +24,12 @@ from cropray.search.doubts import fold_doubts
 from cropray.search.fit import OnStep, SearchData, fit_unit
 from cropray.search.results import FoldResult
 from cropray.search.run import UnitJob, run_units
+from cropray.search.sampling import require_optuna
 from cropray.search.space import Unit
 from cropray.search.store import store_line
 from cropray.stages.devices import require_devices
 from cropray.stages.family_search import FamilySearch, Samples
+from cropray.stages.preflight import Ahead, Check, check_gpus, check_tracking_uri, checks_of_models
 from cropray.stages.search_log import SearchLog
 from cropray.stages.search_verdict import Searched
 from cropray.tracking import outcome
@@ -80,6 +82,16 @@ def run(job: JobConfig, progress: Progress) -> None:
         progress.note(doubt)
     if not job.search.leave_region_out:
         progress.note("scores are of new zones in known regions; search.leave_region_out: true scores new regions, too")
+
+
+def checks(job: JobConfig, ahead: Ahead) -> Iterator[Check]:
+    """Looks at libraries, services, GPUs and the dataset."""
+    yield from checks_of_models(job)
+    if job.search.sampler == "tpe":
+        yield require_optuna
+    yield partial(check_tracking_uri, job)
+    yield partial(check_gpus, job)
+    yield from ahead.made("dataset", job.artefacts.manifest)
 
 
 def artefacts(job: JobConfig) -> Iterator[Artefact]:

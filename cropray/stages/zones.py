@@ -1,6 +1,7 @@
 """`zones`: choose the zones where the job asks for it; the zone table as GeoParquet, for whoever joins it."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import geopandas
 import pyproj
@@ -13,9 +14,13 @@ from cropray.core.keys import key_of
 from cropray.core.progress import Progress
 from cropray.io.artefacts import Stamped
 from cropray.io.storage import whole_file
-from cropray.io.zones import Zone
-from cropray.stages.inputs import job_zones, season_of, zone_fingerprint
+from cropray.io.zones import Zone, zone_fingerprint
+from cropray.report.zones_picture import read_outline
+from cropray.stages.inputs import job_zones, season_of
+from cropray.stages.preflight import Ahead, Check
 from cropray.stages.zone_selection import choice, choose
+from cropray.zone_selection.land_cover import input_files
+from cropray.zone_selection.regions import read_regions
 
 
 def run(job: JobConfig, progress: Progress) -> None:
@@ -43,6 +48,17 @@ def artefacts(job: JobConfig) -> Iterator[Stamped]:
     if job.zone_selection is not None:
         yield choice(job, job.zone_selection)
     yield _table(job, job_zones(job))
+
+
+def checks(job: JobConfig, _ahead: Ahead) -> Iterator[Check]:
+    """Looks at what zones are chosen by."""
+    if (choice := job.zone_selection) is None:
+        return
+    if choice.region_table is not None:
+        yield partial(read_regions, choice.region_table)
+    if choice.outline is not None:
+        yield partial(read_outline, choice.outline)
+    yield partial(input_files, choice.worldcover)
 
 
 def _table(job: JobConfig, zones: Sequence[Zone]) -> Stamped:

@@ -85,7 +85,7 @@ class FamilySettings(Settings):
         return ""
 
     def measurable(self, cpus: float, *, has_gpus: bool) -> Self:
-        """These settings for a fit in the calling process, on so many CPUs: a plan measures it, and foretells others."""
+        """These settings for a fit in the calling process, on so many CPUs: a plan measures it, and estimates others."""
         need = self.need()
         without = {need.gpu_setting: need.without_gpu} if need.gpus and not has_gpus else {}
         return self.with_values({"num_workers": 0, **without}).on_cpus(cpus)
@@ -317,7 +317,7 @@ class Family:
     """Fields that change no fit's cost. A plan measures trials apart that differ in others."""
     operations: Callable[[Any, int, int, CubeSpec], float] | None = None
     """(settings, side of a tile in pixels, number of classes, cube) → floating-point operations of one sample's prediction, by
-    which training on a GPU is foretold; None: not known."""
+    which training on a GPU is estimated; None: not known."""
     predicts_on_gpu: bool = False
     """Whether its models use the device that `load` is given."""
     weighs_rows: bool = False

@@ -1,4 +1,4 @@
-"""What `cropray plan` foretells of two jobs that no machine here could run: 40 zones on 8 GPUs, and all of France.
+"""What `cropray plan` says of two jobs that no machine here could run: 40 zones on 8 GPUs, and all of France.
 
 Nothing is downloaded: the parcels are drawn at the national register's density (9.8 million on 547,000 km²), months of
 imagery are drawn too, and Earth Engine, which a plan does not ask, stands for the source. Everything else is
@@ -16,8 +16,8 @@ import pyogrio
 import shapely
 import yaml
 
-from cropray.commands.plan.command import measure
 from cropray.commands.plan.elsewhere import measurable, print_elsewhere
+from cropray.commands.plan.measure import measure
 from cropray.config import JobConfig
 from cropray.core.legend import bundled_legend
 from cropray.core.progress import Progress

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from cropray.cluster import session as cluster
+from cropray.cluster import tasks as tasks_on_ray
 from cropray.cluster import zone_jobs
 from cropray.cluster.zone_jobs import ZoneOutcome, ZoneTask, attempt, attempt_and_mark, in_flight, run_zone_tasks
 from cropray.core.errors import ConfigError, InputError, StageFailedError
@@ -40,7 +41,8 @@ def workspace(tmp_path):
 @pytest.fixture
 def in_process(monkeypatch):
     """Runs tasks here, in order, instead of on Ray."""
-    monkeypatch.setattr(zone_jobs, "_on_ray", lambda tasks, *where: (attempt_and_mark(t, *where[:2]) for t in tasks))
+    monkeypatch.setattr(zone_jobs, "require_cpus", lambda *_: None)
+    monkeypatch.setattr(zone_jobs, "on_ray", lambda tasks, *where: (attempt_and_mark(t, *where[:2]) for t in tasks))
 
 
 def run(workspace, *tasks, log=None, **kwargs):
@@ -117,7 +119,8 @@ def test_a_zone_that_failed_halfway_is_not_taken_for_its_old_self(workspace):
 def test_an_autoscaler_adds_nodes_for_the_zones_that_wait(monkeypatch, workspace, n_tasks, cpus):
     """From no worker at all to as many as the zones fill, or as cluster.yaml allows: GPU nodes where no other may be added."""
     seen = Autoscaled()
-    monkeypatch.setattr(zone_jobs, "ray", seen)
+    for module in (zone_jobs, tasks_on_ray):
+        monkeypatch.setattr(module, "ray", seen)
     monkeypatch.setattr(zone_jobs, "require_cpus", lambda *_: None)
     monkeypatch.setattr(
         zone_jobs, "_remote_attempt", SimpleNamespace(options=lambda **_: SimpleNamespace(remote=seen.submit))

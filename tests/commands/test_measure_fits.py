@@ -3,21 +3,26 @@
 import json
 from dataclasses import replace
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from cropray.cluster.placement import Node
 from cropray.commands.plan import measure_fits, measure_maps
 from cropray.commands.plan.measure_fits import FitSample, measure_family
-from cropray.commands.plan.work import count_points, over_budget, place
+from cropray.commands.plan.work import count_work
 from cropray.config import JobConfig
-from cropray.datasets.manifest import BandSums
+from cropray.datasets.schema import pixel_schema
+from cropray.datasets.storage import PIXEL_FILE
 from cropray.io.workspace import Workspace
-from cropray.planning.costs import UnitCosts
-from cropray.planning.estimate import JobWork, estimate, search_work
+from cropray.planning.costs import FitTerms, Straight, UnitCosts
+from cropray.planning.estimate import estimate
+from cropray.planning.limits import over_budget
 from cropray.planning.table import lines_of, table
-from cropray.planning.work import Cluster
+from cropray.planning.work import Cluster, JobWork
 from cropray.training import family as families
 from cropray.training.family import Family, FamilySettings
+from tests.planning.test_estimate import TREES, ZONES
 from tests.synthetic import entry
 from tests.training.tree_rows import CLASSES, LEGEND, draw_rows
 
@@ -94,10 +99,18 @@ def job(tmp_path, **changes):
 
 
 def sample(config, n_train):
-    sums = BandSums((1,), (2.0,), (5.0,))
-    return FitSample(
-        config, Workspace(config.workspace), (), CLASSES, LEGEND, {"pixel": n_train}, draw_rows(0, 300), sums
-    )
+    """300 rows, of a job that has so many in each of its folds' training zones."""
+    scratch, made = Workspace(config.workspace), entry("a")
+    scratch.pixels("a").mkdir(parents=True)
+    drawn = draw_rows(0, 300)
+    columns = {
+        field.name: drawn[field.name] if field.name in drawn.column_names else pa.array(["0"] * 300).cast(field.type)
+        for field in pixel_schema()
+    }
+    pq.write_table(pa.table(columns, schema=pixel_schema()), scratch.pixels("a") / PIXEL_FILE)
+    n_folds = config.dataset.n_folds
+    work = replace(ZONES, train_rows=n_train * n_folds / (n_folds - 1))
+    return FitSample(config, scratch, (), (made,), CLASSES, LEGEND, work)
 
 
 def measured(config, n_train=6e5):
@@ -105,37 +118,37 @@ def measured(config, n_train=6e5):
 
 
 def test_costs_are_what_the_fits_took(toy, tmp_path):
-    costs = measured(job(tmp_path))
+    costs = measured(job(tmp_path / "large"))
     assert list(costs) == KINDS
     for depth, of in zip((2, 4), costs.values(), strict=True):
-        found = (of.start_s, of.sample_s, of.step_s, of.step_sample_s, of.score_s)
-        assert found == pytest.approx((START_S, SAMPLE_S, depth * STEP_S, depth * STEP_SAMPLE_S, SCORE_S))
-        assert of.step_bytes == pytest.approx(10)
+        assert of.seconds == pytest.approx((START_S, SAMPLE_S, depth * STEP_S, depth * STEP_SAMPLE_S, SCORE_S))
+        assert of.model_bytes.per == pytest.approx(10)
         if toy.steps:
-            assert (of.pixel_s, of.pixel_step_s) == pytest.approx((0, PIXEL_S))
+            assert of.pixel_s == pytest.approx((0, PIXEL_S))
         else:  # such a model does not keep its steps: it takes the same however long it was trained
-            assert of.pixel_step_s == 0
+            assert of.pixel_s.per == 0
     # A fit that is as small as the job's own.
-    assert next(iter(measured(job(tmp_path), 8).values())).step_s == pytest.approx(2 * STEP_S)
+    small = measured(job(tmp_path / "small"), 8)
+    assert next(iter(small.values())).seconds.step == pytest.approx(2 * STEP_S)
 
 
 def test_it_is_planned(toy, tmp_path):
     config = job(tmp_path)
-    cluster = Cluster((Node(2, object_store_bytes=1e9, memory_bytes=4e9),))
-    placements = place(config, cluster)
     drawn = (("a", 0, 4000), ("b", 1, 2000), ("c", None, 500))
-    zones = count_points([entry(zone_id, fold, {"wheat": n}) for zone_id, fold, n in drawn], len(CLASSES))
-    work = JobWork(config, zones, search_work(config, placements, 3), placements, cluster)
-    fits, (refit,) = work.search.groups
+    entries = [entry(zone_id, fold, {"wheat": n}) for zone_id, fold, n in drawn]
+    zones = count_work(config, (), entries, len(CLASSES))
+    assert (zones.n_zones, zones.n_test, zones.train_rows, zones.test_rows) == (3, 1, 6000, 500)
+    work = JobWork(config, zones, Cluster((Node(2, object_store_bytes=1e9, memory_bytes=4e9),)))
+    fits, (refit,) = work.groups
     assert [fit.kind for fit in fits] == [KINDS[0]] * 6 + [KINDS[1]] * 6  # two folds of loudness are the same to a plan
     assert refit.steps == 20
     costs = UnitCosts(1.0, 6.0, 0.0, None, measured(config))
     result = estimate(work, costs)
-    assert {line.name for line in lines_of(result) if line.group == "memory"} == {"object store", "a worker: Toy"}
+    assert [name for group, name in result if group == "memory"] == ["object store", "a worker: Toy"]
     assert "Toy" in table(lines_of(result))
-    slow = replace(work, search=search_work(config.model_copy(update={"toy": ToySettings(rounds=40)}), placements, 3))
-    assert estimate(slow, costs).seconds["search"] > result.seconds["search"] + 10
-    (reason,) = over_budget(config, work, {"Toy": 9e9})
+    slow = replace(work, job=config.model_copy(update={"toy": ToySettings(rounds=40)}))
+    assert estimate(slow, costs)["time", "search"] > result["time", "search"] + 10
+    (reason,) = over_budget(work, {("memory", "a worker: Toy"): 9e9})
     assert "a worker of the Toy takes 9 GB" in reason
     assert "lower search.max_concurrent, or raise toy.memory_gb" in reason
 
@@ -144,5 +157,19 @@ def test_so_many_kinds_are_measured_and_no_more(toy, tmp_path):
     depths = list(range(1, 9))
     costs = measured(job(tmp_path, search={"models": ["toy"], "toy": {"depth": depths}}))
     assert len(costs) == measure_fits.MOST_KINDS
-    of_others = UnitCosts(0, 6, 0, None, costs).of(("toy", "depth=8"))
-    assert max(of.step_s for of in of_others) == pytest.approx(4 * STEP_S)
+    of_others = UnitCosts(0, 6, 0, None, costs).dearest(("toy", "depth=8"), lambda of: of.seconds.step)
+    assert of_others == pytest.approx(4 * STEP_S)
+
+
+def test_costs_are_the_mean_of_those_of_copies():
+    terms = [FitTerms(*(float(n + i) for i in range(5))) for n in (1, 3)]
+    assert measure_fits.mean(terms) == FitTerms(2, 3, 4, 5, 6)
+    costs = [TREES._replace(seconds=each, map_s=each.start) for each in terms]
+    assert measure_fits.mean(costs) == TREES._replace(seconds=FitTerms(2, 3, 4, 5, 6), map_s=2)
+
+
+def test_a_straight_line_does_not_fall():
+    assert Straight.through((1, 10.0), (3, 14.0)) == (8.0, 2.0)
+    assert Straight.through((1, 10.0), (3, 14.0)).at(10) == 28.0
+    assert Straight.through((1, 10.0), (3, 9.0)) == (9.0, 0.0)
+    assert Straight.through((3, 10.0), (3, 11.0)) == (11.0, 0.0)

@@ -1,4 +1,4 @@
-"""Mapping a zone out of a few of its windows."""
+"""Costs of mapping a zone out of a few of its rows."""
 
 import time
 
@@ -6,11 +6,18 @@ import numpy as np
 import pytest
 
 from cropray.commands.plan import measure_maps
-from cropray.commands.plan.measure_maps import SampledModel
+from cropray.commands.plan.measure_maps import Answered, measure_map
 from cropray.core.cube import STUDY_CUBE
+from cropray.core.grid import Grid
+from cropray.imagery.composites import write_composite, write_n_obs
+from cropray.io.workspace import Workspace
+from cropray.io.zones import Zone
 from cropray.maps.predict import predict_zone
+from cropray.maps.settings import MapSettings
+from cropray.maps.zone import MapJob
+from tests.training.tree_rows import CLASSES, LEGEND
 
-WINDOW_S = 1.0  # by a clock of the tests
+PIXEL_S = 1e-4  # by a clock of the tests
 
 
 @pytest.fixture(autouse=True)
@@ -33,73 +40,66 @@ def clock(monkeypatch):
 
 
 class Slow:
-    """Takes the same time for every pixel; class 1 where the first band is bright."""
+    """Takes the same time for every pixel; the second class where the first band is bright."""
 
     cube = STUDY_CUBE
-    classes = ()
-    margin_px = 0
+    classes = CLASSES[:2]
+    margin_px = 3
     stride_px = 1
     bytes_per_px = 100
     n_calls = 0
 
     def predict_tiles(self, x):
         self.n_calls += 1
-        time.sleep(WINDOW_S * x[0, 0, 0].size / 64)
+        time.sleep(x[0, 0, 0].size * PIXEL_S)
         bright = (x[:, 0, 0] > 500).astype(np.float32)
         return np.stack([1 - bright, bright], axis=1)
 
 
-def windows(n):
-    rng = np.random.default_rng(0)
-    return [rng.integers(1, 1000, (1, 12, 4, 8, 8 if i % 2 else 4)).astype(np.uint16) for i in range(n)]
+@pytest.fixture
+def place(tmp_path):
+    """A zone of 40 × 30 pixels whose composite stands, and the workspace."""
+    workspace, of = Workspace(tmp_path), Zone("z", "north", "test", Grid(32631, 600_000, 5_400_000, 40, 30))
+    composite = np.random.default_rng(1).integers(1, 1000, (12, 4, 40, 30)).astype(np.uint16)
+    write_composite(workspace.composite("z"), composite, of.grid)
+    write_n_obs(workspace.n_obs("z"), np.ones((12, 40, 30), np.uint8), of.grid)
+    return of, workspace, composite
 
 
-def test_windows_that_are_left_out_are_counted_by_their_pixels():
+@pytest.mark.parametrize(("window_px", "rows"), [(32, 5), (32, 40), (64, 5)])
+def test_of_a_zone_a_few_rows_are_predicted_and_all_that_it_reads_counted(window_px, rows, place, monkeypatch):
+    zone, workspace, composite = place
+    monkeypatch.setattr(measure_maps, "MOST_PX", 30 * rows)
+    model, whole = Slow(), Slow()
+    pixel_s, map_s, n_bytes = measure_map(
+        model, zone, MapJob("slow", LEGEND, MapSettings(window_px=window_px), workspace)
+    )
+    assert model.n_calls == 2  # quick: done twice, as the first time may pay for imports
+    started = time.perf_counter()
+    predict_zone(whole, composite, np.ones((12, 40, 30), np.uint8), (window_px, window_px))
+    assert pixel_s * 40 * 30 == pytest.approx(time.perf_counter() - started)
+    assert map_s == 0  # by the clock
+    files = [workspace.map("slow", "z"), workspace.map_preview("slow", "z")]
+    assert n_bytes == sum(file.stat().st_size for file in files) > 0
+
+
+def test_what_takes_long_is_not_done_twice(place, monkeypatch):
+    zone, workspace, _ = place
+    monkeypatch.setattr(measure_maps, "_QUICK_S", 0.5 * 40 * 30 * PIXEL_S)
     model = Slow()
-    sampled = SampledModel(model, 3.5 * WINDOW_S)
-    for x in windows(20):
-        probabilities = sampled.predict_tiles(x)
-        assert probabilities.shape == (1, 2, *x.shape[-2:])
-        assert (probabilities.sum(1) == 1).all()
-    assert model.n_calls == 5  # 0.5 + 1 + 0.5 + 1 + 0.5 windows of 64 pixels pass the limit
-    assert sampled.spent_s == pytest.approx(3.5 * WINDOW_S)
-    assert sampled.predicted_s == pytest.approx(15 * WINDOW_S)  # the other 15: 8 of 64 and 7 of 32 pixels
+    measure_map(model, zone, MapJob("slow", LEGEND, MapSettings(), workspace))
+    assert model.n_calls == 1
 
 
-def test_of_a_whole_zone_in_one_window_a_few_rows_are_predicted(monkeypatch):
-    monkeypatch.setattr(measure_maps, "STRIP_PX", 64)
-    x = np.random.default_rng(0).integers(1, 1000, (1, 12, 4, 20, 10)).astype(np.uint16)
-    model = Slow()
-    sampled = SampledModel(model, 1.5 * WINDOW_S)
-    assert sampled.predict_tiles(x).shape == (1, 2, 20, 10)
-    assert model.n_calls == 2  # strips of 6 rows take 60 / 64 of a window's time
-    assert sampled.predicted_s == pytest.approx((120 + 80) / 64 * WINDOW_S)
-    whole = SampledModel(Slow(), 60)
-    np.testing.assert_array_equal(whole.predict_tiles(x), Slow().predict_tiles(x))
-    assert whole.predicted_s == whole.spent_s
-
-
-def test_a_quick_zone_is_predicted_whole():
-    model = Slow()
-    sampled = SampledModel(model, 60)
-    for x in windows(6):
-        np.testing.assert_array_equal(sampled.predict_tiles(x), Slow().predict_tiles(x))
-    assert model.n_calls == 6
-    assert sampled.predicted_s == sampled.spent_s
-
-
-def test_it_maps_a_zone_as_the_model_does():
-    class TwoClasses(Slow):
-        classes = tuple(type("Crop", (), {"id": i})() for i in (3, 7))
-
-    composite = np.random.default_rng(1).integers(1, 1000, (12, 4, 32, 32)).astype(np.uint16)
-    n_obs = np.ones((12, 32, 32), np.uint8)
-    expected = predict_zone(TwoClasses(), composite, n_obs, (16, 16))
-    found = predict_zone(SampledModel(TwoClasses(), 60), composite, n_obs, (16, 16))
-    np.testing.assert_array_equal(found.class_id, expected.class_id)
-    assert set(np.unique(predict_zone(SampledModel(TwoClasses(), 0), composite, n_obs, (16, 16)).class_id)) == {3, 7}
+def test_the_map_looks_like_the_rows_that_were_predicted(place):
+    _, _, composite = place
+    some = Slow().predict_tiles(composite[None, ..., :5, :])
+    found = predict_zone(Answered(Slow(), some), composite, np.ones((12, 40, 30), np.uint8), (64, 64))
+    expected = predict_zone(Slow(), composite, np.ones((12, 40, 30), np.uint8), (64, 64))
+    for first in range(0, 40, 5):
+        np.testing.assert_array_equal(found.class_id[first : first + 5], expected.class_id[:5])
 
 
 @pytest.mark.parametrize("name", ["classes", "margin_px", "stride_px", "bytes_per_px"])
 def test_it_is_cut_like_the_model(name):
-    assert getattr(SampledModel(Slow(), 1), name) == getattr(Slow(), name)
+    assert getattr(Answered(Slow(), np.zeros((1, 2, 4, 4), np.float32)), name) == getattr(Slow(), name)

@@ -1,8 +1,10 @@
 """`plan`: what cannot run is refused at once; what can is measured, kept and compared with what it took."""
 
+import io
 import json
 import re
 import shutil
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
@@ -10,18 +12,21 @@ import ray
 import yaml
 
 from cropray.cli import main
-from cropray.commands.plan import command as plan
+from cropray.commands.plan import measure
+from cropray.commands.plan import measure_zones as plan_zones
 from cropray.commands.plan.measure_zones import ZoneSample, drawn_months, sample_order, zone_costs
 from cropray.config import JobConfig
+from cropray.core.errors import InputError
+from cropray.core.progress import Progress
 from cropray.imagery.sources.earth_engine.ledger import read_runs
+from cropray.imagery.sources.earth_engine.traffic import earth_engine_traffic
 from cropray.io.job_file import load_settings
 from cropray.io.workspace import Workspace
 from cropray.io.zones import read_zones
-from cropray.planning.traffic import earth_engine_traffic
 from tests.jobs import job, write_job
 from tests.servers.earth_engine import EarthEngineServer
 from tests.servers.earth_engine_catalogue import catalogue
-from tests.synthetic import grid, zone
+from tests.synthetic import entry, grid, zone
 
 STEPS = ("acquire", "label", "count", "build", "film")
 
@@ -39,8 +44,8 @@ def nothing_is_measured(monkeypatch):
     def too_late(*_args, **_kwargs):
         raise AssertionError("it was measured before it was refused")
 
-    monkeypatch.setattr(plan, "find_scenes", too_late)
-    monkeypatch.setattr(plan, "ray_session", too_late)
+    monkeypatch.setattr(measure, "acquisition_of", too_late)
+    monkeypatch.setattr(measure, "ray_session", too_late)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)  # the job would start its own
 
 
@@ -84,16 +89,54 @@ def test_what_stated_nodes_cannot_run_is_refused(landscape, tmp_path, capsys):
 def test_the_first_zone_of_each_worker_does_not_count():
     # Processes 7 and 8 take 2 s a step for their first zone and 1 s for later ones.
     samples = [
-        ZoneSample(zone(f"z-{i}"), process, dict.fromkeys(STEPS, s),
-                   {"composites": 100, "labels": 10, "dataset": 20, "films": 5}, 50, 2, ("wheat",), 10**9)
+        ZoneSample(zone(f"z-{i}"), entry(f"z-{i}"), process, dict.fromkeys(STEPS, s), 10**9)
         for i, (process, s) in enumerate(((7, 2.0), (8, 2.0), (7, 1.0), (8, 1.0)))
-    ]  # fmt: skip
-    costs = zone_costs(samples, 64 * 64 * 2)
-    assert costs.acquire_s == pytest.approx(2.0)  # 1 s for 64 × 64 pixels; the job's zones have twice as many
-    assert costs.composite_bytes == pytest.approx(200)
+    ]
+    sizes = {"composites": 400, "labels": 40, "dataset": 80, "report": 20}  # of the four together
+    costs = zone_costs(samples, sizes, 64 * 64 * 2)
+    assert costs.seconds["acquire"] == pytest.approx(2.0)  # 1 s for 64 × 64 pixels; the job's zones have twice as many
+    assert costs.bytes["composites"] == pytest.approx(200)
+    assert costs.bytes["report"] == pytest.approx(5)  # pictures have the same size whatever the zone's
     # Where no worker made a second one, the first must do.
-    alone = zone_costs(samples[:2], 64 * 64)
-    assert alone.acquire_s == 2.0
+    alone = zone_costs(samples[:2], sizes, 64 * 64)
+    assert alone.seconds["acquire"] == 2.0
+
+
+class OneWorker:
+    """Stands for Ray: one task after the other, each of which takes 8 s, but for zone `z-3`, which fails."""
+
+    exceptions = ray.exceptions
+    now = 0.0
+
+    def remote(self, **_):
+        return lambda _: SimpleNamespace(remote=lambda job, zone, scratch: zone)
+
+    def get(self, of):
+        self.now += 8
+        if of.zone_id == "z-3":
+            raise ray.exceptions.RayTaskError("measure_zone", "trace", InputError("no parcels"))
+        return ZoneSample(of, entry(of.zone_id), 7, {"acquire": 8.0}, 10**9)
+
+    def monotonic(self):
+        return self.now
+
+
+def test_zones_are_made_until_the_time_is_spent(monkeypatch):
+    told, zones = io.StringIO(), [zone(f"z-{i}") for i in range(9)]
+
+    def made(budget_s, n_at_once):
+        worker = OneWorker()
+        for name, value in {"ray": worker, "time": worker, "BUDGET_S": budget_s}.items():
+            monkeypatch.setattr(plan_zones, name, value)
+        samples = plan_zones.measure_zones(None, zones, None, n_at_once, Progress(told))
+        return [sample.zone.zone_id for sample in samples]
+
+    assert made(0, 1) == ["z-0"]  # whatever it takes
+    assert "1/1 sampled zones  z-0" in told.getvalue()
+    assert made(17, 1) == ["z-0", "z-1", "z-2"]  # 16 s after the first, a fourth would end at 24
+    assert made(0, 3) == ["z-0", "z-1", "z-2"]  # the first of each worker
+    with pytest.raises(InputError, match=r"^no parcels"):
+        made(17, 2)
 
 
 def test_a_sample_takes_one_zone_of_each_region_first():
@@ -153,7 +196,7 @@ def test_the_promise_stands_once_something_has_run(finished, landscape, ray_loca
     assert "actual" not in capsys.readouterr().out
     before = Workspace(tmp_path / "work").plan.read_text()
     assert main(["labels", str(config)]) == 0
-    monkeypatch.setattr(plan, "ray_session", None)  # a second plan measures nothing
+    monkeypatch.setattr(measure, "ray_session", None)  # a second plan measures nothing
     assert main(["plan", str(config)]) == 0
     out = capsys.readouterr().out
     (row,) = [line for line in out.splitlines() if re.search(r"^ +labels .* s ", line)]
@@ -163,7 +206,7 @@ def test_the_promise_stands_once_something_has_run(finished, landscape, ray_loca
 
 @pytest.mark.slow
 @pytest.mark.ray
-def test_a_stated_cluster_is_foretold_and_nothing_is_kept(finished, capsys):
+def test_a_stated_cluster_is_planned_and_nothing_is_kept(finished, capsys):
     workspace = load_settings(JobConfig, finished).artefacts
     before = workspace.plan.read_text() if workspace.plan.exists() else None
     stated = ["plan.nodes=[1,2,8]", "plan.cpus=2", "plan.gpus=1", "cnn.use_gpu=true", "cnn.num_workers=1"]

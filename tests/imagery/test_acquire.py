@@ -11,7 +11,6 @@ from cropray.core.grid import Grid, Window
 from cropray.imagery.acquire import (
     acquire_zone,
     acquisitions_by_month,
-    check_inputs,
     describe_empty_months,
     describe_left_out,
     gather_left_out,
@@ -190,9 +189,9 @@ def test_check_names_all_zones_without_scenes(tmp_path):
     write_scene(tmp_path, "2023-05-01")
     away = [Zone(name, "south", "train", Grid(32631, 300_000.0, 4_800_000.0, 5, 5)) for name in ("a", "b")]
     source = FileScenes(FilesSettings(folder=tmp_path))
-    check_inputs(source, [ZONE], "2023-01")
+    survey_zones(source, [ZONE], "2023-01")
     with pytest.raises(InputError, match="'a', 'b'") as error:
-        check_inputs(source, [away[0], ZONE, away[1]], "2023-01")
+        survey_zones(source, [away[0], ZONE, away[1]], "2023-01")
     assert "'here'" not in str(error.value)
 
 

@@ -18,7 +18,7 @@ from cropray.core.grid import Grid, Window
 from cropray.core.legend import bundled_legend
 from cropray.core.progress import Progress
 from cropray.datasets.points import read_points
-from cropray.imagery.acquire import acquire_zone, check_inputs
+from cropray.imagery.acquire import acquire_zone, survey_zones
 from cropray.imagery.sources.files.scenes import FileScenes, FilesSettings
 from cropray.io import storage
 from cropray.io.job_file import load_settings
@@ -347,7 +347,7 @@ def make_zones(content):
     """Composites and labels of a job's first two zones, as its workers make them."""
     config = pickle.loads(pickle.dumps(JobConfig.model_validate(content)))
     zones, workspace, source = job_zones(config)[:2], config.artefacts, config.imagery.scenes(config.cube_spec.bands)
-    assert all(check_inputs(source, zones, config.season_start).values())
+    assert all(found.scenes for found in survey_zones(source, zones, config.season_start).values())
     extract = None if has_spatial_index(config.parcels) else workspace.parcel_extract
     with indexed(config.parcels, zones, workspace.parcel_extract, Progress()):
         for place in zones:

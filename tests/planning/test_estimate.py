@@ -6,54 +6,56 @@ from pathlib import Path
 
 import pytest
 
-from cropray.cluster.placement import Node, need_of, place_units
-from cropray.cluster.resources import Need
+from cropray.cluster.placement import Node
 from cropray.config import JobConfig
-from cropray.core.errors import ConfigError
+from cropray.imagery.acquisition import Traffic
 from cropray.planning.costs import (
+    FIXED_S,
+    REFERENCE_WORKER_START_S,
+    FitCosts,
+    FitTerms,
+    Straight,
+    UnitCosts,
+    ZoneCosts,
+)
+from cropray.planning.estimate import (
     FILMS_SHOWN,
     FIT_FILES_BYTES,
-    FIXED_S,
     PREVIEW_BYTES,
     READ_BYTES_S,
-    REFERENCE_WORKER_START_S,
     REPORT_BYTES,
     TRACKED_FOLD_BYTES,
     TRACKED_MODEL_BYTES,
     TRACKING_BYTES,
     UNIT_S,
     WORKER_GROUP_S,
-    FitCosts,
-    UnitCosts,
-    ZoneCosts,
+    estimate,
+    fit_seconds,
+    loading_seconds,
+    worker_bytes,
 )
-from cropray.planning.estimate import JobWork, estimate, fit_seconds, kinds, loading_seconds, search_work, worker_bytes
-from cropray.planning.traffic import Traffic
-from cropray.planning.work import Cluster, Fit, ZoneWork
+from cropray.planning.work import Cluster, Fit, JobWork, ZoneWork, kinds
 from cropray.search.store import tile_bytes
 
 ZONES = ZoneWork(
-    n_zones=5, n_test=1, n_mapped=1, n_films=1, n_pixels=5000, rows=2500, train_rows=1800, test_rows=700,
-    train_tiles=90, n_classes=3, is_sampled=True,
+    n_zones=5, n_test=1, n_mapped=1, n_films=1, n_pixels=5000, train_rows=1800, test_rows=700, train_tiles=90, n_classes=3,
 )  # fmt: skip
 ZONE = ZoneCosts(
-    acquire_s=3.0, label_s=1.0, count_s=0.1, build_s=2.0, film_s=4.0, composite_bytes=100, label_bytes=10,
-    dataset_bytes=200, film_bytes=50, peak_bytes=7e8,
+    {"acquire": 3.0, "label": 1.0, "count": 0.1, "build": 2.0, "film": 4.0},
+    {"composites": 100, "labels": 10, "dataset": 200, "report": 50},
+    peak_bytes=7e8,
+)
+TREES = FitCosts(
+    FitTerms(start=0, sample=0.001, step=0.1, step_sample=0.0005, score=0.0002), model_bytes=Straight(0, 20),
+    worker_bytes=Straight(5e8, 0), batch=math.inf, pixel_s=Straight(0, 0.0001), map_s=1.0, map_bytes=30, operations=0,
 )  # fmt: skip
-NONE = FitCosts(
-    start_s=0, sample_s=0, step_s=0, step_sample_s=0, score_s=0, model_bytes=0, step_bytes=0, process_bytes=0,
-    sample_bytes=0, batch=math.inf, pixel_s=0, pixel_step_s=0, map_s=0, map_bytes=0,
+CNN = FitCosts(
+    FitTerms(start=2.0, sample=0, step=0, step_sample=0.02, score=0.01), model_bytes=Straight(1000, 0),
+    worker_bytes=Straight(7e8, 1e7), batch=8, pixel_s=Straight(0.001, 0), map_s=1.0, map_bytes=40, operations=1e9,
 )  # fmt: skip
-TREES = replace(
-    NONE, sample_s=0.001, step_s=0.1, step_sample_s=0.0005, score_s=0.0002, step_bytes=20, process_bytes=5e8,
-    pixel_step_s=0.0001, map_s=1.0, map_bytes=30,
-)  # fmt: skip
-CNN = replace(
-    NONE, start_s=2.0, step_sample_s=0.02, score_s=0.01, model_bytes=1000, process_bytes=7e8, sample_bytes=1e7, batch=8,
-    pixel_s=0.001, map_s=1.0, map_bytes=40,
-)  # fmt: skip
+SLOW_CNN = CNN._replace(seconds=CNN.seconds._replace(step_sample=0.04), operations=2e9)
 KERNELS = {size: ("cnn", f"kernel_size={size}") for size in (3, 5)}
-FITS = {("xgboost", ""): TREES, KERNELS[3]: CNN, KERNELS[5]: replace(CNN, step_sample_s=0.04)}
+FITS = {("xgboost", ""): TREES, KERNELS[3]: CNN, KERNELS[5]: SLOW_CNN}
 COSTS = UnitCosts(4.0, REFERENCE_WORKER_START_S, 0.5, ZONE, {("xgboost", ""): TREES, KERNELS[3]: CNN})
 
 
@@ -75,60 +77,56 @@ def job(**changes):
 
 
 def work(config=None, cpus=2, **changes):
-    config = config or job()
-    nodes = (Node(cpus, object_store_bytes=1e9),)
-    placements = {
-        "xgboost": place_units(nodes, need_of("xgboost", config.xgboost), None),
-        "cnn": place_units(nodes, need_of("cnn", config.cnn), None),
-    }
-    search = search_work(config, placements, config.dataset.n_folds)
-    values = {"job": config, "zones": ZONES, "search": search, "placements": placements, "cluster": Cluster(nodes)}
-    return JobWork(**{**values, **changes})
+    cluster = Cluster((Node(cpus, object_store_bytes=1e9),))
+    return JobWork(**{"job": config or job(), "zones": ZONES, "cluster": cluster, **changes})
+
+
+def of(group, amounts):
+    """Quantities of a group by name."""
+    return {name: amount for (found, name), amount in amounts.items() if found == group}
+
+
+def seconds_of(there, costs=COSTS):
+    return of("time", estimate(there, costs))
 
 
 def test_fits_of_a_search():
     trees, cnn = Fit(("xgboost", ""), 10), Fit(KERNELS[3], 2)
-    refits = (replace(trees, is_refit=True), Fit(("cnn", ""), 2, is_refit=True))
+    refits = (replace(trees, role="refit"), Fit(("cnn", ""), 2, "refit"))
     # Three folds of one learning rate (whose prefixes are all numbers of trees) and of one CNN, then the refits.
-    assert work().search.groups == ((trees,) * 3 + (cnn,) * 3, refits)
+    assert work().groups == ((trees,) * 3 + (cnn,) * 3, refits)
     # Units that take different shares of the cluster do not run side by side.
     apart = work(job(cnn={"epochs": 2, "cpus_per_worker": 2}))
-    assert apart.search.groups == ((trees,) * 3, (refits[0],), (cnn,) * 3, (refits[1],))
+    assert apart.groups == ((trees,) * 3, (refits[0],), (cnn,) * 3, (refits[1],))
     # Nor do units with CPUs of their own beside those that share what is free.
-    assert work(job(cnn={"epochs": 2, "cpus_per_worker": 1})).search.groups == apart.search.groups
+    assert work(job(cnn={"epochs": 2, "cpus_per_worker": 1})).groups == apart.groups
 
 
 def test_leave_region_out_is_a_fit_per_region_and_model():
     config = job(search={**job().search.model_dump(), "leave_region_out": True})
-    nodes = (Node(2, object_store_bytes=1e9),)
-    placements = {
-        model: place_units(nodes, need_of(model, getattr(config, model)), None) for model in ("xgboost", "cnn")
-    }
-    search = search_work(config, placements, 3, 4)
-    _, last = search.groups
+    zones = replace(ZONES, n_regions=4)
+    there = work(config, zones=zones)
+    _, last = there.groups
     assert [fit.model for fit in last] == ["xgboost", "cnn", *["xgboost"] * 4, *["cnn"] * 4]
-    assert [fit.is_refit for fit in last] == [True] * 2 + [False] * 8
-    there = work(config, search=search)
+    assert [fit.role for fit in last] == ["refit"] * 2 + ["region_out"] * 8
     # Three quarters of 1800 rows in ten rounds, a quarter scored in each; of 90 tiles in two epochs, a quarter scored once.
     assert fit_seconds(last[2], there, COSTS) == pytest.approx(1.8 + 10 * (0.1 + 0.675 + 450 * 0.0002))
     assert fit_seconds(last[-1], there, COSTS) == pytest.approx(2 + 2 * 67.5 * 0.02 + 22.5 * 0.01)
-    tracked = estimate(there, COSTS).disk_bytes["tracking"]
-    assert tracked == estimate(work(), COSTS).disk_bytes["tracking"]  # folds of the search only
-    with pytest.raises(ConfigError, match="at least two regions, there is one"):
-        search_work(config, placements, 3, 1)
-    assert search_work(job(), placements, 3, 4) == search_work(job(), placements, 3)
+    tracked = estimate(there, COSTS)["disk", "tracking"]
+    assert tracked == estimate(work(), COSTS)["disk", "tracking"]  # folds of the search only
+    assert work(zones=zones).groups == work().groups
 
 
 def test_one_fit():
     costs = replace(COSTS, fits=FITS)
     # All 1800 rows are read; ten rounds of 0.1 s, 1200 trained and 600 scored rows.
     assert fit_seconds(Fit(("xgboost", ""), 10), work(), costs) == pytest.approx(1.8 + 10 * (0.1 + 0.6 + 0.12))
-    assert fit_seconds(Fit(("xgboost", ""), 10, is_refit=True), work(), costs) == pytest.approx(1.8 + 10 * 1.0)
+    assert fit_seconds(Fit(("xgboost", ""), 10, "refit"), work(), costs) == pytest.approx(1.8 + 10 * 1.0)
     # 60 tiles trained and 30 scored in each of two epochs.
     assert fit_seconds(Fit(KERNELS[3], 2), work(), costs) == pytest.approx(2 + 2 * (1.2 + 0.3))
     assert fit_seconds(Fit(KERNELS[5], 2), work(), costs) == pytest.approx(2 + 2 * (2.4 + 0.3))
     # What was not measured takes as long as the dearest that was.
-    assert fit_seconds(Fit(("cnn", ""), 2, is_refit=True), work(), costs) == pytest.approx(2 + 2 * 3.6)
+    assert fit_seconds(Fit(("cnn", ""), 2, "refit"), work(), costs) == pytest.approx(2 + 2 * 3.6)
 
 
 def test_trials_that_cost_the_same_are_one_kind():
@@ -137,8 +135,7 @@ def test_trials_that_cost_the_same_are_one_kind():
     assert {kind: settings.kernel_size for kind, settings in kinds(config, "cnn").items()} == {
         kind: size for size, kind in KERNELS.items()
     }
-    placements = {"cnn": place_units((Node(2),), need_of("cnn", config.cnn), None)}
-    fits, (refit,) = search_work(config, placements, 3).groups
+    fits, (refit,) = work(config).groups
     assert sorted({(*fit.kind, fit.steps) for fit in fits}) == [(*KERNELS[s], n) for s in (3, 5) for n in (2, 5)]
     assert refit.steps == 5
 
@@ -149,7 +146,7 @@ def test_a_worker_group_starts_and_shares_the_work():
 
 
 def test_seconds_of_every_stage():
-    seconds = estimate(work(), COSTS).seconds
+    seconds = seconds_of(work())
     assert seconds["start"] == 4.0
     # Five zones on two CPUs: three rounds.
     assert seconds["acquire"] == pytest.approx(FIXED_S["acquire"] + 0.5 + 3 * 3.0)
@@ -175,8 +172,7 @@ def test_seconds_of_every_stage():
 def searched(**search):
     """Seconds of a search of trees, loading aside."""
     there = work(job(search={"models": ["xgboost"], "oof_rows": 0, **search}))
-    there = replace(there, placements={"xgboost": there.placements["xgboost"]})
-    return estimate(there, COSTS).seconds["search"] - loading_seconds(there)
+    return seconds_of(there)["search"] - loading_seconds(there)
 
 
 def test_a_search_that_learns_starts_again_for_every_batch():
@@ -194,13 +190,9 @@ def test_a_search_that_learns_starts_again_for_every_batch():
 
 
 def test_points_that_are_drawn_are_predicted_out_of_fold():
-    rows, costs = {"n_pixels": 0, "n_mapped": 0, "train_rows": 800.0}, replace(COSTS, zone=None)
-    seconds = [
-        estimate(
-            work(job(search={**job().search.model_dump(), "oof_rows": n}), zones=replace(ZONES, **rows)), costs
-        ).seconds["search"]
-        for n in (0, 20, 1000)
-    ]
+    rows, costs = replace(ZONES, n_pixels=0, n_mapped=0, train_rows=800.0), replace(COSTS, zone=None)
+    configs = [job(search={**job().search.model_dump(), "oof_rows": n}) for n in (0, 20, 1000)]
+    seconds = [seconds_of(work(config, zones=rows), costs)["search"] for config in configs]
     # Two rounds of two zones: 20 of each of three classes, or all 200.
     each = 2 * (0.0001 * 10 + 0.001)
     assert seconds[1] - seconds[0] == pytest.approx(60 * each)
@@ -213,14 +205,14 @@ def test_starting_costs_follow_the_machine():
 
 
 def test_a_service_that_is_slower_than_we_are_sets_the_pace():
-    before = estimate(work(), COSTS).seconds["acquire"]
+    before = seconds_of(work())["acquire"]
     slow = estimate(work(traffic=Traffic(100, 1e9, 1000.0)), COSTS)
-    assert slow.seconds["acquire"] == pytest.approx(before - 9 + 1000)
-    assert slow.traffic.requests == 100
+    assert slow["time", "acquire"] == pytest.approx(before - 9 + 1000)
+    assert of("source", slow) == {"requests": 100, "download": 1e9}
 
 
 def test_disk():
-    disk = estimate(work(), COSTS).disk_bytes
+    disk = of("disk", estimate(work(), COSTS))
     assert (disk["composites"], disk["labels"], disk["dataset"]) == (500, 50, 1000)
     # Four fits of ten rounds and four of the CNN, and both models once more.
     assert disk["search"] == pytest.approx(4 * 200 + 4 * 1000 + 8 * FIT_FILES_BYTES + 1200)
@@ -230,17 +222,18 @@ def test_disk():
 
 
 def test_memory():
-    result = estimate(work(), COSTS)
-    # Rows of trees take what their family says: 24 and 24 for each of three classes stay in memory, and 200 of bins. Of
-    # the tiles of the CNN a batch of 8 is held.
-    assert result.worker_bytes == {"zones": 7e8, "XGBoost": 5e8 + 1800 * (24 + 3 * 24 + 200), "CNN": 7e8 + 8e7}
-    # While it is read, everything is there twice: 97 bytes a row, 109 a pixel of a tile.
+    # While it is read, everything is there twice: 97 bytes a row, 109 a pixel of a tile. Rows of trees take what their
+    # family says: 24 and 24 for each of three classes stay in memory, and 200 of bins. Of the tiles of the CNN a batch of 8
+    # is held.
     assert tile_bytes(32) == 32 * 32 * 97
-    assert result.object_store_bytes == 2 * (1800 * 97 + 90 * 32 * 32 * 97)
-    alone = job(search={"models": ["xgboost"]})
-    assert estimate(work(alone, placements={"xgboost": work().placements["xgboost"]}), COSTS).object_store_bytes == (
-        2 * 1800 * 97
-    )
+    assert of("memory", estimate(work(), COSTS)) == {
+        "object store": 2 * (1800 * 97 + 90 * 32 * 32 * 97),
+        "a worker: zones": 7e8,
+        "a worker: XGBoost": 5e8 + 1800 * (24 + 3 * 24 + 200),
+        "a worker: CNN": 7e8 + 8e7,
+    }
+    alone = estimate(work(job(search={"models": ["xgboost"]})), COSTS)
+    assert alone["memory", "object store"] == 2 * 1800 * 97
 
 
 def test_workers_of_a_fit_share_its_samples():
@@ -249,18 +242,15 @@ def test_workers_of_a_fit_share_its_samples():
 
 
 def test_points_have_no_images():
-    config = job()
-    config = config.model_copy(update={"search": config.search.model_copy(update={"models": ("xgboost",)})})
-    nodes = (Node(2, object_store_bytes=1e9),)
-    placements = {"xgboost": place_units(nodes, Need("xgboost", 0, 1, 0), None)}
-    search = search_work(config, placements, 3)
     points = replace(ZONES, n_pixels=0, n_mapped=0, train_tiles=0)
-    of_points = JobWork(config, points, search, placements, Cluster(nodes))
+    of_points = work(job(search={"models": ["xgboost"], "xgboost": {"n_estimators": [10]}}), zones=points)
     result = estimate(of_points, replace(COSTS, zone=None))
-    assert set(result.seconds) == {"start", "search", "evaluate", "report"}
-    assert set(result.disk_bytes) == {"search", "tracking", "report"}
-    assert set(result.worker_bytes) == {"XGBoost"}
+    assert list(result) == [
+        *(("time", name) for name in ("start", "search", "evaluate", "report")),
+        *(("disk", name) for name in ("search", "tracking", "report")),
+        *(("memory", name) for name in ("object store", "a worker: XGBoost")),
+    ]
     # 700 test points in one zone.
-    assert result.seconds["evaluate"] == pytest.approx(
+    assert result["time", "evaluate"] == pytest.approx(
         REFERENCE_WORKER_START_S + FIXED_S["evaluate"] + 700 * 0.0001 * 10
     )

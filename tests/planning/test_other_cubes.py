@@ -6,8 +6,9 @@ from cropray.core.cube import STUDY_CUBE, CubeSpec
 from cropray.core.grid import Grid
 from cropray.core.sensors import SENTINEL_2, known_band
 from cropray.imagery.sources.earth_engine.settings import EarthEngineSettings
-from cropray.planning.limits import least_need
-from cropray.planning.traffic import HEADER_BYTES, earth_engine_traffic, item_bytes, n_windows, stac_traffic
+from cropray.imagery.sources.earth_engine.traffic import earth_engine_traffic, n_windows
+from cropray.imagery.sources.stac.traffic import HEADER_BYTES, item_bytes, stac_traffic
+from cropray.planning.limits import least
 from cropray.search.store import data_bytes, scratch_bytes, tile_bytes
 from cropray.training.xgboost.memory import bins_on_disk, gpu_row_bytes, resident_bytes, row_bytes
 from cropray.training.xgboost.settings import XgboostSettings
@@ -34,10 +35,10 @@ def test_memory_of_trees():
 
 
 def test_the_least_that_a_job_needs():
-    study, ten = least_need(10**6, 10**6, has_images=True), least_need(10**6, 10**6, TEN_DEKADS, has_images=True)
-    assert ten.disk_bytes == pytest.approx(7.5 * study.disk_bytes)
-    assert ten.object_store_bytes == 1e5 * (720 + 36)
-    assert study.object_store_bytes == 1e5 * (96 + 12)
+    study, ten = least(10**6, 10**6), least(10**6, 10**6, TEN_DEKADS)
+    assert ten["disk", "least"] == pytest.approx(7.5 * study["disk", "least"])
+    assert ten["memory", "object store"] == 1e5 * (720 + 36)
+    assert study["memory", "object store"] == 1e5 * (96 + 12)
 
 
 def test_earth_engine_is_asked_for_each_step():

@@ -2,17 +2,16 @@
 
 import pytest
 
-from cropray.planning.estimate import Estimate
-from cropray.planning.table import Line, compare, lines_of, quantity, quota_note, table
-from cropray.planning.traffic import Traffic
+from cropray.imagery.sources.earth_engine.traffic import quota_note
+from cropray.planning.table import Line, compare, lines_of, quantity, table
 
-ESTIMATE = Estimate(
-    seconds={"start": 4.0, "acquire": 60.0, "search": 136.0},
-    disk_bytes={"composites": 7e6, "dataset": 15e6},
-    worker_bytes={"CNN": 9e8},
-    object_store_bytes=2e7,
-    traffic=Traffic(580, 4.3e9, 100.0, 6.7),
-)
+GROUPS = {
+    "source": {"requests": 580, "download": 4.3e9, "computing": 6.7},
+    "time": {"start": 4.0, "acquire": 60.0, "search": 136.0},
+    "disk": {"composites": 7e6, "dataset": 15e6},
+    "memory": {"object store": 2e7, "a worker: CNN": 9e8},
+}
+ESTIMATE = {(group, name): amount for group, amounts in GROUPS.items() for name, amount in amounts.items()}
 
 
 def by_name(lines):
@@ -24,6 +23,7 @@ def test_lines_have_totals():
     assert lines["time", "total"].planned == 200
     assert lines["disk", "total"].planned == 22e6
     assert lines["source", "computing"].unit == "EECU-h"
+    assert ("memory", "total") not in lines
 
 
 def test_a_total_compares_the_parts_that_were_measured():

@@ -3,14 +3,8 @@
 import pytest
 
 from cropray.imagery.sources.earth_engine.settings import EarthEngineSettings
-from cropray.planning.traffic import (
-    CLIENT_BYTES,
-    LISTING_BYTES,
-    earth_engine_traffic,
-    item_bytes,
-    n_windows,
-    stac_traffic,
-)
+from cropray.imagery.sources.earth_engine.traffic import CLIENT_BYTES, LISTING_BYTES, earth_engine_traffic, n_windows
+from cropray.imagery.sources.stac.traffic import item_bytes, stac_traffic
 from tests.synthetic import grid
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cropray.cluster.placement import Node
-from cropray.planning.work import Cluster, at_once, makespan
+from cropray.planning.work import Cluster, makespan
 
 
 def makespan_in_seconds(durations, n_slots):
@@ -30,5 +30,5 @@ def test_no_slot_is_refused():
 
 
 def test_tasks_at_once():
-    assert at_once(Cluster((Node(7),) * 2)) == 14
-    assert at_once(Cluster((Node(0.5),))) == 1
+    assert Cluster((Node(7),) * 2).at_once == 14
+    assert Cluster((Node(0.5),)).at_once == 1

@@ -1,5 +1,6 @@
 """`acquire` from Earth Engine on Ray: months asked for once, whatever fails or is killed."""
 
+import contextlib
 import datetime as dt
 import os
 import random
@@ -14,20 +15,22 @@ import numpy as np
 import pytest
 import yaml
 
+from cropray.cluster.clients import _Turns, connect_everywhere
+from cropray.cluster.zone_jobs import attempt_and_mark
 from cropray.config import JobConfig
 from cropray.core.errors import CroprayError, InputError, StageFailedError
 from cropray.core.grid import Grid, Window
 from cropray.core.progress import Progress
 from cropray.imagery.acquire import acquire_zone
 from cropray.imagery.composites import read_composite, read_n_obs
+from cropray.imagery.sources.earth_engine.acquisition import require_past
 from cropray.imagery.sources.earth_engine.ledger import read_ledger, read_runs
 from cropray.imagery.sources.files.scenes import FileScenes, FilesSettings
 from cropray.io.job_file import load_settings
 from cropray.io.workspace import Workspace
 from cropray.io.zones import Zone, write_zones
 from cropray.stages import acquire
-from cropray.stages.earth_engine import require_past
-from cropray.stages.earth_engine_pool import _Turns, check_access
+from cropray.stages.inputs import acquisition_of
 from tests.imagery.rasters import draw_pixels, write_scene
 from tests.servers.earth_engine import EarthEngineServer
 from tests.servers.earth_engine_catalogue import catalogue
@@ -185,9 +188,9 @@ def test_no_access_ends_the_stage_at_once(year, server):
         run(config)
     assert not isinstance(caught.value, StageFailedError)
     with pytest.raises(CroprayError, match="refuses the credentials"):
-        check_access(load_settings(JobConfig, config).imagery)
+        connect_everywhere(load_settings(JobConfig, config).imagery.connect)
     server.forget()
-    assert "from 1 nodes" in check_access(load_settings(JobConfig, config).imagery)
+    assert "from 1 nodes" in connect_everywhere(load_settings(JobConfig, config).imagery.connect)
     (year[0] / "zones.csv").unlink()
     write_zones([Zone("away", "south", "train", Grid(32631, 300_000.0, 4_800_000.0, 9, 9))], year[0] / "zones.csv")
     with pytest.raises(InputError, match="no scene reaches into 'away'"):
@@ -287,6 +290,39 @@ def part_of(unit):
     return (600_000 + col * SIDE * 10, 5_400_000 - row * SIDE * 10), month
 
 
+class Here:
+    """One client in this process, for a pool of them on Ray."""
+
+    def __init__(self, connect, *_quota):
+        self._ask = connect(lambda: None)
+
+    def answers(self, units):
+        return ((unit, self._ask(unit), None) for unit in units)
+
+
+def test_a_composite_is_written_while_months_of_other_zones_are_on_their_way(year, server, monkeypatch):
+    folder, zones = year
+    workspace, seen = Workspace(folder / "work"), []
+
+    def look(request):
+        if request.grid and request.grid[0] == zones[1].grid.x_min:
+            seen.append((workspace.composite("z0-0").exists(), [*workspace.listing("z0-0").parent.glob("*.npz")]))
+
+    server.refuse = look
+    monkeypatch.setattr(acquire, "ClientPool", lambda *how: contextlib.nullcontext(Here(*how)))
+    monkeypatch.setattr(acquire, "ray_session", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(acquire, "require_cpus", lambda *_: None)
+    monkeypatch.setattr(acquire, "on_ray", lambda tasks, *of: (attempt_and_mark(task, *of) for task in tasks if task))
+    run(write_job(folder, server))
+    assert seen[0] == (True, [])
+    assert_equals_files(folder, zones)
+    (account,) = read_runs(workspace)
+    assert (account["listings"], account["months"], account["failed"]) == (2, 22, 0)
+    server.forget()
+    run(write_job(folder, server))
+    assert not server.requests
+
+
 def test_refuses_a_season_that_has_not_ended():
     grid = Grid(32631, 600_000.0, 5_400_000.0, 5, 7)
     zones = [Zone("a", "north", "train", grid), Zone("b", "north", "train", grid, season_start="2022-11")]
@@ -294,6 +330,7 @@ def test_refuses_a_season_that_has_not_ended():
     job = JobConfig.model_validate(
         {"name": "j", "workspace": "w", "season_start": "2023-02", "imagery": imagery, "parcels": {"path": "p.gpkg"}}
     )
-    require_past(job, zones, dt.date(2024, 2, 1))
+    order = acquisition_of(job, zones).order
+    require_past(order, dt.date(2024, 2, 1))
     with pytest.raises(InputError, match=r"season of 'a' ends after today \(2024-01-31\).*season_start"):
-        require_past(job, zones, dt.date(2024, 1, 31))
+        require_past(order, dt.date(2024, 1, 31))

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from cropray.cluster.zone_jobs import attempt
 from cropray.commands import doctor
 from cropray.commands.plan.measure_zones import _acquire
 from cropray.config import JobConfig
@@ -17,7 +18,7 @@ from cropray.imagery.composites import read_composite, read_n_obs, write_composi
 from cropray.io.workspace import Workspace
 from cropray.io.zones import read_zones
 from cropray.stages import acquire
-from cropray.stages.inputs import find_scenes
+from cropray.stages.inputs import acquisition_of
 from cropray.stages.preflight import check_job
 from tests.imagery.rasters import draw_pixels
 from tests.imagery.safe_products import Draft, images_of
@@ -28,12 +29,10 @@ from tests.jobs import job
 def here(monkeypatch):
     """Zones are made one after the other in this process."""
 
-    def run(stage, tasks, workspace, progress, **_):
-        return {task.zone_id: task.run() for task in tasks}
-
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(acquire, "ray_session", lambda _: contextlib.nullcontext())
-    monkeypatch.setattr(acquire, "run_zone_tasks", run)
+    monkeypatch.setattr(acquire, "require_cpus", lambda *_: None)
+    monkeypatch.setattr(acquire, "on_ray", lambda tasks, *_: (attempt(task) for task in tasks))
 
 
 @pytest.fixture
@@ -79,9 +78,9 @@ def test_products(config, zones, tmp_path):
     assert doctor._check_inputs(config(source="safe", folder=str(tmp_path / "imagery"))).startswith(
         str(tmp_path / "imagery")
     )
-    assert {zone_id: len(scenes) for zone_id, scenes in find_scenes(own, zones).items()} == {
-        z.zone_id: 2 for z in zones
-    }
+    work = acquisition_of(own, zones)
+    work.check()
+    assert {zone_id: len(found.scenes) for zone_id, found in work.found.items()} == {z.zone_id: 2 for z in zones}
     _acquire(own, zones[0], Workspace(tmp_path / "scratch"))
     acquire.run(own, Progress())
     for zone in zones:
@@ -100,7 +99,7 @@ def test_products_that_are_broken_are_told_before_anything_starts(config, zones,
     with pytest.raises(InputError, match=root.name):
         check_job(config(source="safe"), ["acquire"])
     with pytest.raises(InputError, match=root.name):
-        find_scenes(config(source="safe"), zones)
+        acquisition_of(config(source="safe"), zones).check()
 
 
 def test_ready_cubes(config, zones, tmp_path, capsys):
@@ -113,7 +112,6 @@ def test_ready_cubes(config, zones, tmp_path, capsys):
     )
     (tmp_path / "imagery" / "old.tif").write_bytes(b"")
     check_job(own, ["acquire"])
-    assert find_scenes(own, zones) is None
     _acquire(own, zones[0], Workspace(tmp_path / "scratch"))
     acquire.run(own, Progress())
     for zone_id, cube in cubes.items():
@@ -131,7 +129,7 @@ def test_ready_cubes(config, zones, tmp_path, capsys):
 
 def test_ready_cubes_that_are_missing_are_told_before_anything_starts(config, zones, tmp_path):
     draw_cube(tmp_path / "imagery", zones[0], 0)
-    for look in (lambda own: check_job(own, ["acquire"]), lambda own: find_scenes(own, zones)):
+    for look in (lambda own: check_job(own, ["acquire"]), lambda own: acquisition_of(own, zones).check()):
         with pytest.raises(CroprayError, match=f"for 1 of 2 zones: {zones[1].zone_id}"):
             look(config(source="cubes"))
 
@@ -145,5 +143,5 @@ def test_gaps_that_are_left_are_told(config, zones, tmp_path, capsys):
     acquire.run(own, Progress())
     assert not read_composite(own.artefacts.composite(zones[0].zone_id))[4:6].any()
     said = capsys.readouterr().out
-    assert "stay no data: 'imagery.fill' is false" in said
+    assert "stay no data: the source 'cubes' does not fill them" in said
     assert "filled in time" not in said

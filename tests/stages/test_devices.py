@@ -13,6 +13,7 @@ from cropray.core.errors import ConfigError
 from cropray.stages import devices, evaluate, pipeline
 from cropray.stages import map as map_stage
 from cropray.stages.devices import device_of, require_devices
+from cropray.stages.stage import Stage
 from cropray.training.family import family
 from tests.planning.test_estimate import job
 from tests.synthetic import account, entry, manifest, zone
@@ -41,8 +42,8 @@ def count_tasks(config, model, monkeypatch):
     return told
 
 
-def begin(stage):
-    raise ConfigError(f"{stage} has begun")
+def begin(stage, *_):
+    raise ConfigError(f"{stage.name} has begun")
 
 
 def stop():
@@ -85,10 +86,9 @@ def test_ray_is_asked_for_the_gpus_of_a_task(monkeypatch):
     monkeypatch.setattr(zone_jobs, "_remote_attempt", Remote())
     monkeypatch.setattr(zone_jobs.ray, "cluster_resources", dict)
     monkeypatch.setattr(zone_jobs.ray, "wait", lambda refs, **_: (refs[:1], refs[1:]))
-    monkeypatch.setattr(zone_jobs, "require_cpus", lambda *_: None)
     monkeypatch.setattr(zone_jobs.ray, "get", lambda ref: ref)
     tasks = [ZoneTask("a", stop, account(), ()), ZoneTask("b", stop, account(), (), gpus=1)]
-    assert sorted(zone_jobs._on_ray(tasks, "map", None, 0.0)) == ["a", "b"]
+    assert sorted(zone_jobs.on_ray(tasks, "map", None)) == ["a", "b"]
     assert asked == [{"num_gpus": 0}, {"num_gpus": 1}]
 
 
@@ -130,7 +130,7 @@ def test_a_run_is_refused_before_its_first_stage(monkeypatch, tmp_path, stages, 
     config.write_text(yaml.safe_dump(content))
     monkeypatch.setattr(pipeline, "check_job", lambda *_: None)
     monkeypatch.setattr(pipeline, "ray_session", lambda *_, **__: contextlib.nullcontext())
-    monkeypatch.setattr(pipeline, "_run_of", begin)
+    monkeypatch.setattr(Stage, "run", begin)
     monkeypatch.setattr(devices, "live_nodes", lambda: [Node(8)])
     monkeypatch.setattr("cropray.cluster.placement.live_nodes", lambda: [Node(8)])
     with pytest.raises(ConfigError, match=refusal):

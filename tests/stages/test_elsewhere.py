@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from cropray.config import JobConfig
 from cropray.core.errors import ConfigError
-from cropray.stages.pipeline import PIPELINE, wanted_stages
+from cropray.stages.pipeline import PIPELINE, run_stages
+from cropray.stages.stage import stages_of
 
 HERE, THERE = Path("/here"), Path("/there")
 IMAGES = {"imagery": {"folder": "/s"}, "parcels": {"path": "/p.gpkg"}}
@@ -28,10 +30,18 @@ def job(**changes):
     ],
 )
 def test_stages_of_another_job_are_left_to_it(changes, left):
-    assert wanted_stages(job(**changes), PIPELINE) == left
-    for stage in {"acquire", "labels", "dataset"} - set(left) if "points" not in changes else ():
-        with pytest.raises(ConfigError, match=f"'/there' has what `cropray {stage}` makes"):
-            wanted_stages(job(**changes), [stage])
+    assert [stage.name for stage in stages_of(job(**changes))] == left
+
+
+@pytest.mark.parametrize(("setting", "stages"), [("images_of", ["acquire", "labels"]), ("dataset_of", ["dataset"])])
+def test_a_stage_that_makes_what_another_workspace_has_says_so(tmp_path, setting, stages):
+    path = tmp_path / "job.yaml"
+    path.write_text(yaml.safe_dump({"name": "a", "workspace": str(tmp_path / "here"), **IMAGES}))
+    there = tmp_path / "there"
+    there.mkdir()
+    for stage in stages:
+        with pytest.raises(ConfigError, match=f"'{setting}' says that '{there}' has what `cropray {stage}` makes"):
+            run_stages([stage], path, [f"{setting}={there}"])
 
 
 def places(workspace):

@@ -42,7 +42,7 @@ def repeated(before, after):
         ("training/deep/loop.py", "    best = None\n", "    best: FitResult | None = None\n"),
         ("training/cnn/settings.py", "    dropout: float", "    momentum: float = 0.0\n    dropout: float"),
         (
-            "workspace.py",
+            "io/workspace.py",
             "    @property\n    def report",
             "    @property\n    def more(self):\n        return 1\n\n    @property\n    def report",
         ),

@@ -9,14 +9,13 @@ from cropray.config import JobConfig
 from cropray.core.errors import ConfigError, SchemaError
 from cropray.core.legend import bundled_legend
 from cropray.io.raw_files import source_fingerprint
-from cropray.io.zones import bundled_zones, write_zones
+from cropray.io.zones import bundled_zones, write_zones, zone_fingerprint
 from cropray.stages.inputs import (
     job_zones,
     require_legend_of_labels,
     require_season_of_composites,
     require_year_of_labels,
     season_of,
-    zone_fingerprint,
 )
 from tests.synthetic import zone
 

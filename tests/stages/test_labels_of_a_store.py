@@ -20,8 +20,9 @@ from tests.servers.s3 import S3Server
 @pytest.fixture
 def in_process(monkeypatch):
     monkeypatch.setattr(labels, "ray_session", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(zone_jobs, "require_cpus", lambda *_: None)
     run = zone_jobs.attempt_and_mark
-    monkeypatch.setattr(zone_jobs, "_on_ray", lambda tasks, *where: [run(task, *where[:2]) for task in tasks])
+    monkeypatch.setattr(zone_jobs, "on_ray", lambda tasks, *where: [run(task, *where[:2]) for task in tasks])
 
 
 def label(landscape, workspace, register, **more):

@@ -7,14 +7,17 @@ import json
 import mlflow
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 from cropray.commands.plan.command import run_plan
+from cropray.commands.plan.measure import sample_points
 from cropray.config import JobConfig
 from cropray.core.errors import ConfigError, LeakageError
 from cropray.core.progress import Progress
 from cropray.datasets.manifest import load_manifest, save_manifest
+from cropray.io.workspace import Workspace
 from cropray.io.zones import bundled_zones
 from cropray.stages import dataset, search
 from tests.drawn_dataset import drawn_job, write_dataset
@@ -107,6 +110,20 @@ def test_a_plan_of_one_region_is_refused_before_it_measures(tmp_path):
     }  # fmt: skip
     with pytest.raises(ConfigError, match=rf"at least two regions, there are \['{first}'\]"):
         run_plan(write_job(content, tmp_path), ())
+
+
+def test_a_plan_of_points_of_one_region_is_refused(tmp_path):
+    job = points_job(tmp_path, leave_region_out=True)
+    path = job.points.path
+    table = pq.read_table(path)
+    pq.write_table(table.filter(pc.equal(table["region"], "west")), path)
+    with pytest.raises(ConfigError, match=r"at least two regions, there are \['west'\]"):
+        sample_points(job, Workspace(tmp_path / "scratch"))
+    pq.write_table(table, path)
+    sample = sample_points(job, Workspace(tmp_path / "scratch"))
+    assert [entry.zone_id for entry in sample.entries] == ["e-1", "e-2", "w-1", "w-2"]
+    assert (sample.work.n_zones, sample.work.n_test, sample.work.n_regions) == (5, 1, 2)
+    assert sample.work.train_rows + sample.work.test_rows == len(table)
 
 
 def test_a_fold_of_unknown_classes_is_refused_before_anything_starts(tmp_path):

@@ -11,11 +11,12 @@ from cropray.datasets.build import ZoneJob
 from cropray.datasets.manifest import BandSums
 from cropray.datasets.separation import Trim
 from cropray.imagery.scenes import Found, Scene
-from cropray.imagery.sources.files.scenes import FileScenes, FilesSettings
-from cropray.imagery.sources.stac.scenes import StacScenes
+from cropray.imagery.sources.earth_engine.months import listing_key
+from cropray.imagery.sources.files.scenes import FilesSettings
 from cropray.imagery.sources.stac.settings import StacSettings
-from cropray.stages import acquire, dataset, earth_engine, evaluate, labels, pictures, zones
+from cropray.stages import dataset, evaluate, labels, pictures, zones
 from cropray.stages import map as map_stage
+from cropray.stages.inputs import acquisition_of
 from tests.planning.test_estimate import job
 from tests.synthetic import entry, manifest, zone
 
@@ -63,8 +64,9 @@ def keys_of(tmp_path_factory):
 
 
 def acquired(config, scenes=()):
-    source = (StacScenes if isinstance(config.imagery, StacSettings) else FileScenes)(config.imagery)
-    return acquire._tasks(config, source, [ZONE], {"a": Found(scenes)})[0].inputs
+    work = acquisition_of(config, [ZONE])
+    work.found = {"a": Found(scenes)}
+    return work.inputs(ZONE)
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +92,8 @@ def again(before, after):
         ("imagery/sources/stac/scenes.py", "offset = scene.offset", "offset = -scene.offset"),
         ("imagery/sources/earth_engine/months.py", "n_scenes[position] = len", "n_scenes[position] = 1 + len"),
         ("stages/labels.py", "_UPLOADS: Final = 8", "_UPLOADS: Final = 9"),
-        ("cluster/zone_jobs.py", "_LOOK_S: Final = 10.0", "_LOOK_S: Final = 9.0"),
-        ("workspace.py", "return not self.why_stale(", "return not list(self.why_stale)("),
+        ("cluster/tasks.py", "_LOOK_S: Final = 10.0", "_LOOK_S: Final = 9.0"),
+        ("io/workspace.py", "return not self.why_stale(", "return not list(self.why_stale)("),
         ("report/page.py", "def render_page", "def other():\n    return 1\n\n\ndef render_page"),
     ],
     ids=["comment", "docstring", "field", "another field", "another source", "another service", "threads", "pace",
@@ -108,7 +110,7 @@ def test_what_makes_nothing_again(before, keys_of, plant, planted):
         (("imagery/composite.py", "def monthly_median(", "def monthly_median(_more=0, *, "), ["acquire"], "composite:monthly_median"),
         (("imagery/gapfill.py", "def _carry(", "def _carry(_more, "), ["acquire"], "gapfill:_carry"),
         (("parcels/labels.py", "def label_zone(", "def label_zone(_more, "), ["labels"], "labels:label_zone"),
-        (("folds.py", "n_larger = divmod", "n_larger = 1 and divmod"), ["dataset"], "folds:_open_folds"),
+        (("core/folds.py", "n_larger = divmod", "n_larger = 1 and divmod"), ["dataset"], "folds:_open_folds"),
         (("datasets/separation.py", "groups = [_group(zone, folds)", "groups = [_group(zone, {**folds})"), ["dataset"], "separation:separate"),
         (("datasets/tiles.py", "def cut_tiles(", "def cut_tiles(_more, "), ["dataset", "dataset zone"], "tiles:cut_tiles"),
         (("maps/predict.py", "probabilities.argmax(0)", "probabilities.argmin(0)"), ["counts", "scores", "map"], "predict:likeliest"),
@@ -190,12 +192,14 @@ def test_scenes_are_named_and_choosing_or_fetching_them_otherwise_changes_nothin
 def test_earth_engine_is_asked_again_for_no_code_and_no_account():
     def artefact(**changes):
         config = job(imagery={"source": "earth_engine", "project": "p", **changes})
-        return earth_engine._artefact(config, config.imagery, ZONE)
+        return acquisition_of(config, [ZONE]).inputs(ZONE)
 
     first = artefact()
-    assert first.inputs.parts["code"] == {}
-    assert artefact(project="q", max_concurrent=3, min_window_px=128).inputs.digest == first.inputs.digest
-    told = told_of(first.inputs, artefact(collection="COPERNICUS/S2_SR").inputs)
+    assert first.parts["code"] == {}
+    assert artefact(project="q", max_concurrent=3, min_window_px=128).digest == first.digest
+    told = told_of(first, artefact(collection="COPERNICUS/S2_SR"))
     assert told == ["setting imagery.collection was COPERNICUS/S2_SR_HARMONIZED, is COPERNICUS/S2_SR"]
     config = job(imagery={"source": "earth_engine", "project": "p"})
-    assert first.earlier == earth_engine.listing_key(config.imagery, ZONE, Season(config.season_start))
+    assert acquisition_of(config, [ZONE]).earlier(ZONE) == listing_key(
+        config.imagery, ZONE, Season(config.season_start)
+    )

@@ -1,53 +1,69 @@
-"""Time of mapping a zone, out of a few of its rows."""
+"""Unit costs of prediction: a few rows of a zone, or of a table; and the map of that zone with what they gave."""
 
 import time
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 import numpy as np
+import pyarrow as pa
 
-from cropray.training.family import Probabilities, Samples, TilePredictor
+from cropray.imagery.composites import read_composite
+from cropray.io.storage import size_of
+from cropray.io.zones import Zone
+from cropray.maps.predict import windows
+from cropray.maps.zone import MapJob, map_zone
+from cropray.training.family import CropModel, Probabilities, Samples, TilePredictor
 
-STRIP_PX: Final = 1 << 16  # pixels that are predicted, or left out, together
+MOST_PX: Final = 1 << 16  # of a zone that are predicted
+_MOST_ROWS: Final = 40_000
+_QUICK_S: Final = 3.0  # what takes longer is not done a second time
 
 
-class SampledModel:
-    """A model that predicts the first rows of a zone only, and says how long the others would have taken.
+class Answered:
+    """A model whose prediction of a zone's first rows is known, and is that of all others: their map looks like a real one."""
 
-    A zone of 10 km takes a full-size network half a minute or more on a CPU, and every pixel of a window the same time. Rows that
-    are left out get the last prediction again, so that the map compresses like a real one.
-    """
-
-    def __init__(self, model: TilePredictor, most_s: float) -> None:
-        """Args: model: predicts; most_s: it begins no further strip after so many seconds of prediction."""
-        self._model = model
-        self._most_s = most_s
-        self.spent_s = 0.0
-        """Seconds of prediction."""
-        self._n_predicted = self._n_left_out = 0  # pixels, margins included
-        self._last: Probabilities | None = None
+    def __init__(self, model: TilePredictor, rows: Probabilities) -> None:
+        self._rows = rows
         # It is cut into windows like the model.
         self.classes, self.bytes_per_px = model.classes, model.bytes_per_px
         self.margin_px, self.stride_px, self.cube = model.margin_px, model.stride_px, model.cube
 
-    @property
-    def predicted_s(self) -> float:
-        """Seconds that all pixels take, those that were left out as well."""
-        return self.spent_s * (1 + self._n_left_out / self._n_predicted) if self._n_predicted else 0.0
-
     def predict_tiles(self, x: Samples) -> Probabilities:
-        """[N, T, C, H, W] uint16 → [N, K, H, W] float32: predicted, or the last prediction, repeated to the size."""
-        n_rows = max(STRIP_PX // (x.shape[0] * x.shape[-1]), 1)
-        strips = [x[..., row : row + n_rows, :] for row in range(0, x.shape[-2], n_rows)]
-        return np.concatenate([self._predict(strip) for strip in strips], axis=-2)
+        """[1, T, C, H, W] uint16 → [1, K, H, W] float32."""
+        wanted = np.arange(x.shape[-2]) % self._rows.shape[-2]
+        repeated: Probabilities = self._rows[..., : x.shape[-1]].take(wanted, axis=-2)
+        return repeated
 
-    def _predict(self, x: Samples) -> Probabilities:
-        n_pixels = x.shape[0] * x.shape[-2] * x.shape[-1]
-        if self._last is not None and self.spent_s >= self._most_s:
-            self._n_left_out += n_pixels
-            rows, columns = (np.arange(n) % m for n, m in zip(x.shape[-2:], self._last.shape[-2:], strict=True))
-            return self._last[..., rows[:, None], columns]
+
+def measure_map(model: CropModel, zone: Zone, job: MapJob) -> tuple[float, float, float]:
+    """(seconds of a pixel, seconds of a zone's map beside its prediction, its bytes).
+
+    A zone of 10 km takes a full-size network half a minute or more on a CPU, and every pixel that it reads, margins of
+    windows included, the same time.
+    """
+    grid, at = zone.grid, job.workspace
+    x = read_composite(at.composite(zone.zone_id), grid, model.cube)[None, ..., : max(MOST_PX // grid.width, 1), :]
+    predict_s, answer = _timed(lambda: model.predict_tiles(x))
+
+    map_s, window_px = _timed(lambda: map_zone(Answered(model, answer), zone, job))
+    parts = windows(grid.shape, window_px, model.margin_px, model.stride_px)
+    n_read = sum(outer.height * outer.width for outer, _ in parts)
+    paths = [of(job.model_name, zone.zone_id) for of in (at.map, at.map_preview, at.mapped_parcels)]
+    pixel_s = predict_s / (x.shape[-2] * grid.width) * n_read / (grid.height * grid.width)
+    return pixel_s, map_s, sum(map(size_of, paths))
+
+
+def measure_row(model: CropModel, table: pa.Table) -> float:
+    """Seconds of a row."""
+    x: Any = np.stack([table[name].slice(0, _MOST_ROWS).to_numpy() for name in model.columns], axis=1)
+    return _timed(lambda: model.predict_samples(x))[0] / len(x)
+
+
+def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    """(seconds, result) of some work; what is quick is done twice, as the first time may pay for imports."""
+    seconds: list[float] = []
+    while not seconds or (len(seconds) == 1 and seconds[0] < _QUICK_S):
         started = time.perf_counter()
-        self._last = self._model.predict_tiles(x)
-        self.spent_s += time.perf_counter() - started
-        self._n_predicted += n_pixels
-        return self._last
+        result = work()
+        seconds.append(time.perf_counter() - started)
+    return min(seconds), result

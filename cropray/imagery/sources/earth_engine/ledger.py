@@ -4,13 +4,17 @@ import contextlib
 import datetime as dt
 import json
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from cropray.io.storage import append_line, write_json
 from cropray.io.workspace import Workspace
 
 LISTING = "listing"
+
+
+def _now() -> str:
+    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
 
 
 @dataclass(slots=True)
@@ -28,7 +32,9 @@ class Account:
 
     def to_record(self) -> dict[str, Any]:
         """A JSON-able record."""
-        return {"requests": self.requests, "bytes": self.bytes, "splits": self.splits, "errors": dict(self.errors)}
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        rounded = {name: round(value, 3) for name, value in values.items() if isinstance(value, float)}
+        return {**values, **rounded, "errors": dict(self.errors)}
 
     def add(self, other: "Account") -> None:
         """Count another account in."""
@@ -57,16 +63,15 @@ class UnitOutcome:
     def to_record(self) -> dict[str, Any]:
         """A line of the ledger."""
         state: Literal["done", "failed"] = "done" if self.error is None else "failed"
-        now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-        unit = {"time": now, "zone_id": self.zone_id, "unit": self.unit, "state": state, "reason": self.error}
+        unit = {"time": _now(), "zone_id": self.zone_id, "unit": self.unit, "state": state, "reason": self.error}
         return {**unit, **self.account.to_record(), "seconds": round(self.seconds, 3)}
 
 
 @dataclass(slots=True)
-class RunAccount:
+class RunAccount(Account):
     """What one run came to."""
 
-    started: str
+    started: str = field(default_factory=_now)
     """Time, UTC."""
     listings: int = 0
     """Zones that were listed."""
@@ -80,11 +85,10 @@ class RunAccount:
     """From first to last request."""
     unit_seconds: float = 0.0
     """The units' own times added up: divided by `seconds`, how many were in flight."""
-    total: Account = field(default_factory=Account)
 
     def count(self, outcome: UnitOutcome, n_pixels: int) -> None:
         """Count one unit of work, of so many pixels."""
-        self.total.add(outcome.account)
+        self.add(outcome.account)
         self.unit_seconds += outcome.seconds
         if outcome.error is not None:
             self.failed += 1
@@ -94,19 +98,12 @@ class RunAccount:
             self.months += 1
             self.pixels += n_pixels
 
-    def to_record(self) -> dict[str, Any]:
-        """A record of the list of runs."""
-        counts = {"listings": self.listings, "months": self.months, "pixels": self.pixels, "failed": self.failed}
-        times = {"seconds": round(self.seconds, 3), "unit_seconds": round(self.unit_seconds, 3)}
-        return {"source": "earth_engine", "started": self.started, **counts, **times, **self.total.to_record()}
-
     def describe(self) -> str:
         """For people."""
-        total = self.total
-        errors = ", ".join(f"{n} × {kind}" for kind, n in sorted(total.errors.items())) or "none"
+        errors = ", ".join(f"{n} × {kind}" for kind, n in sorted(self.errors.items())) or "none"
         return (
-            f"{total.requests} requests, {total.bytes / 1e6:.1f} MB, {self.seconds:.0f} s; "
-            f"failed attempts: {errors}; windows split: {total.splits}"
+            f"{self.requests} requests, {self.bytes / 1e6:.1f} MB, {self.seconds:.0f} s; "
+            f"failed attempts: {errors}; windows split: {self.splits}"
         )
 
 
@@ -127,7 +124,7 @@ def read_ledger(workspace: Workspace) -> list[dict[str, Any]]:
 
 def append_run(workspace: Workspace, account: RunAccount) -> None:
     """Add a run to the list of runs."""
-    write_json(workspace.acquisition_runs, [*read_runs(workspace), account.to_record()])
+    write_json(workspace.acquisition_runs, [*read_runs(workspace), {"source": "earth_engine", **account.to_record()}])
 
 
 def read_runs(workspace: Workspace) -> list[dict[str, Any]]:

@@ -1,13 +1,20 @@
 """Settings of the Earth Engine source; apart from its client, so that a job file is read without loading it."""
 
-from collections.abc import Iterable
-from typing import Any, Final, Literal
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 from pydantic import Field
 
+from cropray.core.cube import CubeSpec
 from cropray.core.sensors import SENTINEL_2, Band
 from cropray.imagery.registry import SOURCES, SourceSettings
+from cropray.imagery.sources.earth_engine.ledger import read_runs
+from cropray.io.workspace import Workspace
+
+if TYPE_CHECKING:
+    from cropray.imagery.acquisition import Acquisition, Order, Traffic
+    from cropray.imagery.sources.earth_engine.acquisition import EarthEngineAcquisition
 
 # Source: Earth Engine documentation, "Earth Engine quotas": per project.
 MAX_CONCURRENT: Final = 40
@@ -74,3 +81,44 @@ class EarthEngineSettings(SourceSettings):
         who = {"project", "credentials", "endpoint"}
         pace = {"max_concurrent", "max_requests_per_s", "timeout_s", "max_attempts", "first_wait_s", "max_wait_s"}
         return frozenset(who | pace | {"min_window_px"})
+
+    @property
+    def quota(self) -> tuple[int, float]:
+        """See `SourceSettings.quota`."""
+        return self.max_concurrent, self.max_requests_per_s
+
+    def describe(self) -> str:
+        """See `SourceSettings.describe`."""
+        return f"{self.collection} on Earth Engine"
+
+    def counted(self, n_zones: int, cube: CubeSpec) -> tuple[str, int]:
+        """See `SourceSettings.counted`."""
+        return f"{cube.noun}s", n_zones * cube.n_steps
+
+    def traffic(self, work: "Acquisition[Any]", tell: Callable[[str], None]) -> "Traffic":  # noqa: ARG002
+        """See `SourceSettings.traffic`."""
+        from cropray.imagery.sources.earth_engine.traffic import earth_engine_traffic  # noqa: PLC0415  as below
+
+        runs, order = read_runs(work.order.workspace), work.order
+        units = sum(run["listings"] + run["months"] for run in runs)
+        unit_s = sum(run["unit_seconds"] for run in runs) / units if units else None
+        return earth_engine_traffic(self, [zone.grid for zone in order.zones], unit_s, order.cube)
+
+    def asked(self, workspace: Workspace) -> dict[str, float]:
+        """See `SourceSettings.asked`."""
+        runs = read_runs(workspace)
+        took = {"requests": "requests", "download": "bytes"}
+        return {name: sum(run[key] for run in runs) for name, key in took.items() if runs}
+
+    def connect(self) -> str:
+        """See `SourceSettings.connect`."""
+        from cropray.imagery.sources.earth_engine.client import EarthEngine  # noqa: PLC0415  it needs these settings
+
+        EarthEngine(self)
+        return f"project '{self.project}' can be used"
+
+    def for_order(self, order: "Order") -> "EarthEngineAcquisition":
+        """See `SourceSettings.for_order`."""
+        from cropray.imagery.sources.earth_engine.acquisition import EarthEngineAcquisition  # noqa: PLC0415  it needs these settings
+
+        return EarthEngineAcquisition(self, order)

@@ -75,7 +75,7 @@ def _changes(job: JobConfig, recipe: Location, change: Change) -> list[str]:
         "dataset_of": str(job.dataset_of or job.workspace),
         "name": f"{job.name} ablation",  # apart from the job's own runs
         "recipe": str(recipe),
-        "search.models": [*change.beside, change.model],
+        "search.models": change.models,
         "search.leave_region_out": False,
     }
     if isinstance(job.workspace, Path):

@@ -40,6 +40,11 @@ class Change(Settings):
     settings: dict[str, Any] = Field(default_factory=dict)
     """As a recipe has them; empty: those of the row before, which are the study's of the first one."""
 
+    @property
+    def models(self) -> list[str]:
+        """All families that are searched."""
+        return [*self.beside, self.model]
+
 
 class RecipeFile(Settings):
     """What a recipe's file may say; `_complete` adds `search` and a section for each family."""

@@ -8,6 +8,7 @@ import contextlib
 import errno
 import logging
 import os
+import shlex
 import signal
 import sys
 import tempfile
@@ -118,7 +119,27 @@ def _run(options: argparse.Namespace) -> None:
         from cropray.commands.why import run_why  # noqa: PLC0415
 
         run_why(options.config, options.overrides, options.artefact)
-    elif options.command == "ablate":
+    elif options.command in {"ablate", "compare", "nested"}:
+        _run_comparison(options)
+    elif options.command == "new":
+        from cropray.commands.new import run_new  # noqa: PLC0415
+
+        path = run_new(options.name, Path())
+        print(f"{path}: fill in where your parcels are, then `cropray doctor {shlex.quote(str(path))}`")
+    elif options.command == "config":
+        from cropray.commands.config import run_config  # noqa: PLC0415
+
+        run_config(options.config, options.overrides, as_markdown=options.markdown)
+    elif options.command == "ui":
+        _serve_ui(options.config, options.overrides, options.port)
+    else:
+        from cropray.stages.pipeline import run_stages  # noqa: PLC0415
+
+        run_stages(options.stages, options.config, options.overrides)
+
+
+def _run_comparison(options: argparse.Namespace) -> None:
+    if options.command == "ablate":
         from cropray.commands.ablate import run_ablate  # noqa: PLC0415
 
         run_ablate(options.config, options.overrides)
@@ -126,16 +147,10 @@ def _run(options: argparse.Namespace) -> None:
         from cropray.commands.nested import run_nested  # noqa: PLC0415
 
         run_nested(options.config, options.overrides, options.folds)
-    elif options.command == "compare":
+    else:
         from cropray.commands.compare import run_compare  # noqa: PLC0415
 
         run_compare(options.config, options.other, options.overrides, is_nested=options.nested)
-    elif options.command == "ui":
-        _serve_ui(options.config, options.overrides, options.port)
-    else:
-        from cropray.stages.pipeline import run_stages  # noqa: PLC0415
-
-        run_stages(options.stages, options.config, options.overrides)
 
 
 def _serve_ui(config: str, overrides: Sequence[str], port: int) -> None:
@@ -179,6 +194,11 @@ def _parser() -> argparse.ArgumentParser:
     why = on_job("why", "what is up to date and what is not, and in what it differs; makes nothing", each)
     named = "a stage, what it makes (acquire/ZONE, map/MODEL), or a path in the workspace"
     why.add_argument("artefact", nargs="?", help=named)
+    new = commands.add_parser("new", help="write NAME.yaml, a job file with every setting and what it means")
+    new.add_argument("name", metavar="NAME", help="of the dataset")
+    every = "every setting: what it is, its default, and a job's values with their origin"
+    config = on_job("config", every, nargs="?")
+    config.add_argument("--markdown", action="store_true", help="print the page docs/configuration.md")
     on_job("ui", "the MLflow UI on a job's runs").add_argument("--port", type=int, default=5000)
     way = "On the training zones alone, out of fold; the way is the list `ablation` of the recipe's file."
     on_job("ablate", "what each change is worth on the way from the study's recipe to the job's", way)

@@ -18,13 +18,15 @@ from cropray.config import JobConfig
 from cropray.core.errors import ConfigError
 from cropray.core.fingerprint import fingerprint
 from cropray.core.intervals import Difference, bootstrap_difference, bootstrap_intervals
-from cropray.core.metrics import score
+from cropray.core.metrics import log_loss_sum, score
 from cropray.core.progress import Progress
 from cropray.datasets.manifest import Manifest, load_manifest
-from cropray.evaluation.pooled import BETTER, Counted, count_out_of_fold
+from cropray.evaluation.pooled import BETTER, Counted
 from cropray.io.job_file import load_settings
 from cropray.io.storage import Location, write_json, write_text
+from cropray.search.decision import decided_elsewhere
 from cropray.search.recipe import STUDY, Change, way_to
+from cropray.stages.decision import asked, read_evidence
 from cropray.stages.family_search import FamilySearch, Samples
 from cropray.stages.pipeline import run_stages
 from cropray.stages.results import load_configurations, load_search
@@ -93,19 +95,31 @@ def _row(
     job = load_settings(JobConfig, config, changed)
     workspace, classes = job.artefacts, [crop.name for crop in manifest.classes]
     key = FamilySearch(job, manifest, model, Samples(workspace, manifest)).key.digest
-    key = fingerprint([key, job.search.model_dump(mode="json"), manifest.fingerprint()])
+    key = fingerprint([key, job.search.model_dump(mode="json"), asked(job), manifest.fingerprint()])
     file = workspace.root / "rows" / f"{key[:16]}.json"
     if not file.exists():
         run_stages(("search",), config, changed)
-        zone_ids = [zone.zone_id for zone in manifest.of_split("train")]
-        paths = [path for zone_id in zone_ids if (path := workspace.out_of_fold(model, zone_id)).exists()]
-        counted = count_out_of_fold(paths, classes)
-        write_json(file, _record(job, model, manifest, counted))
+        write_json(file, _record(job, model, manifest, _count(job, model, manifest)))
     else:
         progress.note("finished before")
     record = json.loads(file.read_text(encoding="utf-8"))
     counted = Counted(tuple(record["zone_ids"]), tuple(classes), np.array(record["cube"], np.int64), record["loss_sum"])
     return {"name": change.name, "model": model, **record}, counted
+
+
+def _count(job: JobConfig, model: str, manifest: Manifest) -> Counted:
+    """What the winner's folds say of the zones that they did not see; where a rule decides, it was learnt on other folds."""
+    found = read_evidence(job.artefacts, manifest, model)
+    zone_ids = [zone.zone_id for zone in manifest.of_split("train") if zone.n_labelled]
+    cube = np.zeros((len(found.folds), manifest.n_classes, manifest.n_classes), np.int64)
+    np.add.at(cube, (found.zones, found.labels, decided_elsewhere(found, job.decision)), 1)
+    names = sorted(zone_id for zone_id in zone_ids if job.artefacts.out_of_fold(model, zone_id).exists())
+    return Counted(
+        tuple(names),
+        tuple(crop.name for crop in manifest.classes),
+        cube,
+        log_loss_sum(found.probabilities, found.labels),
+    )
 
 
 def _record(job: JobConfig, model: str, manifest: Manifest, counted: Counted) -> dict[str, Any]:

@@ -9,10 +9,8 @@ import numpy as np
 
 from cropray.core.errors import AccountingError, InputError
 from cropray.core.intervals import Difference, bootstrap_class_differences, bootstrap_difference
-from cropray.core.metrics import Counts, confusion, log_loss_sum
-from cropray.evaluation.out_of_fold import read_out_of_fold
+from cropray.core.metrics import Counts
 from cropray.io.storage import Location, local_file
-from cropray.maps.predict import likeliest
 
 BETTER: Final = "macro_f1", "accuracy"  # the scores of a verdict, in this order
 
@@ -136,18 +134,3 @@ def _of_zones(tested: Counted, zone_ids: Sequence[str]) -> Counted:
     return replace(
         tested, zone_ids=tuple(zone_ids), cube=tested.cube[[tested.zone_ids.index(zone_id) for zone_id in zone_ids]]
     )
-
-
-def count_out_of_fold(paths: Sequence[Location], classes: Sequence[str]) -> Counted:
-    """What a search's winner says out of fold of the training zones, zone by zone.
-
-    Args:
-        paths: files of `evaluation.out_of_fold`, one per zone.
-        classes: names of the dataset's classes.
-    """
-    matrices, loss_sum = [], 0.0
-    for path in paths:
-        true, probabilities, _ = read_out_of_fold([path])
-        matrices.append(confusion(true, likeliest(probabilities.T), len(classes)))
-        loss_sum += log_loss_sum(probabilities, true)
-    return Counted(tuple(path.stem for path in paths), tuple(classes), np.stack(matrices), loss_sum)

@@ -1,6 +1,6 @@
 """Recipes: sets of settings that a job puts under its own (`recipe: study | best | path/to/file.yaml`).
 
-A recipe is a YAML file of the sections that say how models are made: those of families, and `search`. What a job says
+A recipe is a YAML file of the sections that say how models are made: those of families, `search` and `decision`. What a job says
 itself goes before, key by key; a list, or a choice by name with its settings, counts as one value. Shipped recipes are files
 of `cropray/data/recipes`.
 """
@@ -17,6 +17,7 @@ from cropray.core.errors import ConfigError
 from cropray.core.registry import nearest
 from cropray.core.settings import Settings
 from cropray.io.job_file import load_settings
+from cropray.search.decision import DecisionSettings
 from cropray.search.space import SearchSettings, complete
 from cropray.training.family import FamilySettings, families, family
 
@@ -48,6 +49,9 @@ class Change(Settings):
 
 class RecipeFile(Settings):
     """What a recipe's file may say; `_complete` adds `search` and a section for each family."""
+
+    decision: DecisionSettings = DecisionSettings()
+    """How models decide."""
 
     ablation: tuple[Change, ...] = ()
     """The way from the study's recipe to this one."""

@@ -22,7 +22,7 @@ from cropray.core.keys import key_of
 from cropray.core.metrics import METRICS, Scores, check_cube, region_scores, score, score_study_protocol
 from cropray.core.progress import Progress
 from cropray.datasets.manifest import BandSums, Manifest, ZoneEntry, load_manifest
-from cropray.evaluation.models import Load, entries_of, kept_model, read_model
+from cropray.evaluation.models import Load, decided, entries_of, kept_model, read_model
 from cropray.evaluation.zone_counts import CountJob, ZoneCounts, count_points, count_zone_pixels
 from cropray.io.artefacts import Stamped
 from cropray.io.job_file import dump_yaml
@@ -32,6 +32,7 @@ from cropray.maps.layout import window_note
 from cropray.report.class_pictures import draw_confusion
 from cropray.report.score_pictures import draw_curves
 from cropray.report.tables import score_table
+from cropray.stages.decision import require_decision
 from cropray.stages.devices import Device, device_of, gpus_per_task, memory_of, require_devices
 from cropray.stages.preflight import Ahead, Check, check_tracking_uri, checks_of_models
 from cropray.stages.results import evaluation_run, load_model_result, load_search, register_model
@@ -61,6 +62,7 @@ def run(job: JobConfig, progress: Progress) -> None:
     manifest = load_manifest(workspace.manifest)
     for model in job.search.models:
         _require_model_of(manifest, workspace, model)
+        require_decision(job, model)
     with ray_session(job.cluster):
         require_devices(job, job.search.models)
         trackers = [_evaluate_model(job, model, manifest, progress) for model in job.search.models]
@@ -142,7 +144,7 @@ def _scores_of(job: JobConfig, model: str, manifest: Manifest) -> Stamped:
 def _of_model(workspace: Workspace, model: str) -> tuple[Root, ...]:
     """What reads a trained model."""
     found = family(model)
-    return found.load, *entries_of(found, workspace.model(model))
+    return found.load, decided, *entries_of(found, workspace.model(model))
 
 
 def _classes(manifest: Manifest) -> str:

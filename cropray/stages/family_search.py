@@ -30,6 +30,7 @@ from cropray.search.results import ConfigurationResult, RegionOut, group_by_conf
 from cropray.search.run import NOTES_FILE, UnitJob
 from cropray.search.sampling import batches
 from cropray.search.space import Trial, Unit, title
+from cropray.stages.decision import learn_of_winner
 from cropray.stages.out_of_fold import Folds, artefacts_of_winner, write_of_winner
 from cropray.stages.results import load_region_out
 from cropray.stages.search_log import SearchLog, means_in_words, scores_in_words
@@ -232,8 +233,10 @@ class FamilySearch:
         return {region: self._job(replace(refit, region=region)) for region in self.manifest.train_regions}
 
     def write_out_of_fold(self, progress: Progress) -> int:
-        """Write what the winner's folds say of the zones that they did not see; of how many zones."""
-        return write_of_winner(self.job, self.manifest, self.model, self._folds_of_winner(), progress)
+        """Write what the winner's folds say of the zones that they did not see, of how many zones, and learn from it."""
+        n_zones = write_of_winner(self.job, self.manifest, self.model, self._folds_of_winner(), progress)
+        learn_of_winner(self.job, self.manifest, self.model, progress)
+        return n_zones
 
     def out_of_fold(self) -> Iterator[Stamped]:
         """The files of `write_out_of_fold`; none as long as no configuration is finished."""

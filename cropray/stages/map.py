@@ -15,13 +15,14 @@ from cropray.core.errors import ConfigError
 from cropray.core.keys import key_of
 from cropray.core.progress import Progress
 from cropray.datasets.manifest import load_manifest
-from cropray.evaluation.models import Load, entries_of, kept_model, read_model
+from cropray.evaluation.models import Load, decided, entries_of, kept_model, read_model
 from cropray.io.artefacts import Stamped
 from cropray.io.storage import Location, content_id, copy_file, folder_hash
 from cropray.io.workspace import Workspace, require
 from cropray.io.zones import Zone, zone_fingerprint
 from cropray.maps.layout import window_note
 from cropray.maps.zone import MapJob, map_zone
+from cropray.stages.decision import require_decision
 from cropray.stages.devices import Device, device_of, gpus_per_task, memory_of, require_devices
 from cropray.stages.inputs import (
     divided_zones,
@@ -55,6 +56,7 @@ def run(job: JobConfig, progress: Progress) -> None:
     require_season_of_composites(zones, job)
     for model in job.search.models:
         require(workspace.model(model), "search")
+        require_decision(job, model)
     legend = job_legend(job)
     require_legend_of_labels(zones, job, legend)
     cards = {f"model '{model}'": workspace.model(model) / CARD_FILE for model in job.search.models}
@@ -120,7 +122,7 @@ def _tasks(
     workspace, legend = job.artefacts, job_legend(job)
     map_job = MapJob(model, legend, job.map, workspace, share)
     found, content, device = family(model), folder_hash(workspace.model(model)), device_of(job, model)
-    code = closure(map_zone, found.load, *entries_of(found, workspace.model(model)))
+    code = closure(map_zone, found.load, decided, *entries_of(found, workspace.model(model)))
     common = {"model": content, "legend": legend.hash()}
     return [
         ZoneTask(

@@ -113,6 +113,7 @@ def load_model_result(workspace: Workspace, manifest: Manifest, model: str) -> M
         loss_sum=scores["loss_sum"],
         step_name=family(model).step_name,
         warnings=tuple(summary.get("warnings", ())),  # a search of an earlier version has none
+        decision=summary.get("decision"),
         new_region=None if region_out is None else region_out.scores,
         new_regions={} if region_out is None else region_out.scores_by_region,
         intervals={key: (low, high) for key, (low, high) in (scores["intervals"] or {}).items()},
@@ -128,8 +129,13 @@ def evaluation_run(job: JobConfig, manifest: Manifest, model: str) -> tuple[Trac
     tracker = Tracker(workspace, job.name, job.tracking_uri)
     record = EvaluationRecord(
         fingerprint=fingerprint([folder_hash(workspace.model(model)), scores["metrics"], manifest.fingerprint()])[:16],
-        params={**summary["best"], "refit_steps": summary["refit_steps"], "seed": job.seed},
-        metrics={**scores["metrics"], **_interval_metrics(scores)},
+        params={
+            **summary["best"],
+            "refit_steps": summary["refit_steps"],
+            "seed": job.seed,
+            **_decision_params(summary),
+        },
+        metrics={**scores["metrics"], **_interval_metrics(scores), **_decision_metrics(summary)},
         artifacts=workspace.evaluation(model),
         search=summary.get("run"),
     )
@@ -155,9 +161,8 @@ def register_model(job: JobConfig, tracker: Tracker, run: Run) -> None:
     )
     objective = summary["objective"]
     best = next(c for c in summary["configurations"] if c["params"] == summary["best"])
-    merit = Merit(
-        model, summary["dataset"], objective, best[f"{objective}_mean"], metric_of(objective).higher_is_better
-    )
+    worth = best[f"{objective}_mean"] + _gain(summary.get("decision"), metric_of(objective).key)
+    merit = Merit(model, summary["dataset"], objective, worth, metric_of(objective).higher_is_better)
     tracker.register(job.name, ModelPackage(workspace.model(model), form, merit), run)
 
 
@@ -183,4 +188,39 @@ def _interval_metrics(scores: Mapping[str, Any]) -> dict[str, float]:
         f"{key}_{end}": value
         for key, ends in intervals.items()
         for end, value in zip(("low", "high"), ends, strict=True)
+    }
+
+
+def _gain(decision: Mapping[str, Any] | None, key: str) -> float:
+    """What a decision adds to a score of the folds, as out-of-fold predictions tell, with tau chosen on other folds.
+
+    Folds are counted by the likeliest class: without it, an alias would stay on the same fits without the decision.
+    """
+    if decision is None:
+        return 0.0
+    after = decision["after"] if key == "loss" else decision["other_folds"] or {}
+    gain: float = after[key] - decision["before"][key] if key in after else 0.0
+    return gain
+
+
+def _decision_params(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """How the model decides; nothing where that is the likeliest class."""
+    decision = summary.get("decision")
+    if decision is None:
+        return {}
+    return {
+        "decision.rule": decision["settings"]["rule"],
+        **{f"decision.{n}": decision[n] for n in ("tau", "temperature")},
+    }
+
+
+def _decision_metrics(summary: Mapping[str, Any]) -> dict[str, float]:
+    """`oof_…` of the decision and the probabilities as they are, `oof_…_argmax` of what they would be without."""
+    decision = summary.get("decision")
+    if decision is None:
+        return {}
+    return {
+        f"oof_{key}{end}": value
+        for end, when in (("", "after"), ("_argmax", "before"))
+        for key, value in decision[when].items()
     }

@@ -1,5 +1,7 @@
 """The one writer of tracking runs: search → configuration → fold, evaluations and registered models.
 
+Comes in: results of searches and evaluations. Goes out: runs and versions in MLflow. May be added: a tag or a value of a record (`records`).
+
 A write is a record (`operations`) that is applied to the store (`store`). What the store does not take is kept in the
 workspace (`spool`) and applied later, in order.
 """

@@ -287,6 +287,16 @@ def test_what_cuts_a_model_to_its_steps_is_a_part_of_what_its_predictions_are_ma
     assert all(prefix.__name__ in one.why_stale()[0] for one in tried.out_of_fold())
 
 
+def test_a_winner_s_decision_is_learnt_when_its_folds_have_predicted(make, predicted, monkeypatch):
+    seen = []
+    monkeypatch.setattr(family_search, "learn_of_winner", lambda *given: seen.append((given[2], len(predicted))))
+    tried = make(decision={"rule": "prior"})
+    finish(tried.units)
+    tried.write_out_of_fold(Progress(io.StringIO()))
+    assert seen == [("xgboost", 1)]
+    assert [unit.folder for unit in tried.units] == [unit.folder for unit in make().units]  # nothing is fitted for it
+
+
 def test_a_search_without_a_whole_configuration_has_nothing_out_of_fold(make):
     tried = make()
     finish(tried.units[:1])

@@ -1,5 +1,6 @@
 """What evaluations leave in the tracker: runs below their searches, versions of the job's own model."""
 
+import json
 from types import SimpleNamespace
 
 import mlflow
@@ -11,9 +12,9 @@ from cropray.io.workspace import Workspace
 from cropray.search.results import FoldResult, save_results
 from cropray.stages import evaluate
 from cropray.stages import map as map_stage
-from cropray.stages.results import _interval_metrics, evaluation_run, load_configurations, register_model
+from cropray.stages.results import _gain, _interval_metrics, evaluation_run, load_configurations, register_model
 from cropray.tracking import Tracker, outcome
-from tests.maps.builders import CLASSES, save_trees
+from tests.maps.builders import CLASSES, RULE, ruled, save_trees
 from tests.study import FEATURE_COLUMNS
 
 BEST = {"n_estimators": 8, "learning_rate": 0.3}
@@ -56,6 +57,48 @@ def test_the_model_is_the_job_s_and_worth_its_objective(job):
     assert metadata.metadata["bands"] == ["B02", "B03", "B04", "B08"]
     assert metadata.signature.inputs.input_names() == list(FEATURE_COLUMNS)
     assert [line for line in outcome(tracker) if "alias" not in line] == ["model 'loire 2023': version 1 (xgboost)"]
+
+
+def test_how_a_model_decides_stands_beside_its_test(job):
+    path, found = job.artefacts.search_result("xgboost"), SimpleNamespace(fingerprint=lambda: "d7")
+    tracker, plain = evaluation_run(job, found, "xgboost")
+    scores = {"accuracy": 0.9, "macro_f1": 0.5, "loss": 0.3, "ece": 0.1}
+    decision = {"settings": {"rule": "prior"}, "tau": 0.35, "temperature": 1.25, "before": scores}
+    decision["after"] = {**scores, "macro_f1": 0.6}
+    write_json(path, {**json.loads(path.read_text()), "decision": decision})
+    save_trees(job.artefacts.model("xgboost"), seed=3)
+    tracker, run = evaluation_run(job, found, "xgboost")
+    told, untold = (MlflowClient(tracker.uri).get_run(one.run_id).data for one in (run, plain))
+    assert (told.metrics["oof_macro_f1"], told.metrics["oof_macro_f1_argmax"]) == (0.6, 0.5)
+    assert (told.params["decision.rule"], told.params["decision.tau"]) == ("prior", "0.35")
+    assert told.params["decision.temperature"] == "1.25"
+    assert not [name for name in (*untold.metrics, *untold.params) if name.startswith(("oof", "decision"))]
+
+
+@pytest.mark.parametrize(("elsewhere", "moves"), [(0.58, True), (0.47, False)])
+def test_an_alias_goes_to_the_same_fits_where_they_decide_better(job, elsewhere, moves):
+    """Scores of folds are of the likeliest class, whatever the decision."""
+    path, found = job.artefacts.search_result("xgboost"), SimpleNamespace(fingerprint=lambda: "d7")
+    tracker, run = evaluation_run(job, found, "xgboost")
+    register_model(job, tracker, run)
+    before = {"accuracy": 0.9, "macro_f1": 0.52, "loss": 0.3, "ece": 0.1}
+    decision = {"settings": {"rule": "prior"}, "tau": 0.4, "temperature": 1.0, "before": before, "after": before}
+    decision["other_folds"] = {"accuracy": 0.9, "macro_f1": elsewhere}
+    write_json(path, {**json.loads(path.read_text()), "decision": decision})
+    ruled(job.artefacts.model("xgboost"), RULE)
+    tracker, run = evaluation_run(job, found, "xgboost")
+    register_model(job, tracker, run)
+    client = MlflowClient(tracker.uri)
+    value = client.get_model_version("loire 2023", "2").tags["cropray.objective_value"]
+    assert float(value) == pytest.approx(0.5 + elsewhere - 0.52)
+    assert str(client.get_model_version_by_alias("loire 2023", "champion").version) == ("2" if moves else "1")
+
+
+@pytest.mark.parametrize(("key", "gain"), [("loss", -0.2), ("accuracy", 0.0), ("ece", 0.0)])
+def test_tempered_probabilities_are_worth_their_loss(key, gain):
+    of = {"before": {"loss": 0.5, "accuracy": 0.8}, "after": {"loss": 0.3, "accuracy": 0.9}, "other_folds": None}
+    assert _gain(of, key) == pytest.approx(gain)
+    assert _gain(None, key) == 0.0
 
 
 def test_evaluations_alone_register_models():

@@ -131,7 +131,9 @@ def _run(options: argparse.Namespace) -> None:
 
         run_config(options.config, options.overrides, as_markdown=options.markdown)
     elif options.command == "ui":
-        _serve_ui(options.config, options.overrides, options.port)
+        from cropray.commands.ui import run_ui  # noqa: PLC0415
+
+        run_ui(options.config, options.overrides, options.port)
     else:
         from cropray.stages.pipeline import run_stages  # noqa: PLC0415
 
@@ -151,26 +153,6 @@ def _run_comparison(options: argparse.Namespace) -> None:
         from cropray.commands.compare import run_compare  # noqa: PLC0415
 
         run_compare(options.config, options.other, options.overrides, is_nested=options.nested)
-
-
-def _serve_ui(config: str, overrides: Sequence[str], port: int) -> None:
-    from cropray.config import JobConfig  # noqa: PLC0415
-    from cropray.io.job_file import load_settings  # noqa: PLC0415
-    from cropray.io.workspace import require  # noqa: PLC0415
-    from cropray.tracking import Tracker, outcome, ui_command  # noqa: PLC0415
-
-    job = load_settings(JobConfig, config, overrides)
-    if job.tracking_uri is None:
-        require(job.artefacts.mlflow_database, "search")
-    command = ui_command(job.artefacts, job.tracking_uri, port)
-    tracker = Tracker(job.artefacts, job.name, job.tracking_uri)
-    for line in outcome(tracker):
-        print(line, file=sys.stderr)
-    print(
-        f"Runs of '{job.name}': http://127.0.0.1:{port}{tracker.runs_page()}\nReady in 10 s; Ctrl-C stops it.",
-        flush=True,
-    )
-    os.execv(command[0], command)  # noqa: S606  (our own fixed command; signals reach the server itself)
 
 
 def _parser() -> argparse.ArgumentParser:

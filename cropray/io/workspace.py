@@ -4,7 +4,7 @@ Layout under the root (axes and columns of each artefact: `cropray.datasets.sche
 
     zones.parquet  zones.csv  zones.json  zones.png
     acquisition/  composites/  labels/  parcels/  dataset/  search/  models/  oof/  evaluation/  nested/  ablation/  maps/  report/
-    spool/  mlflow.db  mlartifacts/  configs/  stamps/  logs/  plan.json  timings/
+    runs/  mlflow.db  mlartifacts/  configs/  stamps/  logs/  plan.json  timings/
 """
 
 import errno
@@ -229,6 +229,14 @@ class Workspace:
     def mapped_parcels(self, model: str, zone_id: str) -> Location:
         """GeoParquet: the zone's parcels with the predicted crop."""
         return self.root / "maps" / model / f"{zone_id}.parcels.parquet"
+
+    def run(self, key: str) -> Location:
+        """Folder of what is noted of a run of the tracker: `search/<model>/<fingerprint>`, `evaluate/<model>`."""
+        return self.root / "runs" / key if key else self.root / "runs"
+
+    def run_files(self, key: str) -> Location:
+        """Files that a finished search leaves with its run."""
+        return self.run(key) / "files"
 
     @property
     def report(self) -> Location:

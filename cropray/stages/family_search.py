@@ -34,6 +34,7 @@ from cropray.stages.decision import learn_of_winner
 from cropray.stages.out_of_fold import Folds, artefacts_of_winner, write_of_winner
 from cropray.stages.results import load_region_out
 from cropray.stages.search_log import SearchLog, means_in_words, scores_in_words
+from cropray.tracking import Tracker
 from cropray.training.card import CARD_FILE
 from cropray.training.family import Family, FamilySettings, Sample, family
 
@@ -111,11 +112,11 @@ class FamilySearch:
         self.remark = ""
         """How fits are made, where a person should know."""
 
-    def start(self) -> None:
-        """Find room for the units, where any is left, and the runs that they are recorded in."""
+    def start(self, tracker: Tracker) -> None:
+        """Find room for the units, where any is left, and a run of the tracker for them."""
         if not self.is_finished():
             self._place()
-        self.log = SearchLog(self.job, self.manifest, self.model, self.context)
+        self.log = SearchLog(self.job, self.manifest, self.model, self.context, tracker)
 
     def advance(self) -> bool:
         """Go on to the next batch that has a unit to fit; whether there is one."""

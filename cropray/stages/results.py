@@ -1,6 +1,7 @@
 """Results of finished stages, read back for tables, pages and the tracker."""
 
 import json
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,9 +16,14 @@ from cropray.evaluation.models import load_model
 from cropray.evaluation.results import ModelResult
 from cropray.io.storage import folder_hash, local_file
 from cropray.io.workspace import Workspace, require
-from cropray.search.results import ConfigurationResult, RegionOut, group_by_configuration, load_results
-from cropray.search.run import RESULT_FILE
-from cropray.tracking import EvaluationRecord, Merit, ModelForm, ModelPackage, Run, Tracker
+from cropray.search.results import (
+    RESULT_FILE,
+    ConfigurationResult,
+    RegionOut,
+    group_by_configuration,
+    load_results,
+)
+from cropray.tracking import Candidate, EvaluationNote, Merit, ModelForm, Tracker
 from cropray.training.family import family
 
 
@@ -122,13 +128,20 @@ def load_model_result(workspace: Workspace, manifest: Manifest, model: str) -> M
     )
 
 
-def evaluation_run(job: JobConfig, manifest: Manifest, model: str) -> tuple[Tracker, Run]:
-    """Write the test of a model to the tracker, once, below its search."""
+def evaluation_note(job: JobConfig, manifest: Manifest, model: str, tracker: Tracker) -> EvaluationNote:
+    """What the tracker is told of the test of a model; what it was told of the same test before stands."""
     workspace = job.artefacts
     summary, scores = load_search(workspace, model), load_scores(workspace, model)
-    tracker = Tracker(workspace, job.name, job.tracking_uri)
-    record = EvaluationRecord(
-        fingerprint=fingerprint([folder_hash(workspace.model(model)), scores["metrics"], manifest.fingerprint()])[:16],
+    tested = fingerprint([folder_hash(workspace.model(model)), scores["metrics"], manifest.fingerprint()])[:16]
+    if summary.get("run") is None:  # a search of an earlier version did not note its run
+        tracker.notes.append(
+            f"{model}: the test is not linked to its search; run `cropray search` again, which fits nothing twice"
+        )
+    note = EvaluationNote(
+        experiment=job.name,
+        key=f"evaluate/{model}/{tested}",
+        model=model,
+        time_ms=round(time.time() * 1000),
         params={
             **summary["best"],
             "refit_steps": summary["refit_steps"],
@@ -136,19 +149,17 @@ def evaluation_run(job: JobConfig, manifest: Manifest, model: str) -> tuple[Trac
             **_decision_params(summary),
         },
         metrics={**scores["metrics"], **_interval_metrics(scores), **_decision_metrics(summary)},
-        artifacts=workspace.evaluation(model),
         search=summary.get("run"),
     )
-    if record.search is None:  # a search of an earlier version did not note its run
-        tracker.notes.append(
-            f"{model}: the test is not linked to its search; run `cropray search` again, which fits nothing twice"
-        )
-    return tracker, tracker.evaluate_run(model, record)
+    before = tracker.tested(model)
+    if before is None or (before.key, before.experiment) != (note.key, note.experiment):
+        return note
+    return note.model_copy(update={name: getattr(before, name) for name in ("time_ms", "maps", "candidate")})
 
 
-def register_model(job: JobConfig, tracker: Tracker, run: Run) -> None:
-    """Make the model of an evaluation a version of the job's registered model."""
-    workspace, model = job.artefacts, run.model
+def candidate_of(job: JobConfig, model: str) -> Candidate:
+    """A tested model as a version of the job's registered model."""
+    workspace = job.artefacts
     summary = load_search(workspace, model)
     trained = load_model(workspace.model(model))
     form = ModelForm(
@@ -163,7 +174,7 @@ def register_model(job: JobConfig, tracker: Tracker, run: Run) -> None:
     best = next(c for c in summary["configurations"] if c["params"] == summary["best"])
     worth = best[f"{objective}_mean"] + _gain(summary.get("decision"), metric_of(objective).key)
     merit = Merit(model, summary["dataset"], objective, worth, metric_of(objective).higher_is_better)
-    tracker.register(job.name, ModelPackage(workspace.model(model), form, merit), run)
+    return Candidate(folder_hash(workspace.model(model)), form, merit, round(time.time() * 1000))
 
 
 def _layout(cube: CubeSpec) -> dict[str, Any]:

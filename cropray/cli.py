@@ -119,6 +119,8 @@ def _run(options: argparse.Namespace) -> None:
         from cropray.commands.why import run_why  # noqa: PLC0415
 
         run_why(options.config, options.overrides, options.artefact)
+    elif options.command in {"ablate", "compare", "nested"}:
+        _run_comparison(options)
     elif options.command == "new":
         from cropray.commands.new import run_new  # noqa: PLC0415
 
@@ -136,6 +138,21 @@ def _run(options: argparse.Namespace) -> None:
         from cropray.stages.pipeline import run_stages  # noqa: PLC0415
 
         run_stages(options.stages, options.config, options.overrides)
+
+
+def _run_comparison(options: argparse.Namespace) -> None:
+    if options.command == "ablate":
+        from cropray.commands.ablate import run_ablate  # noqa: PLC0415
+
+        run_ablate(options.config, options.overrides)
+    elif options.command == "nested":
+        from cropray.commands.nested import run_nested  # noqa: PLC0415
+
+        run_nested(options.config, options.overrides, options.folds)
+    else:
+        from cropray.commands.compare import run_compare  # noqa: PLC0415
+
+        run_compare(options.config, options.other, options.overrides, is_nested=options.nested)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -165,6 +182,15 @@ def _parser() -> argparse.ArgumentParser:
     config = on_job("config", every, nargs="?")
     config.add_argument("--markdown", action="store_true", help="print the page docs/configuration.md")
     on_job("ui", "the MLflow UI on a job's runs").add_argument("--port", type=int, default=5000)
+    way = "On the training zones alone, out of fold; the way is the list `ablation` of the recipe's file."
+    on_job("ablate", "what each change is worth on the way from the study's recipe to the job's", way)
+    small = "For tables of points, or few zones: dataset, search and evaluate run once for each outer fold."
+    nested = on_job("nested", "test every zone once, by the whole procedure repeated without it", small)
+    nested.add_argument("--folds", type=int, default=5, help="outer folds (default: 5)")
+    either = "A job file or a workspace each, with :FAMILY where several families were evaluated."
+    compare = on_job("compare", "whether one model is better than another one on the same zones", either)
+    compare.add_argument("other", help="what it is compared with")
+    compare.add_argument("--nested", action="store_true", help="compare what `cropray nested` tested, every zone")
     names = [stage.name for stage in STAGES]
     on_job("run", f"all stages: {' '.join(names)}").set_defaults(stages=names)
     for stage in STAGES:

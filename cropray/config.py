@@ -9,8 +9,10 @@ from typing import Any, Final, Self, cast
 from pydantic import Field, ModelWrapValidatorHandler, create_model, field_validator, model_validator
 
 from cropray.cluster.settings import ClusterSettings, PlanSettings
+from cropray.core.addresses import refuse_secrets
 from cropray.core.cube import CubeSpec
 from cropray.core.cube_settings import CubeSettings
+from cropray.core.errors import ConfigError
 from cropray.core.registry import entries_outside, take_over
 from cropray.core.settings import Settings
 from cropray.datasets.points import PointsSettings
@@ -18,12 +20,14 @@ from cropray.datasets.settings import DatasetSettings
 from cropray.imagery.registry import SOURCES, SourceSettings
 from cropray.imagery.sources import imagery_settings
 from cropray.io.raw_files import InputSetting
+from cropray.io.sharing_workspace import SharingWorkspace
 from cropray.io.storage import LocationSetting
 from cropray.io.workspace import Workspace
 from cropray.maps.settings import MapSettings
 from cropray.parcels.rpg import ParcelSettings
 from cropray.report.settings import ReportSettings
 from cropray.search.decision import DecisionSettings
+from cropray.search.recipe import STUDY, put_under, read_recipe
 from cropray.search.sampling import trials
 from cropray.search.space import SearchSettings, complete
 from cropray.training.abilities import require_static
@@ -43,6 +47,9 @@ class JobConfig(Settings):
     """Name of the dataset and of the tracking experiment."""
     workspace: LocationSetting
     """Folder that all artefacts are written below, on a disk or in object storage (`s3://…`, `gs://…`, `az://…`)."""
+    recipe: str = STUDY
+    """Settings of families and of the search that are put under the job's own, key by key: `study`, the published study
+    without its errors; `best`, what is known to score best on new zones; or a YAML file of one's own."""
     seed: int = Field(default=0, ge=0)
     """Of all that is drawn at random: equal seeds and equal inputs give equal results."""
     season_start: str = Field(default="2023-01", pattern=r"^\d{4}-(0[1-9]|1[0-2])$")
@@ -55,6 +62,14 @@ class JobConfig(Settings):
     """`cropray zones` chooses the zones where the cropland is; None: those of the zone table."""
     zones: tuple[str, ...] | None = None
     """Run stages on these zones only."""
+    test_zones: tuple[str, ...] | None = None
+    """These zones are the test and all others are trained on; None: as the column `split` of the table says. `cropray
+    nested` tests every zone so."""
+    images_of: LocationSetting | None = None
+    """Workspace of another job, whose composites and labels the dataset is built from; None: this job makes its own."""
+    dataset_of: LocationSetting | None = None
+    """Workspace of another job, whose dataset is trained on and tested, and whose finished fits are shared, so that another
+    recipe repeats nothing of it; None: this job builds its own."""
     overwrite: bool = False
     """Make artefacts again even where they are up to date; finished units of a search stand: they are what a fit gave."""
     tracking_uri: str | None = None
@@ -133,7 +148,9 @@ class JobConfig(Settings):
     @property
     def artefacts(self) -> Workspace:
         """The workspace."""
-        return Workspace(self.workspace)
+        if self.images_of is None and self.dataset_of is None:
+            return Workspace(self.workspace)
+        return SharingWorkspace(self.workspace, self.images_of, self.dataset_of)
 
     def settings_of(self, model: str) -> FamilySettings:
         """How a family is trained."""
@@ -148,10 +165,13 @@ class JobConfig(Settings):
     @model_validator(mode="wrap")
     @classmethod
     def _with_families(cls, raw: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        """Read the job with the sections of all families that are known now."""
+        """Read the job with the sections of all families that are known now, and with its recipe."""
         if cls is not JobConfig or isinstance(raw, JobConfig):
             return handler(raw)
-        return cast("Self", complete_job().model_validate(raw))
+        whole = complete_job()
+        if isinstance(raw, dict) and isinstance(recipe := raw.get("recipe", STUDY), str) and not _has_secret(recipe):
+            raw = put_under(raw, read_recipe(recipe), whole)
+        return cast("Self", whole.model_validate(raw))
 
     @model_validator(mode="after")
     def _search_what_is_free(self) -> Self:
@@ -166,8 +186,17 @@ class JobConfig(Settings):
             settings = self.settings_of(name)
             settings.builds_on(self.search.models)  # enough of them
             for trial in trials(family(name), settings, self.search, self.seed):
-                settings.with_values(trial.values).n_features(self.cube_spec)  # its features can be computed
+                self._require_features(name, settings.with_values(trial.values))
         return self
+
+    def _require_features(self, name: str, settings: FamilySettings) -> None:
+        try:
+            settings.n_features(self.cube_spec)
+        except ConfigError as error:
+            of_recipe = (
+                "" if self.recipe == STUDY else f"; the recipe is '{self.recipe}': set {name}.features in the job"
+            )
+            raise ConfigError(f"{name}.{error}{of_recipe}") from None
 
     @classmethod
     def whole(cls) -> type[Settings]:
@@ -179,13 +208,22 @@ class JobConfig(Settings):
         return _made_again, (self.model_dump(mode="json"), registered(), entries_outside())
 
 
+def _has_secret(address: str) -> bool:
+    """Such an address is not looked at; the settings refuse it and name the field."""
+    try:
+        refuse_secrets(address)
+    except ValueError:
+        return True
+    return False
+
+
 def _made_again(
     values: dict[str, Any], families_of_sender: tuple[Family, ...], entries: Mapping[tuple[str, str], Any]
 ) -> JobConfig:
     for each in families_of_sender:
         register(each)
     take_over(entries)
-    return JobConfig.model_validate(values)
+    return complete_job().model_validate(values)  # its recipe is in the values, and its file may not be at hand here
 
 
 def complete_job() -> type[JobConfig]:

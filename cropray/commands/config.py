@@ -18,6 +18,7 @@ from cropray.config import JobConfig, complete_job
 from cropray.core.settings import Settings
 from cropray.io.job_file import kinds_of, load_settings, read_yaml
 from cropray.io.storage import Location
+from cropray.search.recipe import read_recipe
 from cropray.search.space import Range, Space
 
 _WIDTH: Final = 120
@@ -188,7 +189,7 @@ def _said(path: str, setting: Setting, value: str | None, origin: str) -> Iterat
 
 def _of_job(config: str | Location, overrides: Sequence[str]) -> Iterator[str]:
     job = load_settings(JobConfig, config, overrides)
-    given = read_yaml(config)
+    given, recipe = read_yaml(config), read_recipe(job.recipe)
     changed = [override.partition("=")[0].split(".") for override in overrides]
     for path, settings, name in _leaves(job):
         where = [*path, name]
@@ -200,6 +201,8 @@ def _of_job(config: str | Location, overrides: Sequence[str]) -> Iterator[str]:
             origin = str(config)
         elif setting.default is not None and yaml.safe_load(value) == yaml.safe_load(setting.default):
             origin = "default"
+        elif _holds(recipe, where):
+            origin = f"recipe {job.recipe}"
         else:
             origin = "follows from the others"
         if origin != "default" and setting.default is not None:

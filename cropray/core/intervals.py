@@ -14,6 +14,7 @@ from cropray.core.metrics import METRICS, Counts, Ratios
 BOOTSTRAP_SAMPLES: Final = 1000
 INTERVAL: Final = 0.95  # nominal coverage
 MIN_ZONES: Final = 5  # with three, intervals of rare classes cover 80 % where they promise 95 %
+_F1: Final = "macro_f1"  # the mean of the classes' F1
 _EDGE: Final = 1e-6  # scores are kept this far from 0 and 1 where their log odds are taken
 _NORMAL_QUANTILE: Final = NormalDist().inv_cdf((1 + INTERVAL) / 2)
 
@@ -98,20 +99,53 @@ def bootstrap_difference(
     Raises:
         ValueError: the cubes do not count the same labels.
     """
+    weights = _weights_of_both(cube_a, cube_b, seed, n_samples)
+    if weights is None:
+        return {}
+    labelled = cube_a.any((1, 2))
+    pairs = zip(_with_ratios(cube_a[labelled]), _with_ratios(cube_b[labelled]), strict=True)
+    return {f"test_{key}": _difference(a, b, weights) for (key, a), (_, b) in pairs}
+
+
+def bootstrap_class_differences(
+    cube_a: Counts, cube_b: Counts, seed: int, n_samples: int = BOOTSTRAP_SAMPLES
+) -> dict[int, Difference]:
+    """F1 of each class by one model less that by another one; arguments, weights and errors as of `bootstrap_difference`.
+
+    An interval of a class that one or two zones hold tells little: those zones are all that is known of it.
+
+    Returns:
+        index of a class with labels → difference; empty where `why_no_intervals` gives a reason.
+    """
+    weights = _weights_of_both(cube_a, cube_b, seed, n_samples)
+    if weights is None:
+        return {}
+    labelled = cube_a.any((1, 2))
+    (of_a,), (of_b,) = ([r for key, r in _with_ratios(cube[labelled]) if key == _F1] for cube in (cube_a, cube_b))
+    return {
+        int(index): _difference(_of_class(of_a, place), _of_class(of_b, place), weights)
+        for place, index in enumerate(np.flatnonzero(cube_a.any((0, 2))))
+    }
+
+
+def _of_class(ratios: Ratios, place: int) -> Ratios:
+    return Ratios(ratios.over[:, [place]], ratios.under[:, [place]])
+
+
+def _weights_of_both(cube_a: Counts, cube_b: Counts, seed: int, n_samples: int) -> npt.NDArray[np.float64] | None:
+    """[sample, zone with labels]; None where there are too few zones. Raises ValueError where labels differ."""
     if cube_a.shape != cube_b.shape or (cube_a.sum(2) != cube_b.sum(2)).any():
         raise ValueError(
             f"models can be compared on the same zones and labels only; the cubes are {cube_a.shape} and "
             f"{cube_b.shape}, or count other labels: evaluate both models on one dataset"
         )
-    labelled = cube_a.any((1, 2))
-    if why_no_intervals(cube_a):
-        return {}
-    weights, found = _weights(int(labelled.sum()), seed, n_samples), {}
-    for (key, a), (_, b) in zip(_with_ratios(cube_a[labelled]), _with_ratios(cube_b[labelled]), strict=True):
-        value = a.mean() - b.mean()
-        down, up = _reach(a.deviations() - b.deviations(), weights)
-        found[f"test_{key}"] = Difference(value, max(value - down, -1.0), min(value + up, 1.0))
-    return found
+    return None if why_no_intervals(cube_a) else _weights(int(cube_a.any((1, 2)).sum()), seed, n_samples)
+
+
+def _difference(a: Ratios, b: Ratios, weights: npt.NDArray[np.float64]) -> Difference:
+    value = a.mean() - b.mean()
+    down, up = _reach(a.deviations() - b.deviations(), weights)
+    return Difference(value, max(value - down, -1.0), min(value + up, 1.0))
 
 
 def _with_ratios(cube: Counts) -> Iterator[tuple[str, Ratios]]:

@@ -3,7 +3,7 @@
 Layout under the root (axes and columns of each artefact: `cropray.datasets.schema` and the stage's owner):
 
     zones.parquet  zones.csv  zones.json  zones.png
-    acquisition/  composites/  labels/  parcels/  dataset/  search/  models/  oof/  evaluation/  maps/  report/
+    acquisition/  composites/  labels/  parcels/  dataset/  search/  models/  oof/  evaluation/  nested/  ablation/  maps/  report/
     runs/  mlflow.db  mlartifacts/  configs/  stamps/  logs/  plan.json  timings/
 """
 
@@ -207,6 +207,16 @@ class Workspace:
     def zone_counts(self, model: str, zone_id: str) -> Location:
         """JSON: labelled pixels of one test zone by true and predicted class, and their loss."""
         return self.root / "evaluation" / f"{model}-zones" / f"{zone_id}.json"
+
+    @property
+    def nested(self) -> Location:
+        """Folder of the test of all zones: `<fold>-of-<n>`, a workspace, of each outer fold, and `<family>`, their counts together."""
+        return self.root / "nested"
+
+    @property
+    def ablation(self) -> Location:
+        """Folder of the table of changes of a recipe, `table.json`, and workspace that the searches of its rows share."""
+        return self.root / "ablation"
 
     def map(self, model: str, zone_id: str) -> Location:
         """COG [4, H, W]: class, confidence, second class, n_clear."""

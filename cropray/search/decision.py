@@ -158,6 +158,19 @@ def learn_decision(
     return card, {"taus": listed, "reliability": dict(zip(("before", "after"), before_after, strict=True))}
 
 
+def decided_elsewhere(found: OutOfFold, settings: DecisionSettings) -> npt.NDArray[np.int64]:
+    """[N] class index, where what decides in a fold was learnt on the other folds: what a rule is worth on new zones."""
+    if settings.rule == "argmax":
+        return found.decided(0.0)
+    cubes = np.stack([found.counts(tau) for tau in TAUS])
+    predicted = np.empty(len(found.labels), np.int64)
+    for fold in np.unique(found.folds):
+        others, rows = found.folds != fold, found.folds[found.zones] == fold
+        tau = choose_tau(cubes[:, others], int((~rows).sum())) if others.any() else 0.0
+        predicted[rows] = found.decided(tau)[rows]
+    return predicted
+
+
 def choose_tau(cubes: Floats, n_rows: int) -> float:
     """One of `TAUS`: the mean of all, each weighed by what speaks for it, and lowered until accuracy holds.
 

@@ -40,6 +40,7 @@ from cropray.datasets.manifest import (
     save_entry,
     save_manifest,
 )
+from cropray.datasets.other_split import points_with_test
 from cropray.datasets.point_separation import separation_doubts
 from cropray.datasets.points import (
     PointsSettings,
@@ -59,8 +60,8 @@ from cropray.io.storage import Location, content_id, remove, whole_file
 from cropray.io.workspace import Workspace
 from cropray.io.zones import Zone, zone_fingerprint
 from cropray.stages.inputs import (
+    divided_zones,
     job_legend,
-    job_zones,
     require_legend_of_labels,
     require_season_of_composites,
     require_year_of_labels,
@@ -98,7 +99,7 @@ def run(job: JobConfig, progress: Progress) -> None:
     if job.points is not None:
         _run_points(job, progress)
         return
-    zones, workspace = job_zones(job), job.artefacts
+    zones, workspace = divided_zones(job), job.artefacts
     progress.stage("dataset", f"{len(zones)} zones, tiles of {job.dataset.tile_size} px")
     _check_splits(zones)
     require_season_of_composites(zones, job)
@@ -133,7 +134,9 @@ def artefacts(job: JobConfig) -> Iterator[Stamped]:
     if job.points is not None:
         yield _whole_points(job, job.points)
     else:
-        yield _whole(job, _of_all(job_legend(job), _each(partial(_read_of, job.artefacts), job_zones(job))), _OF_ZONES)
+        yield _whole(
+            job, _of_all(job_legend(job), _each(partial(_read_of, job.artefacts), divided_zones(job))), _OF_ZONES
+        )
 
 
 def checks(job: JobConfig, ahead: Ahead) -> Iterator[Check]:
@@ -154,7 +157,7 @@ def _require_points(path: Location) -> None:
 def parts(job: JobConfig) -> Iterator[Stamped]:
     """The partitions of the dataset, of which the labels of all zones decide."""
     if job.points is None:
-        zones = job_zones(job)
+        zones = divided_zones(job)
         jobs = _jobs(job, zones, _divide(job, zones)[1])
         tasks = _tasks(job, jobs, _each(partial(_read_of, job.artefacts), zones))
         yield from stamped("dataset", ZONES, tasks, job.artefacts)
@@ -181,7 +184,7 @@ def _run_points(job: JobConfig, progress: Progress) -> None:
     workspace, artefact = job.artefacts, _whole_points(job, job.points)
     if artefact.is_current(progress, "dataset", overwrite=job.overwrite):
         return
-    whole = read_points(path, cube, job.points.values)
+    whole = points_with_test(read_points(path, cube, job.points.values), job.test_zones)
     division = divide_points(whole, settings, by_region=job.search.leave_region_out)
     table, folds, given = division.table, division.folds, division.given
     legend = points_legend(table)
@@ -210,7 +213,8 @@ def _whole(job: JobConfig, content: Mapping[str, object], made_by: Sequence[Root
 
 
 def _whole_points(job: JobConfig, points: PointsSettings) -> Stamped:
-    return _whole(job, {"points": source_fingerprint([points.path])}, _OF_POINTS)
+    test = {} if job.test_zones is None else {"test zones": sorted(job.test_zones)}
+    return _whole(job, {"points": source_fingerprint([points.path]), **test}, _OF_POINTS)
 
 
 def _of_all(legend: Legend, made_from: Mapping[str, Mapping[str, object]]) -> dict[str, object]:

@@ -9,6 +9,7 @@ from cropray.core.cube import STUDY_CUBE, CubeSpec, Season
 from cropray.core.errors import ConfigError, InputError, SchemaError
 from cropray.core.legend import FIRST_YEAR, LAST_YEAR, Legend, bundled_legend
 from cropray.core.settings import Settings
+from cropray.datasets.other_split import zones_with_test
 from cropray.imagery.acquisition import Acquisition, Order
 from cropray.io.storage import Location, local_file
 from cropray.io.workspace import Workspace, require
@@ -31,6 +32,15 @@ def job_zones(job: JobConfig) -> tuple[Zone, ...]:
     else:
         table = bundled_zones() if job.zone_table is None else read_zones(job.zone_table)
     return select_zones(table, job.zones)
+
+
+def divided_zones(job: JobConfig) -> tuple[Zone, ...]:
+    """The zones of this run with the split that the dataset has; what is made of a single zone does not depend on it.
+
+    Raises:
+        ConfigError: beside what `job_zones` raises, `test_zones` names zones that are not there, or all of them.
+    """
+    return zones_with_test(job_zones(job), job.test_zones)
 
 
 def _chosen_zones(job: JobConfig, settings: ZoneSelectionSettings) -> tuple[Zone, ...]:

@@ -23,8 +23,8 @@ from cropray.maps.zone import MapJob, map_zone
 from cropray.stages.decision import require_decision
 from cropray.stages.devices import Device, device_of, gpus_per_task, memory_of, require_devices
 from cropray.stages.inputs import (
+    divided_zones,
     job_legend,
-    job_zones,
     require_legend,
     require_legend_of_labels,
     require_season_of_composites,
@@ -48,7 +48,7 @@ def run(job: JobConfig, progress: Progress) -> None:
     if job.points is not None:
         raise ConfigError("this job reads 'points': there are no images to map; give a job with 'imagery'")
     workspace = job.artefacts
-    zones = _mapped(job, job_zones(job))
+    zones = _mapped(job, divided_zones(job))
     if not zones:
         raise ConfigError("none of the chosen zones is in the test split; set map.splits to 'all'")
     require_season_of_composites(zones, job)
@@ -74,7 +74,7 @@ def artefacts(job: JobConfig) -> Iterator[Stamped]:
     for model in job.search.models if job.points is None else ():
         require(job.artefacts.model(model), "search")
         yield from stamped(
-            f"map/{model}", f"map-{model}", _tasks(job, model, _mapped(job, job_zones(job))), job.artefacts
+            f"map/{model}", f"map-{model}", _tasks(job, model, _mapped(job, divided_zones(job))), job.artefacts
         )
 
 

@@ -10,6 +10,7 @@ from typing import Final
 
 from cropray.cluster.session import ray_session
 from cropray.config import JobConfig
+from cropray.core.errors import ConfigError
 from cropray.core.progress import Progress
 from cropray.core.redaction import HideSecrets
 from cropray.io.job_file import dump_yaml, load_settings
@@ -17,7 +18,7 @@ from cropray.io.storage import Location, write_text
 from cropray.io.workspace_lock import locked
 from cropray.stages.devices import require_devices
 from cropray.stages.preflight import check_job
-from cropray.stages.stage import STAGES, stages_of
+from cropray.stages.stage import STAGES, Stage, made_elsewhere, stages_of
 from cropray.stages.timings import RAY_START, append_timing, timed
 
 PIPELINE: Final = tuple(stage.name for stage in STAGES)
@@ -33,9 +34,9 @@ def run_stages(stages: Sequence[str], config: str | Location, overrides: Sequenc
     workspace = job.artefacts
     workspace.prepare()
     progress = Progress()
-    with locked(workspace.root), log_to_file(workspace.log(stages[0] if len(stages) == 1 else "run")):
-        known, has_work = {stage.name: stage for stage in STAGES}, stages_of(job)
-        wanted = [known[name] for name in stages if len(stages) == 1 or known[name] in has_work]  # a single one says so
+    shared = contextlib.nullcontext() if job.dataset_of is None else locked(job.dataset_of)  # its fits are added to
+    with locked(workspace.root), shared, log_to_file(workspace.log(stages[0] if len(stages) == 1 else "run")):
+        wanted = _wanted(job, stages)
         check_job(job, [stage.name for stage in wanted])
         # One Ray for all stages of a run; a single stage starts its own, if it needs one.
         session = ray_session(job.cluster, needs_dashboard=job.uses_worker_groups)
@@ -49,6 +50,23 @@ def run_stages(stages: Sequence[str], config: str | Location, overrides: Sequenc
                 write_text(workspace.config(stage.name), dump_yaml(job))
                 with timed(workspace, stage.name, progress):
                     stage.run(job, progress)
+
+
+def _wanted(job: JobConfig, stages: Sequence[str]) -> list[Stage]:
+    """Of several stages, those with something to do; a single one says itself why it has nothing.
+
+    Raises:
+        ConfigError: it makes what another job's workspace has.
+    """
+    known, has_work = {stage.name: stage for stage in STAGES}, stages_of(job)
+    if len(stages) > 1:
+        return [known[name] for name in stages if known[name] in has_work]
+    if setting := made_elsewhere(known[stages[0]], job):
+        raise ConfigError(
+            f"'{setting}' says that '{getattr(job, setting)}' has what `cropray {stages[0]}` makes: run it on the job of "
+            f"that workspace, or take {setting} out"
+        )
+    return [known[stages[0]]]
 
 
 @contextlib.contextmanager

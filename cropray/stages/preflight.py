@@ -16,7 +16,7 @@ from cropray.datasets.doubts import some
 from cropray.io.storage import Location
 from cropray.io.workspace import Workspace, require
 from cropray.io.zones import Zone
-from cropray.stages.inputs import job_zones
+from cropray.stages.inputs import divided_zones
 from cropray.stages.stage import STAGES
 from cropray.training.family import family
 
@@ -74,7 +74,7 @@ def check_job(job: JobConfig, stages: Sequence[str]) -> None:
 
     zones: list[Zone] = []
     if job.points is None and (job.zone_selection is None or "zones" not in stages):
-        note(lambda: zones.extend(job_zones(job)))
+        note(lambda: zones.extend(divided_zones(job)))
     for stage in STAGES:
         if stage.name in stages:
             done = stages[: stages.index(stage.name)]

@@ -84,4 +84,12 @@ STAGES: Final = [
 
 def stages_of(job: "JobConfig") -> list[Stage]:
     """The stages that a job has something to do for, in order."""
-    return [stage for stage in STAGES if job.points is None or not stage.of_images]
+    has_work = [stage for stage in STAGES if job.points is None or not stage.of_images]
+    return [stage for stage in has_work if not made_elsewhere(stage, job)]
+
+
+def made_elsewhere(stage: Stage, job: "JobConfig") -> str:
+    """The setting that names another job's workspace, where what a stage makes is read; empty: the job makes it."""
+    if stage.of_sources and job.dataset_of is not None:
+        return "dataset_of"
+    return "images_of" if stage.of_sources and stage.of_images and job.images_of is not None else ""

@@ -108,3 +108,17 @@ def test_a_job_file_is_not_written_over(tmp_path, capsys, monkeypatch):
     assert main(["new", "wheat"]) == 1
     assert "'wheat.yaml' exists" in capsys.readouterr().err
     assert Path("wheat.yaml").read_text() == "mine"
+
+
+def test_values_of_a_recipe_are_told_from_those_of_the_job(tmp_path, capsys):
+    config = tmp_path / "job.yaml"
+    config.write_text(
+        "{name: a, workspace: /w, points: {path: /p.parquet}, recipe: best, forest: {n_estimators: 7}}",
+        encoding="utf-8",
+    )
+    assert main(["config", str(config)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert f"forest.n_estimators: 7   # {config}; default 400" in lines
+    assert "xgboost.subsample: 0.65   # recipe best; default 1.0" in lines
+    assert "decision.rule: prior   # recipe best; default argmax" in lines
+    assert "forest.max_depth: null   # default" in lines

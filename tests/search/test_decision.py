@@ -6,7 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cropray.search.decision import MOST_LOST, TAUS, DecisionSettings, choose_tau, learn_decision, multipliers
+from cropray.search.decision import (
+    MOST_LOST,
+    TAUS,
+    DecisionSettings,
+    choose_tau,
+    decided_elsewhere,
+    learn_decision,
+    multipliers,
+)
 from tests.search.drawn_predictions import SHARES, drawn
 
 PRIOR = DecisionSettings(rule="prior")
@@ -175,3 +183,12 @@ def test_a_single_zone_and_a_single_fold_are_no_error():
     record, _ = learn_decision(drawn(500, n_zones=1), SHARES, DecisionSettings(rule="prior", calibrate=True))
     assert record["tau"] in TAUS
     assert record["other_folds"]["accuracy"] == record["before"]["accuracy"]
+
+
+def test_what_other_folds_choose_can_be_counted_pixel_by_pixel():
+    found, rule = drawn(900, pull=0.6, seed=3), DecisionSettings(rule="prior")
+    card, _ = learn_decision(found, SHARES, rule)
+    predicted = decided_elsewhere(found, rule)
+    assert (predicted == found.labels).mean() == pytest.approx(card["other_folds"]["accuracy"])
+    assert (predicted != found.decided(0.0)).any()
+    np.testing.assert_array_equal(decided_elsewhere(found, DecisionSettings()), found.decided(0.0))

@@ -1,0 +1,151 @@
+"""`ablate` shows what each change of a recipe is worth, on training zones, and repeats nothing."""
+
+import json
+
+import pytest
+import yaml
+
+from cropray.cli import main
+from cropray.commands import ablate
+from cropray.config import JobConfig
+from cropray.core.progress import Progress
+from cropray.datasets.manifest import load_manifest
+from cropray.datasets.storage import read_pixels
+from cropray.evaluation.models import load_model
+from cropray.evaluation.out_of_fold import write_out_of_fold
+from cropray.evaluation.zone_counts import CountJob
+from cropray.io.job_file import load_settings
+from cropray.io.storage import write_json
+from cropray.search.fit import SearchData, fit_unit
+from cropray.search.results import save_results
+from cropray.search.run import RESULT_FILE
+from cropray.stages import dataset
+from cropray.stages.family_search import FamilySearch, Samples
+from tests.commands.test_nested import write_points
+
+BLIND = {"n_estimators": 1, "learning_rate": 1e-6}
+SEEING = {"n_estimators": 6, "learning_rate": 0.3, "max_depth": 2}
+
+
+def imitate(stages, config, overrides):
+    """The dataset as it is, and a search whose units are fitted here, one after the other."""
+    job = load_settings(JobConfig, config, overrides)
+    if "dataset" in stages:
+        dataset.run(job, Progress())
+        return
+    manifest, workspace, (model,) = load_manifest(job.artefacts.manifest), job.artefacts, job.search.models
+    search = FamilySearch(job, manifest, model, Samples(workspace, manifest))
+    zones = [zone for zone in manifest.zones if zone.split == "train"]
+    blocks = {zone.zone_id: read_pixels(workspace, zone.zone_id, manifest.cube) for zone in zones}
+    data = SearchData(search.family, manifest, search.settings, blocks, job.seed)
+    for unit in search.units:
+        if not unit.is_finished:
+            unit.folder.mkdir(parents=True)
+            save_results(unit.folder / RESULT_FILE, fit_unit(unit.unit, unit.folder, data))
+    every, best = search._configurations()
+    for zone in zones:
+        unit, step = search._folds_of_winner()[zone.fold]
+        fitted = load_model(unit.folder)
+        fitted = fitted if search.family.prefix is None else search.family.prefix(fitted, step)
+        counts = CountJob(workspace, manifest.lookup(), job.map)
+        workspace.out_of_fold(model, zone.zone_id).parent.mkdir(parents=True, exist_ok=True)
+        path = workspace.out_of_fold(model, zone.zone_id)
+        write_out_of_fold(path, fitted, zone, counts, (job.search.oof_rows, job.seed), is_points=True)
+    summary = {"best": dict(best.params), "units": [unit.folder.name for unit in search.units]}
+    write_json(
+        workspace.search_result(model), {**summary, "configurations": [{"params": dict(c.params)} for c in every]}
+    )
+
+
+def make_config(folder):
+    """A job whose recipe goes from trees that know nothing to trees that do, and to another family."""
+    write_points(folder / "points.parquet")
+    way = [
+        {"name": "blind", "model": "xgboost", "settings": {"xgboost": BLIND}},
+        {"name": "seeing", "model": "xgboost", "settings": {"xgboost": SEEING}},
+        {"name": "a forest", "model": "forest", "settings": {"forest": {"n_estimators": 5}}},
+    ]
+    recipe = {"xgboost": SEEING, "forest": {"n_estimators": 5}, "search": {"models": ["xgboost", "forest"]}}
+    (folder / "own.yaml").write_text(yaml.safe_dump({**recipe, "ablation": way}))
+    content = {
+        "name": "small", "workspace": str(folder / "work"), "points": {"path": str(folder / "points.parquet")},
+        "dataset": {"n_folds": 2}, "recipe": str(folder / "own.yaml"),
+        "cluster": {"num_cpus": 2, "object_store_gb": 0.2},
+    }  # fmt: skip
+    path = folder / "job.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    """A job whose table is there."""
+    path = make_config(tmp_path_factory.mktemp("ablate"))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(ablate, "run_stages", imitate)
+        assert main(["ablate", str(path)]) == 0
+    return path
+
+
+def table_of(config):
+    return json.loads((load_settings(JobConfig, config).artefacts.ablation / "table.json").read_text())["rows"]
+
+
+def test_each_row_is_scored_out_of_fold_on_training_zones(config):
+    manifest = load_manifest(load_settings(JobConfig, config).artefacts.manifest)
+    rows = table_of(config)
+    assert [(row["name"], row["model"]) for row in rows] == [("blind", "xgboost"), ("seeing", "xgboost"), ("a forest", "forest")]  # fmt: skip
+    for row in rows:
+        assert set(row["zone_ids"]) == {zone.zone_id for zone in manifest.of_split("train")}
+        assert row["metrics"]["val_pixels"] == row["labelled_pixels"] == 7 * 24
+    assert rows[0]["metrics"]["val_macro_f1"] < 0.5
+    assert rows[1]["metrics"]["val_macro_f1"] > 0.9
+    assert "to_first" not in rows[0]
+    gain = rows[1]["to_first"]["macro_f1"]
+    assert gain == rows[1]["to_row_before"]["macro_f1"]
+    assert (
+        0
+        < gain["low"]
+        < gain["value"]
+        == pytest.approx(rows[1]["metrics"]["val_macro_f1"] - rows[0]["metrics"]["val_macro_f1"])
+    )
+    assert abs(rows[2]["to_row_before"]["macro_f1"]["value"]) < gain["value"]
+
+
+def test_finished_rows_are_kept_and_the_job_s_own_search_shares_their_fits(config, capsys, monkeypatch):
+    before, searched = table_of(config), []
+    monkeypatch.setattr(ablate, "run_stages", lambda stages, *_: searched.extend(set(stages) - {"dataset"}))
+    assert main(["ablate", str(config)]) == 0
+    assert capsys.readouterr().out.count("finished before") == 3
+    assert (searched, table_of(config)) == ([], before)
+    job = load_settings(JobConfig, config)
+    assert not job.artefacts.search_result("forest").exists()
+    manifest = load_manifest(job.artefacts.manifest)
+    own = FamilySearch(job, manifest, "forest", Samples(job.artefacts, manifest))
+    assert [unit.is_finished for unit in own.units] == [True, True]
+
+
+def test_a_job_with_the_study_s_recipe_has_nothing_to_compare(config, capsys):
+    assert main(["ablate", str(config), "--set", "recipe=study", "--set", "search.models=[xgboost]"]) == 1
+    assert "set 'recipe' to best" in capsys.readouterr().err
+
+
+def test_another_workspace_may_use_the_dataset_and_makes_none(config, capsys):
+    work = load_settings(JobConfig, config).artefacts.root
+    elsewhere = [f"workspace={work.parent / 'other'}", f"dataset_of={work}"]
+    set_ = [text for change in elsewhere for text in ("--set", change)]
+    assert main(["dataset", str(config), *set_]) == 1
+    assert f"'dataset_of' says that '{work}' has what `cropray dataset` makes" in capsys.readouterr().err
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_rows_are_searches_like_any_other(ray_local, tmp_path, capsys):
+    path = make_config(tmp_path)
+    assert main(["ablate", str(path)]) == 0
+    rows = table_of(path)
+    assert [row["name"] for row in rows] == ["blind", "seeing", "a forest"]
+    assert rows[1]["to_first"]["macro_f1"]["low"] > 0
+    capsys.readouterr()
+    assert main(["search", str(path), "--set", "search.models=[forest]"]) == 0
+    assert "forest: 2 units of (configuration, fold), 2 finished before" in capsys.readouterr().out

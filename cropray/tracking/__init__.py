@@ -1,8 +1,10 @@
 """The one writer of tracking runs: search → configuration → fold, evaluations and registered models.
 
+Comes in: results of searches and evaluations. Goes out: runs and versions in MLflow. May be added: a tag or a value of a
+note (`records`).
+
 What MLflow holds is a projection of the workspace: stages note what stands in no other artefact (`records`), the runs are
 read from that and from results and evaluations (`projection`), and a store is brought up to date with them (`store`).
-May be added: a tag or a value of a note (`records`).
 """
 
 import os

@@ -6,7 +6,7 @@ DEMO ?= demo
 export RAY_USAGE_STATS_ENABLED := 0
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: demo test test-slow test-all chaos bench check format ui clean
+.PHONY: demo test test-slow test-all chaos bench check format docs wheel lowest ui clean
 
 demo: $(VENV)/.installed
 	$(BIN)/cropray demo --root $(DEMO)
@@ -28,6 +28,10 @@ test-all: test test-slow
 	$(BIN)/python -m pytest -q -m "nightly and not own_ray and not gpu and not network"
 	$(BIN)/python -m pytest -q -m "nightly and own_ray and not gpu and not network"
 
+# The fast tests with the oldest versions that pyproject.toml allows.
+lowest: .venv-lowest/.installed
+	.venv-lowest/bin/python -m pytest -q -n 2 --dist loadfile -m "not ray and not slow and not nightly and not gpu and not network"
+
 chaos: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.chaos.matrix
 
@@ -43,8 +47,15 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# Installs anywhere: `pip install dist/cropray-*.whl`.
+wheel: $(VENV)/.installed-dev
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+docs: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.documents.pages
+
 clean:
-	rm -rf $(VENV) $(DEMO)
+	rm -rf $(VENV) .venv-lowest $(DEMO) dist
 
 # torch first: with it in place nothing pulls a CUDA build onto a machine without a GPU.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -53,6 +64,13 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+.venv-lowest/.installed: pyproject.toml tests/lower_bounds.py
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --upgrade pip packaging
+	.venv-lowest/bin/python -m tests.lower_bounds > .venv-lowest/constraints.txt
+	.venv-lowest/bin/python -m pip install --quiet --constraint .venv-lowest/constraints.txt --editable '.[dev]'
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed

@@ -8,6 +8,7 @@ import contextlib
 import errno
 import logging
 import os
+import shlex
 import signal
 import sys
 import tempfile
@@ -118,32 +119,23 @@ def _run(options: argparse.Namespace) -> None:
         from cropray.commands.why import run_why  # noqa: PLC0415
 
         run_why(options.config, options.overrides, options.artefact)
+    elif options.command == "new":
+        from cropray.commands.new import run_new  # noqa: PLC0415
+
+        path = run_new(options.name, Path())
+        print(f"{path}: fill in where your parcels are, then `cropray doctor {shlex.quote(str(path))}`")
+    elif options.command == "config":
+        from cropray.commands.config import run_config  # noqa: PLC0415
+
+        run_config(options.config, options.overrides, as_markdown=options.markdown)
     elif options.command == "ui":
-        _serve_ui(options.config, options.overrides, options.port)
+        from cropray.commands.ui import run_ui  # noqa: PLC0415
+
+        run_ui(options.config, options.overrides, options.port)
     else:
         from cropray.stages.pipeline import run_stages  # noqa: PLC0415
 
         run_stages(options.stages, options.config, options.overrides)
-
-
-def _serve_ui(config: str, overrides: Sequence[str], port: int) -> None:
-    from cropray.config import JobConfig  # noqa: PLC0415
-    from cropray.io.job_file import load_settings  # noqa: PLC0415
-    from cropray.io.workspace import require  # noqa: PLC0415
-    from cropray.tracking import Tracker, outcome, ui_command  # noqa: PLC0415
-
-    job = load_settings(JobConfig, config, overrides)
-    if job.tracking_uri is None:
-        require(job.artefacts.mlflow_database, "search")
-    command = ui_command(job.artefacts, job.tracking_uri, port)
-    tracker = Tracker(job.artefacts, job.name, job.tracking_uri)
-    for line in outcome(tracker):
-        print(line, file=sys.stderr)
-    print(
-        f"Runs of '{job.name}': http://127.0.0.1:{port}{tracker.runs_page()}\nReady in 10 s; Ctrl-C stops it.",
-        flush=True,
-    )
-    os.execv(command[0], command)  # noqa: S606  (our own fixed command; signals reach the server itself)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -167,6 +159,11 @@ def _parser() -> argparse.ArgumentParser:
     why = on_job("why", "what is up to date and what is not, and in what it differs; makes nothing", each)
     named = "a stage, what it makes (acquire/ZONE, map/MODEL), or a path in the workspace"
     why.add_argument("artefact", nargs="?", help=named)
+    new = commands.add_parser("new", help="write NAME.yaml, a job file with every setting and what it means")
+    new.add_argument("name", metavar="NAME", help="of the dataset")
+    every = "every setting: what it is, its default, and a job's values with their origin"
+    config = on_job("config", every, nargs="?")
+    config.add_argument("--markdown", action="store_true", help="print the page docs/configuration.md")
     on_job("ui", "the MLflow UI on a job's runs").add_argument("--port", type=int, default=5000)
     names = [stage.name for stage in STAGES]
     on_job("run", f"all stages: {' '.join(names)}").set_defaults(stages=names)

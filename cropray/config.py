@@ -23,6 +23,7 @@ from cropray.io.workspace import Workspace
 from cropray.maps.settings import MapSettings
 from cropray.parcels.rpg import ParcelSettings
 from cropray.report.settings import ReportSettings
+from cropray.search.decision import DecisionSettings
 from cropray.search.sampling import trials
 from cropray.search.space import SearchSettings, complete
 from cropray.training.abilities import require_static
@@ -33,7 +34,7 @@ _SUBMITTED: Final = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray in the process o
 
 
 class JobConfig(Settings):
-    """A job: one area, one season, one dataset, one search. Relative paths start at the current folder.
+    """One area, one season, one dataset, one search. Relative paths start at the current folder.
 
     Every family of models has a section of its own name (`xgboost`, …), and one below `search` for what is searched of it.
     """
@@ -43,6 +44,7 @@ class JobConfig(Settings):
     workspace: LocationSetting
     """Folder that all artefacts are written below, on a disk or in object storage (`s3://…`, `gs://…`, `az://…`)."""
     seed: int = Field(default=0, ge=0)
+    """Of all that is drawn at random: equal seeds and equal inputs give equal results."""
     season_start: str = Field(default="2023-01", pattern=r"^\d{4}-(0[1-9]|1[0-2])$")
     """First month of the season; a zone table's own column goes before."""
     cube: CubeSettings = CubeSettings()
@@ -63,11 +65,12 @@ class JobConfig(Settings):
     points: PointsSettings | None = None
     dataset: DatasetSettings = DatasetSettings()
     search: SearchSettings = SearchSettings()
+    decision: DecisionSettings = DecisionSettings()
     map: MapSettings = MapSettings()
     report: ReportSettings = ReportSettings()
     cluster: ClusterSettings = ClusterSettings()
     plan: PlanSettings | None = None
-    """None: `cropray plan` foretells the job on the cluster at hand."""
+    """None: `cropray plan` estimates the job on the cluster at hand."""
 
     @field_validator("workspace", mode="before")
     @classmethod
@@ -108,6 +111,12 @@ class JobConfig(Settings):
                 f"zone_selection.min_gap_m = {self.zone_selection.min_gap_m} is less than dataset.buffer_m = "
                 f"{self.dataset.buffer_m:g}: chosen zones would be refused as too near; raise the one or lower the other"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _something_to_learn_from(self) -> Self:
+        if self.decision != DecisionSettings() and not self.search.oof_rows:
+            raise ValueError("'decision' is learnt from out-of-fold predictions: set search.oof_rows above 0")
         return self
 
     @model_validator(mode="after")

@@ -54,6 +54,20 @@ def finished(landscape, ray_local, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def own_data():
+    """The toys of data: scores and sensors are shown in every table, so they are taken back."""
+    from cropray.core.metrics import METRICS
+    from cropray.core.sensors import SENSORS
+    from tests.own_entries import cubes, feature, scenes, score, sensor  # noqa: F401  registers
+
+    METRICS.add(score.BALANCE)
+    SENSORS.add(sensor.TOY_SAT)
+    yield
+    METRICS.remove(score.BALANCE.key)
+    SENSORS.remove(sensor.TOY_SAT.name)
+
+
+@pytest.fixture(scope="module")
 def centroid_family():
     """The toy's family, known to this process alone: workers have neither its module nor an entry point."""
     import ray

@@ -12,6 +12,7 @@ from cropray.io.workspace import Workspace
 from cropray.stages.pipeline import PIPELINE
 from cropray.tracking import Tracker
 from tests.jobs import job, write_job
+from tests.tracking_history import search_note
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["demo", "--help"], *([stage, "--help"] for stage in PIPELINE)])
@@ -110,10 +111,10 @@ def test_a_user_without_a_home_gets_one_for_the_time_of_the_command(tmp_path, mo
 
 def test_ui_tells_what_waits(landscape, tmp_path, capsys, monkeypatch):
     content = job(landscape, tmp_path / "work", tracking_uri="http://127.0.0.1:9")
-    Tracker(Workspace(tmp_path / "work"), "small", "http://127.0.0.1:9").search_run("cnn", "abc", {})
+    Tracker(Workspace(tmp_path / "work"), "small", "http://127.0.0.1:9").note(search_note("small"))
     monkeypatch.setattr(os, "execv", lambda *_: None)
     assert main(["ui", str(write_job(content, tmp_path))]) == 0
-    assert re.search(r"1 writes wait in .*spool.* start the server, or set tracking_uri", capsys.readouterr().err)
+    assert re.search(r"1 writes wait in .*runs.* start the server, or set tracking_uri", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("home", ["/proc/nobody", "/proc"])

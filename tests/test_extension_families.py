@@ -23,7 +23,7 @@ from cropray.io.workspace import Workspace
 from cropray.stages.pipeline import PIPELINE
 from cropray.stages.preflight import check_job
 from cropray.tracking.model_code import model_code
-from cropray.tracking.operations import RefusedError
+from cropray.tracking.outages import RefusedError
 from cropray.training import family as families
 from cropray.training.pixel_blocks import features
 from tests.jobs import job, write_job

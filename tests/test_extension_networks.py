@@ -7,7 +7,7 @@ import sys
 from cropray.config import JobConfig
 from cropray.core.registry import entries_outside
 from cropray.tracking.model_code import model_code
-from tests.own_entries.recipe import JOB
+from tests.own_entries.job import JOB
 
 
 def test_another_process_is_told_with_the_job(tmp_path):

@@ -17,15 +17,13 @@ import rasterio
 
 from cropray.config import JobConfig
 from cropray.core.grid import Grid
-from cropray.core.metrics import METRICS
-from cropray.core.sensors import SENSORS
 from cropray.datasets.manifest import load_manifest
 from cropray.evaluation.models import load_model
 from cropray.io.job_file import load_settings
 from cropray.stages.pipeline import PIPELINE, run_stages
 from tests.jobs import job, write_job
 from tests.maps.registered import PREDICT, REFUSED
-from tests.own_entries.recipe import JOB
+from tests.own_entries.job import JOB
 
 BANDS = ("T1", "T2", "SCL")
 
@@ -47,16 +45,6 @@ def write_toy_scenes(folder, scenes):
     return folder
 
 
-@pytest.fixture(scope="module")
-def data():
-    """The toys of data; scores and sensors are shown in every table, and are taken back."""
-    from tests.own_entries import data, feature  # noqa: F401  registers
-
-    yield data
-    METRICS.remove("balance")
-    SENSORS.remove("toy-sat")
-
-
 SEARCH = {
     "models": ["xgboost", "cnn", "centroid"],
     "objective": "val_balance",
@@ -68,7 +56,7 @@ N_TRIALS = {"xgboost": 1, "cnn": 2, "centroid": 3}
 
 
 @pytest.fixture(scope="module")
-def finished(landscape, ray_local, data, centroid_family, tmp_path_factory):
+def finished(landscape, ray_local, own_data, centroid_family, tmp_path_factory):
     """The workspace of a job of toys."""
     folder = tmp_path_factory.mktemp("toys")
     content = job(
@@ -90,19 +78,23 @@ def finished(landscape, ray_local, data, centroid_family, tmp_path_factory):
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 
-def test_the_dataset_is_of_the_sensor_and_the_source(finished, data):
+def test_the_dataset_is_of_the_sensor_and_the_source(finished):
+    from tests.own_entries.sensor import NEAR, RED
+
     manifest = load_manifest(finished.manifest)
-    assert manifest.cube.bands == (data.NEAR, data.RED)
+    assert manifest.cube.bands == (NEAR, RED)
     assert sum(zone.n_labelled for zone in manifest.zones) > 0
 
 
 @pytest.mark.parametrize("model", SEARCH["models"])
-def test_each_family_is_searched_scored_and_mapped(finished, data, model):
+def test_each_family_is_searched_scored_and_mapped(finished, model):
+    from tests.own_entries.score import balance  # registered for these tests alone
+
     scores = json.loads((finished.evaluation(model) / "scores.json").read_text())
     zones = load_manifest(finished.manifest).of_split("test")
     assert scores["metrics"]["test_pixels"] == sum(zone.n_labelled for zone in zones)
     cube = np.load(finished.evaluation(model) / "cube.npy")
-    assert scores["metrics"]["test_balance"] == pytest.approx(data.balance(cube.sum(0), None))
+    assert scores["metrics"]["test_balance"] == pytest.approx(balance(cube.sum(0), None))
     assert all(finished.map(model, zone.zone_id).exists() for zone in zones)
     kind = f"tags.`cropray.kind` = 'fold' and tags.`cropray.model` = '{model}'"
     folds = mlflow.search_runs(experiment_names=["small"], filter_string=kind)

@@ -14,6 +14,7 @@ from tests.benchmarks.house import (
     knowing_the_cube,
     modules,
     naming_families,
+    reduced,
     words,
 )
 
@@ -93,6 +94,12 @@ def test_rooms_arrows_and_circles():
     assert graph == {"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}
     assert circles(graph) == ["a ⇄ b ⇄ c"]
     assert circles({"a": {"b"}, "b": set()}) == []
+
+
+def test_arrows_that_others_imply_are_left_out_of_the_figure():
+    assert reduced({"a": {"b", "c", "d"}, "b": {"c"}, "c": set(), "d": {"c"}}) == {
+        "a": {"b", "d"}, "b": {"c"}, "c": set(), "d": {"c"},
+    }  # fmt: skip
 
 
 def test_bodies_without_docstrings():

@@ -1,7 +1,6 @@
 """One entry makes a score: shown in table, page and pictures, tracked, and a search can choose by it."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,13 +9,15 @@ from sklearn.metrics import cohen_kappa_score
 
 from cropray.core.intervals import bootstrap_difference, bootstrap_intervals
 from cropray.core.metrics import METRICS, Metric, Ratios, score
+from cropray.io.workspace import Workspace
 from cropray.report.page import Pictures, render_page, search_rows
 from cropray.report.score_pictures import draw_scores, draw_zone_scores
 from cropray.report.tables import score_table
-from cropray.search.results import RegionOut, group_by_configuration, winner
+from cropray.search.results import RegionOut, group_by_configuration, save_results, winner
 from cropray.search.space import SearchSettings
 from cropray.stages.family_search import fit_key
-from cropray.stages.search_log import SearchLog, means_in_words
+from cropray.stages.search_log import means_in_words
+from cropray.tracking.projection import Projection
 from cropray.training.cnn.settings import CnnSettings
 from cropray.training.deep.loop import FitPlan, _badness
 from cropray.training.family import family
@@ -24,6 +25,7 @@ from cropray.training.xgboost.settings import XgboostSettings
 from tests.report.builders import draw_inputs
 from tests.search.test_results import result
 from tests.synthetic import entry, manifest
+from tests.tracking_history import search_note
 
 
 def kappa(matrix, _loss):
@@ -87,16 +89,15 @@ def test_the_page_and_its_pictures_show_it(tmp_path):
 
 
 @pytest.mark.usefixtures("registered")
-def test_its_keys_in_the_tracker():
+def test_its_keys_in_the_tracker(tmp_path):
     folds = [result(fold=0, right=8), result(fold=1, right=6)]
-    written = []
-    log = SearchLog.__new__(SearchLog)
-    log.search, log.configurations = None, {}
-    log.tracker = SimpleNamespace(
-        configuration_run=lambda *_: None, fold_run=lambda _, record: written.append(record.metrics)
-    )
-    log.write(folds)
-    assert all("val_kappa" in metrics for metrics in written)
+    for fold in folds:
+        save_results(Workspace(tmp_path).unit("xgboost", f"fold={fold.fold}") / "result.json", [fold])
+    units = tuple(f"fold={fold.fold}" for fold in folds)
+    search = Projection(Workspace(tmp_path)).run(search_note(model="xgboost", units=units, n_folds=2))
+    (tracked,) = search.below()
+    assert {"val_kappa_mean", "val_kappa_std"} <= tracked.metrics.keys()
+    assert all("val_kappa" in fold.metrics for fold in tracked.below())
     (configuration,) = group_by_configuration(folds)
     assert {"val_kappa_mean", "val_kappa_std"} <= configuration.metrics.keys()
     assert "region_out_kappa" in RegionOut({"north": folds[0]}).metrics

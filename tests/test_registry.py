@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 from mlflow import MlflowClient
 
-from cropray.tracking import CHAMPION, EvaluationRecord, ModelPackage, Tracker
-from tests.tracking_history import FORM, MERIT, prepare
+from cropray.tracking import CHAMPION, Tracker
+from tests.tracking_history import MERIT, candidate, evaluation_note, prepare
 
 NAME = "upper valley"
 
@@ -27,22 +27,24 @@ class Evaluations:
         self.workspace = prepare(root)
         self.client = MlflowClient(f"sqlite:///{root}/mlflow.db")
         self.notes = []
+        self.time_ms = 0
 
     def tracker(self, **_):
         return Tracker(self.workspace, NAME)
 
     def evaluate(self, seed, value, tracker=None, **changes):
-        """Version of a model with a validation loss."""
+        """Version of a model with a validation loss; None: it waits."""
         merit = replace(MERIT, **{"value": value, **changes})
         folder = self.workspace.root / "models" / merit.family
         folder.mkdir(exist_ok=True)
         (folder / "card.json").write_text(f'{{"seed": {seed}}}')
-        tracker = tracker or self.tracker()
-        record = EvaluationRecord(f"e{seed}", {}, {}, self.workspace.root / "evaluation" / "cnn")
-        run = tracker.evaluate_run(merit.family, record)
-        version = tracker.register(NAME, ModelPackage(folder, FORM, merit), run)
+        tracker, self.time_ms = tracker or self.tracker(), self.time_ms + 1
+        key, asked = f"evaluate/{merit.family}/e{seed}", candidate(self.workspace, merit, self.time_ms)
+        tracker.note(evaluation_note(NAME, key=key, model=merit.family, candidate=asked, time_ms=self.time_ms))
+        waits = tracker.sync()
         self.notes = list(tracker.notes)
-        return version
+        found = [] if waits else self.client.search_model_versions(f"name = '{NAME}'")
+        return next((str(v.version) for v in found if v.tags["cropray.model_hash"] == asked.content), None)
 
     @property
     def aliases(self):
@@ -166,7 +168,7 @@ def test_a_move_that_was_cut_off_is_no_person_s(models, monkeypatch, method, cal
     with monkeypatch.context() as broken:
         broken.setattr(MlflowClient, method, cut_off)
         models.evaluate(2, 0.5)
-    assert Tracker(models.workspace, NAME).close(0) == 0  # the spool makes up for it
+    assert Tracker(models.workspace, NAME).close(0) == 0  # a later process makes up for it
     assert models.aliases == {"cnn": "2", CHAMPION: "2"}
     tags = models.client.get_registered_model(NAME).tags
     assert tags == {"cropray.alias.cnn": "2", "cropray.alias.champion": "2"}

@@ -1,5 +1,7 @@
 """A store that is away or whose answers are lost: in the end all is there, exactly once. Faults are put into MLflow's client."""
 
+import itertools
+import json
 import logging
 import random
 import shutil
@@ -10,10 +12,18 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from cropray.tracking import FoldRecord, Tracker, redact
-from cropray.tracking.breaker import LONGEST_WAIT_S, Breaker
-from cropray.tracking.spool import Spool
-from tests.tracking_history import EXPERIMENT, contents, prepare, steps
+from cropray.core.redaction import redact
+from cropray.io.workspace import Workspace
+from cropray.tracking import Tracker
+from tests.tracking_history import (
+    EXPERIMENT,
+    SEARCH,
+    contents,
+    prepare,
+    run_history,
+    search_note,
+    write_unit,
+)
 
 CALLS = (
     "get_experiment_by_name", "create_experiment", "search_runs", "create_run", "log_batch", "get_run", "get_metric_history",
@@ -29,7 +39,7 @@ class Faults:
     """Counts the client's calls; those from `away_from` on fail, the one at `lose` is made and then fails."""
 
     def __init__(self, monkeypatch):
-        self.n_calls, self.away_from, self.lose, self.slowness_s = 0, None, None, 0.0
+        self.n_calls, self.away_from, self.lose, self.slowness_s, self.error = 0, None, None, 0.0, MlflowException
         for name in CALLS:
             monkeypatch.setattr(MlflowClient, name, self._wrap(getattr(MlflowClient, name)))
 
@@ -37,7 +47,7 @@ class Faults:
         def call(*args, **kwargs):
             number, self.n_calls = self.n_calls, self.n_calls + 1
             if self.away_from is not None and number >= self.away_from:
-                raise MlflowException("connection refused")
+                raise self.error("connection refused")
             time.sleep(self.slowness_s)
             answer = method(*args, **kwargs)
             if number == self.lose:
@@ -79,10 +89,9 @@ def whole(tmp_path_factory, template):
     with pytest.MonkeyPatch.context() as patch:
         faults = Faults(patch)
         tracker = Tracker(workspace, EXPERIMENT)
-        for step in steps(root):
-            step(tracker)
+        assert run_history(tracker, workspace) == 0
         n_calls = faults.n_calls
-    assert (tracker.n_missed, tracker.close(0)) == (0, 0)
+    assert tracker.close(0) == 0
     return in_store(workspace), n_calls
 
 
@@ -94,23 +103,19 @@ def positions(n_calls):
 
 def check_outage(workspace, expected, faults, position):
     faults.n_calls, faults.away_from = 0, position
-    tracker = Tracker(workspace, EXPERIMENT)
-    for step in steps(workspace.root):
-        step(tracker)
-    assert tracker.n_missed > 0
+    assert run_history(Tracker(workspace, EXPERIMENT), workspace) > 0
     faults.away_from = None
-    assert Tracker(workspace, EXPERIMENT).close(0) == 0  # a later process makes up for it
+    later = Tracker(workspace, EXPERIMENT)  # a later process makes up for it
     assert in_store(workspace) == expected, f"away from call {position}"
-    assert not [file for file in (workspace.root / "spool").rglob("*") if file.is_file()]
+    assert (later.close(0), later.trouble()) == (0, "")
 
 
 def check_lost_answer(workspace, expected, faults, position):
     faults.n_calls, faults.lose = 0, position
     tracker = Tracker(workspace, EXPERIMENT)
-    for step in steps(workspace.root):
-        step(tracker)
-    assert tracker.n_missed > 0
+    run_history(tracker, workspace)
     assert tracker.close(5) == 0
+    assert faults.n_calls > position
     assert in_store(workspace) == expected, f"answer to call {position} lost"
 
 
@@ -136,67 +141,72 @@ def test_a_fault_at_every_call(first, check, tmp_path, template, whole, faults):
         check(prepare(root), expected, faults, position)
 
 
-def spool_history(workspace, faults):
+def history_while_away(workspace, faults):
     """The history while the store is away from the start."""
     faults.away_from = 0
     tracker = Tracker(workspace, EXPERIMENT)
-    for step in steps(workspace.root):
-        step(tracker)
+    run_history(tracker, workspace)
     faults.away_from = None
     return tracker
 
 
-@pytest.mark.parametrize("n_removed", [0, 3, 8, 11])
-def test_a_process_dies_between_a_write_and_its_removal(n_removed, workspace, whole, faults, monkeypatch):
-    spool_history(workspace, faults)
-    remove, counted = Spool.remove, iter(range(n_removed))
-
-    def remove_and_die(self, file):
-        if next(counted, None) is None:
-            raise KeyboardInterrupt
-        remove(self, file)
-
-    with monkeypatch.context() as dying:
-        dying.setattr(Spool, "remove", remove_and_die)
-        with pytest.raises(KeyboardInterrupt):
-            Tracker(workspace, EXPERIMENT)
+@pytest.mark.parametrize("n_calls", [3, 20, 55, 70])
+def test_a_process_dies_while_it_makes_up_for_an_outage(n_calls, workspace, whole, faults):
+    history_while_away(workspace, faults)
+    faults.n_calls, faults.away_from, faults.error = 0, n_calls, KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        Tracker(workspace, EXPERIMENT)
+    faults.away_from = None
     Tracker(workspace, EXPERIMENT)
     assert in_store(workspace) == whole[0]
 
 
 def test_a_stage_that_runs_again_during_the_outage_waits_once(workspace, whole, faults):
-    tracker = spool_history(workspace, faults)
-    n_waiting = tracker._spool.waiting()
-    spool_history(workspace, faults)
-    assert tracker._spool.waiting() == n_waiting
+    n_waiting = len(history_while_away(workspace, faults)._waiting)
+    tracker = history_while_away(workspace, faults)
+    assert len(tracker._waiting) == n_waiting == 2
+    assert f"up to 2 writes wait in '{workspace.root}/runs' (evaluate/cnn/e1, {SEARCH})" in tracker.trouble()
     Tracker(workspace, EXPERIMENT)
     assert in_store(workspace) == whole[0]
 
 
 def test_a_workspace_that_moved_keeps_what_waits(workspace, whole, faults, tmp_path_factory):
-    spool_history(workspace, faults)
+    history_while_away(workspace, faults)
     moved = workspace.root.rename(tmp_path_factory.mktemp("elsewhere") / "moved")
-    workspace = type(workspace)(moved)
+    workspace = Workspace(moved)
     Tracker(workspace, EXPERIMENT)
-    expected = whole[0]
-    assert in_store(workspace) == expected
+    assert in_store(workspace) == whole[0]
 
 
-def test_what_can_never_be_written_does_not_hold_up_the_rest(workspace, whole, faults, caplog):
-    tracker = spool_history(workspace, faults)
-    folder = tracker._spool.folder
-    (folder / "00000000-damaged.json").write_text('{"kind": "open"')
+def test_what_cannot_be_read_does_not_hold_up_the_rest(workspace, whole, faults):
+    history_while_away(workspace, faults)
+    damaged = workspace.run("search/cnn/damaged") / "run.json"
+    damaged.parent.mkdir()
+    damaged.write_text('{"kind": "search"')
     shutil.rmtree(workspace.root / "models")
-    with caplog.at_level(logging.WARNING, "cropray.tracking"):
-        assert Tracker(workspace, EXPERIMENT).close(0) == 0
-    assert in_store(workspace)["runs"] == whole[0]["runs"]
-    assert "00000000-damaged.json" in caplog.text
-    assert "register 'landscape' (folder" in caplog.text
-    assert sorted(file.name.partition("-")[0] for file in (folder / "refused").iterdir()) == ["00000000", "00000012"]
+    tracker = Tracker(workspace, EXPERIMENT)
+    assert tracker.close(0) == 0
+    keys = {run[0] for run in in_store(workspace)["runs"]}
+    assert keys == {run[0] for run in whole[0]["runs"]}
+    told = tracker.outcome()
+    assert any(line.startswith(f"'{damaged}' is damaged or of another version of cropray") for line in told)
+    assert any("will never register 'landscape' (folder" in line for line in told)
+
+
+def test_results_of_a_unit_that_are_damaged_leave_out_that_unit(workspace):
+    names = [write_unit(workspace, {"depth": depth}, 0) for depth in (2, 3)]
+    (workspace.unit("cnn", names[0]) / "result.json").write_text("[{")
+    tracker = Tracker(workspace, EXPERIMENT)
+    tracker.note(search_note(units=tuple(names), n_folds=1))
+    assert tracker.sync() == 0
+    keys = [run[0] for run in in_store(workspace)["runs"]]
+    assert keys == [SEARCH, f"{SEARCH}/depth=3", f"{SEARCH}/depth=3/fold-0"]
+    (line,) = tracker.outcome()
+    assert f"{names[0]}/result.json' is missing, damaged" in line
 
 
 def test_a_model_that_was_trained_again_is_not_registered_as_the_old_one(workspace, faults, caplog):
-    spool_history(workspace, faults)
+    history_while_away(workspace, faults)
     (workspace.root / "models" / "cnn" / "card.json").write_text('{"seed": 8}')
     Tracker(workspace, EXPERIMENT)
     assert "of another model by now" in caplog.text
@@ -205,21 +215,37 @@ def test_a_model_that_was_trained_again_is_not_registered_as_the_old_one(workspa
 
 def test_a_refused_write_is_named_and_left_out(workspace, caplog):
     tracker = Tracker(workspace, EXPERIMENT)
-    search = tracker.search_run("cnn", "abc", {})
-    tracker.finish(search, {"bad\tname": 1.0})
-    assert "will never finish 'search/cnn/abc'" in caplog.text
+    tracker.note(search_note(metrics={"bad\tname": 1.0}))
     assert tracker.close(0) == 0
+    assert f"will never finish '{SEARCH}'" in caplog.text
+    assert len(tracker.outcome()) == 1
 
 
-def test_runs_that_a_slow_server_made_twice_become_one(workspace):
+def test_runs_that_a_slow_server_made_twice_become_one(workspace, faults):
+    faults.away_from = 1 << 30
     tracker = Tracker(workspace, EXPERIMENT)
-    search = tracker.search_run("cnn", "abc", {"seed": 7})
     client = MlflowClient(f"sqlite:///{workspace.root}/mlflow.db")
     experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
-    client.create_run(experiment, 1, {"cropray.key": search.key})  # older, and empty
-    tracker._store._doubtful.add(search.key)
-    tracker.close(5)
-    assert [run.info.run_id for run in client.search_runs([experiment])] == [search.run_id]
+    real = MlflowClient.create_run
+
+    def answer_late(self, *args):
+        MlflowClient.create_run = real
+        raise MlflowException("read timed out")
+
+    MlflowClient.create_run = answer_late
+    tracker.note(search_note())
+    assert tracker.sync() == 1
+
+    def create_and_let_the_late_one_come(self, *args):
+        made = real(self, *args)
+        real(self, experiment, 1, {"cropray.key": SEARCH})  # older, and empty
+        MlflowClient.create_run = real
+        return made
+
+    MlflowClient.create_run = create_and_let_the_late_one_come
+    assert tracker.close(5) == 0
+    (run,) = client.search_runs([experiment])
+    assert run.data.params == {"seed": "7", "cnn.epochs": "2"}
 
 
 def test_a_dead_server_costs_almost_no_time(tmp_path, monkeypatch):
@@ -229,63 +255,70 @@ def test_a_dead_server_costs_almost_no_time(tmp_path, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         began = time.monotonic()
         tracker = Tracker(workspace, EXPERIMENT, f"http://127.0.0.1:{silent.getsockname()[1]}")
-        search = tracker.search_run("cnn", "abc", {})
         for number in range(100):
-            tracker.fold_run(search, FoldRecord(number, {"val_loss": 0.5}))
+            tracker.note(search_note(units=tuple(map(str, range(number)))))
         seconds = time.monotonic() - began
-    assert tracker.n_missed == 102  # the opening too
+    assert "1 writes wait in" in tracker.trouble()
     assert seconds < 5, "one probe of 2 s, then files only"
+
+
+def test_a_server_that_stays_away_is_asked_seldom(tmp_path, monkeypatch):
+    """A hundredth of the time at most, and not by all jobs at once; at first soon, so that short outages cost little."""
+    now, asked = 0.0, []
+    monkeypatch.setattr("cropray.tracking.tracker.time.monotonic", lambda: now)
+    monkeypatch.setattr("cropray.tracking.store.Store._probe", lambda _: asked.append(now) or _refuse())
+    tracker = Tracker(prepare(tmp_path), EXPERIMENT, "http://127.0.0.1:9")
+    while now < 3600:
+        now += 0.1
+        tracker.keep_up(search_note())
+    waits = [round(after - before, 1) for before, after in itertools.pairwise(asked)]
+    assert waits[0] <= 2.2
+    assert max(waits) <= 30.2
+    assert len(set(waits[-20:])) > 3, "jitter"
+    assert len(asked) < 260
+
+
+def test_a_store_that_was_just_made_is_not_left_alone(tmp_path):
+    """Its tables take seconds, once: a search is seen in it from the start."""
+    tracker = Tracker(prepare(tmp_path), EXPERIMENT)
+    tracker.note(search_note())
+    assert tracker.trouble() == ""
+    assert [run[0] for run in in_store(tracker._workspace)["runs"]] == [SEARCH]
+
+
+def _refuse():
+    raise OSError("connection refused")
 
 
 def test_the_wait_at_the_end_is_bounded(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("CROPRAY_TRACKING_WAIT_S", "1.5")
     tracker = Tracker(prepare(tmp_path), EXPERIMENT, "http://127.0.0.1:9")
-    tracker.search_run("cnn", "abc", {})
+    tracker.note(search_note())
     began = time.monotonic()
     assert tracker.close() == 1
     assert 1 < time.monotonic() - began < 6
     assert "1 writes wait in" in caplog.text
 
 
-def test_a_slow_store_is_given_a_bounded_time_to_catch_up(workspace, whole, faults):
-    tracker = spool_history(workspace, faults)
+def test_a_stage_that_fails_does_not_wait_for_a_store_that_is_away(tmp_path):
+    began = time.monotonic()
+    tracker = Tracker(prepare(tmp_path), EXPERIMENT, "http://127.0.0.1:9")
+    tracker.note(search_note())
+    with pytest.raises(KeyboardInterrupt), tracker:
+        raise KeyboardInterrupt
+    assert time.monotonic() - began < 5
+    assert "1 writes wait in" in tracker.trouble()
+
+
+def test_a_slow_store_is_given_a_bounded_time_to_catch_up(workspace, whole, faults, monkeypatch):
+    tracker = history_while_away(workspace, faults)
+    monkeypatch.setattr("cropray.tracking.tracker._PATIENCE_S", 1.0)
     faults.slowness_s = 0.2
-    assert 0 < tracker.close(1.0) < 13
+    assert tracker.close(1.0) > 0
+    assert "more than the time at the end of a stage allows" in tracker.trouble()
     faults.slowness_s = 0.0
     assert tracker.close(60) == 0
     assert in_store(workspace) == whole[0]
-
-
-def test_the_breaker_gives_a_dead_store_a_small_share_of_the_time():
-    for cost_s in (0.001, 2.0):
-        now, asked = 0.0, 0.0
-        breaker = Breaker(clock=lambda: now)  # noqa: B023
-        waits = []
-        while now < 3600:
-            assert breaker.allows_try()
-            now, asked = now + cost_s, asked + cost_s
-            breaker.failed(cost_s)
-            start = now
-            while not breaker.allows_try():
-                now += 0.01
-            waits.append(now - start)
-        assert max(waits) <= LONGEST_WAIT_S + 0.02
-        assert len({round(wait, 1) for wait in waits[-20:]}) > 3, "jitter"
-        assert asked / now < 0.1
-
-
-def test_the_breaker_waits_longer_after_each_failure_and_anew_after_a_success():
-    now = 0.0
-    breaker = Breaker(clock=lambda: now)
-    for _ in range(8):
-        breaker.failed(0)
-    now = 14.9
-    assert not breaker.allows_try()
-    breaker.succeeded()
-    now = 100.0
-    breaker.failed(0)
-    now = 101.01
-    assert breaker.allows_try()
 
 
 @pytest.mark.parametrize(
@@ -308,19 +341,19 @@ def test_addresses_are_shown_without_passwords(text, shown):
 def test_a_password_in_the_address_is_written_nowhere(tmp_path, template, caplog):
     uri = f"http://ada:{SECRET}@127.0.0.1:9"
     workspace = prepare(tmp_path)
+    note = search_note(params={"job": {"tracking_uri": uri}}, tags={"uri": uri}, metrics={"best": 1.0})
     with caplog.at_level(logging.DEBUG):
         tracker = Tracker(workspace, EXPERIMENT, uri)
-        search = tracker.search_run("cnn", "abc", {"job": {"tracking_uri": uri}}, {"uri": uri})
-        tracker.finish(search, {"best": 1.0})
-        assert tracker.close(0) == 2
+        tracker.note(note)
+        assert tracker.close(0) == 1
     assert "127.0.0.1:9" in caplog.text
-    waiting = [file.read_text() for file in (tmp_path / "spool").rglob("*") if file.is_file()]
-    assert "http://***@127.0.0.1:9" in waiting[0]
-    assert SECRET not in caplog.text + tracker.uri + "".join(waiting)
+    noted = (workspace.run(SEARCH) / "run.json").read_text()
+    assert json.loads(noted)["params"] == {"job.tracking_uri": "http://***@127.0.0.1:9"}
+    assert SECRET not in caplog.text + tracker.uri + noted + tracker.trouble()
 
     shutil.copy(template, tmp_path / "mlflow.db")
     local = Tracker(workspace, EXPERIMENT)
-    run = local.search_run("cnn", "abc", {"job": {"tracking_uri": uri}}, {"uri": uri})
-    stored = MlflowClient(local.uri).get_run(run.run_id)
+    client = MlflowClient(local.uri)
+    (stored,) = client.search_runs([client.get_experiment_by_name(EXPERIMENT).experiment_id])
     assert stored.data.params == {"job.tracking_uri": "http://***@127.0.0.1:9"}
     assert SECRET not in str(stored.data.tags)

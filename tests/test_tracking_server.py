@@ -6,7 +6,7 @@ import pytest
 
 from cropray.tracking import Tracker
 from tests.servers.tracking import FaultyProxy, TrackingServer
-from tests.tracking_history import contents, prepare, steps
+from tests.tracking_history import contents, prepare, run_history, steps
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 N_POSITIONS = 3  # test_tracking_outages.py has a fault at every call
@@ -29,23 +29,25 @@ class Case:
 
     def __init__(self, root, name, url):
         self.workspace, self.name, self.url = prepare(root), name, url
-        self.steps = steps(self.workspace.root, f"cropray-{name}")
 
     def tracker(self):
         return Tracker(self.workspace, self.name, self.url)
 
+    def run(self):
+        """The history; (its tracker, how many times something waited)."""
+        tracker = self.tracker()
+        return tracker, run_history(tracker, self.workspace, self.name)
+
     def contents(self, server):
-        return contents(server.url, server.folder / "artifacts", self.name, f"model of {self.name}")
+        return contents(server.url, server.folder / "artifacts", self.name, self.name)
 
 
 @pytest.fixture(scope="module")
 def expected(server, tmp_path_factory):
     """The store after an uninterrupted history."""
     case = Case(tmp_path_factory.mktemp("whole"), "whole", server.url)
-    tracker = case.tracker()
-    for step in case.steps:
-        step(tracker)
-    assert (tracker.n_missed, tracker.close(0)) == (0, 0)
+    tracker, n_waiting = case.run()
+    assert (n_waiting, tracker.close(0)) == (0, 0)
     return case.contents(server)
 
 
@@ -53,12 +55,12 @@ def test_the_server_is_killed_in_the_middle(tmp_path, tmp_path_factory, expected
     with TrackingServer(tmp_path_factory.mktemp("mortal")) as mortal:
         case = Case(tmp_path, "mortal", mortal.url)
         tracker = case.tracker()
-        for number, step in enumerate(case.steps):
-            if number == 4:
+        for number, step in enumerate(steps(case.workspace, case.name)):
+            if number == 3:
                 mortal.kill()
             step(tracker)
-        assert tracker.n_missed == len(case.steps) - 4 + 1  # an evaluation is two writes
-        assert tracker.close(0) == tracker.n_missed
+            assert tracker.sync() == (number >= 3) + (number >= 5)  # the search, then its evaluation too
+        assert tracker.close(0) == 2
         mortal.start()
         assert tracker.close(30) == 0
         assert case.contents(mortal) == expected
@@ -69,9 +71,7 @@ def positions(proxy, tmp_path_factory):
     """Requests, by their number, one drawn from each of some stretches of the history."""
     case = Case(tmp_path_factory.mktemp("count"), "count", proxy.url)
     proxy.plan()
-    tracker = case.tracker()
-    for step in case.steps:
-        step(tracker)
+    case.run()
     n, rng = proxy.n_requests, random.Random(11)
     assert n > 60
     return [rng.randrange(n * i // N_POSITIONS, n * (i + 1) // N_POSITIONS) for i in range(N_POSITIONS)]
@@ -81,9 +81,7 @@ def positions(proxy, tmp_path_factory):
 def test_the_server_is_away_from_some_request_on(stretch, positions, tmp_path, server, proxy, expected):
     case = Case(tmp_path, f"away-{stretch}", proxy.url)
     proxy.plan(away_from=positions[stretch])
-    tracker = case.tracker()
-    for step in case.steps:
-        step(tracker)
+    tracker, _ = case.run()
     assert tracker.close(0) > 0
     proxy.plan()
     assert case.tracker().close(30) == 0  # a later process
@@ -94,9 +92,7 @@ def test_the_server_is_away_from_some_request_on(stretch, positions, tmp_path, s
 def test_an_answer_is_lost(stretch, positions, tmp_path, server, proxy, expected):
     case = Case(tmp_path, f"lost-{stretch}", proxy.url)
     proxy.plan(lose=positions[stretch])
-    tracker = case.tracker()
-    for step in case.steps:
-        step(tracker)
-    assert tracker.n_missed > 0
+    tracker, _ = case.run()
+    assert proxy.n_requests > positions[stretch]
     assert tracker.close(30) == 0
     assert case.contents(server) == expected

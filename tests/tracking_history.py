@@ -1,18 +1,21 @@
-"""A search, evaluation and registration as stages write them, and all that a store then holds."""
+"""What stages leave in a workspace, step by step, and all that a store then holds."""
 
-import tempfile
 from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
 
+from cropray.io.storage import content_id, folder_hash, write_json
 from cropray.io.workspace import Workspace
-from cropray.tracking import EvaluationRecord, FoldRecord, Merit, ModelForm, ModelPackage
+from cropray.search.results import FoldResult, save_results
+from cropray.tracking import Candidate, EvaluationNote, Merit, ModelForm, SearchNote
 
 EXPERIMENT = "landscape"
 MODEL = "landscape"
+SEARCH = "search/cnn/abc"
 FORM = ModelForm("cropray.training.cnn.served", (), (-1, 12, 4, -1, -1), (-1, 2, -1, -1), ("Wheat", "Maize"))
 MERIT = Merit("cnn", "d1", "val_loss", 0.75, greater_is_better=False)
+HISTORY = ({"train_loss": 0.9, "val_loss": 0.8}, {"train_loss": 0.7, "val_loss": 1 / 3})
 
 
 def prepare(root):
@@ -24,43 +27,73 @@ def prepare(root):
     return Workspace(Path(root))
 
 
-def steps(root, model_name=MODEL):
-    """The history: functions of the tracker and of the runs so far, one after the other."""
-    history = [{"train_loss": 0.9, "val_loss": 0.8}, {"train_loss": 0.7, "val_loss": 1 / 3}]
-    runs = {}
+def fold_result(params, fold, history=HISTORY, right=8):
+    return FoldResult(params, fold, 5.0 + fold, ((right, 10 - right), (2, 8)), tuple(history), len(history), 1.5)
 
-    def configuration(tracker, rate):
-        runs[rate] = tracker.configuration_run(runs["search"], f"learning_rate={rate}", {"learning_rate": rate})
+
+def write_unit(workspace, params, fold, model="cnn", **result):
+    """A finished unit; returns its name."""
+    name = "-".join(f"{key}={value}" for key, value in params.items()) + f"-fold={fold}"
+    save_results(workspace.unit(model, name) / "result.json", [fold_result(params, fold, **result)])
+    return name
+
+
+def search_note(experiment=EXPERIMENT, **fields):
+    fields = {"params": {"seed": 7, "cnn": {"epochs": 2}}, "tags": {"git": "f00"}, "n_folds": 2, **fields}
+    return SearchNote(experiment=experiment, **{"key": SEARCH, "model": "cnn", "time_ms": 1000, **fields})
+
+
+def evaluation_note(experiment=EXPERIMENT, **fields):
+    fields = {"params": {"protocol": "zones"}, "metrics": {"test_loss": 0.6}, "time_ms": 2000, **fields}
+    return EvaluationNote(experiment=experiment, **{"key": "evaluate/cnn/e1", "model": "cnn", **fields})
+
+
+def candidate(workspace, merit=MERIT, asked_ms=0):
+    """The model of a workspace, to be registered."""
+    return Candidate(folder_hash(workspace.model(merit.family)), FORM, merit, asked_ms)
+
+
+def steps(workspace, experiment=EXPERIMENT):
+    """The history: functions of the tracker, one after the other; each is seen by the next `sync`."""
+    units = [f"learning_rate={rate}-fold={fold}" for rate in (0.001, 0.01) for fold in range(2)]
+    begun = search_note(experiment, units=tuple(units))
+    closed = begun.model_copy(update={"metrics": {"best": 0.75}})
+    tested = evaluation_note(experiment, search=SEARCH)
+    registered = tested.model_copy(update={"candidate": candidate(workspace)})
 
     def fold(tracker, rate, number):
-        tracker.fold_run(runs[rate], FoldRecord(number, {"val_loss": 0.5 + number, "val_accuracy": 0.8}, history))
+        write_unit(workspace, {"learning_rate": rate}, number)
+        tracker.keep_up(begun)
 
-    def in_temporary_folder(write, name):
-        with tempfile.TemporaryDirectory() as folder:
-            Path(folder, name).write_text(name)
-            write(Path(folder))
+    def close(tracker):
+        write_json(workspace.run_files(SEARCH) / "config.yaml", {"seed": 7})
+        tracker.note(closed)
 
-    def evaluate(tracker):
-        record = EvaluationRecord(
-            "e1", {"protocol": "zones"}, {"test_loss": 0.6}, root / "evaluation" / "cnn", runs["search"].key
-        )
-        runs["evaluate"] = tracker.evaluate_run("cnn", record)
+    def draw(tracker):
+        picture = workspace.map_preview("cnn", "z1")
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        picture.write_text("z1.png")
+        tracker.note(registered.model_copy(update={"maps": {"z1": content_id(picture)}}))
 
-    package = ModelPackage(root / "models" / "cnn", FORM, MERIT)
     return [
-        lambda t: runs.update(search=t.search_run("cnn", "abc", {"seed": 7, "cnn": {"epochs": 2}}, {"git": "f00"})),
-        lambda t: configuration(t, 0.001),
+        lambda t: t.note(begun),
         lambda t: fold(t, 0.001, 0),
         lambda t: fold(t, 0.001, 1),
-        lambda t: configuration(t, 0.01),
         lambda t: fold(t, 0.01, 0),
-        lambda t: t.finish(runs[0.001], {"val_loss_mean": 0.75}),
-        lambda t: t.finish(runs[0.01], {"val_loss_mean": 1.0}),
-        lambda t: in_temporary_folder(lambda f: t.finish(runs["search"], {"best": 0.75}, f), "config.yaml"),
-        evaluate,
-        lambda t: t.register(model_name, package, runs["evaluate"]),
-        lambda t: in_temporary_folder(lambda f: t.add_artifacts(runs["evaluate"], f, "maps"), "z1.png"),
+        close,
+        lambda t: t.note(tested),
+        lambda t: t.note(registered),
+        draw,
     ]
+
+
+def run_history(tracker, workspace, experiment=EXPERIMENT):
+    """All steps, with a look at the store after each; how many times something waited."""
+    n_waiting = 0
+    for step in steps(workspace, experiment):
+        step(tracker)
+        n_waiting += bool(tracker.sync())
+    return n_waiting
 
 
 def contents(uri, artifacts, experiment=EXPERIMENT, model_name=MODEL):

@@ -22,7 +22,7 @@ class ClusterSettings(Settings):
 
 
 class PlanSettings(Settings):
-    """A cluster that is not at hand, for `cropray plan` to foretell the job there: all of its nodes are alike.
+    """A cluster that is not at hand, for which `cropray plan` estimates the job: all of its nodes are alike.
 
     The job runs where `cluster` says; nothing here changes that.
     """

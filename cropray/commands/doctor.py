@@ -22,7 +22,7 @@ from cropray.stages.devices import gpus_per_task
 from cropray.stages.inputs import job_zones
 from cropray.stages.preflight import check_job
 from cropray.stages.stage import STAGES
-from cropray.tracking import Tracker
+from cropray.tracking import beside_stages
 from cropray.training.family import DEFAULT_FAMILIES, family
 from cropray.training.gpu import describe_gpu
 from cropray.zone_selection.land_cover import input_files
@@ -123,12 +123,10 @@ def _check_workspace(job: JobConfig) -> str:
 
 
 def _check_tracking(job: JobConfig) -> str:
-    tracker = Tracker(job.artefacts, job.name, job.tracking_uri)
-    if not tracker.n_missed:
-        tracker.close()  # it answers: what waits is written now
-    if trouble := tracker.trouble():
-        raise CroprayError("; ".join([*tracker.notes, trouble]))
-    return "; ".join([tracker.uri, *tracker.notes, *tracker.waits_elsewhere()])
+    tracker = beside_stages(job.artefacts, job.name, job.tracking_uri)
+    if tracker.trouble():
+        raise CroprayError("; ".join(tracker.outcome()))
+    return "; ".join([tracker.uri, *tracker.outcome()])
 
 
 def _check_service(cluster: ClusterSettings, settings: SourceSettings) -> str:

@@ -19,8 +19,7 @@ from cropray.imagery.composites import read_composite, read_n_obs
 from cropray.io.storage import relative, whole_folder
 from cropray.io.workspace import Workspace
 from cropray.io.zones import Zone
-from cropray.parcels.labels import read_labels, read_parcel_index
-from cropray.parcels.tables import read_parcel_ids
+from cropray.parcels.labels import read_labels, read_parcel_ids, read_parcel_index
 
 
 @dataclass(frozen=True, slots=True)

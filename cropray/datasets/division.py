@@ -50,14 +50,7 @@ class PointDivision:
 def divide_zones(
     zones: Sequence[Zone], counted: Counted, legend: Legend, settings: DatasetSettings, *, by_region: bool
 ) -> Division:
-    """Folds, and what gives way.
-
-    Args:
-        zones: all zones, in table order.
-        counted: their labels.
-        legend: of the class ids.
-        settings: how many folds, how far apart, and what is done about overlaps.
-        by_region: regions have to stand apart as well (`search.leave_region_out`).
+    """Folds of all zones (in table order), and what gives way; `by_region`, where regions have to stand apart as well.
 
     Raises:
         LeakageError: something crosses a border, and `settings.on_overlap` is `refuse`.

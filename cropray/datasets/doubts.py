@@ -17,12 +17,7 @@ def some(items: Sequence[str], most: int = _MOST_NAMED) -> str:
 
 
 def alike_doubts(what: str, names: Iterable[str]) -> list[str]:
-    """Names that a reader would take for one.
-
-    Args:
-        what: what they name: labels, regions.
-        names: each once.
-    """
+    """Names, each given once, that a reader would take for one; `what` they name: labels, regions."""
     groups: defaultdict[str, list[str]] = defaultdict(list)
     for name in sorted(names):
         plain = "".join(sign for sign in unicodedata.normalize("NFKC", name) if unicodedata.category(sign) != "Cf")
@@ -32,12 +27,7 @@ def alike_doubts(what: str, names: Iterable[str]) -> list[str]:
 
 
 def parcel_doubts(parcel_ids: Mapping[str, Sequence[str]], groups: Mapping[str, str | int]) -> list[str]:
-    """What separation by parcel id cannot see, and what it takes for one.
-
-    Args:
-        parcel_ids: zone → id of each labelled parcel.
-        groups: zone → its split or fold.
-    """
+    """What separation by parcel id cannot see, and what it takes for one, in groups: the splits or folds of the zones."""
     missing, repeated = {}, {}
     seen: defaultdict[str | int, set[str]] = defaultdict(set)
     several: defaultdict[str | int, set[str]] = defaultdict(set)

@@ -1,6 +1,7 @@
 """The manifest: what a dataset holds, and everything later stages may know about it without reading pixels."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -180,12 +181,8 @@ def statistics(sums: BandSums) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.
 def classes_only_in_test(zones: Sequence[ZoneEntry]) -> dict[str, int]:
     """Class name → test pixels, of classes that no training zone holds."""
     trained = {name for zone in zones if zone.split == "train" for name, n in zone.counts.items() if n}
-    only: dict[str, int] = {}
-    for zone in zones:
-        for name, n in zone.counts.items():
-            if zone.split == "test" and n and name not in trained:
-                only[name] = only.get(name, 0) + n
-    return only
+    tested: Counter[str] = sum((Counter(zone.counts) for zone in zones if zone.split == "test"), Counter())
+    return {name: n for name, n in tested.items() if name not in trained}
 
 
 def save_manifest(manifest: Manifest, path: Location) -> None:
@@ -215,9 +212,7 @@ def load_manifest(path: Location) -> Manifest:
     except FileNotFoundError:
         raise MissingArtefactError(f"'{path}' does not exist; run `cropray dataset CONFIG.yaml` first") from None
     except json.JSONDecodeError as error:
-        raise SchemaError(
-            f"manifest '{path}' is damaged ({error}); run `cropray dataset CONFIG.yaml --set overwrite=true`"
-        ) from None
+        raise _damaged(path, error) from None
     check_version(raw.get("schema_version") if isinstance(raw, dict) else None, f"'{path.parent}'")
     try:
         zones = tuple(_entry(zone) for zone in raw["zones"])
@@ -225,9 +220,13 @@ def load_manifest(path: Location) -> Manifest:
         lists = {"zones": zones, "classes": classes, "notes": tuple(raw["notes"])}
         return Manifest(**{**raw, **lists, "cube": recorded_cube(raw)})
     except (KeyError, TypeError, ValueError) as error:
-        raise SchemaError(
-            f"manifest '{path}' is damaged ({error}); run `cropray dataset CONFIG.yaml --set overwrite=true`"
-        ) from None
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Location, error: Exception) -> SchemaError:
+    return SchemaError(
+        f"manifest '{path}' is damaged ({error}); run `cropray dataset CONFIG.yaml --set overwrite=true`"
+    )
 
 
 def _entry(raw: Mapping[str, Any]) -> ZoneEntry:

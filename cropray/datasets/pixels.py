@@ -12,12 +12,6 @@ from cropray.datasets.tiles import ZoneArrays
 def pixel_table(zone: ZoneArrays, zone_id: str, region: str, cube: CubeSpec = STUDY_CUBE) -> pa.Table:
     """Labelled pixels of a zone, in row-major order.
 
-    Args:
-        zone: arrays [T, C, H, W], [T, H, W], [H, W], [H, W].
-        zone_id: written in every row.
-        region: written in every row.
-        cube: T steps and C bands.
-
     Returns:
         Columns of `pixel_schema(cube)`: features are digital numbers uint16, 0 = no data; `n_clear` counts the steps
         that were observed before gap filling.

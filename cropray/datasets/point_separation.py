@@ -16,6 +16,7 @@ from scipy.spatial import cKDTree
 
 from cropray.core.errors import InputError, LeakageError
 from cropray.datasets.doubts import some
+from cropray.datasets.separation import describe_zone
 
 SAME_PLACE_M: Final = 1e-6  # equal places meet even where the buffer is 0; 180° east and 180° west are equal
 _MOST_NAMED: Final = 3  # zones in a note
@@ -97,11 +98,7 @@ def separation_doubts(
 ) -> list[str]:
     """What a reader of the scores must know: how near the points were that were left out, and which stand twice.
 
-    Args:
-        table: the points that stay.
-        folds: training zone → validation fold.
-        given: what `separate_points` left out.
-        buffer_m: its buffer, m.
+    The table holds the points that stay, `given` is what `separate_points` left out by its buffer.
     """
     doubts = []
     if given:
@@ -202,14 +199,11 @@ def _given_way(points: _Points, zone: int, nearest: Rows, distance_m: npt.NDArra
 
 
 def _refusal(given: Sequence[GivenWay], folds: Mapping[str, int], buffer_m: float) -> str:
-    def describe(zone_id: str) -> str:
-        return f"zone '{zone_id}' ({f'fold {folds[zone_id]}' if zone_id in folds else 'the test split'})"
-
     first = min(given, key=lambda one: one.distance_m)
     n_points = sum(one.n_points for one in given)
     return (
         f"{n_points} points in {len(given)} zones are closer than dataset.buffer_m = {buffer_m:g} m to points of another "
-        f"split or fold; the nearest: {describe(first.zone_id)} and {describe(first.nearest_zone)}, "
+        f"split or fold; the nearest: {describe_zone(first.zone_id, folds)} and {describe_zone(first.nearest_zone, folds)}, "
         f"{first.distance_m:,.2f} m apart: neighbours would be trained on and scored. Set dataset.on_overlap to 'trim' "
         f"to leave these {n_points} points out, lower dataset.buffer_m, or give neighbouring zones the same zone_id"
     )

@@ -132,13 +132,7 @@ def read_points(path: Location, cube: CubeSpec = STUDY_CUBE, values: PointValues
 
 
 def points_doubts(table: pa.Table, path: Location, cube: CubeSpec = STUDY_CUBE) -> list[str]:
-    """What a reader of the scores must know of a checked table: columns without use, names that look alike, saturation.
-
-    Args:
-        table: what `read_points` read.
-        path: from where.
-        cube: with which bands and steps.
-    """
+    """What a reader of the scores must know of a table that `read_points` checked: unused columns, names alike, saturation."""
     doubts = []
     unused = sorted(set(_column_names(path)) - {*columns_of_points(cube), WEIGHT})
     if unused:
@@ -210,14 +204,9 @@ def points_entries(
     n_trimmed: Mapping[str, int],
     cube: CubeSpec = STUDY_CUBE,
 ) -> list[ZoneEntry]:
-    """Manifest entries of the zones that `write_points` wrote, sorted by zone id.
+    """Manifest entries of the zones of a table as `write_points` wrote it, sorted by zone id.
 
-    Args:
-        table: the table as it was written.
-        workspace: where its pixel tables stand.
-        folds: training zone → validation fold.
-        n_trimmed: zone → points that it had before and the table has no more.
-        cube: bands and steps of the features.
+    `folds` are those of training zones; `n_trimmed` counts the points that a zone had before and the table has no more.
     """
     return [
         ZoneEntry(
@@ -274,7 +263,10 @@ def _typed(table: pa.Table, path: Location, cube: CubeSpec, values: PointValues 
                 f"points '{path}': column '{name}' has {table[name].null_count} empty values; "
                 f"write 0 for a missing feature and drop rows without label, zone or place"
             )
-        columns[name] = _text_or_degrees(table[name], type_, name, path)
+        try:
+            columns[name] = table[name].cast(type_)
+        except pa.ArrowException:
+            raise InputError(f"points '{path}': column '{name}' is {table[name].type}, it must be {type_}") from None
     bands = [(band, values) for band in cube.bands for _ in cube.step_names]
     bands += [(band, _STATIC_VALUES) for band in cube.static]
     makers = {n: partial(stored_numbers, band=b, values=v) for n, (b, v) in zip(cube.columns, bands, strict=True)}
@@ -285,13 +277,6 @@ def _typed(table: pa.Table, path: Location, cube: CubeSpec, values: PointValues 
         except ValueError as error:
             raise InputError(f"points '{path}': column '{name}' {error}") from None
     return pa.table(columns)
-
-
-def _text_or_degrees(column: pa.ChunkedArray, wanted: pa.DataType, name: str, path: Location) -> pa.ChunkedArray:
-    try:
-        return column.cast(wanted)
-    except pa.ArrowException:
-        raise InputError(f"points '{path}': column '{name}' is {column.type}, it must be {wanted}") from None
 
 
 def _check_values(table: pa.Table, path: Location) -> None:
@@ -311,10 +296,11 @@ def _check_values(table: pa.Table, path: Location) -> None:
                 f"points '{path}', row {outside[0]}: {name} is {values[outside[0]]}, not within ±{limit:g}°; "
                 f"{name} must be degrees in WGS 84"
             )
-    unknown = sorted(set(pc.unique(table["split"]).to_pylist()) - set(SPLITS))
+    splits = set(pc.unique(table["split"]).to_pylist())
+    unknown = sorted(splits - set(SPLITS))
     if unknown:
         raise InputError(f"points '{path}' has the splits {unknown}; a split must be one of {list(SPLITS)}")
-    absent = sorted(set(SPLITS) - set(pc.unique(table["split"]).to_pylist()))
+    absent = sorted(set(SPLITS) - splits)
     if absent:
         raise InputError(
             f"points '{path}' has no {absent[0]} zone; mark whole zones as '{absent[0]}' in the column split"

@@ -135,11 +135,7 @@ def _names_for_numbers(region_of: Mapping[str, str]) -> Iterator[None]:
 
 
 def number_regions(regions: Mapping[str, str]) -> dict[str, int]:
-    """Training zone → region-out fold: the number of its region, in alphabetical order.
-
-    Args:
-        regions: training zone → region.
-    """
+    """Training zone → region-out fold, of training zone → region: the number of its region, in alphabetical order."""
     names = sorted(set(regions.values()))
     return {zone_id: names.index(region) for zone_id, region in regions.items()}
 

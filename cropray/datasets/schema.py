@@ -43,11 +43,8 @@ def tile_schema(tile_size: int, cube: CubeSpec = STUDY_CUBE) -> pa.Schema:
 
     `row` and `col` are the tile's first pixel in the zone's grid, `x` [T, C, S, S] digital numbers with 0 = no data,
     `labels` [S, S] legend class ids with 255 = ignore, `valid` [T, S, S] 1 where the step was observed clear and 0
-    where it was filled. `valid` is bytes, not bits: Arrow 25 reads no boolean tensor back into numpy.
-
-    Args:
-        tile_size: height and width of a tile, pixels.
-        cube: T steps and C bands.
+    where it was filled. `valid` is bytes, not bits: Arrow 25 reads no boolean tensor back into numpy. S is the tile's size,
+    pixels.
     """
     square = [tile_size, tile_size]
     fields = [

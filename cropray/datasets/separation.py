@@ -6,7 +6,6 @@ the table gives way to the earlier, so that the test labels never change. Zones 
 parcels by who holds them: the work grows with the zones and with what is found, not with the pairs of zones.
 """
 
-import functools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,15 +14,14 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 import shapely
-from pyproj import Transformer
 from shapely import STRtree
 
 from cropray.core.errors import LeakageError
 from cropray.core.grid import Grid
 from cropray.core.missing import is_missing
+from cropray.io.systems import Bounds, bounds_in
 from cropray.io.zones import Zone
 
-Bounds = tuple[float, float, float, float]
 _FAR_APART: Final = (
     "The zones are not near each other: where these are different parcels, their ids are not unique, and "
     "parcels.id_column must name a column whose values are"
@@ -102,11 +100,7 @@ def given_away(
 ) -> npt.NDArray[np.bool_]:
     """[H, W] true where the zone gives way: labels are dropped and statistics look away, labelled or not.
 
-    Args:
-        parcels: [H, W] parcel index, -1 = no parcel.
-        parcel_ids: id of each parcel index.
-        grid: the zone's grid.
-        trim: what to drop.
+    `parcels` is [H, W] the index of each pixel's parcel in `parcel_ids`, -1 = no parcel.
     """
     dropped = np.zeros(len(parcel_ids) + 1, bool)  # the last element serves index -1
     dropped[:-1] = [parcel_id in trim.parcels for parcel_id in parcel_ids]
@@ -180,13 +174,13 @@ def _meeting(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> tuple[Po
     return in_a[meets], in_b[meets]
 
 
-def _describe(zone: Zone, folds: Mapping[str, int]) -> str:
-    where = "the test split" if zone.split == "test" else f"fold {folds[zone.zone_id]}"
-    return f"zone '{zone.zone_id}' ({where})"
+def describe_zone(zone_id: str, folds: Mapping[str, int]) -> str:
+    """A zone and its group, for messages."""
+    return f"zone '{zone_id}' ({f'fold {folds[zone_id]}' if zone_id in folds else 'the test split'})"
 
 
 def _refusal(giver: Zone, keeper: Zone, folds: Mapping[str, int], shared: set[str], buffer_m: float) -> str:
-    pair = f"{_describe(giver, folds)} and {_describe(keeper, folds)}"
+    pair = f"{describe_zone(giver.zone_id, folds)} and {describe_zone(keeper.zone_id, folds)}"
     if shared:
         some = ", ".join(sorted(shared)[:5])
         seen = f"{pair} share {len(shared)} parcels ({some}{', …' if len(shared) > 5 else ''})"
@@ -199,13 +193,5 @@ def _refusal(giver: Zone, keeper: Zone, folds: Mapping[str, int], shared: set[st
 
 
 def _grown_bounds(grid: Grid, epsg: int, buffer_m: float) -> Bounds:
-    x_min, y_min, x_max, y_max = grid.bounds
-    if grid.epsg != epsg:
-        x_min, y_min, x_max, y_max = _between(grid.epsg, epsg).transform_bounds(x_min, y_min, x_max, y_max)
+    x_min, y_min, x_max, y_max = bounds_in(grid, epsg)
     return x_min - buffer_m, y_min - buffer_m, x_max + buffer_m, y_max + buffer_m
-
-
-@functools.cache
-def _between(source: int, target: int) -> Transformer:
-    """From one system to another: 13 ms to make."""
-    return Transformer.from_crs(source, target, always_xy=True)

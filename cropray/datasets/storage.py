@@ -33,12 +33,9 @@ def write_tiles(tiles: Tiles, zone: Zone, folder: Path, cube: CubeSpec = STUDY_C
             "region": pa.array([zone.region] * n, pa.string()),
             "row": pa.array(tiles.row[part]),
             "col": pa.array(tiles.col[part]),
-            "x": pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(tiles.x[part])),
-            "labels": pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(tiles.labels[part])),
-            "valid": pa.FixedShapeTensorArray.from_numpy_ndarray(
-                np.ascontiguousarray(tiles.valid[part]).view(np.uint8)
-            ),
         }
+        for name, array in (("x", tiles.x), ("labels", tiles.labels), ("valid", tiles.valid.view(np.uint8))):
+            columns[name] = pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(array[part]))
         table = pa.table([columns[name] for name in schema.names], schema=schema)
         pq.write_table(table, folder / f"shard-{number:04d}.parquet", compression="zstd")
 

@@ -24,22 +24,6 @@ class ZoneArrays:
 
 
 @dataclass(frozen=True, slots=True)
-class Tiles:
-    """Tiles of one zone, row by row."""
-
-    x: npt.NDArray[np.uint16]
-    """[N, T, C, S, S]."""
-    labels: npt.NDArray[np.uint8]
-    """[N, S, S]; 255 beyond the zone's edge."""
-    valid: npt.NDArray[np.bool_]
-    """[N, T, S, S] observed, before gap filling."""
-    row: npt.NDArray[np.int32]
-    """[N] first row in the zone."""
-    col: npt.NDArray[np.int32]
-    """[N] first column in the zone."""
-
-
-@dataclass(frozen=True, slots=True)
 class TrainingTiles:
     """Of the tiles of one zone, what models read."""
 
@@ -47,6 +31,18 @@ class TrainingTiles:
     """[N, T, C, S, S]."""
     labels: npt.NDArray[np.uint8]
     """[N, S, S]; 255 beyond the zone's edge."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tiles(TrainingTiles):
+    """All that is stored of the tiles of one zone, row by row."""
+
+    valid: npt.NDArray[np.bool_]
+    """[N, T, S, S] observed, before gap filling."""
+    row: npt.NDArray[np.int32]
+    """[N] first row in the zone."""
+    col: npt.NDArray[np.int32]
+    """[N] first column in the zone."""
 
 
 def cut_tiles(zone: ZoneArrays, size: int) -> Tiles:

@@ -3,14 +3,17 @@
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, Final, cast
 
 from cropray.core.closure import Root
 from cropray.core.errors import SchemaError
 from cropray.io.storage import Location, local_folder
-from cropray.training.card import CARD_FILE, load_card
-from cropray.training.family import CropModel, Family, families
+from cropray.training.card import CARD_FILE, load_card, naming_damage
+from cropray.training.decision import LIKELIEST, Decision, recorded_decision
+from cropray.training.family import CropModel, Family, Probabilities, Samples, families
 
 Load = Callable[[Path, str], CropModel]
+_COPIES_BYTES: Final = 2 * 4  # of each class's float32 probability
 
 
 def load_model(folder: Location, device: str = "cpu") -> CropModel:
@@ -36,9 +39,40 @@ def load_model(folder: Location, device: str = "cpu") -> CropModel:
 
 def read_model(load: Load, folder: Location, device: str = "cpu") -> CropModel:
     """Read a model folder of a family whose `load` is given; raises as `load_model`."""
-    load_card(folder)
+    card = load_card(folder)
     with local_folder(folder) as files:
-        return load(files, device)
+        model = load(files, device)
+    with naming_damage(folder / CARD_FILE):
+        return decided(model, recorded_decision(card))
+
+
+def decided(model: CropModel, decision: Decision) -> CropModel:
+    """A model that says its probabilities and decides as its card tells; itself where that tells nothing."""
+    return model if decision == LIKELIEST else cast("CropModel", _DecidedModel(model, decision))
+
+
+class _DecidedModel:
+    """All that a model is, with its probabilities tempered."""
+
+    def __init__(self, model: CropModel, decision: Decision) -> None:
+        self._model = model
+        self.decision = decision
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    @property
+    def bytes_per_px(self) -> int:
+        """Beside the model's, what is compared and what is tempered."""
+        return self._model.bytes_per_px + _COPIES_BYTES * len(self._model.classes)
+
+    def predict_tiles(self, x: Samples) -> Probabilities:
+        """[N, T, C, H, W] uint16 → [N, K, H, W] float32."""
+        return self.decision.tempered(self._model.predict_tiles(x), 1)
+
+    def predict_samples(self, x: Samples) -> Probabilities:
+        """The same of samples in the model's own form."""
+        return self.decision.tempered(self._model.predict_samples(x), 1)
 
 
 def entries_of(found: Family, folder: Location) -> Sequence[Root]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from cropray.core.metrics import Counts, Scores, score, score_study_protocol
 from cropray.datasets.manifest import Manifest
@@ -36,6 +37,9 @@ class ModelResult:
     """What one step of a history is: `epoch`, `trees`."""
     warnings: tuple[str, ...] = ()
     """What the search could not know of itself."""
+    decision: Mapping[str, Any] | None = None
+    """`decision` of the search's result: how the model decides and tempers, and what that is worth out of fold; None: the
+    likeliest class, and its own probabilities."""
     new_region: Scores | None = None
     """Leave-region-out: scores on all training zones, each by a fit that saw no zone of its region; None: not scored."""
     new_regions: Mapping[str, Scores] = field(default_factory=dict)

@@ -16,9 +16,10 @@ from cropray.datasets.manifest import BandSums
 from cropray.datasets.storage import read_pixels
 from cropray.imagery.composites import read_composite
 from cropray.io.workspace import Workspace
-from cropray.maps.predict import likeliest, never_seen, predicted_parts
+from cropray.maps.predict import never_seen, predicted_parts
 from cropray.maps.settings import MapSettings
 from cropray.maps.zone import zone_window
+from cropray.training.decision import Decision, decision_of
 from cropray.training.family import CropModel
 from cropray.training.pixel_blocks import class_indices, samples
 
@@ -60,7 +61,7 @@ def count_points(model: CropModel, zone_id: str, job: CountJob) -> ZoneCounts:
     """
     table = read_pixels(job.workspace, zone_id, model.cube)
     x, n_bands = samples(table, model.cube.columns), len(model.cube.band_columns)
-    matrix, loss_sum = _count(model.predict_samples(x).T, class_indices(table, job.lookup))
+    matrix, loss_sum = _count(model.predict_samples(x).T, class_indices(table, job.lookup), decision_of(model))
     return ZoneCounts(matrix, loss_sum, int((x[:, :n_bands] == 0).all(1).sum()))
 
 
@@ -89,7 +90,7 @@ def count_zone_pixels(model: CropModel, zone_id: str, sums: BandSums, job: Count
     counted = []
     for part, probabilities in predicted_parts(model, composite, window):
         true = labels[part.slices]
-        counted.append(_count(probabilities[:, true != IGNORE], true[true != IGNORE]))
+        counted.append(_count(probabilities[:, true != IGNORE], true[true != IGNORE], decision_of(model)))
     matrix: Counts = np.sum([matrix for matrix, _ in counted], axis=0)
     n_blank = int((never_seen(composite) & (labels != IGNORE)).sum())
     return ZoneCounts(matrix, math.fsum(loss for _, loss in counted), n_blank, window)
@@ -134,7 +135,7 @@ def _another_composite(zone_id: str, job: CountJob, why: str) -> SchemaError:
     )
 
 
-def _count(probabilities: npt.NDArray[np.float32], true: Bytes) -> tuple[Counts, float]:
+def _count(probabilities: npt.NDArray[np.float32], true: Bytes, decision: Decision) -> tuple[Counts, float]:
     """[K, N] probabilities and [N] class indices → (counts, summed loss) from the same numbers."""
-    matrix = confusion(true, likeliest(probabilities), len(probabilities))
+    matrix = confusion(true, decision.decide(probabilities), len(probabilities))
     return matrix, log_loss_sum(probabilities.T, true)

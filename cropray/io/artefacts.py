@@ -48,13 +48,7 @@ class Stamped:
         return self.workspace.why_stale(*self.stamp, self.inputs, self.outputs, self.earlier)
 
     def is_current(self, progress: Progress, what: str, *, overwrite: bool) -> bool:
-        """The verdict as a stage tells it.
-
-        Args:
-            progress: where to tell.
-            what: the artefact, for people.
-            overwrite: it is to be made again even where it is up to date.
-        """
+        """The verdict as a stage tells it (`what`: the artefact, for people); False wherever it is to `overwrite`."""
         if overwrite:
             return False
         why = self.why_stale()
@@ -79,12 +73,7 @@ def first_of(why: Sequence[str]) -> str:
 
 
 def describe_stale(stale: Mapping[str, str], n_units: int) -> str:
-    """One line on those of a stage's zones that are not up to date: how many, and the first reason.
-
-    Args:
-        stale: zone → its first reason, of those that are not.
-        n_units: how many there are in all.
-    """
+    """One line on those of a stage's zones that are not up to date: how many of all, and the first reason of the first."""
     unit, reason = next(iter(stale.items()))
     where = "" if len(set(stale.values())) == 1 else f"{unit}: "
     return f"{len(stale)} of {n_units} zones: {where}{reason}"

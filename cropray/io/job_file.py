@@ -22,17 +22,14 @@ SettingsT = TypeVar("SettingsT", bound=Settings)
 
 
 def load_settings(model: type[SettingsT], path: "str | Location", overrides: Iterable[str] = ()) -> SettingsT:
-    """Read a YAML file, apply `a.b=c` overrides and validate the result.
+    """Read a YAML file of one mapping, on a disk or in object storage, apply overrides and validate the result.
 
-    Args:
-        model: the settings class to build.
-        path: a YAML file holding one mapping, on a disk or in object storage.
-        overrides: texts `dotted.key=value`; the value is read as YAML.
+    An override is a text `dotted.key=value`, whose value is read as YAML.
 
     Raises:
         ConfigError: the file is missing, is no mapping, or a key or value is refused.
     """
-    raw = _read_yaml(path)
+    raw = read_yaml(path)
     for override in overrides:
         _apply_override(raw, override)
     try:
@@ -80,7 +77,12 @@ def _load(text: str) -> Any:
     return yaml.load(text, Loader=_Loader)  # noqa: S506  it is a SafeLoader
 
 
-def _read_yaml(path: "str | Location") -> dict[str, Any]:
+def read_yaml(path: "str | Location") -> dict[str, Any]:
+    """What a YAML file says, before it is read as settings.
+
+    Raises:
+        ConfigError: the file is missing, is no mapping, or holds a key twice.
+    """
     from cropray.io.raw_files import as_input, read_bytes  # noqa: PLC0415  settings of files build on this module
 
     try:
@@ -172,20 +174,20 @@ def _locate(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[str, li
             continue
         names.append(name)
         if name in node.model_fields:
-            found = list(_members(node.model_fields[name].annotation))
+            found = list(kinds_of(node.model_fields[name].annotation))
             members = {tag: member for tag, member in found if tag is not None}
             tags = frozenset(_tags(node.model_fields[name].annotation)) - members.keys()
             node = next((member for _, member in found), node)
     return ".".join(names), list(node.model_fields)
 
 
-def _members(annotation: Any, tag: str | None = None) -> Iterator[tuple[str | None, type[BaseModel]]]:
+def kinds_of(annotation: Any, tag: str | None = None) -> Iterator[tuple[str | None, type[BaseModel]]]:
     """(tag, settings class) of each class that an annotation names."""
     tag = next((m.tag for m in getattr(annotation, "__metadata__", ()) if isinstance(m, Tag)), tag)
     if hasattr(annotation, "model_fields"):
         yield tag, annotation
     for argument in get_args(annotation):
-        yield from _members(argument, tag)
+        yield from kinds_of(argument, tag)
 
 
 def _tags(annotation: Any) -> Iterator[str]:

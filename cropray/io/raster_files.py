@@ -33,24 +33,13 @@ _IN_STORE: Final = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
 
 @contextlib.contextmanager
 def open_raster(path: Location, name: str, **options: Any) -> Iterator[Any]:
-    """A GeoTIFF as rasterio's dataset.
-
-    Args:
-        path: the file.
-        name: what it is called in messages.
-        options: rasterio's.
+    """A GeoTIFF, called `name` in messages, as rasterio's dataset, opened with options of its.
 
     Raises:
         InputError: the store fails.
         RasterioError: it is no readable GeoTIFF.
     """
-    if isinstance(path, Path):
-        with rasterio.Env(**_ON_DISK), rasterio.open(path, **options) as dataset:
-            yield dataset
-        return
-    with in_words(path, name):
-        source = _Chunks(path)
-    with _opened(source, name, **options) as dataset:
+    with _opened(path, name, **options) as (dataset, _):
         yield dataset
 
 
@@ -62,17 +51,12 @@ def read_window(path: Location, name: str, indexes: Sequence[int], window: Windo
         RasterioError: it is no readable GeoTIFF.
     """
     wanted = rasterio.windows.Window(window.col, window.row, window.width, window.height)
-    if isinstance(path, Path):
-        with rasterio.Env(**_ON_DISK), rasterio.open(path) as dataset:
-            values: npt.NDArray[Any] = dataset.read(indexes, window=wanted)
-            return values
-    with in_words(path, name):
-        source = _Chunks(path)
-    with _opened(source, name) as dataset:
-        with in_words(path, name):
-            source.fetch(_blocks(dataset, indexes, window))
-        fetched: npt.NDArray[Any] = dataset.read(indexes, window=wanted)
-        return fetched
+    with _opened(path, name) as (dataset, source):
+        if source is not None:
+            with in_words(path, name):
+                source.fetch(_blocks(dataset, indexes, window))
+        values: npt.NDArray[Any] = dataset.read(indexes, window=wanted)
+        return values
 
 
 def is_cut_off(dataset: Any, size: int) -> bool:
@@ -84,8 +68,15 @@ def is_cut_off(dataset: Any, size: int) -> bool:
 
 
 @contextlib.contextmanager
-def _opened(source: "_Chunks", name: str, **options: Any) -> Iterator[Any]:
-    unique = f"{uuid.uuid4().hex}/{source.path.name}"  # rasterio tells openers apart by folder, and there are threads
+def _opened(path: Location, name: str, **options: Any) -> Iterator[tuple[Any, "_Chunks | None"]]:
+    """The dataset and, of a file in a store, its bytes."""
+    if isinstance(path, Path):
+        with rasterio.Env(**_ON_DISK), rasterio.open(path, **options) as dataset:
+            yield dataset, None
+        return
+    with in_words(path, name):
+        source = _Chunks(path)
+    unique = f"{uuid.uuid4().hex}/{path.name}"  # rasterio tells openers apart by folder, and there are threads
 
     def open_file(path: str, mode: str = "rb", **_: Any) -> "_ChunkFile":  # noqa: ARG001  as rasterio calls it
         if path not in {unique, "test"}:  # rasterio tries an opener with this name
@@ -94,7 +85,7 @@ def _opened(source: "_Chunks", name: str, **options: Any) -> Iterator[Any]:
 
     try:
         with rasterio.Env(**_IN_STORE), rasterio.open(unique, opener=open_file, **options) as dataset:
-            yield dataset
+            yield dataset, source
     except rasterio.errors.RasterioError:
         if source.error is None:
             raise

@@ -74,9 +74,7 @@ class FileState:
 def in_words(path: Location, name: str) -> Iterator[None]:
     """Errors of a store, which are of many kinds, as one that says what to do; a disk's stay as they are.
 
-    Args:
-        path: what is read.
-        name: what it is called in messages: the setting, mostly.
+    Messages call what is read by its name, mostly the setting's.
 
     Raises:
         InputError: the driver is not installed, or the store refuses, fails or cannot be reached.

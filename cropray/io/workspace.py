@@ -4,7 +4,7 @@ Layout under the root (axes and columns of each artefact: `cropray.datasets.sche
 
     zones.parquet  zones.csv  zones.json  zones.png
     acquisition/  composites/  labels/  parcels/  dataset/  search/  models/  oof/  evaluation/  maps/  report/
-    spool/  mlflow.db  mlartifacts/  configs/  stamps/  logs/  plan.json  timings/
+    runs/  mlflow.db  mlartifacts/  configs/  stamps/  logs/  plan.json  timings/
 """
 
 import errno
@@ -220,6 +220,14 @@ class Workspace:
         """GeoParquet: the zone's parcels with the predicted crop."""
         return self.root / "maps" / model / f"{zone_id}.parcels.parquet"
 
+    def run(self, key: str) -> Location:
+        """Folder of what is noted of a run of the tracker: `search/<model>/<fingerprint>`, `evaluate/<model>`."""
+        return self.root / "runs" / key if key else self.root / "runs"
+
+    def run_files(self, key: str) -> Location:
+        """Files that a finished search leaves with its run."""
+        return self.run(key) / "files"
+
     @property
     def report(self) -> Location:
         """Folder of the HTML report."""
@@ -333,13 +341,7 @@ def require(path: LocationT, made_by: str) -> LocationT:
 
 
 def require_place(path: Location, dataset: Any, grid: Grid | None, made_by: str) -> None:
-    """Refuse a raster of a zone that has moved since, or was another one.
-
-    Args:
-        path: the raster.
-        dataset: rasterio's, open.
-        grid: the zone's; None: any will do.
-        made_by: the stage that writes it.
+    """Refuse an open raster of a zone that has moved since, or was another one; with the grid None, any will do.
 
     Raises:
         InputError: the raster has other pixels than the grid.

@@ -7,6 +7,7 @@ been renewed lately.
 
 import contextlib
 import errno
+import functools
 import json
 import logging
 import os
@@ -75,10 +76,7 @@ class Holder:
 
 @contextlib.contextmanager
 def locked(root: Location) -> Iterator[None]:
-    """Keep other runs off a workspace for the time of the block.
-
-    Args:
-        root: the workspace, which is there and can be written.
+    """Keep other runs off a workspace, which is there and can be written, for the time of the block.
 
     Raises:
         ConfigError: another run is at work on it; the message says which.
@@ -96,31 +94,26 @@ def locked(root: Location) -> Iterator[None]:
             thread.join()
 
 
-class _Renewer:
-    """Writes the record again with the time of now."""
-
-    def __init__(self, file: Location, holder: Holder, descriptor: int | None = None) -> None:
-        self._file, self._holder, self._descriptor = file, holder, descriptor
-
-    def __call__(self) -> None:
-        record = asdict(replace(self._holder, renewed=time.time()))
-        if self._descriptor is None:
-            write_json(self._file, record)
-        else:  # in place: a lock is on a file, not on a name
-            text = json.dumps(record).encode()
-            os.pwrite(self._descriptor, text, 0)
-            os.ftruncate(self._descriptor, len(text))
+def _write(file: Location, holder: Holder, descriptor: int | None = None) -> None:
+    """Write the record, again, with the time of now."""
+    record = asdict(replace(holder, renewed=time.time()))
+    if descriptor is None:
+        write_json(file, record)
+    else:  # in place: a lock is on a file, not on a name
+        text = json.dumps(record).encode()
+        os.pwrite(descriptor, text, 0)
+        os.ftruncate(descriptor, len(text))
 
 
 @contextlib.contextmanager
-def _lock_on_disk(file: Path) -> Iterator[_Renewer]:
+def _lock_on_disk(file: Path) -> Iterator[Callable[[], None]]:
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         is_locked = _lock(descriptor)
         if is_locked is False:
             raise ConfigError(_refusal(file, _parse(os.pread(descriptor, 1 << 16, 0))))
         _require_free(file, lambda: os.pread(descriptor, 1 << 16, 0), is_unlocked=is_locked is True)
-        renew = _Renewer(file, _myself(), descriptor)
+        renew = functools.partial(_write, file, _myself(), descriptor)
         renew()
         yield renew
         os.ftruncate(descriptor, 0)  # not removed: whoever has it open would lock a file that nobody else sees
@@ -142,10 +135,10 @@ def _lock(descriptor: int) -> bool | None:
 
 
 @contextlib.contextmanager
-def _lock_in_store(file: UPath) -> Iterator[_Renewer]:
+def _lock_in_store(file: UPath) -> Iterator[Callable[[], None]]:
     _require_free(file, lambda: _content(file), is_unlocked=False)
     holder = _myself()
-    renew = _Renewer(file, holder)
+    renew = functools.partial(_write, file, holder)
     renew()
     time.sleep(_SETTLE_S)
     if (now := _parse(_content(file))) is not None and now.token != holder.token:
@@ -174,7 +167,7 @@ def _require_free(file: Location, read: Callable[[], bytes], *, is_unlocked: boo
         other = _parse(read())
 
 
-def _keep_renewing(renew: _Renewer, stop: threading.Event) -> None:
+def _keep_renewing(renew: Callable[[], None], stop: threading.Event) -> None:
     while not stop.wait(_RENEW_S):
         try:
             renew()

@@ -214,8 +214,7 @@ def _bloom(stand: Stand, day: float) -> Floats:
     lateness = stand.greenup_day - _each(stand.canopies, "greenup_day")
     peak = np.array([canopy.flower_day or 0.0 for canopy in stand.canopies]) + lateness
     strength: Floats = np.exp(-(((day - peak) / 11) ** 2))
-    added: Floats = strength[:, None] * _each(stand.canopies, "flower")
-    return added
+    return strength[:, None] * _each(stand.canopies, "flower")
 
 
 def _rise(day: float, middle_day: Floats, span_days: Floats | float) -> Floats:

@@ -11,7 +11,6 @@ Files, all a function of the settings alone:
 
 import concurrent.futures
 import contextlib
-import datetime as dt
 import functools
 import json
 import multiprocessing
@@ -73,13 +72,9 @@ class LandscapeFiles:
 def draw_landscape(
     settings: LandscapeSettings, folder: Path, progress: Progress | None = None, n_processes: int = 1
 ) -> LandscapeFiles:
-    """Write a landscape, or keep the one that stands when it is what the settings describe.
+    """Write a landscape whole, or keep the one that stands when it is what the settings describe.
 
-    Args:
-        settings: what to draw.
-        folder: where; it is written whole.
-        progress: told of each region.
-        n_processes: regions drawn at a time; the bytes do not depend on it.
+    `progress` is told of each region; the bytes do not depend on how many are drawn at a time (`n_processes`).
 
     Raises:
         InputError: the folder holds something else than a drawn landscape.
@@ -113,7 +108,8 @@ def _read_record(folder: Path) -> object:
 
 def _draw(settings: LandscapeSettings, target: LandscapeFiles, report: Progress, n_processes: int) -> None:
     styles = REGION_STYLES[: settings.n_regions]
-    canvases, all_cells = [], []
+    zones: list[Zone] = []
+    declared = []
     draw = functools.partial(_draw_region_scenes, settings, target)
     with contextlib.ExitStack() as stack:
         regions: Iterator[tuple[Canvas, list[Cell]]] = map(draw, range(len(styles)))
@@ -122,14 +118,12 @@ def _draw(settings: LandscapeSettings, target: LandscapeFiles, report: Progress,
             pool = stack.enter_context(concurrent.futures.ProcessPoolExecutor(n_processes, context))
             regions = pool.map(draw, range(len(styles)))
         for done, (canvas, cells) in enumerate(regions, start=1):
-            canvases.append(canvas)
-            all_cells.append(cells)
+            zones += canvas.zones
+            declared += [files.Declaration(c.outline, canvas.grid.epsg, c.code) for c in cells if c.code is not None]
             report("regions", done, len(styles))
-    zones = tuple(zone for canvas in canvases for zone in canvas.zones)
-    files.write_parcels(target.parcels, list(_declared(canvases, all_cells)))
-    files.write_worldcover(
-        target.worldcover, draw_worldcover(zones, _random(settings, len(REGION_STYLES), _WORLDCOVER))
-    )
+    files.write_parcels(target.parcels, declared)
+    rng = _random(settings, len(REGION_STYLES), _WORLDCOVER)
+    files.write_worldcover(target.worldcover, draw_worldcover(zones, rng))
     write_zones(zones, target.zones)
 
 
@@ -140,32 +134,19 @@ def _draw_region_scenes(settings: LandscapeSettings, target: LandscapeFiles, ind
     bands = bands_of(settings.bands)
     for acquired in acquisition_times(settings, _random(settings, index, _TIMES)):
         scene = draw_scene(land, settings, acquired, _random(settings, index, _SKY, int(acquired.timestamp())))
-        files.write_scene(target.scenes / style.region / _scene_name(style, acquired), scene, land.grid, bands)
+        name = f"S2_{style.region}_{acquired:%Y%m%dT%H%M%S}.tif"
+        files.write_scene(target.scenes / style.region / name, scene, land.grid, bands)
     return canvas, cells
 
 
 def _draw_region(settings: LandscapeSettings, index: int, style: RegionStyle) -> tuple[Canvas, list[Cell], Land]:
     rng = _random(settings, index, _LAND)
-    canvas = lay_out_canvas(settings, _zones_of(style.region, settings.zones_per_region))
+    zones = tuple(zone for zone in bundled_zones() if zone.region == style.region)
+    canvas = lay_out_canvas(settings, zones[: settings.zones_per_region])
     cells = sow(canvas, draw_cells(canvas, style, rng), style, rng)
     if index == 0:
         cells = mark_unknown_parcel(canvas, cells)
     return canvas, cells, grow_land(canvas, cells, style, rng)
-
-
-def _zones_of(region: str, n_zones: int) -> tuple[Zone, ...]:
-    return tuple(zone for zone in bundled_zones() if zone.region == region)[:n_zones]
-
-
-def _declared(canvases: list[Canvas], all_cells: list[list[Cell]]) -> Iterator[files.Declaration]:
-    for canvas, cells in zip(canvases, all_cells, strict=True):
-        for cell in cells:
-            if cell.code is not None:
-                yield files.Declaration(cell.outline, canvas.grid.epsg, cell.code)
-
-
-def _scene_name(style: RegionStyle, acquired: dt.datetime) -> str:
-    return f"S2_{style.region}_{acquired:%Y%m%dT%H%M%S}.tif"
 
 
 def _random(settings: LandscapeSettings, *stream: int) -> np.random.Generator:

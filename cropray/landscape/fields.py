@@ -17,7 +17,7 @@ import rasterio.features
 import shapely
 from affine import Affine
 
-from cropray.core.grid import Grid
+from cropray.core.grid import Grid, Window
 from cropray.io.zones import Zone
 from cropray.landscape.regions import UNKNOWN_CODE, RegionStyle
 from cropray.landscape.settings import MAX_PARCEL_EXTENT_M, PIXEL_M, LandscapeSettings
@@ -53,11 +53,9 @@ class Cell:
 
 
 def lay_out_canvas(settings: LandscapeSettings, zones: tuple[Zone, ...]) -> Canvas:
-    """Place small zones, named and split as in the bundled table, on one canvas.
+    """Place small zones, named and split as a region's bundled ones, on one canvas.
 
-    Args:
-        settings: sizes.
-        zones: the region's bundled zones; the first gives the corner and the UTM zone.
+    The first of these gives the corner and the UTM zone.
     """
     step, margin = settings.zone_step_px, settings.margin_px
     n_cols = min(len(zones), _ZONES_PER_ROW)
@@ -68,14 +66,8 @@ def lay_out_canvas(settings: LandscapeSettings, zones: tuple[Zone, ...]) -> Canv
     placed = []
     for index, zone in enumerate(zones):
         row, col = divmod(index, n_cols)
-        grid = Grid(
-            corner.epsg,
-            corner.x_min + col * step * PIXEL_M,
-            corner.y_max - row * step * PIXEL_M,
-            settings.zone_px,
-            settings.zone_px,
-        )
-        placed.append(replace(zone, grid=grid))
+        window = Window(margin + row * step, margin + col * step, settings.zone_px, settings.zone_px)
+        placed.append(replace(zone, grid=canvas.crop(window)))
     return Canvas(canvas, tuple(placed))
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -16,10 +15,10 @@ import pyogrio
 import rasterio
 import shapely
 from affine import Affine
-from pyproj import Transformer
 
 from cropray.core.grid import Grid
 from cropray.core.sensors import NODATA, REFLECTANCE_SCALE, Band
+from cropray.io.systems import between
 from cropray.landscape import worldcover
 
 RPG_EPSG: Final = 2154  # Lambert-93, in which IGN ships the register
@@ -90,14 +89,9 @@ def _write_raster(
 
 
 def _to_lambert(parcel: Declaration) -> shapely.Polygon:
-    to_lambert = _lambert_transformer(parcel.epsg)
-    outline: shapely.Polygon = shapely.transform(parcel.outline, to_lambert.transform, interleaved=False)
+    to_lambert = between(parcel.epsg, RPG_EPSG).transform
+    outline: shapely.Polygon = shapely.transform(parcel.outline, to_lambert, interleaved=False)
     return shapely.set_precision(outline, 1e-3)  # IGN's coordinates carry millimetres
-
-
-@functools.cache
-def _lambert_transformer(epsg: int) -> Transformer:
-    return Transformer.from_crs(epsg, RPG_EPSG, always_xy=True)
 
 
 def _group_of_code() -> dict[str, str]:

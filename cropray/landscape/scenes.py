@@ -42,8 +42,7 @@ class Mixing:
 
     def average(self, values: Floats) -> Floats:
         """Area-weighted mean of a property `values` [U, C] of the units, [H·W, C]."""
-        mean: Floats = np.add.reduceat(values[self.unit] * self.share[:, None], self.first, axis=0)
-        return mean
+        return np.add.reduceat(values[self.unit] * self.share[:, None], self.first, axis=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +105,7 @@ def _ground(land: Land, stand: Stand, day: float, colours: spectra.Spectra) -> F
     """[H, W, C] reflectance."""
     units, per_density = canopy.reflectance(stand, day, land.style.drought, colours)
     ground = land.mixing.average(units) + land.density.reshape(-1, 1) * land.mixing.average(per_density)
-    clipped: Floats = np.clip(ground, 0.005, 0.9).reshape(*land.grid.shape, -1)
-    return clipped
+    return np.clip(ground, 0.005, 0.9).reshape(*land.grid.shape, -1)
 
 
 def _numbers(

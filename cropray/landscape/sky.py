@@ -117,8 +117,7 @@ def _patches(shape: tuple[int, int], cover: float, scale_px: float, rng: np.rand
     if cover < 0.015:
         return np.zeros(shape)
     field = smooth_noise(shape, scale_px, rng) + 0.35 * smooth_noise(shape, scale_px / 4, rng)
-    opacity: Floats = np.clip((field - np.quantile(field, 1 - cover)) / 0.45, 0, 1)
-    return opacity
+    return np.clip((field - np.quantile(field, 1 - cover)) / 0.45, 0, 1)
 
 
 def _swath(shape: tuple[int, int], rng: np.random.Generator) -> npt.NDArray[np.bool_]:

@@ -1,11 +1,12 @@
 """A small raster in the manner of ESA WorldCover: where in the drawn France there is cropland."""
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from pyproj import Transformer
 
+from cropray.io.systems import between
 from cropray.io.zones import Zone
 from cropray.landscape.sky import smooth_noise
 
@@ -24,14 +25,14 @@ SHAPE: Final = (455, 680)
 _REACH_DEG: Final = 0.35  # cropland thins out over this distance from a zone
 
 
-def draw_worldcover(zones: tuple[Zone, ...], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+def draw_worldcover(zones: Sequence[Zone], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     """Land cover of France on a longitude–latitude grid, [rows, cols] uint8, cropland around the zones."""
     lat = NORTH_DEG - (np.arange(SHAPE[0]) + 0.5) * STEP_DEG
     lon = WEST_DEG + (np.arange(SHAPE[1]) + 0.5) * STEP_DEG
     nearness = np.zeros(SHAPE)
     for zone in zones:
-        to_degrees = Transformer.from_crs(zone.grid.epsg, 4326, always_xy=True)
-        zone_lon, zone_lat = to_degrees.transform(*zone.grid.centre(zone.grid.height // 2, zone.grid.width // 2))
+        middle = zone.grid.centre(zone.grid.height // 2, zone.grid.width // 2)
+        zone_lon, zone_lat = between(zone.grid.epsg, 4326).transform(*middle)
         distance2 = (0.7 * (lon[None, :] - zone_lon)) ** 2 + (lat[:, None] - zone_lat) ** 2
         nearness = np.maximum(nearness, np.exp(-distance2 / (2 * _REACH_DEG**2)))
     relief, detail = smooth_noise(SHAPE, 14.0, rng), smooth_noise(SHAPE, 2.0, rng)

@@ -7,14 +7,11 @@ from typing import Final
 
 import numpy as np
 import rasterio
-from rasterio.errors import RasterioError
 
 from cropray import __version__
-from cropray.core.errors import SchemaError
 from cropray.core.grid import Grid
 from cropray.core.legend import CropClass
-from cropray.io.storage import Location, local_file, whole_file
-from cropray.io.workspace import require
+from cropray.io.storage import Location, whole_file
 from cropray.maps.predict import MAP_NODATA, ZoneMap
 
 BANDS: Final = ("class", "confidence", "second_class", "n_clear")
@@ -27,12 +24,7 @@ def write_map(
 ) -> None:
     """Write a map whole: bands class, confidence, second_class, n_clear, uint8, 255 = no data.
 
-    Args:
-        path: file to write.
-        zone_map: arrays of the grid's shape.
-        grid: where the pixels lie.
-        classes: legend classes that may occur; stored with names and colours.
-        tags: further metadata (model, dataset).
+    Classes that may occur are stored with names and colours, further metadata (model, dataset) as tags.
     """
     names = {crop.id: {"name": crop.name, "label": crop.label_en, "colour": crop.colour} for crop in classes}
     profile = {
@@ -52,21 +44,3 @@ def write_map(
         dataset.write(np.stack(list(asdict(zone_map).values())))
         dataset.descriptions = BANDS
         dataset.update_tags(**{VERSION_TAG: __version__, CLASSES_TAG: json.dumps(names, ensure_ascii=False)}, **tags)
-
-
-def read_map(path: Location) -> ZoneMap:
-    """Read what `write_map` wrote.
-
-    Raises:
-        MissingArtefactError: no such file.
-        SchemaError: it is damaged, or no map.
-    """
-    try:
-        with local_file(require(path, "map")) as file, rasterio.open(file) as dataset:
-            if dataset.descriptions != BANDS:
-                raise SchemaError(
-                    f"'{path}' has the bands {dataset.descriptions}, a map has {BANDS}; map the zone again"
-                )
-            return ZoneMap(*dataset.read())
-    except RasterioError as error:
-        raise SchemaError(f"'{path}' is damaged ({error}); remove it and run `cropray map CONFIG.yaml`") from None

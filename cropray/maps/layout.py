@@ -1,5 +1,6 @@
 """How large a window the model reads at once: as little as possible computed twice, within the memory of a task."""
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator
 from typing import Final
@@ -17,12 +18,7 @@ def choose_window(shape: tuple[int, int], model: TilePredictor, task_bytes: floa
 
     Where a zone is cut, margins are computed twice: a zone of 1000 × 1000 pixels and a network with a margin of 160
     pixels take 1.00 million pixels in one piece, 1.32 in two, 3.84 in windows of 512 pixels. In one piece that is 29 s of
-    one CPU for the study's network.
-
-    Args:
-        shape: rows and columns of the zone.
-        model: predicts.
-        task_bytes: memory that the task may take; inf: enough.
+    one CPU for the study's network. The task may take so many bytes of memory; inf: enough.
 
     Returns:
         Most rows and columns of a window: the smallest that computes least among those that the memory holds; where
@@ -56,11 +52,9 @@ def _sides(length: int, margin_px: int, stride_px: int) -> Iterator[tuple[int, i
     """(side of a window, pixels computed along the axis) for 1, 2, … windows along one axis."""
     yield length, length
     least = max(3 * margin_px, LEAST_WINDOW_PX)
-    n = 2
-    while True:
+    for n in itertools.count(2):
         computed = length + 2 * margin_px * (n - 1)
         side = math.ceil(computed / n / stride_px) * stride_px
         if side < least or side >= length:
             return
         yield side, computed
-        n += 1

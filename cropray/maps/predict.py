@@ -10,6 +10,7 @@ import numpy.typing as npt
 from cropray.core.grid import Window
 from cropray.core.legend import IGNORE
 from cropray.core.sensors import NODATA
+from cropray.training.decision import Decision, decision_of
 
 if TYPE_CHECKING:
     from cropray.training.family import Probabilities, TilePredictor
@@ -24,11 +25,11 @@ class ZoneMap:
     """The map of one zone; every array is [H, W] uint8."""
 
     class_id: Bytes
-    """Legend class id of the likeliest class, 255 = no data."""
+    """Legend class id of the class that the model decides for, 255 = no data."""
     confidence: Bytes
     """Its probability, %, 255 = no data."""
     second_id: Bytes
-    """Legend class id of the second likeliest class, 255 = no data."""
+    """Legend class id of the class that it would decide for without this one, 255 = no data."""
     n_clear: Bytes
     """Steps with at least one clear observation."""
 
@@ -53,7 +54,7 @@ def predict_zone(
     layers = np.full((3, *n_obs.shape[1:]), MAP_NODATA, np.uint8)
     legend_ids = np.array([crop.id for crop in model.classes], np.uint8)
     for part, probabilities in predicted_parts(model, composite, window_px):
-        layers[(slice(None), *part.slices)] = _rank(probabilities, legend_ids)
+        layers[(slice(None), *part.slices)] = _rank(probabilities, legend_ids, decision_of(model))
     layers[:, never_seen(composite)] = MAP_NODATA
     class_id, confidence, second_id = layers
     return ZoneMap(class_id, confidence, second_id, (n_obs > 0).sum(0, dtype=np.uint8))
@@ -80,12 +81,6 @@ def predicted_parts(
         probabilities = model.predict_tiles(composite[(None, ..., *outer.slices)])[0]
         inner = Window(part.row - outer.row, part.col - outer.col, part.height, part.width)
         yield part, probabilities[(slice(None), *inner.slices)]
-
-
-def likeliest(probabilities: "Probabilities") -> npt.NDArray[np.int64]:
-    """[K, …] probabilities → […] class index: the decision of maps and scores; of equal ones the first."""
-    best: npt.NDArray[np.int64] = probabilities.argmax(0)
-    return best
 
 
 def never_seen(composite: npt.NDArray[np.uint16]) -> npt.NDArray[np.bool_]:
@@ -140,10 +135,12 @@ def _spans(length: int, window_px: int, margin_px: int, stride_px: int) -> Itera
         first = end
 
 
-def _rank(probabilities: "Probabilities", legend_ids: Bytes) -> Bytes:
-    """[K, H, W] probabilities → [3, H, W]: likeliest class, its probability in %, second class."""
-    best = likeliest(probabilities)
+def _rank(probabilities: "Probabilities", legend_ids: Bytes, decision: Decision) -> Bytes:
+    """[K, H, W] probabilities → [3, H, W]: class, its probability in %, second class."""
+    best = decision.decide(probabilities)
     confidence = np.take_along_axis(probabilities, best[None], 0)[0]
-    others = probabilities.copy()
+    others = decision.weighed(probabilities)
+    if others is probabilities:
+        others = probabilities.copy()
     np.put_along_axis(others, best[None], -1, 0)
     return np.stack([legend_ids[best], np.rint(100 * confidence).astype(np.uint8), legend_ids[others.argmax(0)]])

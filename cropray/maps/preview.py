@@ -3,36 +3,23 @@
 from dataclasses import dataclass
 from typing import Any, Final
 
-import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from cropray.core.cube import STUDY_CUBE, CubeSpec
 from cropray.core.legend import IGNORE, CropClass
-from cropray.io.storage import Location, whole_file
+from cropray.io.pictures import MUTED, picture
+from cropray.io.storage import Location
 from cropray.maps.predict import ZoneMap
 
-DPI: Final = 160
 _RED_GREEN_BLUE: Final = ("B04", "B03", "B02")
 _NEAR_INFRARED: Final = "B08"
 _STRETCH: Final = (2, 98)  # percentiles that become black and white
 _BLANK: Final = "#eef0f2"  # pixels without label or prediction
-_INK: Final = "#1f2933"
-_MUTED: Final = "#6b7785"
 _MAX_LEGEND: Final = 20  # classes named below the picture; the others are rarer
-_STYLE: Final[dict[str, Any]] = {
-    "font.family": "DejaVu Sans",
-    "font.size": 8.5,
-    "text.color": _INK,
-    "axes.titlesize": 9.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.edgecolor": _BLANK,
-    "legend.frameon": False,
-}
+_FRAMED: Final = {"axes.edgecolor": _BLANK, "axes.spines.right": True, "axes.spines.top": True}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +51,8 @@ def draw_preview(data: PreviewData, path: Location) -> None:
     height, width = predicted.shape
     named = _most_frequent(data)
     n_rows = -(-len(named) // 5)
-    with mpl.rc_context(_STYLE), whole_file(path) as temporary:
-        n = len(panels) + 1
-        figure = Figure((2.9 * n + 0.5, 2.75 * height / width + 0.7 + 0.22 * n_rows), layout="constrained")
+    n = len(panels) + 1
+    with picture(path, 2.9 * n + 0.5, 2.75 * height / width + 0.7 + 0.22 * n_rows, **_FRAMED) as figure:
         grid = figure.subplots(1, n)
         for axes, (title, image) in zip(grid, panels, strict=False):
             axes.imshow(image, interpolation="nearest")
@@ -74,10 +60,9 @@ def draw_preview(data: PreviewData, path: Location) -> None:
         _draw_confidence(figure, grid[-1], data.zone_map)
         for axes in grid:
             axes.set(xticks=[], yticks=[])
-        figure.suptitle(f"{data.title}   {agreement(data)}", x=0.01, ha="left", fontsize=9.5, color=_MUTED)
+        figure.suptitle(f"{data.title}   {agreement(data)}", x=0.01, ha="left", fontsize=9.5, color=MUTED)
         handles = [Patch(color=crop.colour, label=crop.label_en) for crop in named]
         figure.legend(handles=handles, loc="outside lower left", ncols=5, handlelength=1, handleheight=1)
-        figure.savefig(temporary, format="png", dpi=DPI, metadata={"Software": None})
 
 
 def natural_colours(
@@ -109,8 +94,7 @@ def paint(class_ids: npt.NDArray[np.uint8], classes: tuple[CropClass, ...]) -> n
     colours = np.full((IGNORE + 1, 3), to_rgb(_BLANK))
     for crop in classes:
         colours[crop.id] = to_rgb(crop.colour)
-    painted: npt.NDArray[np.float64] = colours[class_ids]
-    return painted
+    return colours[class_ids]
 
 
 def agreement(data: PreviewData) -> str:
@@ -130,7 +114,7 @@ def _draw_confidence(figure: Any, axes: Any, zone_map: ZoneMap) -> None:
     axes.set_title("Confidence, %")
     bar = figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03)
     bar.outline.set_visible(False)
-    bar.ax.tick_params(length=0, labelcolor=_MUTED)
+    bar.ax.tick_params(length=0, labelcolor=MUTED)
 
 
 def _most_frequent(data: PreviewData) -> list[CropClass]:

@@ -30,12 +30,7 @@ def outline_ids(geometries: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def declared_areas(declared: "pd.Series[Any]", measured: "pd.Series[float]", what: str) -> "pd.Series[float]":
-    """Hectares; of a parcel for which none are declared, those of its polygon.
-
-    Args:
-        declared: cells of the register.
-        measured: hectares of the polygons.
-        what: the register and its column, for messages.
+    """Hectares as declared in cells of a register, called `what` in messages; where none are, those measured of the polygon.
 
     Raises:
         InputError: the cells are no numbers, or no hectares.

@@ -1,6 +1,6 @@
 """Coverage of many zones: how much was declared, and how much of it has a class, by zone, by region and in all."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, get_args
 
@@ -12,6 +12,11 @@ TOTAL: Final = "all"
 _FEW_ZONES: Final = 12  # so many are all listed; of more, those with much area without a class
 _FEW_CODES: Final = 12  # unknown codes that are listed, the largest; the record has all
 _MUCH_UNMAPPED: Final = 0.1
+_SUMMED: Final = (
+    *("n_parcels", "shared_ha", "n_shared_pixels", "n_border_pixels"),
+    *("n_repaired", "n_without_area", "n_without_id", "n_same_id", "n_without_pixel"),
+)
+"""Fields that a report of labels has as well, and that are sums over zones."""
 _COLUMNS: Final = ("parcels", "ha", "mapped", "excluded", "unknown", "labelled", "shared ha", "repaired")
 
 
@@ -83,13 +88,7 @@ class Coverage:
 
 
 def summarize(reports: Sequence[LabelReport], region_of: Mapping[str, str], legend: Legend) -> Coverage:
-    """Sum the reports of zones to regions and to one total.
-
-    Args:
-        reports: one per zone.
-        region_of: zone → region.
-        legend: says in which years an unknown code is known.
-    """
+    """Sum the reports of zones, one each, to regions and to one total; the legend says when an unknown code is known."""
     by_region: dict[str, list[LabelReport]] = {}
     for report in reports:
         by_region.setdefault(region_of[report.zone_id], []).append(report)
@@ -106,16 +105,13 @@ def describe(coverage: Coverage) -> Iterator[str]:
 
     Of many zones only those are listed where more than a tenth of the declared area has no class.
     """
-    shown = {region: [row for row in rows if _is_listed(row, coverage)] for region, rows in coverage.zones.items()}
-    names = [TOTAL, *(f"  {row.name}" for row in coverage.regions)]
-    names += [f"    {row.name}" for rows in shown.values() for row in rows]
-    width = max(map(len, names))
-    yield " ".join([" " * width, *(f"{column:>9}" for column in _COLUMNS)])
-    yield _line(TOTAL, width, coverage.total)
+    rows = [(TOTAL, coverage.total)]
     for region in coverage.regions:
-        yield _line(f"  {region.name}", width, region)
-        for zone in shown[region.name]:
-            yield _line(f"    {zone.name}", width, zone)
+        rows.append((f"  {region.name}", region))
+        rows += [(f"    {zone.name}", zone) for zone in coverage.zones[region.name] if _is_listed(zone, coverage)]
+    width = max(len(name) for name, _ in rows)
+    yield " ".join([" " * width, *(f"{column:>9}" for column in _COLUMNS)])
+    yield from (_line(name, width, row) for name, row in rows)
     for unknown in coverage.unknown_codes[:_FEW_CODES]:
         yield _explain(unknown)
     if others := coverage.unknown_codes[_FEW_CODES:]:
@@ -138,27 +134,19 @@ def _is_listed(zone: CoverageRow, coverage: Coverage) -> bool:
     return sum(map(len, coverage.zones.values())) <= _FEW_ZONES or zone.unmapped_share > _MUCH_UNMAPPED
 
 
-def _row(name: str, reports: Iterable[LabelReport]) -> CoverageRow:
-    some = list(reports)
-    area = {status: sum(report.area_ha(status) for report in some) for status in STATUSES}
+def _row(name: str, reports: Sequence[LabelReport]) -> CoverageRow:
+    area = {status: sum(report.area_ha(status) for report in reports) for status in STATUSES}
     declared_ha = sum(area.values())
     return CoverageRow(
         name=name,
-        n_parcels=sum(report.n_parcels for report in some),
         declared_ha=declared_ha,
         mapped_ha=area["mapped"],
         excluded_ha=area["excluded"],
         unknown_ha=area["unknown"],
         unmapped_share=(area["excluded"] + area["unknown"]) / declared_ha if declared_ha else 0.0,
-        labelled_share=sum(report.n_labelled for report in some) / max(1, sum(report.n_pixels for report in some)),
-        shared_ha=sum(report.shared_ha for report in some),
-        n_shared_pixels=sum(report.n_shared_pixels for report in some),
-        n_border_pixels=sum(report.n_border_pixels for report in some),
-        n_repaired=sum(report.n_repaired for report in some),
-        n_without_area=sum(report.n_without_area for report in some),
-        n_without_id=sum(report.n_without_id for report in some),
-        n_same_id=sum(report.n_same_id for report in some),
-        n_without_pixel=sum(report.n_without_pixel for report in some),
+        labelled_share=sum(report.n_labelled for report in reports)
+        / max(1, sum(report.n_pixels for report in reports)),
+        **{name: sum(getattr(report, name) for report in reports) for name in _SUMMED},
     )
 
 

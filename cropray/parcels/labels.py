@@ -1,10 +1,13 @@
-"""One zone's labels: parcels read, classes looked up, rasters, table and report written."""
+"""One zone's labels: parcels read, classes looked up, rasters, table and report written; and read again."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
 import rasterio
 import rasterio.errors
 
@@ -15,7 +18,7 @@ from cropray.io.storage import Location, local_file, whole_file, write_json
 from cropray.io.workspace import Workspace, require, require_place
 from cropray.io.zones import Zone
 from cropray.parcels.rasterize import NO_PARCEL, rasterize_parcels
-from cropray.parcels.report import LabelReport, tally_labels
+from cropray.parcels.report import CodeTally, LabelReport, tally_labels
 from cropray.parcels.rpg import ParcelSettings, describe_extent, read_parcels
 
 
@@ -25,15 +28,8 @@ def label_zone(
     """Write the labels, the parcel index, the parcel table and the label report of one zone.
 
     The parcel table has the columns `parcel_index` (int32, the values of the index raster), `parcel_id`, `code`,
-    `class_id` (uint8, 255 without class), `area_ha` (of the whole parcel) and `geometry` in the zone's UTM.
-
-    Args:
-        settings: the register.
-        zone: the zone.
-        year: year of the register, whose code table counts.
-        legend: classes and codes.
-        workspace: written to.
-        extract: file that holds the register's parcels near this zone, see `read_parcels`.
+    `class_id` (uint8, 255 without class), `area_ha` (of the whole parcel) and `geometry` in the zone's UTM. Codes mean what
+    the legend says of the register's `year`; parcels are read from an `extract`, where there is one, see `read_parcels`.
 
     Raises:
         InputError: the file cannot be used, no parcel reaches into the zone, no pixel gets a class, or a code is
@@ -62,11 +58,7 @@ def label_zone(
 
 
 def read_labels(path: Location, grid: Grid | None = None) -> npt.NDArray[np.uint8]:
-    """Class ids [H, W] uint8, 255 = unlabelled.
-
-    Args:
-        path: the file.
-        grid: where it must lie; None: anywhere.
+    """Class ids [H, W] uint8, 255 = unlabelled, of a file that lies on `grid`; None: anywhere.
 
     Raises:
         MissingArtefactError: no such file.
@@ -78,11 +70,7 @@ def read_labels(path: Location, grid: Grid | None = None) -> npt.NDArray[np.uint
 
 
 def read_parcel_index(path: Location, grid: Grid | None = None) -> npt.NDArray[np.int32]:
-    """Rows of the zone's parcel table [H, W] int32, -1 = no parcel.
-
-    Args:
-        path: the file.
-        grid: where it must lie; None: anywhere.
+    """Rows of the zone's parcel table [H, W] int32, -1 = no parcel, of a file that lies on `grid`; None: anywhere.
 
     Raises:
         MissingArtefactError: no such file.
@@ -91,6 +79,37 @@ def read_parcel_index(path: Location, grid: Grid | None = None) -> npt.NDArray[n
     """
     index: npt.NDArray[np.int32] = _read_raster(path, "int32", grid)
     return index
+
+
+def read_parcel_ids(path: Location) -> tuple[str, ...]:
+    """Id of each row of a zone's parcel table: element i belongs to index i of the parcel raster.
+
+    Raises:
+        MissingArtefactError: no such file.
+        SchemaError: the file is damaged or no parcel table.
+    """
+    require(path, "labels")
+    try:
+        with local_file(path) as file:
+            return tuple(pq.read_table(file, columns=["parcel_id"])["parcel_id"].to_pylist())
+    except (OSError, pa.ArrowException) as error:
+        raise SchemaError(f"parcel table '{path}' cannot be read ({error}); run `cropray labels` again") from None
+
+
+def read_label_report(path: Location) -> LabelReport:
+    """The report of one zone.
+
+    Raises:
+        MissingArtefactError: no such file.
+        SchemaError: the file is damaged.
+    """
+    try:
+        record = json.loads(require(path, "labels").read_text(encoding="utf-8"))
+        return LabelReport(**{**record, "codes": tuple(CodeTally(**tally) for tally in record["codes"])})
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise SchemaError(
+            f"label report '{path}' is damaged or of another version ({error}); run `cropray labels` again"
+        ) from None
 
 
 def _require_usable(settings: ParcelSettings, report: LabelReport) -> None:

@@ -77,12 +77,7 @@ def read_legend(path: Location) -> Legend:
 
 
 def require_codes(legend: Legend, pieces: Iterable[Sequence[str]], path: Location) -> None:
-    """Refuse a legend that has none of the codes of a register.
-
-    Args:
-        legend: read by `read_legend`.
-        pieces: codes of the register; read until one is known.
-        path: the legend, for messages.
+    """Refuse a legend (of this path) that has none of the codes of a register, whose pieces are read until one is known.
 
     Raises:
         InputError: none is known.

@@ -90,11 +90,9 @@ class _Reader:
 
     def geometry(self) -> Any:
         head = self._head()
-        if head.kind in {_POLYGON, _TRIANGLE}:
-            rings = [self._points(head) for _ in range(self._count(head))]
-            return shapely.Polygon(rings[0], rings[1:]) if rings else shapely.Polygon()
-        if head.kind == _CURVE_POLYGON:
-            rings = [self._curve() for _ in range(self._count(head))]
+        if head.kind in {_POLYGON, _TRIANGLE, _CURVE_POLYGON}:
+            is_curved = head.kind == _CURVE_POLYGON
+            rings = [self._curve() if is_curved else self._points(head) for _ in range(self._count(head))]
             return shapely.Polygon(rings[0], rings[1:]) if rings else shapely.Polygon()
         if head.kind in {_LINE, _CIRCULAR, _COMPOUND}:
             return shapely.LineString(self._curve_after(head))

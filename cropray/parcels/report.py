@@ -120,12 +120,12 @@ def shared_area_m2(polygons: npt.NDArray[Any]) -> float:
 
 
 def _tally(code: str, meaning: CropCode | None, n_parcels: int, area_ha: float, n_pixels: int) -> CodeTally:
+    counts = (n_parcels, area_ha, n_pixels)
     if meaning is None:
-        return CodeTally(code, "", "unknown", None, n_parcels, area_ha, n_pixels)
-    is_mapped = meaning.class_name != EXCLUDED
-    status: Status = "mapped" if is_mapped else "excluded"
-    class_name = meaning.class_name if is_mapped else None
-    return CodeTally(code, meaning.label, status, class_name, n_parcels, area_ha, n_pixels)
+        return CodeTally(code, "", "unknown", None, *counts)
+    if meaning.class_name == EXCLUDED:
+        return CodeTally(code, meaning.label, "excluded", None, *counts)
+    return CodeTally(code, meaning.label, "mapped", meaning.class_name, *counts)
 
 
 def _inside(polygons: npt.NDArray[Any], zone: Zone) -> npt.NDArray[Any]:

@@ -1,7 +1,6 @@
 """Declared parcels of a zone, from the French register (RPG) or any file with an id, a crop code and polygons."""
 
 import contextlib
-import functools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import pyarrow as pa
 import pyogrio
 import shapely
 from pydantic import Field, field_validator, model_validator
-from pyproj import CRS, Transformer
+from pyproj import CRS
 from pyproj.exceptions import CRSError
 
 from cropray.core.errors import InputError
@@ -25,11 +24,11 @@ from cropray.core.legend import FIRST_YEAR, LAST_YEAR
 from cropray.core.missing import is_missing
 from cropray.core.settings import Settings
 from cropray.io.raw_files import InputSetting, local_table
+from cropray.io.systems import Bounds, between, bounds_in
 from cropray.parcels.cells import as_text, declared_areas, outline_ids
 from cropray.parcels.vector_files import (
     SETTING,
     WKB_COLUMN,
-    Bounds,
     FileHeader,
     is_parquet,
     iterate_features,
@@ -41,7 +40,6 @@ from cropray.parcels.vector_files import (
 )
 from cropray.parcels.zip_files import is_zip
 
-_EDGE_STEPS: Final = 21  # points along each edge of a rectangle that is reprojected: straight edges bend
 M2_PER_HA: Final = 10_000
 _EXTRACT_LAYER: Final = "parcels"
 _OWN_COLUMNS: Final = ("parcel_id", "code", "area_ha")  # what we call them
@@ -79,16 +77,12 @@ class ParcelSettings(Settings):
     Scores leave them out as well, in test zones too."""
 
     @model_validator(mode="after")
-    def _two_columns(self) -> Self:
+    def _columns_of_their_own(self) -> Self:
         if self.id_column is not None and self.id_column.lower() == self.code_column.lower():
             raise ValueError(
                 f"'id_column' and 'code_column' are both '{self.id_column}': all parcels of one crop would be one; name the "
                 f"column of the parcel ids, or have one made (a running number will do)"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _area_of_its_own(self) -> Self:
         others = {name.lower() for name in (self.id_column, self.code_column) if name is not None}
         if self.area_column is not None and self.area_column.lower() in others:
             raise ValueError(
@@ -132,17 +126,14 @@ class ZoneParcels:
 def read_parcels(settings: ParcelSettings, grid: Grid, extract: Path | None = None) -> ZoneParcels:
     """Parcels that reach into a grid, reprojected to its coordinate system.
 
-    Args:
-        settings: the register.
-        grid: rectangle to read.
-        extract: read from this file instead, which `extract_parcels` made for several grids, this one among them.
+    They are read from the register or from an `extract`, which `extract_parcels` made for several grids, this one among them.
 
     Raises:
         InputError: the file cannot be used; the message says why.
     """
     path = settings.path if extract is None else extract
     header, crs, columns = _open(settings) if extract is None else _open_extract(extract)
-    raw = read_features(path, header, list(columns.values()), _box_in(crs, grid))
+    raw = read_features(path, header, list(columns.values()), bounds_in(grid, crs))
     geometry = raw.geometry.set_crs(crs, allow_override=True).to_crs(epsg=grid.epsg)
     flat = shapely.force_2d(geometry.to_numpy())
     polygons, is_repaired = _repair(flat)
@@ -220,7 +211,7 @@ def extract_parcels(settings: ParcelSettings, grids: Sequence[Grid], path: Path)
     """
     header, crs, columns = _open(settings)
     nowhere: list[int] = []
-    boxes = [_box_in(crs, grid) for grid in grids]
+    boxes = [bounds_in(grid, crs) for grid in grids]
     for piece in iterate_features(settings.path, header, list(columns.values()), boxes, nowhere.append):
         _append(piece.rename_columns([*columns, WKB_COLUMN]), path, crs)
     if not path.exists():
@@ -233,7 +224,7 @@ def cut_extract(extract: Path, grid: Grid, path: Path) -> None:
     """What one of its grids needs of an extract, as an extract of its own, in the same order."""
     header, crs, columns = _open_extract(extract)
     meta, table = pyogrio.read_arrow(
-        extract, layer=header.layer, columns=list(columns), bbox=_box_in(crs, grid), force_2d=False
+        extract, layer=header.layer, columns=list(columns), bbox=bounds_in(grid, crs), force_2d=False
     )
     geometry = table[meta["geometry_name"] or "wkb_geometry"]
     _append(pa.table({name: table[name] for name in columns} | {WKB_COLUMN: geometry}), path, crs)
@@ -295,7 +286,7 @@ def grids_outside(settings: ParcelSettings, grids: Sequence[Grid]) -> list[bool]
     if bounds is None or not all(map(math.isfinite, bounds)):
         return [False] * len(grids)
     extent = shapely.box(*bounds)
-    return [not shapely.intersects(extent, shapely.box(*_box_in(crs, grid))) for grid in grids]
+    return [not shapely.intersects(extent, shapely.box(*bounds_in(grid, crs))) for grid in grids]
 
 
 def describe_extent(settings: ParcelSettings) -> str:
@@ -319,18 +310,6 @@ def _open_extract(path: Path) -> tuple[FileHeader, CRS, dict[str, str]]:
     header = read_header(path, _EXTRACT_LAYER)
     assert header.crs is not None
     return header, header.crs, {name: name for name in _OWN_COLUMNS if name in header.columns}
-
-
-def _box_in(crs: CRS, grid: Grid) -> Bounds:
-    """The rectangle of another system that holds a grid."""
-    bounds: Bounds = _transformer(grid.epsg, crs).transform_bounds(*grid.bounds, densify_pts=_EDGE_STEPS)
-    return bounds
-
-
-@functools.lru_cache(maxsize=8)
-def _transformer(epsg: int, crs: CRS) -> Transformer:
-    """Setting one up takes as long as reading a zone."""
-    return Transformer.from_crs(CRS.from_epsg(epsg), crs, always_xy=True)
 
 
 def _crs(settings: ParcelSettings, header: FileHeader) -> CRS:
@@ -369,8 +348,7 @@ def _can_be_in(bounds: Bounds, crs: CRS) -> bool:
     area = crs.area_of_use
     if area is None or not all(map(math.isfinite, bounds)):
         return True  # nothing to compare: custom system, or a file without features
-    to_degrees = Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
-    west, south, east, north = to_degrees.transform_bounds(*bounds, densify_pts=_EDGE_STEPS)
+    west, south, east, north = between(crs, 4326).transform_bounds(*bounds)
     is_place = all(map(math.isfinite, (west, south, east, north)))
     return is_place and west <= area.east and area.west <= east and south <= area.north and area.south <= north
 

@@ -27,10 +27,10 @@ from pyproj.exceptions import CRSError
 from cropray.core.errors import InputError
 from cropray.io.raw_files import in_words, is_there
 from cropray.io.storage import Location, arrow_path
+from cropray.io.systems import Bounds
 from cropray.parcels.linear_wkb import read_wkb
 from cropray.parcels.zip_files import choose_member, layer_within, on_disk
 
-Bounds = tuple[float, float, float, float]
 SETTING: Final = "parcels.path"  # in messages
 WKB_COLUMN: Final = "geometry_wkb"  # name of the geometry in the pieces of `iterate_features`
 _BATCH_ROWS: Final = 65_536  # some 30 MB of parcels
@@ -91,10 +91,7 @@ def is_parquet(path: Location) -> bool:
 def read_bounds(path: Location, header: FileHeader, *, is_stored: bool = False) -> Bounds | None:
     """(x_min, y_min, x_max, y_max) of all features, as stored or else by reading them; None where GeoParquet lacks it.
 
-    Args:
-        path: the file.
-        header: what `read_header` said of it.
-        is_stored: give None rather than read all features.
+    If it is to be `is_stored`, None is given rather than all features read.
 
     Raises:
         InputError: the file is damaged.
@@ -165,14 +162,8 @@ def iterate_features(
 ) -> Iterator[pa.Table]:
     """Features whose bounding box meets any of some boxes, in the file's order: one pass over the whole file.
 
-    Memory holds one piece of the file, whatever its size.
-
-    Args:
-        path: the file.
-        header: what `read_header` said of it.
-        columns: attribute columns to read.
-        boxes: in the file's own coordinates.
-        on_nowhere: is told of each piece how many features have no geometry: they lie in no box.
+    Memory holds one piece of the file, whatever its size. Boxes are in the file's own coordinates; `on_nowhere` is told of
+    each piece how many features have no geometry: they lie in no box.
 
     Yields:
         The columns, and the geometry as WKB in `WKB_COLUMN`.

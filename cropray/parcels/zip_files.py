@@ -40,7 +40,20 @@ def choose_member(path: Location, layer: str | None) -> str | None:
         return None
     assert isinstance(path, Path), f"'{path}' must be fetched first"
     with _in_our_words(path), zipfile.ZipFile(path) as archive:
-        return _choose(path, archive.namelist(), (layer or "").partition("/")[0])
+        names = archive.namelist()
+    wanted = (layer or "").partition("/")[0]
+    tables = [name for name in names if PurePosixPath(name).suffix.lower() in _TABLES and not is_of_macos(name)]
+    stems = [PurePosixPath(name).stem for name in tables]
+    chosen = tables if len(tables) == 1 else [name for name, stem in zip(tables, stems, strict=True) if stem == wanted]
+    if len(chosen) != 1:
+        raise InputError(
+            f"parcel file '{path}' holds {len(tables)} vector files; set 'layer' to one of {stems}, with '/' and a layer of "
+            f"its own where it has several, or unpack it"
+            if tables
+            else f"parcel file '{path}' holds no vector file ({', '.join(sorted(_TABLES))}) but {names}; unpack it and "
+            f"name the register"
+        )
+    return chosen[0]
 
 
 def layer_within(member: str, layer: str | None, layers: Sequence[str]) -> str | None:
@@ -50,11 +63,7 @@ def layer_within(member: str, layer: str | None, layers: Sequence[str]) -> str |
 
 
 def on_disk(path: Location, member: str | None) -> Path:
-    """A vector file as GDAL can read it: itself, or the unpacked one of a zip file.
-
-    Args:
-        path: on a disk.
-        member: what `choose_member` gave.
+    """A vector file on a disk as GDAL can read it: itself, or of a zip file the member that `choose_member` gave, unpacked.
 
     Raises:
         InputError: the zip file is damaged, or this disk has no room for it.
@@ -87,21 +96,6 @@ def _unpacked(path: Path, table: PurePosixPath, state: FileState) -> Path:
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         archive.extractall(folder, parts)
     return Path(folder, table)
-
-
-def _choose(path: Path, names: list[str], wanted: str) -> str:
-    tables = [name for name in names if PurePosixPath(name).suffix.lower() in _TABLES and not is_of_macos(name)]
-    stems = [PurePosixPath(name).stem for name in tables]
-    chosen = tables if len(tables) == 1 else [name for name, stem in zip(tables, stems, strict=True) if stem == wanted]
-    if len(chosen) != 1:
-        raise InputError(
-            f"parcel file '{path}' holds {len(tables)} vector files; set 'layer' to one of {stems}, with '/' and a layer of "
-            f"its own where it has several, or unpack it"
-            if tables
-            else f"parcel file '{path}' holds no vector file ({', '.join(sorted(_TABLES))}) but {names}; unpack it and "
-            f"name the register"
-        )
-    return chosen[0]
 
 
 def _require_room(path: Path, size: int) -> None:

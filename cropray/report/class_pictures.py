@@ -10,15 +10,15 @@ from matplotlib.lines import Line2D
 from cropray.core.metrics import Counts
 from cropray.datasets.manifest import Manifest
 from cropray.evaluation.results import ModelResult, ReportInputs
+from cropray.io.pictures import INK, LINE, MUTED, picture
 from cropray.io.storage import Location
-from cropray.report.drawing import INK, LINE, MODEL_COLOURS, MUTED, compact, picture
+from cropray.report.drawing import CENTRED, MODEL_COLOURS, cells, compact, on_cell
 from cropray.report.tables import ClassRow, class_rows
 
 _ROW_IN: Final = 0.24  # inches per class in charts with one row per class
 _CELL_IN: Final = 0.34  # inches per class in the confusion matrix
 _SHIFT: Final = 0.2  # distance of two models within a row, rows
 _SHOWN_SHARE: Final = 0.005  # smallest share of a true class that is written into its cell
-_DARK_CELL: Final = 0.55  # shares above this are written in white
 
 
 def draw_class_distribution(inputs: ReportInputs, path: Location) -> None:
@@ -54,11 +54,11 @@ def draw_class_by_region(inputs: ReportInputs, path: Location) -> None:
         axes.imshow(np.ma.masked_equal(counts, 0), norm=norm, cmap="YlGnBu", aspect="auto")
         for y, x in np.argwhere(counts):
             count = int(counts[y, x])
-            axes.text(x, y, compact(count), color=_on(float(norm(count))), **_CENTRED)
+            axes.text(x, y, compact(count), color=on_cell(float(norm(count))), **CENTRED)
         _class_axis(axes, rows)
         axes.set_xticks(range(len(regions)), regions, rotation=35, ha="right", rotation_mode="anchor")
         axes.set_title("Pixels per class and region")
-        _cells(axes, counts.shape)
+        cells(axes, counts.shape)
 
 
 def draw_confusion(model: ModelResult, manifest: Manifest, path: Location) -> None:
@@ -75,13 +75,13 @@ def draw_confusion(model: ModelResult, manifest: Manifest, path: Location) -> No
         for (y, x), share in np.ndenumerate(shares):
             if share >= _SHOWN_SHARE:
                 weight = "bold" if x == y else "normal"
-                axes.text(x, y, f"{100 * share:.0f}", weight=weight, color=_on(share), **_CENTRED)
+                axes.text(x, y, f"{100 * share:.0f}", weight=weight, color=on_cell(share), **CENTRED)
         names = [crop.label_en for crop in crops]
         axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(len(names)), [f"{n}  ({compact(s)})" for n, s in zip(names, support, strict=True)])
         axes.set(xlabel="predicted class", ylabel="true class (pixels)")
         axes.set_title(f"{model.label}: where test pixels of each class went, %")
-        _cells(axes, shares.shape)
+        cells(axes, shares.shape)
         groups = [crop.level2 for crop in crops]
         for i in range(1, len(groups)):
             if groups[i] != groups[i - 1]:  # a group of the legend ends here
@@ -122,9 +122,6 @@ def models_legend(axes: Any, models: Sequence[ModelResult]) -> None:
     axes.figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), labelcolor=INK)
 
 
-_CENTRED: Final[dict[str, Any]] = {"ha": "center", "va": "center", "fontsize": 6.8}
-
-
 def _class_axis(axes: Any, rows: Sequence[ClassRow]) -> None:
     axes.set_yticks(range(len(rows)), [row.label for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
@@ -137,17 +134,3 @@ def _region_counts(manifest: Manifest, regions: Sequence[str], rows: Sequence[Cl
     for zone in manifest.zones:
         counts[:, regions.index(zone.region)] += [zone.counts.get(row.name, 0) for row in rows]
     return counts
-
-
-def _cells(axes: Any, shape: tuple[int, ...]) -> None:
-    """White lines between the cells of a matrix."""
-    axes.set_yticks(np.arange(shape[0] + 1) - 0.5, minor=True)
-    axes.set_xticks(np.arange(shape[1] + 1) - 0.5, minor=True)
-    axes.set_ylim(shape[0] - 0.5, -0.5)
-    axes.grid(which="minor", color="white", linewidth=1.2)
-    axes.spines[:].set_visible(False)
-
-
-def _on(share: float) -> str:
-    """A text colour that can be read on a cell of this darkness, 0–1."""
-    return "white" if share > _DARK_CELL else INK

@@ -48,6 +48,8 @@ def _on_zones(inputs: ReportInputs) -> Iterator[str]:
 def _on_search(inputs: ReportInputs) -> Iterator[str]:
     for model in inputs.models:
         yield from (f"{model.label}: {warning}." for warning in model.warnings)
+        if model.new_region is not None and model.decision is not None and model.decision["tau"]:
+            yield f"{model.label}: scores of new regions are of its likeliest class, not of what it decides for."
     if inputs.models:
         yield from (_sentence(doubt) for doubt in fold_doubts(inputs.manifest))
 

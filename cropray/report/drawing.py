@@ -1,65 +1,36 @@
-"""How pictures of the report look, and how one is written."""
+"""What pictures of the report have in common: colours of models, and names of steps and counts on axes."""
 
-import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-import matplotlib as mpl
-from matplotlib.figure import Figure
+import numpy as np
 
 from cropray.core.cube import Season
-from cropray.io.storage import Location, whole_file
+from cropray.core.sensors import Band
+from cropray.io.pictures import INK
 
-INK: Final = "#1f2933"
-MUTED: Final = "#6b7785"
-LINE: Final = "#d9dee4"
 MODEL_COLOURS: Final = ("#1f6fb2", "#d9722b", "#2f8f5b", "#8a4fb0")  # told apart by colour-blind readers too
 FOLD_STYLES: Final = ("-", "--", ":", "-.")
-DPI: Final = 160
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-
-_STYLE: Final[dict[str, Any]] = {
-    "axes.axisbelow": True,
-    "axes.edgecolor": LINE,
-    "axes.labelcolor": MUTED,
-    "axes.labelsize": 8.5,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlecolor": INK,
-    "axes.titlelocation": "left",
-    "axes.titlesize": 9.5,
-    "axes.titleweight": "bold",
-    "font.family": "DejaVu Sans",  # comes with matplotlib: the same picture on every machine
-    "font.size": 8.5,
-    "grid.color": LINE,
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-    "text.color": INK,
-    "xtick.color": MUTED,
-    "xtick.labelcolor": MUTED,
-    "xtick.major.size": 0,
-    "xtick.minor.size": 0,
-    "ytick.color": MUTED,
-    "ytick.labelcolor": INK,
-    "ytick.major.size": 0,
-    "ytick.minor.size": 0,
-}
+TITLE: Final[dict[str, Any]] = {"x": 0.01, "ha": "left", "fontsize": 9.5, "fontweight": "bold"}
+"""Of a whole figure."""
+CENTRED: Final[dict[str, Any]] = {"ha": "center", "va": "center", "fontsize": 6.8}
+"""Text in a cell of a matrix."""
+_DARK_CELL: Final = 0.55  # cells above this share of the scale are written in white
 
 
-@contextlib.contextmanager
-def picture(path: Location, width: float, height: float) -> Iterator[Figure]:
-    """A figure to draw on; written whole as PNG when the block ends well.
+def cells(axes: Any, shape: tuple[int, ...]) -> None:
+    """White lines between the cells of a matrix."""
+    axes.set_yticks(np.arange(shape[0] + 1) - 0.5, minor=True)
+    axes.set_xticks(np.arange(shape[1] + 1) - 0.5, minor=True)
+    axes.set_ylim(shape[0] - 0.5, -0.5)
+    axes.grid(which="minor", color="white", linewidth=1.2)
+    axes.spines[:].set_visible(False)
 
-    Args:
-        path: file to write.
-        width: inches.
-        height: inches.
-    """
-    with mpl.rc_context(_STYLE), whole_file(path) as temporary:
-        figure = Figure((width, height), layout="constrained")
-        yield figure
-        # No software tag: the same results give the same bytes.
-        figure.savefig(temporary, format="png", dpi=DPI, metadata={"Software": None})
+
+def on_cell(share: float) -> str:
+    """A text colour that can be read on a cell of this darkness, 0–1."""
+    return "white" if share > _DARK_CELL else INK
 
 
 def compact(count: float) -> str:
@@ -70,6 +41,11 @@ def compact(count: float) -> str:
             scaled = count / limit
             return f"{scaled:.1f}{unit}" if scaled < 9.95 else f"{scaled:.0f}{unit}"
     return f"{count:.0f}"
+
+
+def band_title(band: Band) -> str:
+    """`B02, blue`."""
+    return f"{band.id}, {band.name}" if band.name else band.id
 
 
 def step_names(season: Season) -> tuple[str, ...]:
@@ -92,10 +68,9 @@ def common_steps(names: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
 
 
 def initials(names: Sequence[str]) -> tuple[str, ...]:
-    """Short marks for an axis: the first letter of each month where one begins, empty for its further steps.
+    """Short marks for an axis, of `step_names` or `common_steps`.
 
-    Args:
-        names: of `step_names` or `common_steps`; positions stay as they are.
+    The first letter of each month where one begins, empty for its further steps; positions stay as they are.
     """
     months = [next((word for word in name.split() if word.isalpha()), name) for name in names]
     marks = [month[0] if month.isalpha() else month for month in months]

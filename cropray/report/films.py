@@ -12,8 +12,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from cropray.core.cube import STUDY_CUBE, CubeSpec
 from cropray.core.sensors import NODATA
+from cropray.io.pictures import INK
 from cropray.io.storage import Location, whole_file
-from cropray.report.drawing import INK, initials
+from cropray.report.drawing import band_title, initials
 
 FRAME_MS: Final = 700
 _LAST_FRAME_MS: Final = 1800  # a rest before the year begins again
@@ -52,8 +53,7 @@ def views_of(cube: CubeSpec) -> tuple[View, ...]:
     if cube.positions(_TRUE_COLOUR.bands) is None:
         return ()
     colours = [view for view in (_TRUE_COLOUR, _FALSE_COLOUR) if cube.positions(view.bands) is not None]
-    names = ((band.id, f"{band.id}, {band.name}" if band.name else band.id) for band in cube.bands)
-    return (*colours, *(View(band_id, title, (band_id,)) for band_id, title in names))
+    return (*colours, *(View(band.id, band_title(band), (band.id,)) for band in cube.bands))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +80,9 @@ def zone_year(
     size_px: int,
     cube: CubeSpec = STUDY_CUBE,
 ) -> ZoneYear:
-    """Bring a zone to the size of its films.
+    """Bring a zone to the size of its films, of which `size_px` is the longer side.
 
-    Args:
-        zone_id: shown in the film.
-        months: name of each step.
-        composite: [T, C, H, W] digital numbers, 0 = no data.
-        n_obs: [T, H, W] clear observations per step.
-        size_px: longer side.
-        cube: which bands and steps these are.
+    `composite` is [T, C, H, W] digital numbers, 0 = no data; `n_obs` [T, H, W] clear observations; `months` names the steps.
     """
     images = []
     for month in composite:
@@ -114,12 +108,10 @@ def fit(image: npt.NDArray[Any], size_px: int) -> npt.NDArray[np.float32]:
 
 def draw_film(year: ZoneYear, view: View, path: Location) -> None:
     """Write one film whole, as an animated GIF of a frame per step with one palette."""
-    pictures = _paint(year, view)
-    indices, palette = _quantise(pictures)
-    frames = [_frame(year, view, month, index) for month, index in enumerate(indices)]
+    indices, palette = _quantise(_paint(year, view))
     images = []
-    for frame in frames:
-        image = Image.fromarray(frame, "P")
+    for month, index in enumerate(indices):
+        image = Image.fromarray(_frame(year, view, month, index), "P")
         image.putpalette(palette)
         images.append(image)
     durations = [FRAME_MS] * (len(images) - 1) + [_LAST_FRAME_MS]

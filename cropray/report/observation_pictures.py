@@ -10,15 +10,15 @@ from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, ListedColormap, to_rgb
 
+from cropray.io.pictures import MUTED, picture
 from cropray.io.storage import Location
-from cropray.report.drawing import INK, MUTED, initials, picture
+from cropray.report.drawing import CENTRED, TITLE, cells, initials, on_cell
 from cropray.report.summary import Observations
 
 MAX_ROWS: Final = 60  # zones listed singly; above that, regions
 NEVER_SEEN: Final = "#d9722b"
 _MOST_COUNTED: Final = 8  # clear observations per step that are told apart
 _MAP_PX: Final = 320  # drawn size of a map, pixels; more rows than that are thinned
-_DARK_CELL: Final = 0.55  # cells above this share of the scale are written in white
 _PER_ROW: Final = 4
 _CELLS: Final = 0.24  # inches per row of the table
 _CELL_WIDTH, _LABELS = 0.5, 2.6  # inches: of a cell, and of what stands beside them
@@ -47,30 +47,20 @@ def draw_observed_months(
         top = max(1.0, float(counts.max()))
         axes.imshow(counts, vmin=0, vmax=top, cmap="YlGnBu", aspect="auto")
         for (y, x), count in np.ndenumerate(counts):
-            colour = NEVER_SEEN if count < 0.05 else "white" if count > _DARK_CELL * top else INK
-            axes.text(x, y, f"{count:.1f}", ha="center", va="center", fontsize=6.8, color=colour)
+            colour = NEVER_SEEN if count < 0.05 else on_cell(count / top)
+            axes.text(x, y, f"{count:.1f}", color=colour, **CENTRED)
         for y, share in enumerate(filled):
             axes.text(n_steps - 0.3, y, f"{100 * share:.0f} %", va="center", color=MUTED)
         axes.text(n_steps - 0.3, -1, "filled", va="center", color=MUTED)
         axes.set_yticks(range(len(rows)), list(rows))
         axes.set_xticks(range(n_steps), list(months) if n_steps <= _MOST_NAMED else initials(months))
         axes.xaxis.tick_top()
-        axes.set_xticks(np.arange(n_steps + 1) - 0.5, minor=True)
-        axes.set_yticks(np.arange(len(rows) + 1) - 0.5, minor=True)
-        axes.grid(which="minor", color="white", linewidth=1.2)
-        axes.spines[:].set_visible(False)
+        cells(axes, counts.shape)
         axes.set_title(f"Clear observations of a pixel in each {noun}, mean", pad=18)
 
 
 def draw_n_obs(title: str, n_obs: npt.NDArray[np.uint8], months: Sequence[str], path: Location) -> None:
-    """Maps of the clear observations of each step; never seen stands out.
-
-    Args:
-        title: names the zone.
-        n_obs: [T, H, W] clear observations per step, before gap filling.
-        months: name of each step.
-        path: file to write.
-    """
+    """Maps of the clear observations [T, H, W] of each named step, before gap filling; never seen stands out."""
     step = -(-max(n_obs.shape[1:]) // _MAP_PX)
     shown = n_obs[:, step // 2 :: step, step // 2 :: step]  # one pixel stands for its block: means would blur counts
     most = int(np.clip(n_obs.max(), 1, _MOST_COUNTED))
@@ -94,9 +84,7 @@ def draw_n_obs(title: str, n_obs: npt.NDArray[np.uint8], months: Sequence[str], 
         last = f"{most}+" if n_obs.max() > most else str(most)
         bar.ax.set_yticklabels(["0", *map(str, range(1, most)), last])
         bar.outline.set_visible(False)
-        figure.suptitle(
-            f"Clear observations and their mean: {title}", x=0.01, ha="left", fontsize=9.5, fontweight="bold"
-        )
+        figure.suptitle(f"Clear observations and their mean: {title}", **TITLE)
 
 
 def observed_rows(zones: Sequence[ObservedZone]) -> Mapping[str, Observations]:

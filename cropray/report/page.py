@@ -16,8 +16,9 @@ from cropray.report import tables
 from cropray.report.class_pictures import draw_class_scores, draw_confusion
 from cropray.report.doubts import doubts
 from cropray.report.drawing import MODEL_COLOURS
-from cropray.report.score_pictures import draw_curves, draw_scores, draw_zone_scores
+from cropray.report.score_pictures import draw_curves, draw_reliability, draw_scores, draw_zone_scores
 from cropray.report.study import CITATION, PUBLISHED, WHY_NOT_COMPARABLE
+from cropray.search.decision import decision_in_words
 from cropray.search.results import Params
 
 PAGE_FILE: Final = "index.html"
@@ -55,7 +56,7 @@ class Pictures:
 
     overviews: tuple[tuple[str, str], ...]
     """(what it shows, file)."""
-    zones: "tuple[ShownZone, ...]"
+    zones: tuple[ShownZone, ...]
     curves: dict[str, str]
     """Model → learning curves; models without history are left out."""
     previews: tuple[tuple[str, str], ...]
@@ -63,14 +64,9 @@ class Pictures:
 
 
 def write_report(inputs: ReportInputs, folder: Location) -> Location:
-    """Write page and pictures whole, replacing an earlier report.
+    """Write page and pictures whole (`index.html`, PNG and GIF files), replacing an earlier report.
 
-    Args:
-        inputs: what to report; without a model the page shows the data alone.
-        folder: gets `index.html`, PNG and GIF files.
-
-    Returns:
-        Path of the page.
+    Without a model the page, whose path is returned, shows the data alone.
     """
     with whole_folder(folder, last=PAGE_FILE) as temporary:
         overviews = tuple((title, _copy(path, temporary)) for title, path in inputs.pictures.overviews)
@@ -99,6 +95,8 @@ def draw_scored(inputs: ReportInputs, folder: Path) -> dict[str, str]:
     curves = {}
     for model in inputs.models:
         draw_confusion(model, inputs.manifest, folder / f"confusion_{model.name}.png")
+        if model.decision is not None:
+            draw_reliability(model, folder / f"reliability_{model.name}.png")
         if draw_curves(model, folder / f"curves_{model.name}.png"):
             curves[model.name] = f"curves_{model.name}.png"
     return curves
@@ -162,6 +160,7 @@ def render_page(inputs: ReportInputs, pictures: Pictures) -> str:
         zone_rows=tables.zone_rows(inputs),
         search_rows={model.name: search_rows(model) for model in inputs.models},
         doubts=doubts(inputs),
+        decision_in_words=decision_in_words,
         new_region=tables.NEW_REGION if any(model.new_region for model in inputs.models) else tables.NO_NEW_REGION,
         cube=inputs.manifest.cube,
         study={"citation": CITATION, "rows": PUBLISHED, "reasons": WHY_NOT_COMPARABLE},
@@ -174,10 +173,7 @@ def search_rows(model: ModelResult) -> tuple[SearchRow, ...]:
     return tuple(
         SearchRow(
             tables.format_params(configuration.params),
-            {
-                key: _mean_and_deviation(configuration.metrics, f"val_{key}")
-                for key in (metric.key for metric in score_columns())
-            },
+            {m.key: _mean_and_deviation(configuration.metrics, f"val_{m.key}") for m in score_columns()},
             configuration.params == model.best,
         )
         for configuration in model.configurations

@@ -12,8 +12,9 @@ from matplotlib.patches import Patch
 
 from cropray.core.legend import CropClass
 from cropray.core.sensors import Band
+from cropray.io.pictures import INK, LINE, MUTED, picture
 from cropray.io.storage import Location
-from cropray.report.drawing import INK, LINE, MUTED, compact, initials, picture
+from cropray.report.drawing import TITLE, band_title, compact, initials
 from cropray.report.summary import NDVI, Profiles, series_of
 
 MAX_CLASSES: Final = 24  # most frequent classes that get a panel; more make a picture that nobody reads
@@ -79,7 +80,7 @@ def draw_ndvi_profiles(data: ProfileData, path: Location) -> None:
             # The mean in ink: many class colours are too light for a line.
             _draw_profile(axes, areas, mean, k, data.classes[k].colour, INK)
         figure.axes[0].set_ylim(*_limits(areas, shown))
-        figure.suptitle(f"NDVI of each class in the training zones{data.left_out}", **_TITLE)
+        figure.suptitle(f"NDVI of each class in the training zones{data.left_out}", **TITLE)
         handles = [
             Line2D([], [], color=INK, label="mean"),
             Patch(color=MUTED, alpha=_INNER_OPACITY, linewidth=0, label="half of the pixels"),
@@ -107,22 +108,15 @@ def draw_band_profiles(data: ProfileData, path: Location, unit: str = _REFLECTAN
             axes.set_yticks(_REFLECTANCE_TICKS, [f"{tick:g}" for tick in _REFLECTANCE_TICKS])
             lowest = max(0, lowest)
         axes.set_ylim(lowest, highest)
-        figure.suptitle(f"{unit[:1].upper()}{unit[1:]} of each class in the training zones{data.left_out}", **_TITLE)
-        handles: list[Any] = [Line2D([], [], color=colour, label=_title(band)) for band, colour in colours.items()]
+        figure.suptitle(f"{unit[:1].upper()}{unit[1:]} of each class in the training zones{data.left_out}", **TITLE)
+        handles: list[Any] = [Line2D([], [], color=colour, label=band_title(band)) for band, colour in colours.items()]
         handles.append(Patch(color=MUTED, alpha=_OUTER_OPACITY, linewidth=0, label="four fifths of the pixels"))
         figure.legend(handles=handles, loc="outside lower center", ncols=5, labelcolor=MUTED)
-
-
-_TITLE: Final[dict[str, Any]] = {"x": 0.01, "ha": "left", "fontsize": 9.5, "fontweight": "bold"}
 
 
 def _colours(bands: Sequence[Band]) -> dict[Band, str]:
     others = itertools.cycle(_OTHER_COLOURS)
     return {band: _BAND_COLOURS.get(band.id) or next(others) for band in bands}
-
-
-def _title(band: Band) -> str:
-    return f"{band.id}, {band.name}" if band.name else band.id
 
 
 def _height(data: ProfileData) -> float:
@@ -175,8 +169,7 @@ def _limits(areas: Sequence[Area], shown: Sequence[int]) -> tuple[float, float]:
 
 
 def _signed_root(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    roots: npt.NDArray[np.float64] = np.sign(values) * np.sqrt(np.abs(values))
-    return roots
+    return np.sign(values) * np.sqrt(np.abs(values))
 
 
 def _shortened(label: str) -> str:

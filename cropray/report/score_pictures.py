@@ -7,9 +7,10 @@ from matplotlib.ticker import MaxNLocator
 
 from cropray.core.metrics import METRICS, headlines, score_columns
 from cropray.evaluation.results import ModelResult, ReportInputs
+from cropray.io.pictures import INK, MUTED, picture
 from cropray.io.storage import Location
 from cropray.report.class_pictures import draw_dumbbell, models_legend
-from cropray.report.drawing import FOLD_STYLES, INK, MODEL_COLOURS, MUTED, picture
+from cropray.report.drawing import FOLD_STYLES, MODEL_COLOURS
 from cropray.report.tables import format_params, zone_rows
 from cropray.search.results import ConfigurationResult
 
@@ -91,6 +92,22 @@ def draw_curves(model: ModelResult, path: Location) -> bool:
             _head(grid[block * len(measures), column], configuration, is_best=configuration.params == model.best)
         _curve_legend(figure, configurations)
     return True
+
+
+def draw_reliability(model: ModelResult, path: Location) -> None:
+    """How often a model is right where it says that it is so sure, out of fold, without and with what was learnt."""
+    assert model.decision is not None
+    with picture(path, 4.2, 4.2) as figure:
+        axes = figure.subplots()
+        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1)
+        for when, label, colour in (("before", "as trained", _TRAIN_COLOUR), ("after", "as it decides", _VAL_COLOUR)):
+            rows, error = model.decision["reliability"][when], model.decision[when]["ece"]
+            points = [(row["confidence"], row["accuracy"]) for row in rows]
+            axes.plot(*_columns(points), "o-", color=colour, label=f"{label}: error {error:.3f}")
+        axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="share of pixels that are right")
+        axes.set_title("What confidence is worth, out of fold")
+        axes.grid(axis="both")
+        axes.legend(loc="upper left", labelcolor=MUTED)
 
 
 def _draw_folds(axes: Any, configuration: ConfigurationResult, key: str) -> None:

@@ -20,6 +20,8 @@ N_BINS: Final = 1000  # per series: 0.001 of reflectance from 0 to 1, 0.002 of N
 NDVI: Final = "NDVI"
 _DN_PER_BIN: Final = 10  # of reflectance
 _RED, _NEAR_INFRARED = "B04", "B08"
+_Step = tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[np.bool_]]
+"""(values, bins, which pixels hold data) of a series in a step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,18 +43,10 @@ class Profiles:
     def mean(self) -> npt.NDArray[np.float64]:
         """[K, S, T] mean value; NaN where a class has no value in a step."""
         n_values = self.counts.sum(-1)
-        means: npt.NDArray[np.float64] = np.where(n_values > 0, self.totals / np.maximum(n_values, 1), np.nan)
-        return means
+        return np.where(n_values > 0, self.totals / np.maximum(n_values, 1), np.nan)
 
     def quantile(self, share: float) -> npt.NDArray[np.float64]:
-        """The value that a share of the pixels does not exceed, to half a bin.
-
-        Args:
-            share: 0–1.
-
-        Returns:
-            [K, S, T]; NaN where a class has no value in a step.
-        """
+        """[K, S, T] the value that a share (0–1) of the pixels does not exceed, to half a bin; NaN where there is none."""
         up_to = self.counts.cumsum(-1)
         n_values = up_to[..., -1:]
         rank = np.maximum(np.ceil(share * n_values - 1e-9), 1)  # 0.1 × 30 is a little more than 3 in floating point
@@ -100,13 +94,7 @@ def no_profiles(n_classes: int, cube: CubeSpec = STUDY_CUBE) -> Profiles:
 
 
 def count_profiles(table: pa.Table, n_classes: int, cube: CubeSpec = STUDY_CUBE) -> Profiles:
-    """Profiles of the labelled pixels of a zone.
-
-    Args:
-        table: columns of `pixel_schema(cube)`; digital numbers, 0 = no data.
-        n_classes: labels are 0 … n_classes - 1.
-        cube: bands and steps of the table.
-    """
+    """Profiles of a table of `pixel_schema(cube)`: labels 0 … n_classes - 1, digital numbers, 0 = no data."""
     profiles = no_profiles(n_classes, cube)
     labels = table["label"].to_numpy().astype(np.int64)
     by_id = dict(zip(cube.band_ids, cube.bands, strict=True))
@@ -141,16 +129,7 @@ def save_summary(summary: ZoneSummary, path: Location) -> None:
 
 
 def read_summary(path: Location, lookup: npt.NDArray[np.uint8], cube: CubeSpec = STUDY_CUBE) -> ZoneSummary:
-    """A summary that `save_summary` wrote.
-
-    Args:
-        path: the file.
-        lookup: [256] uint8: legend class id → index in the profiles; `Manifest.lookup()`.
-        cube: of the dataset.
-
-    Returns:
-        Profiles over class indices; observations.
-    """
+    """A summary that `save_summary` wrote, its profiles over class indices, by `Manifest.lookup()` ([256] uint8)."""
     n_classes = int((lookup != IGNORE).sum())
     with local_file(path) as file, np.load(file, allow_pickle=False) as arrays:
         profiles, observations = None, None
@@ -164,10 +143,7 @@ def read_summary(path: Location, lookup: npt.NDArray[np.uint8], cube: CubeSpec =
     return ZoneSummary(profiles, observations)
 
 
-def _values(
-    numbers: npt.NDArray[np.uint16], band: Band
-) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[np.bool_]]:
-    """(values, bins, which pixels hold data) of a band in a step."""
+def _values(numbers: npt.NDArray[np.uint16], band: Band) -> _Step:
     values = numbers * band.scale + band.offset
     return values, np.minimum(numbers // _numbers_per_bin(band), N_BINS - 1), numbers != NODATA
 
@@ -177,10 +153,7 @@ def _numbers_per_bin(band: Band) -> int:
     return _DN_PER_BIN if band.is_plain_reflectance else -(-(LARGEST + 1) // N_BINS)
 
 
-def _ndvi(
-    bands: dict[str, npt.NDArray[np.uint16]],
-) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[np.bool_]]:
-    """(values, bins, which pixels hold data) of the vegetation index in a step."""
+def _ndvi(bands: dict[str, npt.NDArray[np.uint16]]) -> _Step:
     red, near = bands[_RED].astype(np.float64), bands[_NEAR_INFRARED].astype(np.float64)
     seen = (bands[_RED] != NODATA) & (bands[_NEAR_INFRARED] != NODATA)
     values = (near - red) / np.maximum(near + red, 1)

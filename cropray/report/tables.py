@@ -117,14 +117,7 @@ def difference_rows(results: Sequence[ModelResult]) -> tuple[DifferenceRow, ...]
 
 
 def score_table(results: Sequence[ModelResult]) -> str:
-    """The summary as plain text: both models, their intervals, and the study's published scores.
-
-    Args:
-        results: one per model.
-
-    Returns:
-        Aligned lines without a trailing newline.
-    """
+    """The summary as aligned lines: all models, their intervals, and the study's published scores."""
     header = ("", *(metric.called for metric in score_columns()), "pixels")
     rows = [row for result in results for row in _model_lines(result)]
     rows += [row for difference in difference_rows(results) for row in _difference_lines(difference)]
@@ -172,11 +165,10 @@ def _interval_text(results: Sequence[ModelResult]) -> str:
 
 
 def _align(row: Sequence[str], widths: Sequence[int]) -> str:
-    first, *others = (
-        cell.ljust(width) if i == 0 else cell.rjust(width)
-        for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+    cells = (
+        cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True))
     )
-    return _GAP.join((first, *others)).rstrip()
+    return _GAP.join(cells).rstrip()
 
 
 def format_score(value: float | None) -> str:

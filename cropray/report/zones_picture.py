@@ -16,12 +16,13 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Patch, Rectangle
 from matplotlib.patheffects import withStroke
-from pyproj import Transformer
 
 from cropray.core.errors import InputError
+from cropray.io.pictures import INK, LINE, MUTED, picture
 from cropray.io.raw_files import local_table
 from cropray.io.storage import Location
-from cropray.report.drawing import INK, LINE, MODEL_COLOURS, MUTED, picture
+from cropray.io.systems import between
+from cropray.report.drawing import MODEL_COLOURS
 from cropray.zone_selection.selection import ChosenZone, RegionChoice
 
 TRAIN_COLOUR: Final = MODEL_COLOURS[0]
@@ -57,11 +58,7 @@ def read_outline(path: Location | None) -> shapely.Geometry:
 def draw_zones(path: Location, choices: Sequence[RegionChoice], outline: shapely.Geometry, radius_km: float) -> None:
     """Write the map: the country on the left, one panel a region on the right.
 
-    Args:
-        path: PNG to write.
-        choices: the zones of each region.
-        outline: of the country, degrees; left out of the picture where no region lies in its bounds.
-        radius_km: how far from its town a region was searched.
+    Its outline (degrees) is left out where no region lies in its bounds; regions were searched within `radius_km` of the town.
     """
     n_columns = math.ceil(len(choices) / _PANEL_ROWS)
     n_rows = min(len(choices), _PANEL_ROWS)
@@ -146,13 +143,11 @@ def _search_ring(choice: RegionChoice, radius_km: float) -> npt.NDArray[np.float
 
 def _zone_ring(chosen: ChosenZone) -> npt.NDArray[np.float64]:
     x_min, y_min, x_max, y_max = chosen.zone.grid.bounds
-    return _to_degrees(
-        chosen.zone.grid.epsg, np.array([x_min, x_max, x_max, x_min]), np.array([y_min, y_min, y_max, y_max])
-    )
+    return _to_degrees(chosen.zone.grid.epsg, [x_min, x_max, x_max, x_min], [y_min, y_min, y_max, y_max])
 
 
-def _to_degrees(epsg: int, x: npt.NDArray[Any], y: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    return np.column_stack(Transformer.from_crs(epsg, 4326, always_xy=True).transform(x, y))
+def _to_degrees(epsg: int, x: npt.ArrayLike, y: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    return np.column_stack(between(epsg, 4326).transform(x, y))
 
 
 def _colour(chosen: ChosenZone) -> str:

@@ -5,13 +5,15 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from cropray.core.errors import SchemaError
 from cropray.core.metrics import Counts, Scores, metric_of, score
 from cropray.io.storage import Location, write_json
+
+RESULT_FILE: Final = "result.json"  # in the folder of each finished unit
 
 Params = Mapping[str, Any]
 """Searched field → value, as JSON has it."""

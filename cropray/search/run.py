@@ -19,10 +19,9 @@ from ray import tune
 from cropray.cluster.placement import Placement
 from cropray.core.errors import CroprayError, StageFailedError
 from cropray.io.storage import Location, arrow_path, remove, whole_folder, write_json
-from cropray.search.results import FoldResult, load_results, save_results
+from cropray.search.results import RESULT_FILE, FoldResult, load_results, save_results
 from cropray.search.space import Unit
 
-RESULT_FILE = "result.json"
 NOTES_FILE = "notes.json"  # what the fit warned of, where it did
 log = logging.getLogger(__name__)
 _FAILED = "failed"  # what a trial reports instead of raising where the same error would come again

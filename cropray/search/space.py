@@ -34,7 +34,9 @@ class Range(Settings):
     """Numbers from `low` to `high`, for samplers that draw; a `grid` has none."""
 
     low: float
+    """Least value."""
     high: float
+    """Greatest value."""
     log: bool = False
     """Draw the logarithm evenly."""
 
@@ -155,7 +157,7 @@ def value_text(value: Any) -> str:
 
 
 class SearchSettings(Settings):
-    """How configurations are compared; `complete` adds what each family searches, by its name."""
+    """How configurations are compared; below each family's name, what is searched of it."""
 
     models: tuple[str, ...] = Field(default=DEFAULT_FAMILIES, min_length=1)
     """Families of models, in the order in which they are searched."""
@@ -172,7 +174,7 @@ class SearchSettings(Settings):
     batch: int = Field(default=4, ge=1)
     """Trials that `tpe` proposes together: of fewer it learns more, of more as many run side by side."""
     time_budget_s: float | None = Field(default=None, gt=0)
-    """How long units of all families are fitted, refits aside, s; then trials that lack a fold are left out, and told.
+    """How long units of all families are fitted, refits aside, s; then trials that lack a fold are left out, and named.
     Families that are searched one after the other get even shares of what is left. None: no limit. Run again, the search
     goes on with them, for as long once more."""
     max_concurrent: int | None = Field(default=None, ge=1)

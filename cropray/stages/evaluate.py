@@ -22,20 +22,21 @@ from cropray.core.keys import key_of
 from cropray.core.metrics import METRICS, Scores, check_cube, region_scores, score, score_study_protocol
 from cropray.core.progress import Progress
 from cropray.datasets.manifest import BandSums, Manifest, ZoneEntry, load_manifest
-from cropray.evaluation.models import Load, entries_of, kept_model, read_model
+from cropray.evaluation.models import Load, decided, entries_of, kept_model, read_model
 from cropray.evaluation.zone_counts import CountJob, ZoneCounts, count_points, count_zone_pixels
 from cropray.io.artefacts import Stamped
 from cropray.io.job_file import dump_yaml
-from cropray.io.storage import Location, copy_file, folder_hash, whole_folder, write_json
+from cropray.io.storage import Location, copy_file, folder_hash, remove, whole_folder, write_json
 from cropray.io.workspace import Workspace, require
 from cropray.maps.layout import window_note
 from cropray.report.class_pictures import draw_confusion
 from cropray.report.score_pictures import draw_curves
 from cropray.report.tables import score_table
+from cropray.stages.decision import require_decision
 from cropray.stages.devices import Device, device_of, gpus_per_task, memory_of, require_devices
 from cropray.stages.preflight import Ahead, Check, check_tracking_uri, checks_of_models
-from cropray.stages.results import evaluation_run, load_model_result, load_search, register_model
-from cropray.tracking import Tracker, outcome
+from cropray.stages.results import candidate_of, evaluation_note, load_model_result, load_search
+from cropray.tracking import Tracker
 from cropray.training.family import family
 
 _OF_MAPS: Final = ("map.splits",)  # settings that change no score
@@ -61,31 +62,32 @@ def run(job: JobConfig, progress: Progress) -> None:
     manifest = load_manifest(workspace.manifest)
     for model in job.search.models:
         _require_model_of(manifest, workspace, model)
-    with ray_session(job.cluster):
+        require_decision(job, model)
+    with ray_session(job.cluster), Tracker(workspace, job.name, job.tracking_uri) as tracker:
         require_devices(job, job.search.models)
-        trackers = [_evaluate_model(job, model, manifest, progress) for model in job.search.models]
+        for model in job.search.models:
+            _evaluate_model(job, model, manifest, tracker, progress)
     results = [load_model_result(workspace, manifest, model) for model in job.search.models]
     print(f"\n{score_table(results)}\n", flush=True)
-    for line in outcome(*trackers):
+    for line in tracker.outcome():
         progress.note(line)
 
 
-def _evaluate_model(job: JobConfig, model: str, manifest: Manifest, progress: Progress) -> Tracker:
+def _evaluate_model(job: JobConfig, model: str, manifest: Manifest, tracker: Tracker, progress: Progress) -> None:
     workspace = job.artefacts
     zone_ids = [zone.zone_id for zone in manifest.of_split("test")]
     progress.stage("evaluate", f"{model} on {len(zone_ids)} test zones")
     scores = _scores_of(job, model, manifest)
     if not scores.is_current(progress, "the table of scores", overwrite=job.overwrite):
         scores.forget()
+        remove(workspace.run(f"evaluate/{model}"))  # what is noted of the files that are replaced
         counts = _count_zones(job, model, manifest, progress)
         with whole_folder(workspace.evaluation(model)) as folder:
             _write(folder, job, model, manifest, counts)
         _draw(job, manifest, model)
         scores.mark()
-    tracker, run = evaluation_run(job, manifest, model)
-    register_model(job, tracker, run)
-    tracker.close()
-    return tracker
+    note = evaluation_note(job, manifest, model, tracker)
+    tracker.note(note.model_copy(update={"candidate": candidate_of(job, model)}))
 
 
 def checks(job: JobConfig, ahead: Ahead) -> Iterator[Check]:
@@ -142,7 +144,7 @@ def _scores_of(job: JobConfig, model: str, manifest: Manifest) -> Stamped:
 def _of_model(workspace: Workspace, model: str) -> tuple[Root, ...]:
     """What reads a trained model."""
     found = family(model)
-    return found.load, *entries_of(found, workspace.model(model))
+    return found.load, decided, *entries_of(found, workspace.model(model))
 
 
 def _classes(manifest: Manifest) -> str:

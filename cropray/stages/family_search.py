@@ -31,9 +31,11 @@ from cropray.search.results import ConfigurationResult, RegionOut, group_by_conf
 from cropray.search.run import NOTES_FILE, UnitJob
 from cropray.search.sampling import batches
 from cropray.search.space import Trial, Unit, title
+from cropray.stages.decision import learn_of_winner
 from cropray.stages.out_of_fold import Folds, artefacts_of_winner, write_of_winner
 from cropray.stages.results import load_region_out
 from cropray.stages.search_log import SearchLog, means_in_words, scores_in_words
+from cropray.tracking import Tracker
 from cropray.training.card import CARD_FILE
 from cropray.training.family import Family, FamilySettings, Sample, family
 from cropray.training.members import Member
@@ -137,11 +139,11 @@ class FamilySearch:
         self.remark = ""
         """How fits are made, where a person should know."""
 
-    def start(self) -> None:
-        """Find room for the units, where any is left, and the runs that they are recorded in."""
+    def start(self, tracker: Tracker) -> None:
+        """Find room for the units, where any is left, and a run of the tracker for them."""
         if not self.is_finished():
             self._place()
-        self.log = SearchLog(self.job, self.manifest, self.model, self.context)
+        self.log = SearchLog(self.job, self.manifest, self.model, self.context, tracker)
 
     def advance(self) -> bool:
         """Go on to the next batch that has a unit to fit; whether there is one."""
@@ -265,8 +267,10 @@ class FamilySearch:
         return {region: self._job(replace(refit, region=region)) for region in self.manifest.train_regions}
 
     def write_out_of_fold(self, progress: Progress) -> int:
-        """Write what the winner's folds say of the zones that they did not see; of how many zones."""
-        return write_of_winner(self.job, self.manifest, self.model, self._folds_of_winner(), progress, self.members)
+        """Write what the winner's folds say of the zones that they did not see, of how many zones, and learn from it."""
+        n_zones = write_of_winner(self.job, self.manifest, self.model, self._folds_of_winner(), progress, self.members)
+        learn_of_winner(self.job, self.manifest, self.model, progress)
+        return n_zones
 
     def out_of_fold(self) -> Iterator[Stamped]:
         """The files of `write_out_of_fold`; none as long as no configuration is finished."""

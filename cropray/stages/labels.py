@@ -24,7 +24,7 @@ from cropray.io.storage import Location, files_below, local_file, relative, remo
 from cropray.io.workspace import Workspace
 from cropray.io.zones import Zone, zone_fingerprint
 from cropray.parcels.coverage import Coverage, CoverageRow, describe, summarize
-from cropray.parcels.labels import label_zone
+from cropray.parcels.labels import label_zone, read_label_report
 from cropray.parcels.report import LabelReport
 from cropray.parcels.rpg import (
     ParcelSettings,
@@ -36,7 +36,6 @@ from cropray.parcels.rpg import (
     has_spatial_index,
     is_fetched,
 )
-from cropray.parcels.tables import read_label_report
 from cropray.stages.inputs import check_legend, job_legend, job_zones, register_year
 from cropray.stages.preflight import Ahead, Check
 

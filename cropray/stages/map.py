@@ -1,11 +1,9 @@
 """`map`: the winners over whole zones: COG, mapped parcels and a preview per zone, one zone a task."""
 
 import math
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 from cropray.cluster.session import ray_session
 from cropray.cluster.zone_jobs import ZoneTask, run_zone_tasks, stamped, task_bytes
@@ -15,13 +13,14 @@ from cropray.core.errors import ConfigError
 from cropray.core.keys import key_of
 from cropray.core.progress import Progress
 from cropray.datasets.manifest import load_manifest
-from cropray.evaluation.models import Load, entries_of, kept_model, read_model
+from cropray.evaluation.models import Load, decided, entries_of, kept_model, read_model
 from cropray.io.artefacts import Stamped
-from cropray.io.storage import Location, content_id, copy_file, folder_hash
+from cropray.io.storage import Location, content_id, folder_hash
 from cropray.io.workspace import Workspace, require
 from cropray.io.zones import Zone, zone_fingerprint
 from cropray.maps.layout import window_note
 from cropray.maps.zone import MapJob, map_zone
+from cropray.stages.decision import require_decision
 from cropray.stages.devices import Device, device_of, gpus_per_task, memory_of, require_devices
 from cropray.stages.inputs import (
     job_legend,
@@ -31,8 +30,8 @@ from cropray.stages.inputs import (
     require_season_of_composites,
 )
 from cropray.stages.preflight import COMPOSITES, Ahead, Check, checks_of_models
-from cropray.stages.results import evaluation_run, why_no_scores
-from cropray.tracking import outcome
+from cropray.stages.results import evaluation_note, why_no_scores
+from cropray.tracking import Tracker
 from cropray.training.card import CARD_FILE
 from cropray.training.family import family
 
@@ -55,6 +54,7 @@ def run(job: JobConfig, progress: Progress) -> None:
     require_season_of_composites(zones, job)
     for model in job.search.models:
         require(workspace.model(model), "search")
+        require_decision(job, model)
     legend = job_legend(job)
     require_legend_of_labels(zones, job, legend)
     cards = {f"model '{model}'": workspace.model(model) / CARD_FILE for model in job.search.models}
@@ -120,7 +120,7 @@ def _tasks(
     workspace, legend = job.artefacts, job_legend(job)
     map_job = MapJob(model, legend, job.map, workspace, share)
     found, content, device = family(model), folder_hash(workspace.model(model)), device_of(job, model)
-    code = closure(map_zone, found.load, *entries_of(found, workspace.model(model)))
+    code = closure(map_zone, found.load, decided, *entries_of(found, workspace.model(model)))
     common = {"model": content, "legend": legend.hash()}
     return [
         ZoneTask(
@@ -144,14 +144,11 @@ def _record(job: JobConfig, model: str, zones: list[Zone], progress: Progress) -
     if why := why_no_scores(workspace, manifest, model):
         progress.note(f"maps are not added to a run of MLflow: {model} was {why}")
         return
-    tracker, evaluation = evaluation_run(job, manifest, model)
-    with tempfile.TemporaryDirectory() as folder:
-        for zone in zones:
-            picture = workspace.map_preview(model, zone.zone_id)
-            copy_file(picture, Path(folder, picture.name))
-        tracker.add_artifacts(evaluation, Path(folder), "maps")
-        tracker.close()
-    for line in outcome(tracker):
+    with Tracker(workspace, job.name, job.tracking_uri) as tracker:
+        note = evaluation_note(job, manifest, model, tracker)
+        drawn = {zone.zone_id: content_id(workspace.map_preview(model, zone.zone_id)) for zone in zones}
+        tracker.note(note.model_copy(update={"maps": {**note.maps, **drawn}}))
+    for line in tracker.outcome():
         progress.note(line)
 
 

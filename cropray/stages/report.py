@@ -13,7 +13,7 @@ from cropray.datasets.manifest import Manifest, load_manifest
 from cropray.evaluation.results import Preview, ReportInputs, ZoneQuality
 from cropray.io.artefacts import Stamped
 from cropray.io.workspace import Workspace
-from cropray.parcels.tables import read_label_report
+from cropray.parcels.labels import read_label_report
 from cropray.report.page import write_report
 from cropray.report.settings import MOST_PREVIEWS
 from cropray.report.summary import Observations

@@ -1,6 +1,7 @@
 """Results of finished stages, read back for tables, pages and the tracker."""
 
 import json
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,9 +16,14 @@ from cropray.evaluation.models import load_model
 from cropray.evaluation.results import ModelResult
 from cropray.io.storage import folder_hash, local_file
 from cropray.io.workspace import Workspace, require
-from cropray.search.results import ConfigurationResult, RegionOut, group_by_configuration, load_results
-from cropray.search.run import RESULT_FILE
-from cropray.tracking import EvaluationRecord, Merit, ModelForm, ModelPackage, Run, Tracker
+from cropray.search.results import (
+    RESULT_FILE,
+    ConfigurationResult,
+    RegionOut,
+    group_by_configuration,
+    load_results,
+)
+from cropray.tracking import Candidate, EvaluationNote, Merit, ModelForm, Tracker
 from cropray.training.family import family
 
 
@@ -113,6 +119,7 @@ def load_model_result(workspace: Workspace, manifest: Manifest, model: str) -> M
         loss_sum=scores["loss_sum"],
         step_name=family(model).step_name,
         warnings=tuple(summary.get("warnings", ())),  # a search of an earlier version has none
+        decision=summary.get("decision"),
         new_region=None if region_out is None else region_out.scores,
         new_regions={} if region_out is None else region_out.scores_by_region,
         intervals={key: (low, high) for key, (low, high) in (scores["intervals"] or {}).items()},
@@ -121,28 +128,38 @@ def load_model_result(workspace: Workspace, manifest: Manifest, model: str) -> M
     )
 
 
-def evaluation_run(job: JobConfig, manifest: Manifest, model: str) -> tuple[Tracker, Run]:
-    """Write the test of a model to the tracker, once, below its search."""
+def evaluation_note(job: JobConfig, manifest: Manifest, model: str, tracker: Tracker) -> EvaluationNote:
+    """What the tracker is told of the test of a model; what it was told of the same test before stands."""
     workspace = job.artefacts
     summary, scores = load_search(workspace, model), load_scores(workspace, model)
-    tracker = Tracker(workspace, job.name, job.tracking_uri)
-    record = EvaluationRecord(
-        fingerprint=fingerprint([folder_hash(workspace.model(model)), scores["metrics"], manifest.fingerprint()])[:16],
-        params={**summary["best"], "refit_steps": summary["refit_steps"], "seed": job.seed},
-        metrics={**scores["metrics"], **_interval_metrics(scores)},
-        artifacts=workspace.evaluation(model),
-        search=summary.get("run"),
-    )
-    if record.search is None:  # a search of an earlier version did not note its run
+    tested = fingerprint([folder_hash(workspace.model(model)), scores["metrics"], manifest.fingerprint()])[:16]
+    if summary.get("run") is None:  # a search of an earlier version did not note its run
         tracker.notes.append(
             f"{model}: the test is not linked to its search; run `cropray search` again, which fits nothing twice"
         )
-    return tracker, tracker.evaluate_run(model, record)
+    note = EvaluationNote(
+        experiment=job.name,
+        key=f"evaluate/{model}/{tested}",
+        model=model,
+        time_ms=round(time.time() * 1000),
+        params={
+            **summary["best"],
+            "refit_steps": summary["refit_steps"],
+            "seed": job.seed,
+            **_decision_params(summary),
+        },
+        metrics={**scores["metrics"], **_interval_metrics(scores), **_decision_metrics(summary)},
+        search=summary.get("run"),
+    )
+    before = tracker.tested(model)
+    if before is None or (before.key, before.experiment) != (note.key, note.experiment):
+        return note
+    return note.model_copy(update={name: getattr(before, name) for name in ("time_ms", "maps", "candidate")})
 
 
-def register_model(job: JobConfig, tracker: Tracker, run: Run) -> None:
-    """Make the model of an evaluation a version of the job's registered model."""
-    workspace, model = job.artefacts, run.model
+def candidate_of(job: JobConfig, model: str) -> Candidate:
+    """A tested model as a version of the job's registered model."""
+    workspace = job.artefacts
     summary = load_search(workspace, model)
     trained = load_model(workspace.model(model))
     form = ModelForm(
@@ -155,10 +172,9 @@ def register_model(job: JobConfig, tracker: Tracker, run: Run) -> None:
     )
     objective = summary["objective"]
     best = next(c for c in summary["configurations"] if c["params"] == summary["best"])
-    merit = Merit(
-        model, summary["dataset"], objective, best[f"{objective}_mean"], metric_of(objective).higher_is_better
-    )
-    tracker.register(job.name, ModelPackage(workspace.model(model), form, merit), run)
+    worth = best[f"{objective}_mean"] + _gain(summary.get("decision"), metric_of(objective).key)
+    merit = Merit(model, summary["dataset"], objective, worth, metric_of(objective).higher_is_better)
+    return Candidate(folder_hash(workspace.model(model)), form, merit, round(time.time() * 1000))
 
 
 def _layout(cube: CubeSpec) -> dict[str, Any]:
@@ -183,4 +199,39 @@ def _interval_metrics(scores: Mapping[str, Any]) -> dict[str, float]:
         f"{key}_{end}": value
         for key, ends in intervals.items()
         for end, value in zip(("low", "high"), ends, strict=True)
+    }
+
+
+def _gain(decision: Mapping[str, Any] | None, key: str) -> float:
+    """What a decision adds to a score of the folds, as out-of-fold predictions tell, with tau chosen on other folds.
+
+    Folds are counted by the likeliest class: without it, an alias would stay on the same fits without the decision.
+    """
+    if decision is None:
+        return 0.0
+    after = decision["after"] if key == "loss" else decision["other_folds"] or {}
+    gain: float = after[key] - decision["before"][key] if key in after else 0.0
+    return gain
+
+
+def _decision_params(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """How the model decides; nothing where that is the likeliest class."""
+    decision = summary.get("decision")
+    if decision is None:
+        return {}
+    return {
+        "decision.rule": decision["settings"]["rule"],
+        **{f"decision.{n}": decision[n] for n in ("tau", "temperature")},
+    }
+
+
+def _decision_metrics(summary: Mapping[str, Any]) -> dict[str, float]:
+    """`oof_…` of the decision and the probabilities as they are, `oof_…_argmax` of what they would be without."""
+    decision = summary.get("decision")
+    if decision is None:
+        return {}
+    return {
+        f"oof_{key}{end}": value
+        for end, when in (("", "after"), ("_argmax", "before"))
+        for key, value in decision[when].items()
     }

@@ -32,7 +32,7 @@ from cropray.stages.family_search import FamilySearch, Samples
 from cropray.stages.preflight import Ahead, Check, check_gpus, check_tracking_uri, checks_of_models
 from cropray.stages.search_log import SearchLog
 from cropray.stages.search_verdict import Searched
-from cropray.tracking import outcome
+from cropray.tracking import Tracker
 from cropray.training.abilities import require_row_weights, require_static
 from cropray.training.family import family
 
@@ -79,18 +79,21 @@ def run(job: JobConfig, progress: Progress) -> None:
 
 
 def _run_searches(searches: Sequence[FamilySearch], samples: Samples, progress: Progress, time_s: float | None) -> None:
+    job = searches[0].job
+    tracker = Tracker(job.artefacts, job.name, job.tracking_uri)
     for search in searches:
-        search.start()
+        search.start(tracker)
         search.tell_what_changed(progress)
     # Models whose units take the same share of the cluster run side by side: their start-up is paid once.
     alike = itertools.groupby(searches, key=lambda search: (search.placement, search.takes_share))
     groups = [(placement, list(group)) for (placement, _), group in alike]
     budget = _TimeBudget(time_s, [group for _, group in groups])
     try:
-        for placement, group in groups:
-            _run_group(group, placement, samples, progress, budget)
+        with tracker:
+            for placement, group in groups:
+                _run_group(group, placement, samples, progress, budget)
     finally:  # also of a search that failed: its finished units are tracked, or wait to be
-        for line in outcome(*(search.log.tracker for search in searches)):
+        for line in tracker.outcome():
             progress.note(line)
     _write_out_of_fold(searches, progress)
 
@@ -150,8 +153,6 @@ def _run_group(
     budget: "_TimeBudget",
 ) -> None:
     """Args: placement: None where all is finished; samples: of all families, which are read when they are needed."""
-    for search in searches:
-        search.log.write(result for unit in search.units if unit.is_finished for result in unit.results())
     _tell_units(searches, progress)
     if placement is not None:
         progress.note(f"placement: {placement}; {_store_line(searches, placement, samples)}")
@@ -261,6 +262,8 @@ def _run_units(
     progress: Progress,
     time_s: float | None = None,
 ) -> None:
+    for search in searches:
+        search.log.plan(search.units)
     n_pending = sum(not unit.is_finished for unit in jobs)
     if not n_pending:
         return
@@ -277,7 +280,7 @@ def _run_units(
         for said in unit.notes():
             progress.note(f"{unit.unit.model} {unit.unit.title}: {said}")
         if unit.unit.fold is not None:
-            logs[unit.unit.model].write(unit.results())
+            logs[unit.unit.model].keep_up()
         progress.step(next(done), n_pending, f"{unit.unit.model} {unit.unit.title}", "units")
 
     storage = searches[0].workspace.root / "search" / ".tune"
@@ -301,7 +304,7 @@ class _Following:
         now, unit = time.monotonic(), job.unit
         if now - self._tracked >= _TRACK_S and unit.fold is not None:
             self._tracked = now
-            self._logs[unit.model].follow(unit, record)
+            self._logs[unit.model].follow(job, record)
         if now - self._told >= _TELL_S:
             self._told = now
             values = ", ".join(f"{name} {value:.4g}" for name, value in record.items() if name.endswith("loss"))

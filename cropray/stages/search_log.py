@@ -1,8 +1,7 @@
-"""A search in the tracker while it runs: search → configuration → fold."""
+"""A search in the tracker: which units it consists of, how far its fits are, and what it came to."""
 
-import tempfile
+import time
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 from cropray import __version__
 from cropray.config import JobConfig
@@ -10,73 +9,68 @@ from cropray.core.fingerprint import fingerprint
 from cropray.core.metrics import Scores, headlines, score_columns
 from cropray.datasets.manifest import Manifest
 from cropray.io.job_file import dump_yaml
-from cropray.io.storage import copy_file
+from cropray.io.storage import copy_file, whole_folder
 from cropray.io.workspace import Workspace
 from cropray.search.fit import configuration_of
-from cropray.search.results import ConfigurationResult, FoldResult, Params, RegionOut, group_by_configuration
-from cropray.search.space import Unit, title
-from cropray.tracking import FoldRecord, Run, Tracker
+from cropray.search.results import ConfigurationResult, RegionOut
+from cropray.search.run import UnitJob
+from cropray.tracking import RunningFold, SearchNote, Tracker
 from cropray.training.family import family
 
 
 class SearchLog:
-    """Writes a search to the tracker while it runs: search → configuration → fold."""
+    """Notes in the workspace what a search is; the tracker makes runs of that and of the units that are finished."""
 
-    def __init__(self, job: JobConfig, manifest: Manifest, model: str, context: str) -> None:
+    def __init__(self, job: JobConfig, manifest: Manifest, model: str, context: str, tracker: Tracker) -> None:
         self.job = job
-        self.manifest = manifest
-        self.model = model
-        self.context = context
-        self.tracker = Tracker(self.job.artefacts, self.job.name, self.job.tracking_uri)
-        params = {
-            "seed": self.job.seed,
-            "objective": self.job.search.objective,
-            self.model: self.job.settings_of(self.model).model_dump(mode="json"),
-        }
-        tags = {"cropray.version": __version__, "cropray.dataset": self.manifest.fingerprint()}
+        self.tracker = tracker
         # Another objective closes with another winner: it is another search, of the same units.
-        key = fingerprint([self.context, self.job.search.objective])[:16]
-        self.search = self.tracker.search_run(self.model, key, params, tags)
-        self.configurations: dict[str, tuple[Run, list[FoldResult]]] = {}
+        key = fingerprint([context, job.search.objective])[:16]
+        self.search = SearchNote(
+            experiment=job.name,
+            key=f"search/{model}/{key}",
+            model=model,
+            time_ms=round(time.time() * 1000),
+            params={
+                "seed": job.seed,
+                "objective": job.search.objective,
+                model: job.settings_of(model).model_dump(mode="json"),
+            },
+            tags={"cropray.version": __version__, "cropray.dataset": manifest.fingerprint()},
+            n_folds=manifest.n_folds,
+        )
 
-    def write(self, results: Iterable[FoldResult]) -> None:
-        """Write results of finished units."""
-        for result in results:
-            run, folds = self._configuration(result.params)
-            folds.append(result)
-            metrics = {**result.scores.as_metrics("val"), "seconds": result.seconds}
-            self.tracker.fold_run(run, FoldRecord(result.fold, metrics, result.history))
+    def plan(self, units: Iterable[UnitJob]) -> None:
+        """Note which units there are, finished ones as well."""
+        names = tuple(unit.folder.name for unit in units)
+        if names != self.search.units:
+            self._note(units=names)
 
-    def follow(self, unit: Unit, record: Mapping[str, float]) -> None:
-        """Write one step of a fold that is being fitted, if the store is there: it is written whole when it is finished."""
+    def keep_up(self) -> None:
+        """Let units that were finished be seen."""
+        self.tracker.keep_up(self.search)
+
+    def follow(self, job: UnitJob, record: Mapping[str, float]) -> None:
+        """Note one step of a fold that is being fitted; once it is finished, its results tell all."""
+        unit, name = job.unit, job.folder.name
         assert unit.fold is not None
-        run, _ = self._configuration(configuration_of(family(unit.model), unit.trial, max(unit.trial.steps, default=0)))
-        self.tracker.follow_fold(run, FoldRecord(unit.fold, {}, (record,)))
-
-    def _configuration(self, params: Params) -> tuple[Run, list[FoldResult]]:
-        """(run of a configuration, its results so far)."""
-        name = title(params)
-        if name not in self.configurations:
-            self.configurations[name] = self.tracker.configuration_run(self.search, name, params), []
-        return self.configurations[name]
+        params = configuration_of(family(unit.model), unit.trial, max(unit.trial.steps, default=0))
+        before = self.search.running.get(name, RunningFold(params=dict(params), fold=unit.fold, history=()))
+        now = before.model_copy(update={"history": (*before.history, dict(record))})
+        self._note(running={**self.search.running, name: now})
 
     def finish(self, best: ConfigurationResult, workspace: Workspace, region_out: RegionOut | None) -> None:
-        """Close the configurations with their means, and the search with the winner's and its scores on new regions.
+        """Note the winner's means and its scores on new regions; by that the search is closed."""
+        with whole_folder(workspace.run_files(self.search.key)) as folder:
+            (folder / "config.yaml").write_text(dump_yaml(self.job), encoding="utf-8")
+            for file in (workspace.folds, workspace.search_result(self.search.model)):
+                copy_file(file, folder / file.name)
+        metrics = best.metrics if region_out is None else {**best.metrics, **region_out.metrics}
+        self._note(metrics=metrics, running={})
 
-        It waits a little for a store that is away.
-        """
-        for run, folds in self.configurations.values():
-            if len(folds) < self.manifest.n_folds:
-                continue  # its time was up: means over some folds compare with nobody's
-            (configuration,) = group_by_configuration(folds)
-            self.tracker.finish(run, configuration.metrics)
-        with tempfile.TemporaryDirectory() as folder:
-            Path(folder, "config.yaml").write_text(dump_yaml(self.job), encoding="utf-8")
-            for file in (workspace.folds, workspace.search_result(self.model)):
-                copy_file(file, Path(folder, file.name))
-            metrics = best.metrics if region_out is None else {**best.metrics, **region_out.metrics}
-            self.tracker.finish(self.search, metrics, Path(folder))
-        self.tracker.close()
+    def _note(self, **changes: object) -> None:
+        self.search = self.search.model_copy(update=changes)
+        self.tracker.note(self.search)
 
 
 def scores_in_words(scores: Scores) -> str:

@@ -1,15 +1,18 @@
 """Whether a search is up to date: no unit is left to fit, and what it chose is what the job asks for."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from cropray.config import JobConfig
 from cropray.core.keys import Key, differences
 from cropray.datasets.manifest import Manifest
 from cropray.io.storage import Location
 from cropray.io.workspace import EARLIER, MISSING
+from cropray.search.decision import DecisionSettings
 from cropray.search.run import UnitJob
+from cropray.stages.decision import asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +61,12 @@ class Searched:
             return [EARLIER]
         return list(differences(result["key"], self.key.parts)) or list(self._of_the_choice(result))
 
-    def _of_the_choice(self, result: dict[str, object]) -> Iterator[str]:
+    def _of_the_choice(self, result: dict[str, Any]) -> Iterator[str]:
         """What differs though every fit that was made still counts."""
         settings = self.job.search
         if result["objective"] != settings.objective:
             yield f"setting search.objective was {result['objective']}, is {settings.objective}"
+        yield from _of_the_decision(result.get("decision"), asked(self.job))
         was, now = "region_out" in result, settings.leave_region_out
         if was != now:
             yield f"setting search.leave_region_out was {str(was).lower()}, is {str(now).lower()}"
@@ -83,7 +87,18 @@ class Searched:
         if not self.outputs[1].exists():
             yield f"'{self.outputs[1]}' is missing"
 
-    def _was_cut_off(self, result: dict[str, object], left: list[str]) -> bool:
+    def _was_cut_off(self, result: dict[str, Any], left: list[str]) -> bool:
         """Whether what it lacks is what it had no time for; of trials that were not proposed then, nobody knows which."""
         finished = [unit.folder.name for unit in self.units if unit.is_finished]
         return result["units"] == finished and bool(result.get("not_proposed") or result.get("left_out") == left)
+
+
+def _of_the_decision(result: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> Iterator[str]:
+    """What differs of how the winner decides, which fits nothing again."""
+    default = DecisionSettings().model_dump(mode="json")
+    was = {**default, **({} if result is None else result["asked"])}  # it may know fewer settings than there are
+    now = {**default, **(now or {})}
+    changed = [name for name in default if was[name] != now[name]]
+    yield from (f"setting decision.{name} was {was[name]}, is {now[name]}" for name in changed)
+    if not changed and was != now:
+        yield "code that learns how the winner decides changed"

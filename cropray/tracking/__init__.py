@@ -1,7 +1,8 @@
 """The one writer of tracking runs: search → configuration → fold, evaluations and registered models.
 
-A write is a record (`operations`) that is applied to the store (`store`). What the store does not take is kept in the
-workspace (`spool`) and applied later, in order.
+What MLflow holds is a projection of the workspace: stages note what stands in no other artefact (`records`), the runs are
+read from that and from results and evaluations (`projection`), and a store is brought up to date with them (`store`).
+May be added: a tag or a value of a note (`records`).
 """
 
 import os
@@ -9,25 +10,21 @@ import os
 # MLflow decides about telemetry while it is imported, so this cannot wait for a function.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
-from cropray.core.redaction import redact
-from cropray.tracking.operations import flatten
-from cropray.tracking.records import EvaluationRecord, FoldRecord, Merit, ModelForm, ModelPackage, Run
+from cropray.tracking.records import Candidate, EvaluationNote, Merit, ModelForm, RunningFold, SearchNote
 from cropray.tracking.registry import CHAMPION
-from cropray.tracking.tracker import UI_PORT, Tracker, local_uri, outcome, ui_command
+from cropray.tracking.tracker import UI_PORT, Tracker, beside_stages, local_uri, ui_command
 
 __all__ = [
     "CHAMPION",
     "UI_PORT",
-    "EvaluationRecord",
-    "FoldRecord",
+    "Candidate",
+    "EvaluationNote",
     "Merit",
     "ModelForm",
-    "ModelPackage",
-    "Run",
+    "RunningFold",
+    "SearchNote",
     "Tracker",
-    "flatten",
+    "beside_stages",
     "local_uri",
-    "outcome",
-    "redact",
     "ui_command",
 ]

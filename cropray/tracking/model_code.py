@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from cropray.core.fingerprint import fingerprint
-from cropray.tracking.operations import RefusedError
+from cropray.tracking.outages import RefusedError
 
 PACKAGE: Final = "cropray"
 PLUGIN: Final = "plugin"  # folder of the carried package with a plug-in's own

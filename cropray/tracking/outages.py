@@ -17,6 +17,10 @@ _FOUND: Final = re.compile(r"out-of-date database schema \(found version (\w+)")
 _NEWER: Final = "Can't locate revision"
 
 
+class RefusedError(Exception):
+    """The store answers, and will never take this write."""
+
+
 def first_line(error: Exception) -> str:
     """What went wrong, in one line and without passwords."""
     return redact(str(error).strip().partition("\n")[0]) or type(error).__name__

@@ -1,51 +1,49 @@
-"""What callers hand to the tracker, and the handle that they get."""
+"""What stages note of their runs in the workspace, and the runs that follow from it.
 
-from collections.abc import Mapping, Sequence
+A note holds what stands in no other artefact: settings, which units a search consists of, what its closing came to. Folds
+and configurations are read from the results of the units, tests from the evaluation's own files.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
-from cropray.io.storage import Location
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 
+from cropray.core.fingerprint import fingerprint
+from cropray.core.redaction import redact
+from cropray.io.storage import Location, content_id
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A handle on a run."""
+CURVE_PREFIX: Final = "curve/"  # keeps a curve's last point from hiding the score of the same name
+LONGEST_PARAM: Final = 6000  # characters, MLflow REST API
+_CUT: Final = " … (cut)"  # ends a text that was longer
+_STEP: Final = "step"  # key of a history record that holds its step
 
-    key: str
-    """Path of the run in its tree, unique in the experiment."""
-    model: str
-    """`cnn` or `xgboost`."""
-    run_id: str | None
-    """MLflow's id; None: the store has not answered yet."""
-    is_finished: bool
-    """Whether the run was complete when it was opened."""
-
-
-@dataclass(frozen=True, slots=True)
-class FoldRecord:
-    """All that is known of one finished (configuration, fold)."""
-
-    fold: int
-    metrics: Mapping[str, float]
-    """`val_loss`, `val_accuracy`, `val_macro_f1` …"""
-    history: Sequence[Mapping[str, float]] = ()
-    """One record per epoch or boosting round; its step is the key `step`, or the position counted from 1."""
-    tags: Mapping[str, str] | None = None
+Point: TypeAlias = tuple[str, int, float]
+"""(metric, step, value)."""
+History: TypeAlias = Sequence[Mapping[str, float]]
+"""One record per epoch or boosting round; its step is the key `step`, or the position counted from 1."""
 
 
-@dataclass(frozen=True, slots=True)
-class EvaluationRecord:
-    """The test of a refitted winner."""
+def flatten(params: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    """Nested mappings as one level of dotted keys."""
+    flat: dict[str, object] = {}
+    for key, value in params.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
 
-    fingerprint: str
-    """Identifies model and test data; the same fingerprint is the same run."""
-    params: Mapping[str, object]
-    metrics: Mapping[str, float]
-    """`test_loss`, `test_accuracy` …, `test_pixels`."""
-    artifacts: Location
-    """Folder whose files are stored with the run."""
-    search: str | None = None
-    """Key of the search whose winner this is; None: not known."""
+
+def as_texts(params: Mapping[str, object]) -> dict[str, str]:
+    """Params or tags as a store takes them: flat, without passwords, not too long."""
+    texts = {key: redact(str(value)) for key, value in flatten(params).items()}
+    return {
+        key: text if len(text) <= LONGEST_PARAM else f"{text[: LONGEST_PARAM - len(_CUT)]}{_CUT}"
+        for key, text in texts.items()
+    }
+
+
+_Texts: TypeAlias = Annotated[dict[str, Any], BeforeValidator(as_texts)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +80,107 @@ class Merit:
 
 
 @dataclass(frozen=True, slots=True)
-class ModelPackage:
-    """A trained model as the registry needs it."""
+class Candidate:
+    """A tested model that `evaluate` wants to be a version of the experiment's registered model."""
 
-    folder: Location
-    """Weights and `card.json`."""
+    content: str
+    """Hash of the files in `models/<family>`; other files are another model."""
     form: ModelForm
     merit: Merit
+    asked_ms: int = 0
+    """When, since 1970: aliases are looked at once for each time."""
+
+
+class _Note(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+
+    experiment: str
+    key: str
+    """Path of the run in its tree, unique in the experiment."""
+    model: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
+    """`cnn` or `xgboost`."""
+    time_ms: int
+    """When it began, since 1970."""
+    params: _Texts = {}
+    """Nested or flat."""
+    tags: _Texts = {}
+
+
+class RunningFold(BaseModel):
+    """Steps of a fold that is still fitted, as far as the driver was told of them."""
+
+    params: dict[str, Any]
+    fold: int
+    history: tuple[dict[str, float], ...]
+
+
+class SearchNote(_Note):
+    """Of a search, in `runs/search/<model>/<fingerprint>`; its closing files stand beside it, in `files`."""
+
+    kind: Literal["search"] = "search"
+    n_folds: int
+    units: tuple[str, ...] = ()
+    """Names of the folders in `search/<model>` that belong to it, finished or not."""
+    running: dict[str, RunningFold] = {}
+    """Unit → its steps so far."""
+    metrics: dict[str, float] | None = None
+    """Those of the winner; None: the search is not finished."""
+
+
+class EvaluationNote(_Note):
+    """Of the last test of a family's model, in `runs/evaluate/<model>`."""
+
+    kind: Literal["evaluate"] = "evaluate"
+    metrics: dict[str, float] = {}
+    """`test_loss`, `test_accuracy` …, `test_pixels`."""
+    search: str | None = None
+    """Key of the search whose winner this is; None: not known."""
+    maps: dict[str, str] = {}
+    """Zone → identity of its picture in `maps/<model>`, where the tested model drew it."""
+    candidate: Candidate | None = None
+    """None: it is not to be registered."""
+
+
+Note: TypeAlias = SearchNote | EvaluationNote
+NOTE: Final = TypeAdapter[Note](Annotated[Note, Field(discriminator="kind")])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A run as a store shall hold it."""
+
+    key: str
+    model: str
+    kind: str
+    """`search`, `configuration`, `fold` or `evaluate`."""
+    name: str
+    is_finished: bool
+    params: Mapping[str, str]
+    tags: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    history: History = ()
+    files: Mapping[str, Location] = field(default_factory=dict)
+    """Path within the run → file."""
+    below: Callable[[], Iterable["Run"]] = tuple
+    """Reads the runs below it; those of a run that is closed are there."""
+    time_ms: int | None = None
+    search: str | None = None
+    folder: Location | None = None
+    """The candidate's files."""
+    candidate: Candidate | None = None
+
+    @property
+    def points(self) -> list[Point]:
+        """Curves, and metrics at step 0; values that are not finite are left out."""
+        curves = [
+            (CURVE_PREFIX + key, int(record.get(_STEP, position)), float(value))
+            for position, record in enumerate(self.history, start=1)
+            for key, value in record.items()
+            if key != _STEP and math.isfinite(value)
+        ]
+        return curves + [(key, 0, float(value)) for key, value in self.metrics.items() if math.isfinite(value)]
+
+    def content(self) -> str:
+        """Identity of what is written, runs below it and the candidate apart."""
+        files = {name: content_id(file) for name, file in self.files.items()}
+        return fingerprint([self.is_finished, self.params, self.tags, self.points, files, self.search])[:16]

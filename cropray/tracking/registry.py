@@ -26,8 +26,8 @@ from mlflow.types.schema import AnyType, ColSpec
 
 from cropray.io.storage import folder_hash
 from cropray.tracking.model_code import model_code
-from cropray.tracking.operations import RefusedError, RegisterModel
-from cropray.tracking.records import ModelForm
+from cropray.tracking.outages import RefusedError
+from cropray.tracking.records import Candidate, Merit, ModelForm
 
 CHAMPION: Final = "champion"
 MODEL_HASH_TAG: Final = "cropray.model_hash"
@@ -48,53 +48,56 @@ class Registry:
 
     client: MlflowClient
     experiment_id: str
+    name: str
+    """Of the registered model."""
 
     def register(
-        self, operation: RegisterModel, run_id: str, files: Callable[[], AbstractContextManager[Path]]
-    ) -> tuple[str, list[str]]:
+        self, asked: Candidate, key: str, run_id: str, files: Callable[[], AbstractContextManager[Path]]
+    ) -> list[str]:
         """Make a version, if the same files are none yet, and let the aliases move to it if it is better.
 
         Args:
-            operation: the model.
-            run_id: the evaluation that it belongs to.
+            asked: the model.
+            key: of the evaluation that it belongs to.
+            run_id: the store's name of it.
             files: opens the model's folder.
 
         Returns:
-            (version, what is worth telling).
+            What is worth telling.
 
         Raises:
             RefusedError: the folder holds another model by now.
         """
-        name, merit = operation.name, operation.merit
-        version, is_new = self._version(operation), False
+        name, merit = self.name, asked.merit
+        version, is_new = self._version(asked), False
         if version is None:
-            version, is_new = self._make_version(operation, run_id, files), True
+            version, is_new = self._make_version(asked, run_id, files), True
         tags = {
-            MODEL_HASH_TAG: operation.content,
+            MODEL_HASH_TAG: asked.content,
             FAMILY_TAG: merit.family,
             DATASET_TAG: merit.dataset,
             OBJECTIVE_TAG: merit.objective,
             VALUE_TAG: repr(merit.value),
-            RUN_TAG: operation.key,
+            RUN_TAG: key,
         }
         for tag, value in tags.items():
             self.client.set_model_version_tag(name, version, tag, value)
         notes = [f"model '{name}': version {version} ({merit.family})"] if is_new else []
-        notes += self._settle(operation, version, merit.family)
-        return version, notes + self._settle(operation, version, CHAMPION)
+        notes += self._settle(asked, version, merit.family)
+        return notes + self._settle(asked, version, CHAMPION)
 
-    def _settle(self, operation: RegisterModel, version: str, alias: str) -> list[str]:
+    def _settle(self, asked: Candidate, version: str, alias: str) -> list[str]:
         """Put an alias where it belongs; returns what is worth telling."""
-        model = self.client.get_registered_model(operation.name)
-        versions = {str(v.version): v for v in self._versions(f"name = '{operation.name}'")}
+        model = self.client.get_registered_model(self.name)
+        versions = {str(v.version): v for v in self._versions(f"name = '{self.name}'")}
         stands, recorded = _text(model.aliases.get(alias)), model.tags.get(f"{ALIAS_TAG}{alias}", "")
-        best = self._best(operation, version, versions, alias, stands)
+        best = self._best(asked, version, versions, alias, stands)
         if not _is_ours(stands, recorded, versions):
             where = f"stands on version {stands}" if stands else "was taken away"
             if best == stands:
                 return []
             note = (
-                f"model '{operation.name}': alias '{alias}' {where}, by hand, and is left so; the best on this dataset is "
+                f"model '{self.name}': alias '{alias}' {where}, by hand, and is left so; the best on this dataset is "
                 f"version {best}. To let cropray move it again, delete the alias and the registered model's tag "
                 f"'{ALIAS_TAG}{alias}'"
             )
@@ -103,25 +106,25 @@ class Registry:
             return []
         tag = f"{ALIAS_TAG}{alias}"
         # Both ends first: a process that dies in between does not take its own move for a person's.
-        self.client.set_registered_model_tag(operation.name, tag, f"{stands or ''}>{best}")
-        self.client.set_registered_model_alias(operation.name, alias, best)
-        self.client.set_registered_model_tag(operation.name, tag, best)
-        return [] if best == stands else [_moved(operation, alias, versions.get(stands or ""), best)]
+        self.client.set_registered_model_tag(self.name, tag, f"{stands or ''}>{best}")
+        self.client.set_registered_model_alias(self.name, alias, best)
+        self.client.set_registered_model_tag(self.name, tag, best)
+        return [] if best == stands else [_moved(self.name, asked.merit, alias, versions.get(stands or ""), best)]
 
     def _best(
         self,
-        operation: RegisterModel,
+        asked: Candidate,
         version: str,
         versions: dict[str, ModelVersion],
         alias: str,
         stands: str | None,
     ) -> str:
         """The version that an alias belongs to; where it stands, if nothing is better."""
-        merit = operation.merit
+        merit = asked.merit
         rivals = {
             number: _value(v) if merit.greater_is_better else -_value(v)
             for number, v in versions.items()
-            if _is_comparable(v, operation) and alias in (CHAMPION, v.tags[FAMILY_TAG])
+            if _is_comparable(v, asked) and alias in (CHAMPION, v.tags[FAMILY_TAG])
         }
         if stands in versions and stands not in rivals and int(version) < int(stands):
             return stands  # of another dataset or objective, and newer
@@ -139,39 +142,37 @@ class Registry:
             if not token:
                 return found
 
-    def _version(self, operation: RegisterModel) -> str | None:
+    def _version(self, asked: Candidate) -> str | None:
         """The version that was made from the same files."""
-        query = f"name = '{operation.name}' AND tags.`{MODEL_HASH_TAG}` = '{operation.content}'"
+        query = f"name = '{self.name}' AND tags.`{MODEL_HASH_TAG}` = '{asked.content}'"
         return next((str(v.version) for v in self._versions(query)), None)
 
-    def _make_version(
-        self, operation: RegisterModel, run_id: str, files: Callable[[], AbstractContextManager[Path]]
-    ) -> str:
+    def _make_version(self, asked: Candidate, run_id: str, files: Callable[[], AbstractContextManager[Path]]) -> str:
         """Store a model with the run's experiment and make it a version of the registered model."""
         with files() as folder:
-            if folder_hash(folder) != operation.content:
+            if folder_hash(folder) != asked.content:
                 raise RefusedError(f"the files in '{folder}' are of another model by now")
-            logged = self._logged_model(operation, run_id)
+            logged = self._logged_model(asked, run_id)
             if logged.status != LoggedModelStatus.READY:
-                self._upload(operation, logged, folder)
-        if not self.client.search_registered_models(f"name = '{operation.name}'"):
-            self.client.create_registered_model(operation.name)
+                self._upload(asked, logged, folder)
+        if not self.client.search_registered_models(f"name = '{self.name}'"):
+            self.client.create_registered_model(self.name)
         # Not `models:/<id>`: MLflow would look that up in the process-wide store instead of this client's.
-        source, tags = logged.artifact_location, {MODEL_HASH_TAG: operation.content}
-        made = self.client.create_model_version(operation.name, source, run_id, tags, model_id=logged.model_id)
+        source, tags = logged.artifact_location, {MODEL_HASH_TAG: asked.content}
+        made = self.client.create_model_version(self.name, source, run_id, tags, model_id=logged.model_id)
         return str(made.version)
 
-    def _logged_model(self, operation: RegisterModel, run_id: str) -> LoggedModel:
+    def _logged_model(self, asked: Candidate, run_id: str) -> LoggedModel:
         """The model of the same files, begun or complete, or a new one."""
-        query = f"name = '{operation.merit.family}' AND tags.`{MODEL_HASH_TAG}` = '{operation.content}'"
+        query = f"name = '{asked.merit.family}' AND tags.`{MODEL_HASH_TAG}` = '{asked.content}'"
         found = self.client.search_logged_models([self.experiment_id], query, max_results=1)
         if found:
             return found[0]
-        tags = {MODEL_HASH_TAG: operation.content}
-        return self.client.create_logged_model(self.experiment_id, operation.merit.family, run_id, tags)
+        tags = {MODEL_HASH_TAG: asked.content}
+        return self.client.create_logged_model(self.experiment_id, asked.merit.family, run_id, tags)
 
-    def _upload(self, operation: RegisterModel, logged: LoggedModel, files: Path) -> None:
-        code = model_code(operation.form.loader, _modules_of(files))
+    def _upload(self, asked: Candidate, logged: LoggedModel, files: Path) -> None:
+        code = model_code(asked.form.loader, _modules_of(files))
         with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*input example")
             mlflow.pyfunc.save_model(
@@ -182,10 +183,10 @@ class Registry:
                 loader_module=code.loader,
                 code_paths=[str(code.write(Path(scratch)))],
                 data_path=str(files),
-                signature=_signature(operation.form),
-                input_example=_example(operation.form),
+                signature=_signature(asked.form),
+                input_example=_example(asked.form),
                 pip_requirements=list(code.requirements),
-                metadata={**operation.form.layout, "classes": list(operation.form.classes)},
+                metadata={**asked.form.layout, "classes": list(asked.form.classes)},
             )
             self.client.log_model_artifacts(logged.model_id, f"{scratch}/model")
         self.client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
@@ -210,8 +211,8 @@ def _is_ours(stands: str | None, recorded: str, versions: dict[str, ModelVersion
     return ">" in recorded or after not in versions
 
 
-def _is_comparable(version: ModelVersion, operation: RegisterModel) -> bool:
-    tags, merit = version.tags, operation.merit
+def _is_comparable(version: ModelVersion, asked: Candidate) -> bool:
+    tags, merit = version.tags, asked.merit
     is_same = (tags.get(DATASET_TAG), tags.get(OBJECTIVE_TAG)) == (merit.dataset, merit.objective)
     return is_same and FAMILY_TAG in tags and math.isfinite(_value(version))
 
@@ -223,11 +224,11 @@ def _value(version: ModelVersion) -> float:
         return math.nan
 
 
-def _moved(operation: RegisterModel, alias: str, before: ModelVersion | None, version: str) -> str:
-    text = f"model '{operation.name}': alias '{alias}' is on version {version}"
+def _moved(name: str, merit: Merit, alias: str, before: ModelVersion | None, version: str) -> str:
+    text = f"model '{name}': alias '{alias}' is on version {version}"
     if before is None:
         return text
-    merit, tags = operation.merit, before.tags
+    tags = before.tags
     if tags.get(DATASET_TAG) != merit.dataset:
         return f"{text}; version {before.version} before it was of another version of the dataset and is not compared"
     if tags.get(OBJECTIVE_TAG) != merit.objective:

@@ -13,10 +13,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from cropray.training.card import class_names, recorded_features
+from cropray.training.decision import LIKELIEST, Decision, recorded_decision
 
 OUTPUT: Final = "output"  # the one parameter of `predict`
 PROBABILITIES: Final = "probabilities"
 NAMES: Final = "names"
+SETS: Final = "sets"
 LARGEST: Final = np.iinfo(np.uint16).max
 LARGEST_FRACTION: Final = 2.0  # surfaces brighter than white exist (glint, snow), brighter than this do not
 _NEEDED: Final = f"whole digital numbers from 0 to {LARGEST}, as the model's cube stores its values, 0 = no data"
@@ -32,36 +34,38 @@ class ServedModel:
     """Of a table of pixels; empty: the model takes tiles."""
     predict_samples: Callable[[npt.NDArray[np.uint16]], npt.NDArray[np.float32]]
     """[N, F] → [N, K], or [N, T, C, H, W] → [N, K, H, W]."""
+    decision: Decision = LIKELIEST
+    """`recorded_decision` of the model's card: maps and scores are made by the same."""
 
     def predict(
         self, model_input: Any, params: dict[str, Any] | None = None
-    ) -> pd.DataFrame | npt.NDArray[np.float32] | npt.NDArray[np.object_]:
-        """Class probabilities, or names.
+    ) -> pd.DataFrame | npt.NDArray[np.float32 | np.bool_] | npt.NDArray[np.object_]:
+        """Class probabilities, sets of classes, or names.
 
         Args:
             model_input: a table with the model's columns, `B02_01` … in any order, others are ignored (trees), or an
                 array of tiles [N, T, C, H, W] (CNN). Digital numbers, 0 or null = no data, as integers or floats.
-            params: `{"output": "names"}` for the name of the likeliest class; otherwise probabilities.
+            params: `{"output": "names"}` for the name of the class that the model decides for; `sets` for whether
+                each class belongs to the set that holds the true one as often as was promised; otherwise probabilities.
 
         Returns:
             Of a table: float32 probabilities with the names of the classes as columns and the rows of the input, or
-            names [N]. Of tiles: [N, K, H, W] float32, or names [N, H, W].
+            names [N]. Of tiles: [N, K, H, W] float32, or names [N, H, W]. Sets are bool in the form of the probabilities.
 
         Raises:
-            ValueError: a column is missing, a value is no digital number, or the output is not known.
+            ValueError: a column is missing, a value is no digital number, the output is not known, or the model has no sets.
         """
         output = (params or {}).get(OUTPUT, PROBABILITIES)
-        if output not in (PROBABILITIES, NAMES):
-            raise ValueError(f"{OUTPUT} is {output!r}; it must be '{PROBABILITIES}' or '{NAMES}'")
+        if output not in (PROBABILITIES, NAMES, SETS):
+            raise ValueError(f"{OUTPUT} is {output!r}; it must be '{PROBABILITIES}' or '{NAMES}', or '{SETS}'")
         is_table = isinstance(model_input, pd.DataFrame)
         samples = read_table(model_input, self.columns) if is_table else digital_numbers(np.asarray(model_input))
-        probabilities = self.predict_samples(samples)
+        probabilities = self.decision.tempered(self.predict_samples(samples), 1)
         if output == NAMES:
-            names: npt.NDArray[np.object_] = np.array(self.classes, np.object_)[probabilities.argmax(1)]
+            names: npt.NDArray[np.object_] = np.array(self.classes, np.object_)[self.decision.decide(probabilities, 1)]
             return names
-        if is_table:
-            return pd.DataFrame(probabilities, index=model_input.index, columns=list(self.classes))
-        return probabilities
+        answer = self.decision.in_sets(probabilities) if output == SETS else probabilities
+        return pd.DataFrame(answer, index=model_input.index, columns=list(self.classes)) if is_table else answer
 
 
 def read_table(table: pd.DataFrame, columns: Sequence[str]) -> npt.NDArray[np.uint16]:
@@ -121,5 +125,8 @@ def served_pixels(card: Mapping[str, Any], predict: Callable[..., npt.NDArray[np
     """
     features = recorded_features(card)
     return ServedModel(
-        class_names(card), features.cube.columns, lambda x: predict(np.ascontiguousarray(features.compute(x)))
+        class_names(card),
+        features.cube.columns,
+        lambda x: predict(np.ascontiguousarray(features.compute(x))),
+        recorded_decision(card),
     )

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 import rasterio.errors
-from pyproj import CRS, Transformer
+from pyproj import CRS
 from rasterio.windows import Window as RasterWindow
 
 from cropray.core.errors import InputError
@@ -29,6 +29,7 @@ from cropray.io.raster_files import open_raster
 from cropray.io.raw_files import in_words, is_there
 from cropray.io.retry import RetryPolicy
 from cropray.io.storage import Location
+from cropray.io.systems import between, bounds_in
 from cropray.zone_selection.settings import LandCover, LandCoverEarthEngine, LandCoverFiles, LandCoverStac
 
 _SETTING: Final = "zone_selection.worldcover.path"  # in messages
@@ -107,7 +108,7 @@ class StacMap:
 
     def read(self, grid: Grid) -> npt.NDArray[np.uint8]:
         """See `LandCoverMap`."""
-        bbox = Transformer.from_crs(grid.epsg, 4326, always_xy=True).transform_bounds(*grid.bounds)
+        bbox = bounds_in(grid, 4326)
         year = self.settings.year
         span = dt.datetime(year, 1, 1, tzinfo=dt.UTC), dt.datetime(year, 12, 31, 23, 59, 59, tzinfo=dt.UTC)
         items = search_items((self.settings.url, self.settings.collection), bbox, span, _POLICY, _TIMEOUT_S).items
@@ -145,11 +146,9 @@ def input_files(settings: LandCover) -> tuple[Location, ...]:
     Raises:
         InputError: files are named and there are none.
     """
-    return _find_files(settings.path, settings.pattern) if isinstance(settings, LandCoverFiles) else ()
-
-
-def _find_files(path: Location, pattern: str) -> tuple[Location, ...]:
-    files: list[Location] = []
+    if not isinstance(settings, LandCoverFiles):
+        return ()
+    path, pattern, files = settings.path, settings.pattern, []
     if is_there(path, _SETTING):
         with in_words(path, _SETTING):
             found = [path] if path.is_file() else path.glob(pattern)
@@ -172,7 +171,8 @@ def _fill(classes: npt.NDArray[np.uint8], path: Location | str, grid: Grid) -> N
         system, overviews = CRS.from_wkt(dataset.crs.to_wkt()), dataset.overviews(1)
         if not _overlaps(grid, system, dataset.bounds):
             return
-        factor = _coarsest(overviews, _cell_in_pixels(grid, system, dataset.transform))
+        cell_pixels = _cell_in_pixels(grid, system, dataset.transform)
+    factor = max((factor for factor in overviews if factor <= cell_pixels), default=1)  # 1: the raster itself
     level = {} if factor == 1 else {"overview_level": overviews.index(factor)}
     with _open(path, **level) as dataset:
         _sample(classes, dataset, grid, system)
@@ -186,7 +186,7 @@ def _open(path: Location | str, **options: Any) -> contextlib.AbstractContextMan
 
 
 def _overlaps(grid: Grid, system: CRS, bounds: Sequence[float]) -> bool:
-    west, south, east, north = Transformer.from_crs(grid.epsg, system, always_xy=True).transform_bounds(*grid.bounds)
+    west, south, east, north = bounds_in(grid, system)
     return bool(west < bounds[2] and bounds[0] < east and south < bounds[3] and bounds[1] < north)
 
 
@@ -194,25 +194,18 @@ def _cell_in_pixels(grid: Grid, system: CRS, transform: Any) -> float:
     """The smaller side of a cell in the middle of the grid, in pixels of a raster."""
     row, col = grid.height // 2, grid.width // 2
     x, y = np.array([grid.centre(row + i, col + j) for i, j in ((0, 0), (0, 1), (1, 0))]).T
-    x, y = Transformer.from_crs(grid.epsg, system, always_xy=True).transform(x, y)
-    rows, cols = _to_pixels(transform, x, y)
+    rows, cols = _to_pixels(transform, *between(grid.epsg, system).transform(x, y))
     return float(min(np.hypot(cols[side] - cols[0], rows[side] - rows[0]) for side in (1, 2)))
 
 
-def _coarsest(overviews: Sequence[int], cell_pixels: float) -> int:
-    """The largest factor of the overviews whose pixels are no larger than a cell; 1: the raster itself."""
-    return max((factor for factor in overviews if factor <= cell_pixels), default=1)
-
-
 def _sample(classes: npt.NDArray[np.uint8], dataset: Any, grid: Grid, system: CRS) -> None:
-    to_raster = Transformer.from_crs(grid.epsg, system, always_xy=True)
     n_rows = max(1, _BLOCK_CELLS // grid.width)
     edges = [*range(0, grid.height, n_rows), grid.height]
     for top, bottom in itertools.pairwise(edges):
         x = grid.x_min + (np.arange(grid.width) + 0.5) * grid.resolution_m
         y = grid.y_max - (np.arange(top, bottom) + 0.5) * grid.resolution_m
-        xs, ys = to_raster.transform(*np.meshgrid(x, y))
-        rows, cols = (np.floor(place).astype(np.int64) for place in _to_pixels(dataset.transform, xs, ys))
+        places = _to_pixels(dataset.transform, *between(grid.epsg, system).transform(*np.meshgrid(x, y)))
+        rows, cols = (np.floor(place).astype(np.int64) for place in places)
         inside = (rows >= 0) & (rows < dataset.height) & (cols >= 0) & (cols < dataset.width)
         wanted = inside & (classes[top:bottom] == UNKNOWN)
         if wanted.any():

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Final
 
-from pyproj import CRS, Transformer
+from pyproj import CRS
 from pyproj.exceptions import CRSError
 
 from cropray.core.errors import InputError
 from cropray.io.csv_rows import read_rows
 from cropray.io.storage import Location
+from cropray.io.systems import between
 
 COLUMNS: Final = ("region", "lon", "lat")
 
@@ -55,7 +56,7 @@ class Region:
     @property
     def town_m(self) -> tuple[int, int]:
         """(x, y) of the town in the zones' system, whole metres: distances are compared exactly."""
-        x, y = Transformer.from_crs(4326, self.epsg, always_xy=True).transform(self.lon, self.lat)
+        x, y = between(4326, self.epsg).transform(self.lon, self.lat)
         return round(x), round(y)
 
 
@@ -91,8 +92,8 @@ def read_regions(path: str | Location) -> tuple[Region, ...]:
 
 def _region(row: dict[str, str], path: str | Location, line: int) -> Region:
     try:
-        name, lon, lat, given = row["region"].strip(), float(row["lon"]), float(row["lat"]), row.get("epsg") or ""
-        epsg = int(given) if given.strip() else utm_epsg(lon, lat)
-        return Region(name, lon, lat, epsg, (row.get("town") or "").strip() or name, not given.strip())
-    except (TypeError, AttributeError, OverflowError, ValueError, CRSError) as error:
+        name, lon, lat, given = row["region"], float(row["lon"]), float(row["lat"]), row.get("epsg")
+        epsg = int(given) if given else utm_epsg(lon, lat)
+        return Region(name, lon, lat, epsg, row.get("town") or name, not given)
+    except (OverflowError, ValueError, CRSError) as error:
         raise InputError(f"region table '{path}', line {line}: {error}") from None

@@ -11,13 +11,13 @@ import shapely
 
 from cropray.core.errors import InputError
 from cropray.core.grid import Grid
+from cropray.io.systems import bounds_in
 from cropray.io.zones import Zone
 from cropray.zone_selection.land_cover import UNKNOWN
 from cropray.zone_selection.regions import Region
 from cropray.zone_selection.settings import ZoneSelectionSettings
 from cropray.zone_selection.windows import (
     SearchArea,
-    bounds_in,
     choose_windows,
     rank_windows,
     search_area,
@@ -96,11 +96,7 @@ def choose_zones(
 ) -> tuple[RegionChoice, ...]:
     """Choose region by region, in table order; a later region keeps away from the zones of the earlier ones.
 
-    Args:
-        regions: where to choose.
-        areas: the windows of each region.
-        classes: land cover on the grid of each area.
-        settings: the rule.
+    Each region has an area and, on the grid of it, the classes of land cover.
 
     Raises:
         InputError: a region has no land cover, or too few windows with enough cropland; the message names it.

@@ -18,6 +18,7 @@ class LandCoverFiles(Settings):
     """Land cover in GeoTIFFs of your own, in any coordinate system."""
 
     source: Literal["files"] = "files"
+    """The map is files."""
     path: InputSetting
     """One GeoTIFF, or a folder of them, on a disk or in object storage (`s3://…`, `gs://…`, `az://…`)."""
     pattern: str = "**/*.tif"
@@ -28,9 +29,11 @@ class LandCoverStac(Settings):
     """Land cover found through a STAC API; the defaults read ESA WorldCover v200 without an account."""
 
     source: Literal["stac"] = "stac"
+    """The map is items of a STAC API."""
     url: str = "https://planetarycomputer.microsoft.com/api/stac/v1"
     """Root of the API."""
     collection: str = "esa-worldcover"
+    """Collection of the API."""
     asset: str = "map"
     """Key of the GeoTIFF in each item."""
     year: int = Field(default=2021, ge=2000, le=2100)

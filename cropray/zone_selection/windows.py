@@ -10,13 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import shapely
-from pyproj import Transformer
 
 from cropray.core.grid import Grid, Window
+from cropray.io.systems import Bounds, between, bounds_in
 from cropray.zone_selection.regions import Region
 from cropray.zone_selection.settings import PIXEL_M, ZoneSelectionSettings
 
-Bounds = tuple[float, float, float, float]
 _STRIP_DEG = 6  # width of a UTM strip
 _COAST_DEG = 0.05  # a town this near to an outline lies in it: outlines are simplified
 
@@ -67,10 +66,7 @@ class SearchArea:
 def search_area(region: Region, settings: ZoneSelectionSettings, outline: shapely.Geometry) -> SearchArea:
     """All windows whose centre is near enough to the town, on multiples of the step, and that lie in its country.
 
-    Args:
-        region: where to search.
-        settings: size and step of the windows.
-        outline: of a country, degrees; it binds the regions whose town lies in it.
+    The outline of a country (degrees) binds the regions whose town lies in it.
     """
     x, y = region.town_m
     size, step, cell = settings.zone_size_m, settings.step_m, settings.cell_m
@@ -91,16 +87,9 @@ def search_area(region: Region, settings: ZoneSelectionSettings, outline: shapel
 
 
 def window_counts(cells: npt.NDArray[np.bool_], area: SearchArea) -> npt.NDArray[np.int64]:
-    """How many cells of each window are true.
+    """[N] how many cells [H, W] of each window are true.
 
     One table of sums from the corner (an integral image) answers every window with four look-ups.
-
-    Args:
-        cells: [H, W] on the area's grid.
-        area: the windows.
-
-    Returns:
-        [N] counts.
     """
     sums = np.zeros((cells.shape[0] + 1, cells.shape[1] + 1), np.int32)
     np.cumsum(cells, axis=0, out=sums[1:, 1:])
@@ -144,14 +133,6 @@ def choose_windows(
     return tuple(chosen)
 
 
-def bounds_in(grid: Grid, epsg: int) -> Bounds:
-    """A grid's bounds in another system: the rectangle around its bent outline."""
-    if grid.epsg == epsg:
-        return grid.bounds
-    x_min, y_min, x_max, y_max = Transformer.from_crs(grid.epsg, epsg, always_xy=True).transform_bounds(*grid.bounds)
-    return x_min, y_min, x_max, y_max
-
-
 def _gap(
     x_min: npt.NDArray[np.float64], y_max: npt.NDArray[np.float64], size: float, other: Bounds
 ) -> npt.NDArray[np.float64]:
@@ -167,17 +148,15 @@ def _is_within_strip(area: SearchArea, region: Region) -> npt.NDArray[np.bool_]:
     west = np.floor(region.lon / _STRIP_DEG) * _STRIP_DEG
     (x, y), size = area.corners, area.window_m
     xs, ys = np.stack([x, x + size, x, x + size]), np.stack([y, y, y - size, y - size])
-    lon, _ = Transformer.from_crs(area.grid.epsg, 4326, always_xy=True).transform(xs, ys)
+    lon, _ = between(area.grid.epsg, 4326).transform(xs, ys)
     return np.asarray(((lon >= west) & (lon <= west + _STRIP_DEG)).all(axis=0))
 
 
 def _is_within(area: SearchArea, outline: shapely.Geometry) -> npt.NDArray[np.bool_]:
     """[N] whether a window lies wholly in a country: beyond its borders there are no declared parcels."""
-    to_degrees = Transformer.from_crs(area.grid.epsg, 4326, always_xy=True)
-    west, south, east, north = to_degrees.transform_bounds(*area.grid.bounds)
-    near = shapely.intersection(outline, shapely.box(west, south, east, north))
-    to_metres = Transformer.from_crs(4326, area.grid.epsg, always_xy=True)
-    country = shapely.make_valid(shapely.transform(near, to_metres.transform, interleaved=False))
+    near = shapely.intersection(outline, shapely.box(*bounds_in(area.grid, 4326)))
+    to_metres = between(4326, area.grid.epsg).transform
+    country = shapely.make_valid(shapely.transform(near, to_metres, interleaved=False))
     shapely.prepare(country)
     (x, y), size = area.corners, area.window_m
     return np.asarray(shapely.contains(country, shapely.box(x, y - size, x + size, y)))

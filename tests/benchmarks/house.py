@@ -82,6 +82,14 @@ def _reached(graph: dict[str, set[str]], room: str) -> set[str]:
     return found
 
 
+def reduced(graph: dict[str, set[str]]) -> dict[str, set[str]]:
+    """A graph without circles, and without arrows that its others imply."""
+    return {
+        room: {to for to in targets if not any(to in _reached(graph, other) for other in targets - {to})}
+        for room, targets in graph.items()
+    }
+
+
 def bodies(house: list[Module]) -> dict[str, int]:
     """`module:line name` of a function → lines of its body without its docstring."""
     found = {}

@@ -31,25 +31,22 @@ CLIENT = """
 import json, sys
 from pathlib import Path
 from mlflow import MlflowClient
-from cropray.tracking import EvaluationRecord, FoldRecord, Merit, ModelForm, ModelPackage, Tracker
-from cropray.io.workspace import Workspace
+from cropray.tracking import Tracker
+from tests.tracking_history import prepare, run_history
 
 folder, uri = Path(sys.argv[1]), sys.argv[2]
-model, files = folder / "model", folder / "files"
-model.mkdir(exist_ok=True), files.mkdir(exist_ok=True)
-(model / "model.ubj").write_bytes(b"trees"), (model / "card.json").write_text("{}")
-(files / "cube.json").write_text('{"cube": 1}')
-tracker = Tracker(Workspace(folder), "landscape", uri)
-search = tracker.search_run("xgboost", "abc", {"seed": 7})
-configuration = tracker.configuration_run(search, "eta=0.1", {"eta": 0.1})
-tracker.fold_run(configuration, FoldRecord(0, {"val_loss": 0.5}, [{"val_loss": 0.8}, {"val_loss": 0.5}]))
-run = tracker.evaluate_run("xgboost", EvaluationRecord("e1", {}, {"test_loss": 0.6}, files))
-form = ModelForm("cropray.training.xgboost.served", ("B02_01", "B02_02"), (-1, 2), (-1, 2), ("Wheat", "Maize"))
-merit = Merit("xgboost", "d1", "val_loss", 0.5, greater_is_better=False)
-version = tracker.register("landscape", ModelPackage(model, form, merit), run)
-answer = {"missed": tracker.n_missed, "run": run.run_id, "version": version}
-if not tracker.n_missed:
+workspace = prepare(folder)
+(workspace.model("cnn") / "model.ubj").write_bytes(b"trees")
+(workspace.evaluation("cnn") / "cube.json").write_text('{"cube": 1}')
+tracker = Tracker(workspace, "landscape", uri)
+answer = {"missed": run_history(tracker, workspace), "run": None}
+if not answer["missed"]:
     client = MlflowClient(uri, uri)
+    experiment = client.get_experiment_by_name("landscape").experiment_id
+    (run,) = client.search_runs([experiment], "tags.`cropray.key` = 'evaluate/cnn/e1'")
+    run = run.info
+    answer["run"] = run.run_id
+    answer["version"] = str(client.search_model_versions("name = 'landscape'")[0].version)
     answer["artifact"] = Path(client.download_artifacts(run.run_id, "cube.json", str(folder))).read_text()
     champion = client.get_model_version_by_alias("landscape", "champion")
     answer["source"], answer["metrics"] = champion.source, client.get_run(run.run_id).data.metrics

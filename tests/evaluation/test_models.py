@@ -11,8 +11,9 @@ import pytest
 from cropray.core.closure import closure
 from cropray.core.errors import MissingArtefactError, SchemaError
 from cropray.evaluation.models import entries_of, load_model
+from cropray.training.decision import Decision
 from cropray.training.family import family
-from tests.maps.builders import CLASSES, draw_image, save_cnn, save_temp_cnn, save_trees
+from tests.maps.builders import CLASSES, RULE, draw_image, ruled, save_cnn, save_temp_cnn, save_trees
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -70,3 +71,20 @@ def test_what_predicts_decides_maps_and_no_recipe(tmp_path, name, save, net):
 def test_trees_look_nothing_up_to_predict(tmp_path):
     assert entries_of(family("xgboost"), save_trees(tmp_path)) == ()
     assert entries_of(family("cnn"), tmp_path / "none") == ()
+
+
+@pytest.mark.parametrize("save", [save_cnn, save_trees, save_temp_cnn])
+def test_what_was_learnt_out_of_fold_is_a_part_of_the_model(tmp_path, save):
+    plain, x = load_model(save(tmp_path / "plain")), draw_image(20, 24)[0][None]
+    model = load_model(ruled(save(tmp_path / "ruled"), RULE))
+    wanted = Decision(tuple(RULE["multipliers"]), RULE["temperature"], RULE["set_threshold"])
+    assert model.decision == wanted
+    np.testing.assert_array_equal(model.predict_tiles(x), wanted.tempered(plain.predict_tiles(x), 1))
+    assert (model.margin_px, model.columns, model.loader) == (plain.margin_px, plain.columns, plain.loader)
+    assert model.bytes_per_px > plain.bytes_per_px
+    assert type(load_model(ruled(tmp_path / "plain", {}))) is type(plain)
+
+
+def test_a_rule_that_does_not_fit_its_model_is_damage(tmp_path):
+    with pytest.raises(SchemaError, match=r"card\.json.*3 multipliers for 5 classes"):
+        load_model(ruled(save_trees(tmp_path), {"multipliers": [1.0, 2.0, 3.0]}))

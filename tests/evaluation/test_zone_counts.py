@@ -22,7 +22,7 @@ from cropray.maps.settings import MapSettings
 from cropray.maps.zone import MapJob, map_zone
 from cropray.training.family import family
 from tests import synthetic
-from tests.maps.builders import CLASSES, LEGEND, draw_image, field_labels, save_cnn, save_trees
+from tests.maps.builders import CLASSES, LEGEND, RULE, draw_image, field_labels, ruled, save_cnn, save_trees
 
 LOOKUP = np.full(256, IGNORE, np.uint8)
 LOOKUP[[crop.id for crop in CLASSES]] = np.arange(len(CLASSES))
@@ -48,9 +48,10 @@ def scored(tmp_path):
 
 @pytest.mark.parametrize("save", [save_cnn, save_trees])
 @pytest.mark.parametrize("window_px", [WINDOW_PX, None])
-def test_the_cube_is_the_one_of_the_map(scored, save, window_px):
+@pytest.mark.parametrize("rule", [{}, RULE], ids=["likeliest", "rule"])
+def test_the_cube_is_the_one_of_the_map(scored, save, window_px, rule):
     workspace, zone, entry = scored
-    model, settings = load_model(save(workspace.model("m"))), MapSettings(window_px=window_px)
+    model, settings = load_model(ruled(save(workspace.model("m")), rule)), MapSettings(window_px=window_px)
     counts = count_zone_pixels(model, zone.zone_id, entry.sums, CountJob(workspace, LOOKUP, settings))
     map_zone(model, zone, MapJob("m", LEGEND, settings, workspace))
     with rasterio.open(workspace.map("m", zone.zone_id)) as dataset:
@@ -59,7 +60,22 @@ def test_the_cube_is_the_one_of_the_map(scored, save, window_px):
     row, col, label = (table[name].to_numpy() for name in ("row", "col", "label"))
     np.testing.assert_array_equal(counts.matrix, confusion(LOOKUP[label], LOOKUP[mapped[row, col]], len(CLASSES)))
     assert counts.matrix.sum() == entry.n_labelled  # without the trimmed ones
-    assert (counts.matrix.sum(0) > 0).sum() > 1  # the comparison is not trivial
+    if not rule:
+        assert (counts.matrix.sum(0) > 0).sum() > 1  # the comparison is not trivial
+    else:
+        plain = load_model(save(workspace.model("plain")))
+        without = count_zone_pixels(plain, zone.zone_id, entry.sums, CountJob(workspace, LOOKUP, settings))
+        assert (without.matrix != counts.matrix).any()
+        assert without.loss_sum != counts.loss_sum
+
+
+def test_points_are_decided_on_as_maps_are(scored):
+    workspace, zone, entry = scored
+    model = load_model(ruled(save_trees(workspace.model("m")), RULE))
+    job = CountJob(workspace, LOOKUP, MapSettings())
+    of_points, of_map = count_points(model, zone.zone_id, job), count_zone_pixels(model, zone.zone_id, entry.sums, job)
+    np.testing.assert_array_equal(of_points.matrix, of_map.matrix)
+    assert of_points.loss_sum == pytest.approx(of_map.loss_sum, rel=1e-12)
 
 
 def test_what_surrounds_a_tile_counts(scored):

@@ -1,5 +1,6 @@
 """Small trained models on disk and a zone to map."""
 
+import json
 from dataclasses import dataclass
 
 import geopandas as gpd
@@ -24,6 +25,7 @@ from tests.study import FEATURE_COLUMNS, INPUT, N_BANDS, N_FEATURES, N_MONTHS
 
 DECIDING_FEATURE = "B04_05"
 LEGEND = bundled_legend()
+RULE = {"multipliers": [1.3, 0.001, 1.9, 1.0, 1.7], "temperature": 1.7, "set_threshold": 0.2}
 CLASSES = tuple(LEGEND.classes[i] for i in (0, 1, 12, 14, 37))  # dense index ≠ legend id
 
 
@@ -81,6 +83,13 @@ def save_blend(folder, names=("xgboost", "cnn", "temp_cnn")):
             mean=(), std=(), seed=0, folder=folder, members=parts,
         )
     )  # fmt: skip
+    return folder
+
+
+def ruled(folder, rule):
+    """A model folder whose card says how to decide."""
+    card = json.loads((folder / "card.json").read_text())
+    (folder / "card.json").write_text(json.dumps({**card, **({"decision": rule} if rule else {})}))
     return folder
 
 

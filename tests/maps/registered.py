@@ -10,9 +10,11 @@ import numpy as np
 import pandas as pd
 
 from cropray.evaluation.models import load_model
-from cropray.tracking import EvaluationRecord, Merit, ModelForm, ModelPackage, Tracker
+from cropray.io.storage import folder_hash
+from cropray.tracking import Candidate, Merit, ModelForm, Tracker
 from tests.maps.builders import draw_image, save_blend, save_cnn, save_temp_cnn, save_trees
 from tests.study import FEATURE_COLUMNS
+from tests.tracking_history import evaluation_note
 
 NAME = "two rivers"
 SAVE = {"cnn": save_cnn, "xgboost": save_trees, "temp_cnn": save_temp_cnn, "blend": save_blend}
@@ -42,7 +44,6 @@ def register(workspace, family, value=0.7):
     folder = SAVE[family](workspace.root / "models" / family)
     model = load_model(folder)
     tracker = Tracker(workspace, NAME)
-    run = tracker.evaluate_run(family, EvaluationRecord(f"e-{family}", {}, {}, folder))
     form = ModelForm(
         model.loader,
         model.columns,
@@ -52,7 +53,9 @@ def register(workspace, family, value=0.7):
         {"k": 1},
     )
     merit = Merit(family, "d1", "val_accuracy", value, greater_is_better=True)
-    assert tracker.register(NAME, ModelPackage(folder, form, merit), run) is not None, tracker.trouble()
+    asked = Candidate(folder_hash(folder), form, merit)
+    tracker.note(evaluation_note(NAME, key=f"evaluate/{family}/e", model=family, candidate=asked))
+    assert tracker.sync() == 0, tracker.trouble()
     return tracker, model
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from cropray.evaluation.models import load_model
 from cropray.maps.predict import MAP_NODATA, predict_zone, windows
-from tests.maps.builders import CLASSES, draw_image, save_cnn, save_trees
+from tests.maps.builders import CLASSES, RULE, draw_image, ruled, save_cnn, save_trees
 
 WHOLE = (512, 512)
 
@@ -54,19 +54,22 @@ def test_tiled_equals_untiled(tmp_path, save, window_px):
     assert len(np.unique(whole.class_id)) > 2  # the comparison is not trivial
 
 
+@pytest.mark.parametrize("rule", [{}, RULE], ids=["likeliest", "rule"])
 @pytest.mark.parametrize("save", [save_cnn, save_trees])
-def test_layers_follow_the_probabilities(tmp_path, save):
-    model = load_model(save(tmp_path))
+def test_layers_follow_the_probabilities(tmp_path, save, rule):
+    model = load_model(ruled(save(tmp_path), rule))
     composite, n_obs, _ = draw_image()
     zone_map = predict_zone(model, composite, n_obs, WHOLE)
     probabilities = model.predict_tiles(composite[None])[0]
     ids = np.array([crop.id for crop in CLASSES])
-    order = probabilities.argsort(0)
+    favoured = np.array(rule.get("multipliers", [1.0] * len(CLASSES)), np.float32)[:, None, None]
+    order = (probabilities * favoured).argsort(0)
+    of_class = np.take_along_axis(probabilities, order[-1:], 0)[0]  # the rule makes no model surer than it is
     seen = np.ones(n_obs.shape[1:], bool)
     seen[0, 0] = False
     np.testing.assert_array_equal(zone_map.class_id[seen], ids[order[-1]][seen])
     np.testing.assert_array_equal(zone_map.second_id[seen], ids[order[-2]][seen])
-    np.testing.assert_allclose(zone_map.confidence[seen], 100 * probabilities.max(0)[seen], atol=0.51)
+    np.testing.assert_allclose(zone_map.confidence[seen], 100 * of_class[seen], atol=0.51)
     np.testing.assert_array_equal(zone_map.n_clear, (n_obs > 0).sum(0))
     assert [zone_map.class_id[0, 0], zone_map.confidence[0, 0], zone_map.second_id[0, 0]] == [MAP_NODATA] * 3
 

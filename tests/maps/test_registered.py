@@ -1,5 +1,6 @@
 """Registered models as others load and ask them: by MLflow alone."""
 
+import importlib
 import json
 import urllib.error
 import urllib.request
@@ -11,9 +12,11 @@ import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
 
+from cropray.evaluation.models import load_model
 from cropray.io.workspace import Workspace
+from cropray.tracking.model_code import model_code
 from tests.maps import registered
-from tests.maps.builders import CLASSES
+from tests.maps.builders import CLASSES, RULE, ruled
 from tests.maps.registered import NAME, REFUSED, predict_elsewhere, register, samples, table
 from tests.study import FEATURE_COLUMNS
 
@@ -149,6 +152,26 @@ def test_loading_a_model_hides_no_installed_package(served):
     import cropray.stages.results
 
     assert cropray.stages.results.__file__.startswith(cropray.__path__[0])
+
+
+@pytest.mark.parametrize("family", ["xgboost", "cnn", "temp_cnn"])
+def test_a_version_decides_as_maps_do(tmp_path, family):
+    """The carried code reads the card by itself."""
+    folder = ruled(registered.SAVE[family](tmp_path / "model"), RULE)
+    model, x = load_model(folder), samples(family)
+    served = importlib.import_module(model.loader)._load_pyfunc(str(folder))
+    given = table(x) if family == "xgboost" else x
+    np.testing.assert_array_equal(np.asarray(served.predict(given)), model.predict_samples(x))
+    names, of_model = served.predict(given, {"output": "names"}), model.decision.decide(model.predict_samples(x), 1)
+    np.testing.assert_array_equal(names, np.array(NAMES, object)[of_model])
+    assert family == "temp_cnn" or (names != np.array(NAMES)[model.predict_samples(x).argmax(1)]).any()
+    is_in = np.asarray(served.predict(given, {"output": "sets"}))
+    np.testing.assert_array_equal(is_in, model.predict_samples(x) >= RULE["set_threshold"])
+    assert is_in.any()
+    plain = importlib.import_module(model.loader)._load_pyfunc(str(registered.SAVE[family](tmp_path / "plain")))
+    with pytest.raises(ValueError, match=r"no sets of classes.*decision\.coverage"):
+        plain.predict(given, {"output": "sets"})
+    assert "training/decision.py" in model_code(model.loader).files
 
 
 def ask(url, **body):

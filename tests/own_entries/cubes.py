@@ -1,4 +1,4 @@
-"""A source of ready cubes of one's own."""
+"""A source of ready cubes of one's own: a file of NumPy for each zone."""
 
 import hashlib
 from dataclasses import dataclass
@@ -13,31 +13,33 @@ from cropray.imagery.registry import SOURCES, CompositeSettings
 
 @SOURCES.register("toy_cubes")
 class ToyCubesSettings(CompositeSettings):
-    """Cubes in NumPy's files."""
+    """What a job writes below `imagery`."""
 
     source: Literal["toy_cubes"]
     shelf: Path
+    """Folder of the files."""
 
     @property
     def band_ids(self):
-        """What the files hold."""
+        """What the files hold; a job that asks for other bands is refused."""
         return "GLOW", "HAZE"
 
     def composites(self):
-        """The source."""
+        """The source, which travels to the workers."""
         return ToyCubes(self.shelf, self.band_ids)
 
 
 @dataclass(frozen=True)
 class ToyCubes:
-    """A file holds a zone's `numbers` [T, C, H, W], bands as named, and `seen` [T, H, W]; gaps stay as they are."""
+    """A file holds a zone's `numbers` [T, C, H, W] uint16, 0 = no data, bands as named, and `seen` [T, H, W], how often each
+    pixel was seen clear; gaps stay as they are. `cropray.imagery.cubes.CompositeSource` says what each method owes."""
 
     shelf: Path
     band_ids: tuple[str, ...]
     fills: bool = False
 
     def survey(self, zones):
-        """Refuses zones without a file."""
+        """Refuses zones without a file before anything is read; gives remarks on what lies there."""
         missing = [zone.zone_id for zone, _ in zones if not self._file(zone).exists()]
         if missing:
             raise InputError(f"nothing on the shelf for {', '.join(missing)}")
@@ -50,11 +52,11 @@ class ToyCubes:
             return content["numbers"][:, bands], content["seen"]
 
     def files(self, zone, _season):
-        """One."""
+        """What is read, for the record of the zone."""
         return (self._file(zone).name,)
 
     def fingerprint(self, zone, _season):
-        """Of its content."""
+        """Changes when the file does."""
         return hashlib.sha256(self._file(zone).read_bytes()).hexdigest()
 
     def _file(self, zone):

@@ -1,4 +1,4 @@
-"""A feature of one's own: a straight line through each series."""
+"""A feature of one's own: the slope of each series."""
 
 import numpy as np
 
@@ -7,14 +7,14 @@ from cropray.core.features import FEATURES, Derived
 
 @FEATURES.register("toy_slope")
 class ToySlope(Derived):
-    """From the first to the last step, around 32768."""
+    """Difference of the last and the first step, stored around 32768."""
 
     def columns(self, series, steps):
-        """One."""
+        """One column of each series that has two steps."""
         return [f"{series}_slope"] if len(steps) > 1 else []
 
     def compute(self, series):
-        """Missing where an end is."""
+        """[N, T] stored numbers → [N, 1]; missing (0) where an end is."""
         first, last = series[:, 0].astype(int), series[:, -1].astype(int)
         there = (first > 0) & (last > 0)
         return np.where(there, np.clip(last - first + 32_768, 1, 65_535), 0).astype(np.uint16)[:, None]

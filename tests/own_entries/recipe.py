@@ -1,6 +1,6 @@
-"""A loss, a sampler, an optimiser, a schedule and an augmentation of one's own."""
+"""A loss, an augmentation, a sampler, an optimiser and a schedule of one's own."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -10,7 +10,6 @@ from cropray.training.deep.augment import AUGMENTATIONS, Augmentation
 from cropray.training.deep.losses import LOSSES, CrossEntropy
 from cropray.training.deep.optim import OPTIMIZERS, SCHEDULES
 from cropray.training.deep.samplers import SAMPLERS
-from tests.own_entries.net import USED
 
 
 @LOSSES.register("toy_loss")
@@ -20,10 +19,9 @@ class ToyLoss:
 
     times: float = 2.0
 
-    def __call__(self, logits, labels, weights=None):
-        """The sum."""
-        USED.append(("loss", self.times))
-        return self.times * CrossEntropy()(logits, labels, weights)
+    def __call__(self, logits_BKHW, labels_BHW, weights_K=None, weights_BHW=None):
+        """The sum over the labelled pixels."""
+        return self.times * CrossEntropy()(logits_BKHW, labels_BHW, weights_K, weights_BHW)
 
 
 @AUGMENTATIONS.register("toy_change")
@@ -33,22 +31,20 @@ class ToyChange(Augmentation):
 
     by: float = 1.0
 
-    def series(self, x, seeds, std):
-        """Missing ones stay."""
-        USED.append(("augment", self.by, len(std)))
-        return torch.where(x == 0, 0, x + self.by)
+    def series(self, x_BTCHW, seeds_B, std_C):
+        """Missing ones (0) stay missing."""
+        return torch.where(x_BTCHW == 0, 0, x_BTCHW + self.by)
 
 
 @SAMPLERS.register("toy_sampler")
 @dataclass(frozen=True)
 class ToySampler:
-    """The first samples."""
+    """The first samples, in their own order."""
 
     share: float = 0.5
 
     def order(self, rng, n, rarest):
-        """In their own order."""
-        USED.append(("sampler", self.share))
+        """Indices of the samples of one epoch."""
         return np.arange(max(round(n * self.share), 1))
 
 
@@ -60,8 +56,7 @@ class ToyOptimizer:
     alpha: float = 0.9
 
     def make(self, parameters, learning_rate, weight_decay):
-        """Its state is tensors."""
-        USED.append(("optimizer", self.alpha))
+        """A torch optimiser whose state is tensors, so that a fit can be kept and go on."""
         return torch.optim.RMSprop(parameters, learning_rate, self.alpha)
 
 
@@ -71,21 +66,8 @@ class ToySchedule:
     """Straight down."""
 
     by_step: ClassVar[bool] = True
-    least: float = field(default=0.1)
+    least: float = 0.1
 
     def factor(self, done, of):
-        """Of the learning rate."""
+        """What the learning rate is multiplied with after `done` of `of` epochs."""
         return max(1 - done / of, self.least)
-
-
-JOB = {
-    "net": {"name": "toy_net", "width": 6, "layers": [2, 3]},
-    "loss": {"name": "toy_loss", "times": "1e1"},  # as YAML reads 1e1
-    "augment": ["dihedral", {"name": "toy_change", "by": 3}],
-    "sampler": {"name": "toy_sampler", "share": 0.75},
-    "optimizer": {"name": "toy_optimizer", "alpha": 0.8},
-    "schedule": "toy_schedule",
-    "dropout": 0.1,
-    "epochs": 3,
-    "batch_size": 4,
-}

@@ -8,6 +8,8 @@ from cropray.core.intervals import bootstrap_intervals, why_no_intervals
 from cropray.core.legend import bundled_legend
 from cropray.datasets.manifest import BandSums, Manifest, ZoneEntry
 from cropray.evaluation.results import ModelResult, ReportInputs, ZoneQuality
+from cropray.search.decision import DecisionSettings, learn_decision
+from tests.search.drawn_predictions import SHARES, drawn
 
 REGIONS = ("picardie", "beauce", "alsace", "bretagne", "landes", "occitanie", "provence", "limagne")
 NAMES = (
@@ -107,6 +109,13 @@ def _configuration(params, rng, name):
     metrics = {f"{key}_mean": float(rng.uniform(0.4, 0.6)) for key in keys}
     metrics |= {f"{key}_std": float(rng.uniform(0.01, 0.05)) for key in keys}
     return Configuration(params, tuple(folds), metrics)
+
+
+def draw_decision():
+    """How a model decides, as the result of its search tells."""
+    settings = DecisionSettings(rule="prior", calibrate=True)
+    card, tables = learn_decision(drawn(1500, noise=1.2, sureness=2.0, pull=0.4), SHARES, settings)
+    return {**card, **tables}
 
 
 def draw_inputs(n_classes=16, n_regions=8):

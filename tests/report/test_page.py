@@ -14,7 +14,7 @@ from cropray.report import page as page_module
 from cropray.report.class_pictures import draw_class_by_region, draw_class_distribution, draw_confusion
 from cropray.report.drawing import compact
 from cropray.report.page import Pictures, render_page, write_report
-from tests.report.builders import Configuration, Fold, draw_inputs
+from tests.report.builders import Configuration, Fold, draw_decision, draw_inputs
 
 
 class Page(HTMLParser):
@@ -84,6 +84,20 @@ def test_every_picture_is_beside_the_page_and_on_it(folder):
         with Image.open(folder / name) as picture:
             assert min(picture.size) > 300
             assert np.asarray(picture.convert("L")).std() > 5  # not blank
+
+
+def test_a_page_tells_how_a_model_decides_and_what_its_confidence_is_worth(inputs, folder, tmp_path):
+    assert "Learnt out of fold" not in (folder / "index.html").read_text()
+    decision, region = draw_decision(), inputs.models[1].scores
+    ruled = replace(inputs, models=(inputs.models[0], replace(inputs.models[1], decision=decision, new_region=region)))
+    write_report(ruled, tmp_path / "report")
+    text = (tmp_path / "report" / "index.html").read_text()
+    assert f"frequency^{decision['tau']:g}; out of fold macro F1 {decision['before']['macro_f1']:.4f}" in text
+    assert f"tempered by {decision['temperature']:.3f}" in text
+    assert "XGBoost: scores of new regions are of its likeliest class" in text
+    assert "reliability_xgboost.png" in Page(text).images
+    with Image.open(tmp_path / "report" / "reliability_xgboost.png") as picture:
+        assert np.asarray(picture.convert("L")).std() > 5
 
 
 def test_every_link_leads_to_a_picture(folder):

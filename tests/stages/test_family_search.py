@@ -1,13 +1,14 @@
 """The search of one family and what is made of it, with units that are finished by hand: no fit, no Ray."""
 
-import contextlib
 import io
 import json
 import time
+from collections import Counter
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from mlflow import MlflowClient
 
 from cropray.cluster.placement import Node
 from cropray.cluster.zone_jobs import ZoneTask
@@ -15,13 +16,13 @@ from cropray.core.errors import ConfigError, StageFailedError
 from cropray.core.progress import Progress
 from cropray.io.storage import write_json
 from cropray.search.fit import configuration_of
-from cropray.search.results import FoldResult, group_by_configuration, save_results
-from cropray.search.run import RESULT_FILE
-from cropray.search.space import Trial
+from cropray.search.results import RESULT_FILE, FoldResult, save_results
+from cropray.search.space import Trial, title
 from cropray.stages import family_search, out_of_fold, search
 from cropray.stages.family_search import FamilySearch, Samples
 from cropray.stages.search_log import SearchLog
 from cropray.stages.search_verdict import Searched
+from cropray.tracking import Tracker
 from cropray.training.family import family
 from tests.search.test_space import job as job_of
 from tests.synthetic import entry, manifest
@@ -158,17 +159,73 @@ def test_scores_of_new_regions_that_are_not_wanted_any_more_or_are_wanted_now(ma
     assert verdict(tried, leave_region_out=was) == []
 
 
-def test_means_of_some_folds_close_no_configuration():
-    closed = []
-    log = object.__new__(SearchLog)
-    log.manifest, log.model = ZONES, "xgboost"
-    whole = [FoldResult({"max_depth": 3}, fold, 1.0, ((1, 0), (0, 1)), (), 1, 1.0) for fold in range(3)]
-    log.configurations = {"whole": ("whole", whole), "cut": ("cut", whole[:2]), "none": ("none", [])}
-    log.tracker = SimpleNamespace(finish=lambda run, *_: closed.append(run), close=lambda: None)
-    log.search, log.job = "search", job_of()
-    with contextlib.suppress(OSError):  # there are no files to keep
-        log.finish(group_by_configuration(whole)[0], job_of().artefacts, None)
-    assert closed == ["whole"]
+class Notes:
+    """What a tracker is told."""
+
+    def __init__(self):
+        self.told, self.n_looks = [], 0
+
+    def note(self, note):
+        self.told.append(note)
+
+    def keep_up(self, _note):
+        self.n_looks += 1
+
+
+def test_a_search_notes_its_units_its_steps_and_what_it_came_to(make, monkeypatch):
+    proposing(monkeypatch, TRIALS[:1], TRIALS[1:])
+    tried = make(search={**TPE, "n_trials": 3})
+    job, tracker = tried.job, Notes()
+    log = SearchLog(job, ZONES, "xgboost", tried.context, tracker)
+    log.plan(tried.units)
+    log.plan(tried.units)  # nothing new in it
+    finish(tried.batch)
+    tried.advance()
+    log.plan(tried.units)
+    assert [len(note.units) for note in tracker.told] == [3, 9]
+    unit = tried.units[4]
+    for step in (1, 2):
+        log.follow(unit, {"step": step, "val_loss": 1 / step})
+    (running,) = tracker.told[-1].running.values()
+    assert (running.fold, running.history) == (1, ({"step": 1, "val_loss": 1.0}, {"step": 2, "val_loss": 0.5}))
+    assert running.params == {"n_estimators": 30, "learning_rate": 0.4}
+    finish(tried.units)
+    best = tried.choose(Progress(io.StringIO()))[1]
+    tried.workspace.folds.parent.mkdir(parents=True)
+    for file in (tried.workspace.folds, tried.workspace.search_result("xgboost")):
+        file.write_text(file.name)
+    log.finish(best, tried.workspace, None)
+    closed = tracker.told[-1]
+    assert (closed.metrics, closed.running, closed.n_folds) == (best.metrics, {}, 3)
+    files = sorted(file.name for file in tried.workspace.run_files(closed.key).iterdir())
+    assert files == ["config.yaml", "folds.csv", "xgboost.json"]
+    assert {note.key for note in tracker.told} == {closed.key}
+
+
+def test_a_search_whose_units_are_there_is_in_the_store_with_all_that_is_below_it(make):
+    tried = make()
+    finish(tried.units, lambda trial: 5 + 10 * trial.values["learning_rate"] // 2)
+    refit = tried.refit(tried.choose(Progress(io.StringIO()))[1])
+    finish([refit])
+    (refit.folder / "card.json").write_text("{}")
+    tried.workspace.folds.parent.mkdir(parents=True)
+    tried.workspace.folds.write_text("zone_id")
+    with Tracker(tried.workspace, tried.job.name) as tracker:
+        tried.start(tracker)
+        budget = search._TimeBudget(None, [[tried]])
+        search._run_group([tried], None, tried.samples, Progress(io.StringIO()), budget)
+    assert tracker.outcome() == []
+    client = MlflowClient(tracker.uri)
+    experiment = client.get_experiment_by_name(tried.job.name).experiment_id
+    runs = {run.data.tags["cropray.key"]: run for run in client.search_runs([experiment])}
+    kinds = Counter(run.data.tags["cropray.kind"] for run in runs.values())
+    n_trees = len({title(result.params) for unit in tried.units for result in unit.results()})
+    assert kinds == {"search": 1, "configuration": n_trees, "fold": 3 * n_trees}
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    key = json.loads(tried.workspace.search_result("xgboost").read_text())["run"]
+    assert runs[key].data.metrics["val_accuracy_mean"] == pytest.approx(0.7)
+    files = {file.path for file in client.list_artifacts(runs[key].info.run_id)}
+    assert files == {"config.yaml", "folds.csv", "xgboost.json"}
 
 
 def fake(units, budget_s=50.0, n_batches=1):
@@ -285,6 +342,16 @@ def test_what_cuts_a_model_to_its_steps_is_a_part_of_what_its_predictions_are_ma
     assert [one.why_stale() for one in tried.out_of_fold()] == [[]] * 3
     plant(path, "replace(model, n_steps=n_steps)", "replace(model, n_steps=n_steps + 1)")
     assert all(prefix.__name__ in one.why_stale()[0] for one in tried.out_of_fold())
+
+
+def test_a_winner_s_decision_is_learnt_when_its_folds_have_predicted(make, predicted, monkeypatch):
+    seen = []
+    monkeypatch.setattr(family_search, "learn_of_winner", lambda *given: seen.append((given[2], len(predicted))))
+    tried = make(decision={"rule": "prior"})
+    finish(tried.units)
+    tried.write_out_of_fold(Progress(io.StringIO()))
+    assert seen == [("xgboost", 1)]
+    assert [unit.folder for unit in tried.units] == [unit.folder for unit in make().units]  # nothing is fitted for it
 
 
 def test_a_search_without_a_whole_configuration_has_nothing_out_of_fold(make):

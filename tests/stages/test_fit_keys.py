@@ -116,7 +116,7 @@ def test_content_and_settings_that_decide(before, changed, told):
 @pytest.mark.parametrize(
     ("path", "old", "new", "is_other"),
     [
-        ("maps/predict.py", "probabilities.argmax(0)", "probabilities.argmin(0)", True),
+        ("training/decision.py", ".argmax(axis)", ".argmin(axis)", True),
         ("training/deep/losses.py", 'how = "none"', 'how = "mean"', False),
         ("stages/labels.py", "_UPLOADS: Final = 8", "_UPLOADS: Final = 9", False),
     ],

@@ -1,21 +1,32 @@
 """What evaluations leave in the tracker: runs below their searches, versions of the job's own model."""
 
+import io
+import json
 from types import SimpleNamespace
 
 import mlflow
 import pytest
 from mlflow import MlflowClient
 
+from cropray.core.progress import Progress
 from cropray.io.storage import write_json
 from cropray.io.workspace import Workspace
 from cropray.search.results import FoldResult, save_results
 from cropray.stages import evaluate
 from cropray.stages import map as map_stage
-from cropray.stages.results import _interval_metrics, evaluation_run, load_configurations, register_model
-from cropray.tracking import Tracker, outcome
-from tests.maps.builders import CLASSES, save_trees
+from cropray.stages.results import (
+    _gain,
+    _interval_metrics,
+    candidate_of,
+    evaluation_note,
+    load_configurations,
+)
+from cropray.tracking import Tracker
+from tests.maps.builders import CLASSES, RULE, ruled, save_trees
 from tests.study import FEATURE_COLUMNS
+from tests.tracking_history import search_note
 
+MANIFEST = SimpleNamespace(fingerprint=lambda: "d7")
 BEST = {"n_estimators": 8, "learning_rate": 0.3}
 
 
@@ -23,7 +34,9 @@ BEST = {"n_estimators": 8, "learning_rate": 0.3}
 def job(tmp_path):
     """A job whose search and test are done."""
     job = SimpleNamespace(name="loire 2023", artefacts=Workspace(tmp_path), tracking_uri=None, seed=3)
-    search = Tracker(job.artefacts, job.name).search_run("xgboost", "abc", {})
+    search = search_note(job.name, key="search/xgboost/abc", model="xgboost")
+    with Tracker(job.artefacts, job.name) as tracker:
+        tracker.note(search)
     save_trees(job.artefacts.model("xgboost"))
     scores = {"metrics": {"test_accuracy": 0.75}, "intervals": None}
     write_json(job.artefacts.evaluation("xgboost") / "scores.json", scores)
@@ -40,27 +53,110 @@ def job(tmp_path):
 
 
 def test_the_model_is_the_job_s_and_worth_its_objective(job):
-    tracker, run = evaluation_run(job, SimpleNamespace(fingerprint=lambda: "d7"), "xgboost")
-    register_model(job, tracker, run)
+    with Tracker(job.artefacts, job.name) as tracker:
+        note = evaluation_note(job, MANIFEST, "xgboost", tracker)
+        tracker.note(note.model_copy(update={"candidate": candidate_of(job, "xgboost")}))
     client = MlflowClient(tracker.uri)
     assert [model.name for model in client.search_registered_models()] == ["loire 2023"]
     version = client.get_model_version_by_alias("loire 2023", "xgboost")
-    assert version.run_id == run.run_id
+    run = client.get_run(version.run_id)
+    assert run.data.tags["cropray.key"] == note.key
     assert version.tags["cropray.objective"] == "val_macro_f1"
     assert (version.tags["cropray.objective_value"], version.tags["cropray.dataset"]) == ("0.5", "d7")
-    search = client.get_run(client.get_run(run.run_id).data.tags["mlflow.parentRunId"])
+    search = client.get_run(run.data.tags["mlflow.parentRunId"])
     assert search.data.tags["cropray.key"] == "search/xgboost/abc"
     mlflow.set_tracking_uri(tracker.uri)
     metadata = mlflow.pyfunc.load_model("models:/loire 2023@champion").metadata
     assert metadata.metadata["classes"] == [crop.name for crop in CLASSES]
     assert metadata.metadata["bands"] == ["B02", "B03", "B04", "B08"]
     assert metadata.signature.inputs.input_names() == list(FEATURE_COLUMNS)
-    assert [line for line in outcome(tracker) if "alias" not in line] == ["model 'loire 2023': version 1 (xgboost)"]
+    assert [line for line in tracker.outcome() if "alias" not in line] == ["model 'loire 2023': version 1 (xgboost)"]
 
 
-def test_evaluations_alone_register_models():
-    assert hasattr(evaluate, "register_model")
-    assert not hasattr(map_stage, "register_model")
+def registered(job):
+    """The test of the model as the tracker knows it, and its version: (client, note)."""
+    with Tracker(job.artefacts, job.name) as tracker:
+        note = evaluation_note(job, MANIFEST, "xgboost", tracker)
+        tracker.note(note.model_copy(update={"candidate": candidate_of(job, "xgboost")}))
+    return MlflowClient(tracker.uri), note
+
+
+def test_how_a_model_decides_stands_beside_its_test(job):
+    path = job.artefacts.search_result("xgboost")
+    client, _ = registered(job)
+    plain = client.get_run(client.get_model_version("loire 2023", "1").run_id).data
+    scores = {"accuracy": 0.9, "macro_f1": 0.5, "loss": 0.3, "ece": 0.1}
+    decision = {"settings": {"rule": "prior"}, "tau": 0.35, "temperature": 1.25, "before": scores, "other_folds": None}
+    decision["after"] = {**scores, "macro_f1": 0.6}
+    write_json(path, {**json.loads(path.read_text()), "decision": decision})
+    save_trees(job.artefacts.model("xgboost"), seed=3)
+    client, _ = registered(job)
+    told = client.get_run(client.get_model_version("loire 2023", "2").run_id).data
+    assert (told.metrics["oof_macro_f1"], told.metrics["oof_macro_f1_argmax"]) == (0.6, 0.5)
+    assert (told.params["decision.rule"], told.params["decision.tau"]) == ("prior", "0.35")
+    assert told.params["decision.temperature"] == "1.25"
+    assert not [name for name in (*plain.metrics, *plain.params) if name.startswith(("oof", "decision"))]
+
+
+@pytest.mark.parametrize(("elsewhere", "moves"), [(0.58, True), (0.47, False)])
+def test_an_alias_goes_to_the_same_fits_where_they_decide_better(job, elsewhere, moves):
+    """Scores of folds are of the likeliest class, whatever the decision."""
+    path = job.artefacts.search_result("xgboost")
+    registered(job)
+    before = {"accuracy": 0.9, "macro_f1": 0.52, "loss": 0.3, "ece": 0.1}
+    decision = {"settings": {"rule": "prior"}, "tau": 0.4, "temperature": 1.0, "before": before, "after": before}
+    decision["other_folds"] = {"accuracy": 0.9, "macro_f1": elsewhere}
+    write_json(path, {**json.loads(path.read_text()), "decision": decision})
+    ruled(job.artefacts.model("xgboost"), RULE)
+    client, _ = registered(job)
+    value = client.get_model_version("loire 2023", "2").tags["cropray.objective_value"]
+    assert float(value) == pytest.approx(0.5 + elsewhere - 0.52)
+    assert str(client.get_model_version_by_alias("loire 2023", "champion").version) == ("2" if moves else "1")
+
+
+@pytest.mark.parametrize(("key", "gain"), [("loss", -0.2), ("accuracy", 0.0), ("ece", 0.0)])
+def test_tempered_probabilities_are_worth_their_loss(key, gain):
+    of = {"before": {"loss": 0.5, "accuracy": 0.8}, "after": {"loss": 0.3, "accuracy": 0.9}, "other_folds": None}
+    assert _gain(of, key) == pytest.approx(gain)
+    assert _gain(None, key) == 0.0
+
+
+def test_evaluations_alone_register_models(job, monkeypatch):
+    """A map adds its pictures to the run of the test; what it says of the model is what `evaluate` said."""
+    assert hasattr(evaluate, "candidate_of")
+    assert not hasattr(map_stage, "candidate_of")
+    with Tracker(job.artefacts, job.name) as tracker:
+        tested = evaluation_note(job, MANIFEST, "xgboost", tracker)
+        tracker.note(tested)
+    client = MlflowClient(tracker.uri)
+    assert not client.search_registered_models()
+    registered = tested.model_copy(update={"candidate": candidate_of(job, "xgboost")})
+    with Tracker(job.artefacts, job.name) as tracker:
+        tracker.note(registered)
+    client.set_registered_model_alias("loire 2023", "champion", 1)
+    client.delete_registered_model_alias("loire 2023", "xgboost")
+    picture = job.artefacts.map_preview("xgboost", "k1")
+    picture.parent.mkdir(parents=True)
+    picture.write_text("drawn")
+    write_json(job.artefacts.manifest, {})
+    monkeypatch.setattr(map_stage, "load_manifest", lambda _: MANIFEST)
+    monkeypatch.setattr(map_stage, "why_no_scores", lambda *_: "")
+    map_stage._record(job, "xgboost", [SimpleNamespace(zone_id="k1")], Progress(io.StringIO()))
+    version = client.get_model_version_by_alias("loire 2023", "champion")
+    assert [file.path for file in client.list_artifacts(version.run_id, "maps")] == ["maps/k1.png"]
+    assert list(client.get_registered_model("loire 2023").aliases) == ["champion"]  # as the person left it
+    assert len(client.search_model_versions("name = 'loire 2023'")) == 1
+
+
+def test_a_test_of_another_model_has_none_of_the_pictures_of_the_one_before(job):
+    tracker = Tracker(job.artefacts, job.name)
+    before = evaluation_note(job, MANIFEST, "xgboost", tracker)
+    tracker.note(before.model_copy(update={"maps": {"k1": "picture"}}))
+    assert evaluation_note(job, MANIFEST, "xgboost", tracker).maps == {"k1": "picture"}
+    card = job.artefacts.model("xgboost") / "notes.json"
+    card.write_text("{}")
+    after = evaluation_note(job, MANIFEST, "xgboost", tracker)
+    assert (after.maps, after.key == before.key) == ({}, False)
 
 
 def test_ends_of_intervals_are_metrics_of_their_own():

@@ -113,11 +113,12 @@ def test_what_makes_nothing_again(before, keys_of, plant, planted):
         (("core/folds.py", "n_larger = divmod", "n_larger = 1 and divmod"), ["dataset"], "folds:_open_folds"),
         (("datasets/separation.py", "groups = [_group(zone, folds)", "groups = [_group(zone, {**folds})"), ["dataset"], "separation:separate"),
         (("datasets/tiles.py", "def cut_tiles(", "def cut_tiles(_more, "), ["dataset", "dataset zone"], "tiles:cut_tiles"),
-        (("maps/predict.py", "probabilities.argmax(0)", "probabilities.argmin(0)"), ["counts", "scores", "map"], "predict:likeliest"),
+        (("training/decision.py", ".argmax(axis)", ".argmin(axis)"), ["counts", "scores", "map"], "decision:Decision.decide"),
+        (("evaluation/models.py", "tempered(self._model.predict_tiles(x), 1)", "tempered(self._model.predict_tiles(x), -3)"), ["counts", "scores", "map"], "models:_DecidedModel.predict_tiles"),
         (("evaluation/zone_counts.py", "math.fsum(loss", "sum(loss"), ["counts", "scores"], "zone_counts:count_zone_pixels"),
         (("report/films.py", "def draw_film(", "def draw_film(_more, "), ["pictures"], "films:draw_film"),
     ],
-    ids=["median", "gap filling", "labels", "folds", "borders", "tiles", "decision", "counting", "films"],
+    ids=["median", "gap filling", "labels", "folds", "borders", "tiles", "decision", "temperature", "counting", "films"],
 )  # fmt: skip
 def test_a_rule_makes_again_what_depends_on_it(before, keys_of, plant, planted, made, place):
     plant(*planted)
@@ -135,6 +136,7 @@ def test_a_rule_makes_again_what_depends_on_it(before, keys_of, plant, planted, 
         ({"map": {"device": "cuda", "splits": "all"}}, [], None),
         ({"cluster": {"num_cpus": 7}, "search": {"max_failures": 9}}, [], None),
         ({"dataset": {"max_unknown_share": 0.5}}, [], None),
+        ({"decision": {"rule": "prior", "calibrate": True}}, [], None),  # it changes the model, and that these
         ({"map": {"window_px": 64}}, ["counts", "scores", "map"], "setting map.window_px was None, is 64"),
         ({"dataset": {"n_folds": 5}}, ["dataset"], "setting dataset.n_folds was 3, is 5"),
         ({"dataset": {"tile_size": 64}}, ["dataset", "dataset zone"], "setting dataset.tile_size was 32, is 64"),

@@ -1,5 +1,6 @@
 """A network, a loss, a sampler, an optimiser, a schedule and an augmentation of one's own: no line of the package changes."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -16,8 +17,9 @@ from cropray.training.cnn.settings import CnnSettings
 from cropray.training.deep.augment import chosen
 from cropray.training.deep.fit import NetworkData
 from cropray.training.family import family
-from tests.own_entries.net import USED, ToyConfig
-from tests.own_entries.recipe import JOB
+from tests.own_entries.job import JOB
+from tests.own_entries.net import ToyConfig, ToyNet
+from tests.own_entries.recipe import ToyChange, ToyLoss, ToyOptimizer, ToySampler
 from tests.study import INPUT
 from tests.synthetic import entry, manifest
 from tests.training.cnn_fits import train_cnn
@@ -39,12 +41,38 @@ def lose_at_two(record):
         raise LostError
 
 
-def test_own_entries_train_are_resumed_saved_read_and_predict(tmp_path):
+@pytest.fixture
+def used(monkeypatch):
+    """What a fit calls of the entries, and with what."""
+    found = []
+
+    def watch(entry, method, seen):
+        called = getattr(entry, method)
+
+        @functools.wraps(called)
+        def watched(self, *given):
+            found.append(seen(self, *given))
+            return called(self, *given)
+
+        monkeypatch.setattr(entry, method, watched)
+
+    def of_net(net, _x, context):
+        assert context.steps.tolist() == list(range(12))
+        return "net", context.seeds is not None, net.config.width
+
+    watch(ToyNet, "forward", of_net)
+    watch(ToyLoss, "__call__", lambda loss, *_: ("loss", loss.times))
+    watch(ToyChange, "series", lambda change, _x, _seeds, std: ("augment", change.by, len(std)))
+    watch(ToySampler, "order", lambda sampler, *_: ("sampler", sampler.share))
+    watch(ToyOptimizer, "make", lambda optimizer, *_: ("optimizer", optimizer.alpha))
+    return found
+
+
+def test_own_entries_train_are_resumed_saved_read_and_predict(tmp_path, used):
     settings = CnnSettings.model_validate(JOB)
-    USED.clear()
     through = train_cnn(settings, data(), 5, tmp_path / "through")
-    assert {used[0] for used in USED} == {"net", "loss", "augment", "sampler", "optimizer"}
-    assert {("net", True, 6), ("net", False, 6), ("loss", 10.0), ("augment", 3.0, 4), ("sampler", 0.75)} <= set(USED)
+    assert {one[0] for one in used} == {"net", "loss", "augment", "sampler", "optimizer"}
+    assert {("net", True, 6), ("net", False, 6), ("loss", 10.0), ("augment", 3.0, 4), ("sampler", 0.75)} <= set(used)
     with pytest.raises(LostError):
         train_cnn(settings, data(), 5, tmp_path / "lost", lose_at_two, progress=tmp_path / "progress")
     train_cnn(settings, data(), 5, tmp_path / "lost", progress=tmp_path / "progress")

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from cropray.core.errors import InputError
+from cropray.io.systems import bounds_in
 from cropray.zone_selection.regions import Region
 from cropray.zone_selection.selection import choose_zones, held_out_rank, search_areas
-from cropray.zone_selection.windows import bounds_in
 from tests.zone_selection.small import NOWHERE, REGION, settings
 
 

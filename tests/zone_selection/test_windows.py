@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from pyproj import Transformer
 
 from cropray.core.grid import SCL_SNAP_M, Grid
+from cropray.io.systems import bounds_in
 from cropray.zone_selection.regions import Region
 from cropray.zone_selection.windows import (
     SearchArea,
-    bounds_in,
     choose_windows,
     rank_windows,
     search_area,

@@ -21,6 +21,7 @@ class CnnSettings(NetworkSettings):
     pool: Pool = "flatten"
     """How months become one embedding: `max` (the study's), `mean`, or `flatten`, which keeps their order."""
     dropout: float = Field(default=0.3, ge=0, lt=1)
+    """Share of the activations that are set to 0 in training."""
 
     @model_validator(mode="before")
     @classmethod

@@ -94,6 +94,7 @@ class NetworkSettings(FamilySettings):
     net: _Choice = "conv_unet"
     """The network: a file of `nets/`, with settings of its own beside those below that it shares."""
     learning_rate: float = Field(default=1e-3, gt=0)
+    """Step size of the optimiser, before `schedule` changes it."""
     epochs: int = Field(default=50, ge=1)
     """Most epochs of a fit, and those over which `schedule` falls. The refit takes the folds' mean best epoch, at the
     learning rates that the folds had."""
@@ -113,6 +114,7 @@ class NetworkSettings(FamilySettings):
     schedule: ScheduleChoice = "constant"
     """`cosine` lowers the learning rate over `epochs`: more score from few epochs. `one_cycle` (`warmup`) raises it first."""
     weight_decay: float = Field(default=0.0, ge=0)
+    """Of the optimiser: with `adamw` decoupled from the gradient."""
     class_weighting: ClassWeighting = "none"
     """`sqrt_inverse` weighs classes by 1 / √(training pixels), `inverse` by 1 / (training pixels), `effective` by the
     effective number of them."""
@@ -133,7 +135,7 @@ class NetworkSettings(FamilySettings):
     use_gpu: bool = False
     """One GPU per worker. Convolutions round their inputs to TF32 while training, as torch has it; kernels are the
     deterministic ones, so that a fit that goes on after a loss should end with the same bits on the same kind of GPU
-    (`python -m tests.gpu` tells whether it does). A search that was begun without GPUs repeats nothing."""
+    (`python -m tests.gpu` checks it). A search that was begun without GPUs repeats nothing."""
     checkpoint_every: int = Field(default=1, ge=1)
     """Epochs after which a fit's state is kept: what a lost process costs at most."""
     max_failures: int = Field(default=3, ge=0)

@@ -19,6 +19,7 @@ class LightgbmSettings(PixelFamilySettings):
     n_estimators: int = Field(default=200, ge=1)
     """Boosting rounds. Searched numbers are prefixes of one fit, which cost nothing but their scoring."""
     learning_rate: float = Field(default=0.1, gt=0)
+    """What each tree's leaves are multiplied with."""
     num_leaves: int = Field(default=31, ge=2)
     """Most leaves of a tree, which grows where it gains most."""
     max_depth: int | None = Field(default=None, ge=1)
@@ -26,6 +27,7 @@ class LightgbmSettings(PixelFamilySettings):
     min_child_samples: int = Field(default=20, ge=1)
     """Fewest training rows of a leaf."""
     reg_lambda: float = Field(default=1.0, ge=0)
+    """L2 penalty of the leaves' weights."""
     subsample: float = Field(default=1.0, gt=0, le=1)
     """Share of rows per round."""
     colsample_bytree: float = Field(default=1.0, gt=0, le=1)

@@ -48,6 +48,7 @@ class TempCnnSettings(NetworkSettings):
     hidden: int = Field(default=256, ge=1)
     """Width of the dense layer over all steps."""
     dropout: float = Field(default=0.3, ge=0, lt=1)
+    """Share of the activations that are set to 0 in training."""
 
     def fit_bytes(self, size: FitSize) -> float:
         """See `FamilySettings.fit_bytes`: a worker holds all pixels, since an epoch takes them in any order."""

@@ -33,11 +33,15 @@ class XgboostSettings(PixelFamilySettings):
     """Memory of each worker's GPU, GB, by which a search refuses rows that do not fit; None: what CUDA says is free when
     the fit begins."""
     learning_rate: float = Field(default=0.1, gt=0)
+    """What each tree's leaves are multiplied with."""
     n_estimators: int = Field(default=200, gt=0)
     """Boosting rounds. Searched numbers are prefixes of one fit, which cost nothing but their scoring."""
     max_depth: int = Field(default=6, ge=1)
+    """Levels of a tree."""
     min_child_weight: float = Field(default=1.0, ge=0)
+    """Least sum of second derivatives in a leaf."""
     reg_lambda: float = Field(default=1.0, ge=0)
+    """L2 penalty of the leaves' weights."""
     hessian: Literal["softmax", "bounded"] = "softmax"
     """Second derivative of the loss: `softmax`, XGBoost's 2p(1 - p), or `bounded`, |p - y|, by which seldom classes need no
     large `reg_lambda` or `min_child_weight`, no leaf exceeds the learning rate, and trees are smaller."""

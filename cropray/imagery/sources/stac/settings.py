@@ -41,6 +41,7 @@ class StacAssets(Settings):
     __pydantic_extra__: dict[str, str]
 
     SCL: str
+    """Key of the asset of scene classes; bands of the cube stand beside it, by their ids."""
 
 
 @SOURCES.register("stac")

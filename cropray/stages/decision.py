@@ -1,0 +1,124 @@
+"""How a search's winner decides: learnt from its out-of-fold predictions, and written into its card."""
+
+import functools
+import json
+from collections.abc import Iterable
+from typing import Any, Final
+
+import numpy as np
+
+from cropray.config import JobConfig
+from cropray.core.closure import code_digest
+from cropray.core.errors import LeakageError, MissingArtefactError, SchemaError
+from cropray.core.progress import Progress
+from cropray.datasets.doubts import some
+from cropray.datasets.manifest import Manifest
+from cropray.evaluation.out_of_fold import read_out_of_fold
+from cropray.io.storage import write_json
+from cropray.io.workspace import Workspace
+from cropray.search.decision import DecisionSettings, Floats, OutOfFold, decision_in_words, learn_decision
+from cropray.training.card import CARD_FILE, load_card
+from cropray.training.decision import CARD_KEY
+
+_digest: Final = functools.cache(code_digest)
+
+
+def asked(job: JobConfig) -> dict[str, Any] | None:
+    """What a decision is learnt by: settings and code; None: the likeliest class is taken, and nothing learnt."""
+    if job.decision == DecisionSettings():
+        return None
+    return {**job.decision.model_dump(mode="json"), "code": _digest(learn_decision, read_evidence)}
+
+
+def learn_of_winner(job: JobConfig, manifest: Manifest, model: str, progress: Progress) -> None:
+    """Write `decision` into the card of the published model and into the result of its search; nothing where none is asked for.
+
+    Raises:
+        LeakageError: predictions are of zones that are no training zones.
+        MissingArtefactError: there are no out-of-fold predictions.
+        SchemaError: they are of another dataset.
+    """
+    wanted, workspace = asked(job), job.artefacts
+    if wanted is None:
+        return
+    found = read_evidence(workspace, manifest, model)
+    train = [zone.zone_id for zone in manifest.of_split("train")]
+    record, tables = learn_decision(found, _shares(manifest, train), job.decision)
+    folder, result = workspace.model(model), workspace.search_result(model)
+    write_json(folder / CARD_FILE, {**load_card(folder), CARD_KEY: record})
+    summary = json.loads(result.read_text(encoding="utf-8"))
+    write_json(result, {**summary, "decision": {"asked": wanted, **record, **tables}})
+    for line in decision_in_words(record):
+        progress.note(f"{model:<8} {line}")
+
+
+def read_evidence(workspace: Workspace, manifest: Manifest, model: str) -> OutOfFold:
+    """The out-of-fold predictions of a model, each row standing for as many pixels as it was drawn from.
+
+    Raises:
+        LeakageError: some are of zones that are no training zones.
+        MissingArtefactError: there are none.
+        SchemaError: they are of another dataset.
+    """
+    zones = {zone.zone_id: zone for zone in manifest.of_split("train")}
+    paths = [path for zone_id in zones if (path := workspace.out_of_fold(model, zone_id)).exists()]
+    if not paths:
+        raise MissingArtefactError(
+            f"there are no out-of-fold predictions of {model} to learn its decision from "
+            f"('{workspace.out_of_fold(model, 'ZONE')}'): see that the zones have composites and search.oof_rows is above 0, "
+            f"and run `cropray search CONFIG.yaml`, which fits nothing twice"
+        )
+    labels, probabilities, names = read_out_of_fold(paths)
+    if strange := sorted(set(names) - zones.keys()):
+        raise LeakageError(
+            f"out-of-fold predictions of {model} are of zones that are no training zones ({some(strange)}): a decision "
+            f"learnt from them would have seen the test. Remove '{paths[0].parent}' and run `cropray search CONFIG.yaml`"
+        )
+    zone_ids, position = np.unique(names, return_inverse=True)
+    n_pixels = np.stack([manifest.class_counts([zone_id]) for zone_id in zone_ids.tolist()])
+    n_rows = np.zeros_like(n_pixels)
+    np.add.at(n_rows, (position, labels), 1)
+    if probabilities.shape[1] != manifest.n_classes or (n_rows > n_pixels).any():
+        raise SchemaError(
+            f"out-of-fold predictions of {model} in '{paths[0].parent}' are not of this dataset's pixels; remove the "
+            f"folder and run `cropray search CONFIG.yaml`, which fits nothing twice"
+        )
+    folds = [_fold_of(zones[zone_id].fold) for zone_id in zone_ids.tolist()]
+    shares = {fold: _shares(manifest, manifest.fold_zones(fold)[0]) for fold in set(folds)}
+    return OutOfFold(
+        labels=labels,
+        probabilities=probabilities,
+        zones=position,
+        weights=(n_pixels / np.maximum(n_rows, 1))[position, labels],
+        frequencies=np.stack([shares[fold] for fold in folds]),
+        folds=np.array(folds),
+    )
+
+
+def _fold_of(fold: int | None) -> int:
+    assert fold is not None
+    return fold
+
+
+def _shares(manifest: Manifest, zone_ids: Iterable[str]) -> Floats:
+    """[class] share of each class in the labelled pixels of some zones."""
+    counts = manifest.class_counts(zone_ids)
+    shares: Floats = counts / counts.sum()
+    return shares
+
+
+def require_decision(job: JobConfig, model: str) -> None:
+    """See that a published model decides as the job asks.
+
+    Raises:
+        MissingArtefactError: there is no model.
+        SchemaError: it decides otherwise.
+    """
+    default = DecisionSettings().model_dump(mode="json")
+    was = {**default, **load_card(job.artefacts.model(model)).get(CARD_KEY, {}).get("settings", {})}
+    now = job.decision.model_dump(mode="json")
+    if changed := [f"decision.{name} is {now[name]}, was {was[name]}" for name in now if was[name] != now[name]]:
+        raise SchemaError(
+            f"'{job.artefacts.model(model)}' decides otherwise than the job asks ({', '.join(changed)}); run "
+            f"`cropray search CONFIG.yaml`, which fits nothing twice"
+        )

@@ -63,6 +63,8 @@ def test_cropray_s_commands_exist_with_their_arguments(command, tmp_path):
         assert exit_.value.code == 0
         return
     options = _parser().parse_args(arguments)
+    if options.command == "compare":  # names models of the reader's workspaces
+        return
     if (config := getattr(options, "config", None)) is not None:
         require_config(config, [each for each in options.overrides if each != "a.b=value"], tmp_path)
 

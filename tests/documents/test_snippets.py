@@ -12,7 +12,7 @@ from tests.documents.pages import PAGES, blocks
 
 IMAGES = {"imagery": {"folder": "s"}, "parcels": {"path": "p"}}
 PIXELS = {"search": {"models": ["xgboost"]}}
-OTHER = {"file_mounts", "docker", "cluster_name"}  # of a cluster's file
+OTHER = {"file_mounts", "docker", "cluster_name", "ablation"}  # of a cluster's file, of a recipe
 ELSEWHERE = "extending.md"  # names what its own test registers
 
 

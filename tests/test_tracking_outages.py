@@ -233,6 +233,7 @@ def test_runs_that_a_slow_server_made_twice_become_one(workspace, faults):
         raise MlflowException("read timed out")
 
     MlflowClient.create_run = answer_late
+    tracker._rests_until = time.monotonic() + 600  # so that it is `sync` that asks first
     tracker.note(search_note())
     assert tracker.sync() == 1
 

@@ -94,8 +94,11 @@ def _row(
     (config, changed), model = how, change.model
     job = load_settings(JobConfig, config, changed)
     workspace, classes = job.artefacts, [crop.name for crop in manifest.classes]
-    key = FamilySearch(job, manifest, model, Samples(workspace, manifest)).key.digest
-    key = fingerprint([key, job.search.model_dump(mode="json"), asked(job), manifest.fingerprint()])
+    samples = Samples(workspace, manifest)
+    keys = [
+        FamilySearch(job, manifest, name, samples).key.digest for name in change.models
+    ]  # a mean changes with its members
+    key = fingerprint([keys, job.search.model_dump(mode="json"), asked(job), manifest.fingerprint()])
     file = workspace.root / "rows" / f"{key[:16]}.json"
     if not file.exists():
         run_stages(("search",), config, changed)

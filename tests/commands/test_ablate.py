@@ -57,13 +57,14 @@ def imitate(stages, config, overrides):
     )
 
 
-def make_config(folder):
+def make_config(folder, *more, n_trees=5):
     """A job whose recipe goes from trees that know nothing to trees that do, and to another family."""
     write_points(folder / "points.parquet")
     way = [
         {"name": "blind", "model": "xgboost", "settings": {"xgboost": BLIND}},
         {"name": "seeing", "model": "xgboost", "settings": {"xgboost": SEEING}},
-        {"name": "a forest", "model": "forest", "settings": {"forest": {"n_estimators": 5}}},
+        {"name": "a forest", "model": "forest", "settings": {"forest": {"n_estimators": n_trees}}},
+        *more,
     ]
     recipe = {"xgboost": SEEING, "forest": {"n_estimators": 5}, "search": {"models": ["xgboost", "forest"]}}
     (folder / "own.yaml").write_text(yaml.safe_dump({**recipe, "ablation": way}))
@@ -149,3 +150,23 @@ def test_rows_are_searches_like_any_other(ray_local, tmp_path, capsys):
     capsys.readouterr()
     assert main(["search", str(path), "--set", "search.models=[forest]"]) == 0
     assert "forest: 2 units of (configuration, fold), 2 finished before" in capsys.readouterr().out
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.nightly
+def test_a_row_of_a_mean_changes_with_its_members(ray_local, tmp_path, monkeypatch):
+    searched, run_stages = [], ablate.run_stages
+
+    def note_and_run(stages, config, overrides):
+        searched.extend([load_settings(JobConfig, config, overrides).search.models] if "search" in stages else [])
+        run_stages(stages, config, overrides)
+
+    mean = {"name": "the mean", "model": "blend", "beside": ["xgboost", "forest"], "settings": {"blend": {}}}
+    path = make_config(tmp_path, mean)
+    assert main(["ablate", str(path)]) == 0
+    assert table_of(path)[3]["metrics"]["val_macro_f1"] > 0.9
+    make_config(tmp_path, mean, n_trees=6)
+    monkeypatch.setattr(ablate, "run_stages", note_and_run)
+    assert main(["ablate", str(path)]) == 0
+    assert searched == [("forest",), ("xgboost", "forest", "blend")]

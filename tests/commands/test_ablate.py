@@ -141,6 +141,7 @@ def test_another_workspace_may_use_the_dataset_and_makes_none(config, capsys):
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_rows_are_searches_like_any_other(ray_local, tmp_path, capsys):
     path = make_config(tmp_path)
     assert main(["ablate", str(path)]) == 0

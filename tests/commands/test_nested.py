@@ -137,6 +137,7 @@ def test_a_model_without_scores_names_the_command(done, capsys):
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_the_whole_procedure_runs_for_each_fold_once(ray_local, tmp_path, capsys):
     write_points(tmp_path / "points.parquet")
     config = write_config(tmp_path, "good", n_estimators=6, max_depth=2)

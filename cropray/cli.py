@@ -176,7 +176,7 @@ def _parser() -> argparse.ArgumentParser:
     why = on_job("why", "what is up to date and what is not, and in what it differs; makes nothing", each)
     named = "a stage, what it makes (acquire/ZONE, map/MODEL), or a path in the workspace"
     why.add_argument("artefact", nargs="?", help=named)
-    new = commands.add_parser("new", help="write NAME.yaml, a job file with every setting and what it means")
+    new = commands.add_parser("new", help="write NAME.yaml, a job file with the usual settings and what they mean")
     new.add_argument("name", metavar="NAME", help="of the dataset")
     every = "every setting: what it is, its default, and a job's values with their origin"
     config = on_job("config", every, nargs="?")

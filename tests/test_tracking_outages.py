@@ -3,6 +3,7 @@
 import itertools
 import json
 import logging
+import math
 import random
 import shutil
 import socket
@@ -14,11 +15,12 @@ from mlflow.exceptions import MlflowException
 
 from cropray.core.redaction import redact
 from cropray.io.workspace import Workspace
-from cropray.tracking import Tracker
+from cropray.tracking import RunningFold, Tracker, records
 from tests.tracking_history import (
     EXPERIMENT,
     SEARCH,
     contents,
+    evaluation_note,
     prepare,
     run_history,
     search_note,
@@ -358,3 +360,35 @@ def test_a_password_in_the_address_is_written_nowhere(tmp_path, template, caplog
     (stored,) = client.search_runs([client.get_experiment_by_name(EXPERIMENT).experiment_id])
     assert stored.data.params == {"job.tracking_uri": "http://***@127.0.0.1:9"}
     assert SECRET not in str(stored.data.tags)
+
+
+def test_a_fold_whose_loss_is_no_number_is_tracked_like_others(workspace):
+    running = {"unit": RunningFold(params={"rate": 0.1}, fold=0, history=({"epoch": 1.0, "val_loss": math.nan},))}
+    tracker = Tracker(workspace, EXPERIMENT)
+    tracker.note(search_note(units=("unit",), running=running))
+    assert tracker.sync() == 0
+    assert tracker.outcome() == []
+
+
+def test_an_unreadable_file_of_the_workspace_is_no_outage_of_the_store(workspace, monkeypatch):
+    def unreadable(file):
+        raise PermissionError(13, "Permission denied", str(file))
+
+    tracker = Tracker(workspace, EXPERIMENT)
+    monkeypatch.setattr(records, "content_id", unreadable)
+    tracker.note(search_note())
+    tracker.note(evaluation_note())
+    assert tracker.sync() == 0
+    told = " ".join(tracker.outcome())
+    assert "Permission denied" in told
+    assert "in the workspace" in told
+    assert "did not answer" not in told
+    assert "is behind" not in told
+
+
+def test_a_test_without_its_search_is_no_news_each_time(workspace):
+    for _ in range(2):
+        tracker = Tracker(workspace, EXPERIMENT)
+        tracker.note(evaluation_note(search="search/elsewhere"))
+        assert tracker.sync() == 0
+    assert not [line for line in tracker.outcome() if "that waited" in line]

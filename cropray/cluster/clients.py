@@ -9,6 +9,7 @@ import ray
 
 from cropray.cluster.session import ask_nodes
 from cropray.cluster.tasks import run_tasks
+from cropray.core.errors import CroprayError
 
 _CPUS: Final = 0.01  # a client waits for the network: as many as the service allows may stand on one core
 _MAX_DEATHS: Final = 3  # of workers over one unit, before the unit is given up
@@ -44,6 +45,8 @@ class ClientPool:
             units: hashable, all different.
         """
         for unit, answer, error in run_tasks(units, self._submit, lambda: self._n_clients, _MAX_DEATHS):
+            if isinstance(error, ray.exceptions.RayTaskError):  # no death: the client is at fault, for every unit
+                raise (error.cause if isinstance(error.cause, CroprayError) else error) from None
             client = self._busy.pop(unit)
             if error is None:
                 self._idle.append(client)

@@ -21,7 +21,7 @@ from cropray.search.sampling import require_optuna
 from cropray.stages.devices import gpus_per_task
 from cropray.stages.inputs import job_zones
 from cropray.stages.preflight import check_job
-from cropray.stages.stage import STAGES
+from cropray.stages.stage import stages_of
 from cropray.tracking import beside_stages
 from cropray.training.family import DEFAULT_FAMILIES, family
 from cropray.training.gpu import describe_gpu
@@ -100,7 +100,13 @@ def _describe(config: str | Location, job: JobConfig) -> str:
 
 
 def _check_inputs(job: JobConfig) -> str:
-    check_job(job, [stage.name for stage in STAGES if stage.of_sources])
+    reads = [stage.name for stage in stages_of(job) if stage.of_sources]
+    if not reads:  # all of it is in the workspace that `dataset_of` names
+        check_job(job, ["search"])
+        return f"the dataset of {job.dataset_of}"
+    check_job(job, reads)
+    if job.images_of is not None:
+        return f"composites and labels of {job.images_of}"
     choice = job.zone_selection
     paths = [
         job.points and job.points.path,

@@ -1,4 +1,4 @@
-"""`new`: a job file to begin with, in which every setting stands with what it means."""
+"""`new`: a job file to begin with, in which the usual settings stand with what they mean; `config` lists all."""
 
 import re
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ parcels:
 # points:                       # instead of imagery and parcels: a table of labelled points
 #   path: data/points.parquet
 """
-_SECTIONS: Final = ("", "cube", "dataset", "search", "map", "report", "cluster", *DEFAULT_FAMILIES)
+_SECTIONS: Final = ("", "cube", "dataset", "search", "decision", "map", "report", "cluster", *DEFAULT_FAMILIES)
 
 
 def run_new(name: str, folder: Path) -> Path:

@@ -80,8 +80,8 @@ def _evaluate_model(job: JobConfig, model: str, manifest: Manifest, tracker: Tra
     scores = _scores_of(job, model, manifest)
     if not scores.is_current(progress, "the table of scores", overwrite=job.overwrite):
         scores.forget()
-        remove(workspace.run(f"evaluate/{model}"))  # what is noted of the files that are replaced
         counts = _count_zones(job, model, manifest, progress)
+        remove(workspace.run(f"evaluate/{model}"))  # what is noted of the files that are replaced
         with whole_folder(workspace.evaluation(model)) as folder:
             _write(folder, job, model, manifest, counts)
         _draw(job, manifest, model)

@@ -37,6 +37,8 @@ def run_stages(stages: Sequence[str], config: str | Location, overrides: Sequenc
     shared = contextlib.nullcontext() if job.dataset_of is None else locked(job.dataset_of)  # its fits are added to
     with locked(workspace.root), shared, log_to_file(workspace.log(stages[0] if len(stages) == 1 else "run")):
         wanted = _wanted(job, stages)
+        if idle := [name for name in stages if name not in {stage.name for stage in wanted}]:
+            progress.note(f"{', '.join(idle)}: nothing to do, {_why_idle(job)}")
         check_job(job, [stage.name for stage in wanted])
         # One Ray for all stages of a run; a single stage starts its own, if it needs one.
         session = ray_session(job.cluster, needs_dashboard=job.uses_worker_groups)
@@ -67,6 +69,12 @@ def _wanted(job: JobConfig, stages: Sequence[str]) -> list[Stage]:
             f"that workspace, or take {setting} out"
         )
     return [known[stages[0]]]
+
+
+def _why_idle(job: JobConfig) -> str:
+    if job.dataset_of or job.images_of:
+        return f"'{job.dataset_of or job.images_of}' has what they make"
+    return "the job reads points"
 
 
 @contextlib.contextmanager

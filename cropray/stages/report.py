@@ -18,7 +18,7 @@ from cropray.report.page import write_report
 from cropray.report.settings import MOST_PREVIEWS
 from cropray.report.summary import Observations
 from cropray.stages import pictures
-from cropray.stages.inputs import job_zones
+from cropray.stages.inputs import divided_zones
 from cropray.stages.map import current_previews
 from cropray.stages.preflight import Ahead, Check
 from cropray.stages.results import load_model_result, why_no_scores
@@ -106,7 +106,7 @@ def _previews(job: JobConfig, manifest: Manifest, models: Iterable[str], progres
     if manifest.source == "points":
         return ()
     shown = {zone.zone_id for zone in manifest.of_split("test")[:MOST_PREVIEWS]}
-    zones = [zone for zone in job_zones(job) if zone.zone_id in shown]
+    zones = [zone for zone in divided_zones(job) if zone.zone_id in shown]
     previews = []
     for model in models:
         current = dict(current_previews(job, model, zones))

@@ -49,9 +49,12 @@ class Projection:
         """The run of a note, with all that is below it.
 
         Raises:
-            RefusedError: a file of it lies outside of the workspace.
+            RefusedError: a file of it lies outside of the workspace, or cannot be read.
         """
-        return self._search(note) if isinstance(note, SearchNote) else self._evaluation(note)
+        try:
+            return self._search(note) if isinstance(note, SearchNote) else self._evaluation(note)
+        except OSError as error:  # of the workspace: no outage of the store
+            raise RefusedError(f"{error} (in the workspace)") from None
 
     def _search(self, note: SearchNote) -> Run:
         is_finished = note.metrics is not None
@@ -112,8 +115,8 @@ class Projection:
         if unit not in self._results:
             try:
                 self._results[unit] = load_results(unit / RESULT_FILE)
-            except SchemaError as error:
-                self.doubts.append(str(error))
+            except (SchemaError, OSError) as error:
+                self.doubts.append(f"a unit is left out of MLflow: {error}")
                 return ()
         return self._results[unit]
 

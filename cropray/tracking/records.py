@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 from cropray.core.fingerprint import fingerprint
 from cropray.core.redaction import redact
 from cropray.io.storage import Location, content_id
+from cropray.tracking.outages import RefusedError
 
 CURVE_PREFIX: Final = "curve/"  # keeps a curve's last point from hiding the score of the same name
 LONGEST_PARAM: Final = 6000  # characters, MLflow REST API
@@ -91,8 +92,11 @@ class Candidate:
     """When, since 1970: aliases are looked at once for each time."""
 
 
+_AS_WRITTEN: Final = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+
+
 class _Note(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+    model_config = _AS_WRITTEN
 
     experiment: str
     key: str
@@ -108,6 +112,8 @@ class _Note(BaseModel):
 
 class RunningFold(BaseModel):
     """Steps of a fold that is still fitted, as far as the driver was told of them."""
+
+    model_config = _AS_WRITTEN
 
     params: dict[str, Any]
     fold: int
@@ -182,5 +188,8 @@ class Run:
 
     def content(self) -> str:
         """Identity of what is written, runs below it and the candidate apart."""
-        files = {name: content_id(file) for name, file in self.files.items()}
+        try:
+            files = {name: content_id(file) for name, file in self.files.items()}
+        except OSError as error:  # of the workspace: no outage of the store
+            raise RefusedError(f"{error} (in the workspace)") from None
         return fingerprint([self.is_finished, self.params, self.tags, self.points, files, self.search])[:16]

@@ -215,7 +215,7 @@ class Store:
                 self.client.set_terminated(run_id, _FINISHED, self._now_ms())
             if run.kind != "fold":
                 self.client.set_tag(run_id, CONTENT_TAG, content if is_whole else _NOT_LINKED)
-            self.n_made += 1
+            self.n_made += is_whole  # without its search it is looked at again, and is no news then
 
     def _settle(self, run: Run, candidate: Candidate) -> None:
         """Make the model a version and move the aliases, once for each time that it was asked for."""

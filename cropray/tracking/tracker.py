@@ -185,7 +185,7 @@ class Tracker:
                 store.settle_doubts()
             self._has_answered, self._reason, self._n_failures = True, "", 0
         except OutOfTimeError:
-            self._has_answered, self._reason = True, ""
+            self._has_answered, self._reason, self._n_failures = True, "", 0
         except OUTAGES as error:
             self._note_outage(error)
         now = time.monotonic()

@@ -3,8 +3,9 @@
 import pytest
 import ray
 
-from cropray.cluster import tasks
+from cropray.cluster import clients, tasks
 from cropray.cluster.tasks import run_tasks
+from cropray.core.errors import CroprayError
 
 
 class Fake:
@@ -92,3 +93,13 @@ def test_an_actor_s_task_is_given_to_others_before_it_is_given_up(fake, n_deaths
     assert given.count("b") == min(n_deaths + 1, 3)
     assert ended["a"] == ("a", None)
     assert ended["c"] == ("c", None)
+
+
+@pytest.mark.parametrize("cause", [CroprayError("no access"), ImportError("no client")])
+def test_a_client_at_fault_ends_the_work(monkeypatch, cause):
+    fault = ray.exceptions.RayTaskError("_Client.work", "traceback", cause)
+    monkeypatch.setattr(clients, "run_tasks", lambda units, *_: ((unit, None, fault) for unit in units))
+    pool = object.__new__(clients.ClientPool)
+    pool._busy, pool._idle, pool._n_clients = {"a": "client", "b": "client"}, [], 1
+    with pytest.raises(type(cause) if isinstance(cause, CroprayError) else ray.exceptions.RayTaskError):
+        list(pool.answers("ab"))

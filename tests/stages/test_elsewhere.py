@@ -1,12 +1,18 @@
 """A job may read what another job's workspace has, and leaves the stages that made it to that one."""
 
+import io
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
+from cropray.commands import doctor
+from cropray.commands.plan import command
 from cropray.config import JobConfig
 from cropray.core.errors import ConfigError
+from cropray.core.progress import Progress
+from cropray.stages import pipeline, report
 from cropray.stages.pipeline import PIPELINE, run_stages
 from cropray.stages.stage import stages_of
 
@@ -42,6 +48,58 @@ def test_a_stage_that_makes_what_another_workspace_has_says_so(tmp_path, setting
     for stage in stages:
         with pytest.raises(ConfigError, match=f"'{setting}' says that '{there}' has what `cropray {stage}` makes"):
             run_stages([stage], path, [f"{setting}={there}"])
+
+
+def test_stages_that_are_left_out_are_named(tmp_path, capsys, monkeypatch):
+    path = tmp_path / "job.yaml"
+    path.write_text(yaml.safe_dump({"name": "a", "workspace": str(tmp_path / "here"), **POINTS}))
+    ran = []
+    monkeypatch.setattr(pipeline, "check_job", lambda _, stages: ran.extend(stages))
+    monkeypatch.setattr(pipeline, "ray_session", refuse)
+    with pytest.raises(ConfigError, match="far enough"):
+        run_stages(PIPELINE, path, ())
+    assert "zones, acquire, labels, map: nothing to do, the job reads points" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="far enough"):
+        run_stages(PIPELINE, path, [f"dataset_of={tmp_path}"])
+    assert f"zones, acquire, labels, dataset, map: nothing to do, '{tmp_path}' has what they" in capsys.readouterr().out
+
+
+def refuse(*_args, **_kwargs):
+    raise ConfigError("far enough")
+
+
+@pytest.mark.parametrize(
+    ("changes", "looked_at"), [({"images_of": str(THERE)}, "dataset"), ({"dataset_of": str(THERE)}, "search")]
+)
+def test_doctor_looks_at_what_the_job_reads_itself(monkeypatch, changes, looked_at):
+    asked = []
+    monkeypatch.setattr(doctor, "check_job", lambda _, stages: asked.extend(stages))
+    assert str(THERE) in doctor._check_inputs(job(**IMAGES, **changes))
+    assert asked == [looked_at]
+
+
+def test_plan_counts_the_zones_that_the_job_tests(tmp_path, monkeypatch, capsys):
+    zones, given = [SimpleNamespace(zone_id=name, split="train", region="r") for name in "ab"], []
+    path = tmp_path / "job.yaml"
+    path.write_text(yaml.safe_dump({"name": "a", "workspace": str(tmp_path / "here"), **IMAGES}))
+    monkeypatch.setattr(command, "divided_zones", lambda job: (*zones, job.test_zones))
+    monkeypatch.setattr(command, "_plan_here", lambda job, found, _: given.append((job, found)) or ())
+    command.run_plan(path, [f"images_of={tmp_path}", "test_zones=[b]"])
+    assert given[0][1] == (*zones, ("b",))
+    assert "zones, acquire, labels: counted as if this job did it" in capsys.readouterr().out
+
+
+def test_the_page_shows_maps_of_the_zones_that_the_job_tests(monkeypatch):
+    manifest = SimpleNamespace(source="zones", of_split=lambda _: [SimpleNamespace(zone_id="b")])
+    divided = [SimpleNamespace(zone_id=name, split=split) for name, split in (("a", "train"), ("b", "test"))]
+    monkeypatch.setattr(report, "divided_zones", lambda _: divided)
+    monkeypatch.setattr(
+        report,
+        "current_previews",
+        lambda _job, _model, zones: [(zone.zone_id, Path("p")) for zone in zones if zone.split == "test"],
+    )
+    (preview,) = report._previews(job(**IMAGES), manifest, ["xgboost"], Progress(io.StringIO()))
+    assert preview.zone_id == "b"
 
 
 def places(workspace):

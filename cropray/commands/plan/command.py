@@ -22,8 +22,9 @@ from cropray.planning.estimate import estimate
 from cropray.planning.limits import least, require_room
 from cropray.planning.table import compare, lines_of, table
 from cropray.planning.work import Cluster, place
-from cropray.stages.inputs import job_zones
+from cropray.stages.inputs import divided_zones
 from cropray.stages.pipeline import log_to_file
+from cropray.stages.stage import STAGES, made_elsewhere
 
 
 def run_plan(config: str | Location, overrides: Sequence[str]) -> None:
@@ -36,7 +37,7 @@ def run_plan(config: str | Location, overrides: Sequence[str]) -> None:
     job = load_settings(JobConfig, config, overrides)
     workspace, progress = job.artefacts, Progress()
     workspace.prepare()
-    zones = () if job.points is not None else job_zones(job)
+    zones = () if job.points is not None else divided_zones(job)
     if job.search.leave_region_out and job.points is None:
         require_two(zone.region for zone in zones if zone.split == "train")
     fitted, built = job.search.in_turn()
@@ -45,6 +46,8 @@ def run_plan(config: str | Location, overrides: Sequence[str]) -> None:
         progress.note(
             f"not counted: {', '.join(built)}, whose scores and maps take as long as those of all its members"
         )
+    if shared := [stage.name for stage in STAGES if made_elsewhere(stage, job)]:
+        progress.note(f"{', '.join(shared)}: counted as if this job did it; images_of or dataset_of has what it makes")
     if job.plan is not None:
         with log_to_file(workspace.log("plan")):
             notes = _plan_elsewhere(job, zones, progress)

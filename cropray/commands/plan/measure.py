@@ -18,6 +18,7 @@ from cropray.commands.plan.record import sizes
 from cropray.commands.plan.work import built_dataset, count_work
 from cropray.config import JobConfig
 from cropray.core.progress import Progress
+from cropray.datasets.other_split import points_with_test
 from cropray.datasets.points import points_entries, points_legend, read_points, write_points
 from cropray.datasets.regions import require_two
 from cropray.imagery.acquisition import Traffic
@@ -103,7 +104,7 @@ def sample_points(job: JobConfig, scratch: Workspace) -> FitSample:
     """
     assert job.points is not None
     cube = job.cube_spec
-    table = read_points(job.points.path, cube, job.points.values)
+    table = points_with_test(read_points(job.points.path, cube, job.points.values), job.test_zones)
     legend = points_legend(table)
     write_points(table, scratch, legend, cube)
     trained = dict.fromkeys(table.filter(pc.equal(table["split"], "train"))["zone_id"].to_pylist(), 0)

@@ -15,15 +15,17 @@ import yaml
 
 from cropray.cluster.resources import GB, FitSize
 from cropray.config import JobConfig
+from cropray.core.closure import code_digest
 from cropray.core.errors import ConfigError
 from cropray.core.fingerprint import fingerprint
 from cropray.core.intervals import Difference, bootstrap_difference, bootstrap_intervals
-from cropray.core.metrics import log_loss_sum, score
+from cropray.core.metrics import PROBABILITY_FLOOR, score
 from cropray.core.progress import Progress
 from cropray.datasets.manifest import Manifest, load_manifest
 from cropray.evaluation.pooled import BETTER, Counted
 from cropray.io.job_file import load_settings
 from cropray.io.storage import Location, write_json, write_text
+from cropray.io.workspace import Workspace
 from cropray.search.decision import decided_elsewhere
 from cropray.search.recipe import STUDY, Change, way_to
 from cropray.stages.decision import asked, read_evidence
@@ -63,8 +65,8 @@ def run_ablate(config: str | Location, overrides: Sequence[str]) -> None:
     table = _differences(found, job.seed)
     write_json(job.artefacts.ablation / "table.json", {"recipe": job.recipe, "seed": job.seed, "rows": table})
     print("\n" + "\n".join(_lines(table)), flush=True)
-    n, n_labelled = table[0]["metrics"]["val_pixels"], table[0]["labelled_pixels"]
-    of = f"{n:,}" if n == n_labelled else f"{n:,} drawn of {n_labelled:,}, see search.oof_rows,"
+    n, n_drawn = table[0]["metrics"]["val_pixels"], table[0]["drawn"]
+    of = f"{n:,}" if n == n_drawn else f"{n:,} (as {n_drawn:,} that were drawn tell, see search.oof_rows)"
     print(
         f"Out of fold: {of} labelled pixels of {len(table[0]['zone_ids'])} training zones; [95 %, paired, over zones]."
     )
@@ -98,9 +100,11 @@ def _row(
     keys = [
         FamilySearch(job, manifest, name, samples).key.digest for name in change.models
     ]  # a mean changes with its members
-    key = fingerprint([keys, job.search.model_dump(mode="json"), asked(job), manifest.fingerprint()])
+    key = fingerprint(
+        [keys, job.search.model_dump(mode="json"), asked(job), manifest.fingerprint(), code_digest(_count, _record)]
+    )
     file = workspace.root / "rows" / f"{key[:16]}.json"
-    if not file.exists():
+    if not file.exists() or json.loads(file.read_text(encoding="utf-8"))["left_out"]:
         run_stages(("search",), config, changed)
         write_json(file, _record(job, model, manifest, _count(job, model, manifest)))
     else:
@@ -114,37 +118,54 @@ def _count(job: JobConfig, model: str, manifest: Manifest) -> Counted:
     """What the winner's folds say of the zones that they did not see; where a rule decides, it was learnt on other folds."""
     found = read_evidence(job.artefacts, manifest, model)
     zone_ids = [zone.zone_id for zone in manifest.of_split("train") if zone.n_labelled]
-    cube = np.zeros((len(found.folds), manifest.n_classes, manifest.n_classes), np.int64)
-    np.add.at(cube, (found.zones, found.labels, decided_elsewhere(found, job.decision)), 1)
+    counts = found.counts_of(decided_elsewhere(found, job.decision))
+    cube = np.floor(counts + 1e-6).astype(np.int64)
+    # Whole pixels, as many as there are: differences need equal labels.
+    rest, most = np.rint(counts.sum(2)).astype(np.int64) - cube.sum(2), counts.argmax(2)[..., None]
+    np.put_along_axis(cube, most, np.take_along_axis(cube, most, 2) + rest[..., None], 2)
+    truth = np.maximum(found.probabilities[np.arange(len(found.labels)), found.labels], PROBABILITY_FLOOR)
     names = sorted(zone_id for zone_id in zone_ids if job.artefacts.out_of_fold(model, zone_id).exists())
     return Counted(
         tuple(names),
         tuple(crop.name for crop in manifest.classes),
         cube,
-        log_loss_sum(found.probabilities, found.labels),
+        float(-(np.log(truth.astype(np.float64)) * found.weights).sum()),
     )
 
 
 def _record(job: JobConfig, model: str, manifest: Manifest, counted: Counted) -> dict[str, Any]:
     workspace, settings = job.artefacts, job.settings_of(model)
     summary = load_search(workspace, model)
-    every = load_configurations(workspace, model, summary)
-    (best,) = (configuration for configuration in every if configuration.params == summary["best"])
     n_rows = sum(zone.n_labelled for zone in manifest.of_split("train"))
-    n_bytes = settings.fit_bytes(FitSize(n_rows, manifest.n_classes, settings.n_features(manifest.cube), None))
     scores = score(counted.cube.sum(0), counted.loss_sum)
     return {
         "best": summary["best"],
+        "left_out": [*summary.get("left_out", ()), *["not proposed"] * summary.get("not_proposed", 0)],
         "settings": settings.model_dump(mode="json", exclude=set(settings.resources())),
         "metrics": {**scores.as_metrics("val"), "val_pixels": scores.n_pixels},
         "labelled_pixels": n_rows,
+        "drawn": len(read_evidence(workspace, manifest, model).labels),
         "intervals": bootstrap_intervals(counted.cube, job.seed),
-        "seconds": sum(fold.seconds for fold in best.folds),
-        "fit_gb": None if n_bytes is None else n_bytes / GB,
+        "seconds": sum(_seconds(workspace, name) for name in job.search.models),  # a mean's members took theirs
+        "fit_gb": max(filter(None, (_fit_gb(job, name, n_rows, manifest) for name in job.search.models)), default=None),
         "zone_ids": counted.zone_ids,
         "loss_sum": counted.loss_sum,
         "cube": counted.cube.tolist(),
     }
+
+
+def _seconds(workspace: Workspace, model: str) -> float:
+    """Of the winner's folds."""
+    summary = load_search(workspace, model)
+    every = load_configurations(workspace, model, summary)
+    (best,) = (configuration for configuration in every if configuration.params == summary["best"])
+    return sum(fold.seconds for fold in best.folds)
+
+
+def _fit_gb(job: JobConfig, model: str, n_rows: int, manifest: Manifest) -> float | None:
+    settings = job.settings_of(model)
+    n_bytes = settings.fit_bytes(FitSize(n_rows, manifest.n_classes, settings.n_features(manifest.cube), None))
+    return None if n_bytes is None else n_bytes / GB
 
 
 def _differences(found: Sequence[tuple[dict[str, Any], Counted]], seed: int) -> list[dict[str, Any]]:

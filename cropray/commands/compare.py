@@ -1,11 +1,13 @@
 """`compare`: whether one model is better than another one on the same test zones, or cannot be told from it."""
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
 
 from cropray.config import JobConfig
-from cropray.core.errors import ConfigError, MissingArtefactError
+from cropray.core.errors import ConfigError, InputError, MissingArtefactError
+from cropray.core.fingerprint import fingerprint
 from cropray.core.intervals import Difference, why_no_intervals
 from cropray.core.metrics import METRICS, metric_of
 from cropray.datasets.manifest import load_manifest
@@ -13,7 +15,7 @@ from cropray.evaluation.pooled import BETTER, Comparison, Counted, compare, read
 from cropray.io.job_file import load_settings
 from cropray.io.storage import as_location, write_json
 from cropray.io.workspace import Workspace, require
-from cropray.stages.results import load_search, why_no_scores
+from cropray.stages.results import load_search, why_no_scores, worth_of
 from cropray.training.family import families
 
 _WIDTH: Final = 24
@@ -60,7 +62,8 @@ def run_compare(a: str, b: str, overrides: Sequence[str], *, is_nested: bool) ->
     for line in _lines(found, titles, _n_alone(one.tested, other.tested)):
         print(line, flush=True)
     folder = one.job.artefacts.nested if is_nested else one.job.artefacts.root / "evaluation"
-    file = folder / f"{one.model}-and-{other.model}-of-{other.job.artefacts.root.name}.json"
+    there = other.job.artefacts.root
+    file = folder / f"{one.model}-and-{other.model}-of-{there.name}-{fingerprint(str(there))[:6]}.json"
     write_json(file, {"a": titles[0], "b": titles[1], "verdict": _verdicts(found, titles), **asdict(found)})
     print(f"written to {file}", flush=True)
 
@@ -74,7 +77,13 @@ def _side(given: str, overrides: Sequence[str], *, is_nested: bool) -> _Side:
         raise ConfigError(f"'{place}' searches {', '.join(job.search.models)}, and not {named}")
     model = named or _best(job, place, is_nested=is_nested)
     if is_nested:
-        return _Side(job, model, read_counted(require(job.artefacts.nested / model, "nested")))
+        folder = require(job.artefacts.nested / model, "nested")
+        was = json.loads((folder / "scores.json").read_text(encoding="utf-8"))["recipe"]
+        if was != job.recipe:
+            raise InputError(
+                f"'{folder}' was tested with the recipe {was}, the job's is {job.recipe}: run `cropray nested` again"
+            )
+        return _Side(job, model, read_counted(folder))
     manifest = load_manifest(job.artefacts.manifest)
     if why := why_no_scores(job.artefacts, manifest, model):
         raise MissingArtefactError(f"{model} in '{job.workspace}' is {why}; run `cropray evaluate CONFIG.yaml` first")
@@ -104,8 +113,7 @@ def _best(job: JobConfig, place: str, *, is_nested: bool) -> str:
     for model in models:
         summary = load_search(job.artefacts, model)
         objective = summary["objective"]
-        best = next(each for each in summary["configurations"] if each["params"] == summary["best"])
-        merits[model] = best[f"{objective}_mean"] * (1 if metric_of(objective).higher_is_better else -1)
+        merits[model] = worth_of(summary) * (1 if metric_of(objective).higher_is_better else -1)
     return max(merits, key=lambda model: merits[model])
 
 

@@ -72,8 +72,12 @@ class OutOfFold:
 
     def counts(self, tau: float) -> Floats:
         """[zone, true, predicted] labelled pixels."""
+        return self.counts_of(self.decided(tau))
+
+    def counts_of(self, predicted: npt.NDArray[np.int64]) -> Floats:
+        """[zone, true, predicted] labelled pixels, where rows are decided so."""
         cube = np.zeros((*self.frequencies.shape, self.frequencies.shape[1]))
-        np.add.at(cube, (self.zones, self.labels, self.decided(tau)), self.weights)
+        np.add.at(cube, (self.zones, self.labels, predicted), self.weights)
         return cube
 
     def scores(self, cube: Floats) -> dict[str, float]:
@@ -126,10 +130,7 @@ def learn_decision(
         (`decision` of its card: what `training.decision` reads, and what it cost and gained out of fold; tables:
         `taus` tau by tau, `reliability` without and with what was learnt).
     """
-    known = found.frequencies[found.zones, found.labels] > 0
-    temperature = 1.0
-    if settings.calibrate:
-        temperature = learn_temperature(found.probabilities[known], found.labels[known], found.weights[known])
+    temperature = _temperature(found, np.ones(len(found.labels), np.bool_), settings)
     tempered = replace(found, probabilities=Decision(temperature=temperature).tempered(found.probabilities, 1))
     taus = TAUS if settings.rule == "prior" else (0.0,)
     cubes = np.stack([tempered.counts(tau) for tau in taus])
@@ -162,13 +163,27 @@ def decided_elsewhere(found: OutOfFold, settings: DecisionSettings) -> npt.NDArr
     """[N] class index, where what decides in a fold was learnt on the other folds: what a rule is worth on new zones."""
     if settings.rule == "argmax":
         return found.decided(0.0)
-    cubes = np.stack([found.counts(tau) for tau in TAUS])
     predicted = np.empty(len(found.labels), np.int64)
     for fold in np.unique(found.folds):
         others, rows = found.folds != fold, found.folds[found.zones] == fold
+        tempered = _tempered(found, ~rows, settings)
+        cubes = np.stack([tempered.counts(tau) for tau in TAUS])
         tau = choose_tau(cubes[:, others], int((~rows).sum())) if others.any() else 0.0
-        predicted[rows] = found.decided(tau)[rows]
+        predicted[rows] = tempered.decided(tau)[rows]
     return predicted
+
+
+def _temperature(found: OutOfFold, rows: npt.NDArray[np.bool_], settings: DecisionSettings) -> float:
+    """Learnt from some rows, of those of trained classes; 1 where none is asked for."""
+    known = rows & (found.frequencies[found.zones, found.labels] > 0)
+    if not settings.calibrate:
+        return 1.0
+    return learn_temperature(found.probabilities[known], found.labels[known], found.weights[known])
+
+
+def _tempered(found: OutOfFold, rows: npt.NDArray[np.bool_], settings: DecisionSettings) -> OutOfFold:
+    decision = Decision(temperature=_temperature(found, rows, settings))
+    return replace(found, probabilities=decision.tempered(found.probabilities, 1))
 
 
 def choose_tau(cubes: Floats, n_rows: int) -> float:

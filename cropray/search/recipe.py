@@ -90,7 +90,12 @@ def way_to(choice: str, models: Sequence[str]) -> list[tuple[Change, Raw]]:
     if found:
         return found
     ends = {STUDY: read_recipe(STUDY), choice: read_recipe(choice)}
-    return [(Change(name=f"{end}: {model}", model=model), raw) for model in models for end, raw in ends.items()]
+    fitted = tuple(name for name in models if family(name).combine is None)
+    return [
+        (Change(name=f"{end}: {model}", model=model, beside=() if model in fitted else fitted), raw)
+        for model in models
+        for end, raw in ends.items()
+    ]
 
 
 def _read(choice: str) -> RecipeFile:

@@ -10,6 +10,8 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, Final
 
+import numpy as np
+
 from cropray.cluster.placement import Placement, need_of, place_when_ready
 from cropray.cluster.resources import FitSize
 from cropray.config import JobConfig
@@ -291,7 +293,13 @@ class FamilySearch:
         zones, _ = unit_zones(unit.unit, self.manifest)
         files = {zone_id: self.workspace.out_of_fold(self.model, zone_id) for zone_id in zones}
         readers = {zone_id: partial(read_out_of_fold, [file]) for zone_id, file in files.items() if file.exists()}
-        return Member(self.model, self.family.load, self.family.prefix, unit.folder, step, untrained, readers)
+        lacks = [self.manifest.class_counts(self.manifest.fold_zones(fold)[0]) == 0 for fold in self._folds]
+        unlearnt = {
+            zone.zone_id: tuple(np.flatnonzero(lacks[zone.fold]).tolist())
+            for zone in self.manifest.of_split("train")
+            if zone.fold is not None
+        }
+        return Member(self.model, self.family.load, self.family.prefix, unit.folder, step, untrained, readers, unlearnt)
 
     def _folds_of_winner(self) -> Folds:
         _, best = self._configurations()

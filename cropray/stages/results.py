@@ -171,9 +171,7 @@ def candidate_of(job: JobConfig, model: str) -> Candidate:
         layout=_layout(trained.cube),
     )
     objective = summary["objective"]
-    best = next(c for c in summary["configurations"] if c["params"] == summary["best"])
-    worth = best[f"{objective}_mean"] + _gain(summary.get("decision"), metric_of(objective).key)
-    merit = Merit(model, summary["dataset"], objective, worth, metric_of(objective).higher_is_better)
+    merit = Merit(model, summary["dataset"], objective, worth_of(summary), metric_of(objective).higher_is_better)
     return Candidate(folder_hash(workspace.model(model)), form, merit, round(time.time() * 1000))
 
 
@@ -200,6 +198,14 @@ def _interval_metrics(scores: Mapping[str, Any]) -> dict[str, float]:
         for key, ends in intervals.items()
         for end, value in zip(("low", "high"), ends, strict=True)
     }
+
+
+def worth_of(summary: Mapping[str, Any]) -> float:
+    """What validation says of the winner of a search, by its objective, with what its decision adds."""
+    objective = summary["objective"]
+    best = next(c for c in summary["configurations"] if c["params"] == summary["best"])
+    worth: float = best[f"{objective}_mean"] + _gain(summary.get("decision"), metric_of(objective).key)
+    return worth
 
 
 def _gain(decision: Mapping[str, Any] | None, key: str) -> float:

@@ -37,6 +37,9 @@ class Member:
     """Training zone of this fit → what the winner's folds that did not see the zone say of some of its rows: reads ([N] class
     indices, [N, K] probabilities, [N] zone)."""
 
+    unlearnt: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Training zone → indices of the classes that the fold which did not see it could not learn."""
+
     def model(self) -> "CropModel":
         """The trained model, on the CPU; raises as `Family.load`."""
         with local_folder(self.folder) as files:

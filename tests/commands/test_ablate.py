@@ -1,7 +1,10 @@
 """`ablate` shows what each change of a recipe is worth, on training zones, and repeats nothing."""
 
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import yaml
 
@@ -16,12 +19,14 @@ from cropray.evaluation.out_of_fold import write_out_of_fold
 from cropray.evaluation.zone_counts import CountJob
 from cropray.io.job_file import load_settings
 from cropray.io.storage import write_json
+from cropray.search.decision import DecisionSettings
 from cropray.search.fit import SearchData, fit_unit
 from cropray.search.results import save_results
 from cropray.search.run import RESULT_FILE
 from cropray.stages import dataset
 from cropray.stages.family_search import FamilySearch, Samples
 from tests.commands.test_nested import write_points
+from tests.search.drawn_predictions import drawn
 
 BLIND = {"n_estimators": 1, "learning_rate": 1e-6}
 SEEING = {"n_estimators": 6, "learning_rate": 0.3, "max_depth": 2}
@@ -137,6 +142,34 @@ def test_another_workspace_may_use_the_dataset_and_makes_none(config, capsys):
     set_ = [text for change in elsewhere for text in ("--set", change)]
     assert main(["dataset", str(config), *set_]) == 1
     assert f"'dataset_of' says that '{work}' has what `cropray dataset` makes" in capsys.readouterr().err
+
+
+def test_rows_that_were_drawn_count_for_the_pixels_that_they_stand_for(tmp_path, monkeypatch):
+    """Few of a frequent class are kept: each of them is many pixels."""
+    found = drawn(600, n_zones=4, seed=2)
+    kept = np.flatnonzero((found.labels > 0) | (np.arange(600) % 10 == 0))
+    n_all = np.array([[((found.zones == z) & (found.labels == k)).sum() for k in range(5)] for z in range(4)])
+    zones, labels = found.zones[kept], found.labels[kept]
+    n_kept = np.array([[((zones == z) & (labels == k)).sum() for k in range(5)] for z in range(4)])
+    few = replace(
+        found, labels=labels, zones=zones, probabilities=found.probabilities[kept],
+        weights=n_all[zones, labels] / n_kept[zones, labels],
+    )  # fmt: skip
+    monkeypatch.setattr(ablate, "read_evidence", lambda *_: few)
+    entries = [SimpleNamespace(zone_id=name, n_labelled=1) for name in "abcd"]
+    classes = [SimpleNamespace(name=str(k)) for k in range(5)]
+    manifest = SimpleNamespace(of_split=lambda _: entries, classes=classes)
+    place = SimpleNamespace(out_of_fold=lambda *_: tmp_path)
+    counted = ablate._count(SimpleNamespace(artefacts=place, decision=DecisionSettings()), "xgboost", manifest)
+    np.testing.assert_array_equal(counted.cube.sum(2), n_all)
+    predicted, loss = few.decided(0.0), 0.0
+    weighted = np.zeros((4, 5, 5))
+    for zone, label, said, weight, p in zip(zones, labels, predicted, few.weights, few.probabilities, strict=True):
+        weighted[zone, label, said] += weight
+        loss -= weight * np.log(float(p[label]))
+    assert np.abs(counted.cube - weighted).max() < 5  # rounded to whole pixels, the rest to the largest
+    assert np.abs(counted.cube - weighted).sum() < 60
+    assert counted.loss_sum == pytest.approx(loss, rel=1e-5)
 
 
 @pytest.mark.ray

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from cropray.search.calibration import learn_temperature
 from cropray.search.decision import (
     MOST_LOST,
     TAUS,
@@ -192,3 +193,19 @@ def test_what_other_folds_choose_can_be_counted_pixel_by_pixel():
     assert (predicted == found.labels).mean() == pytest.approx(card["other_folds"]["accuracy"])
     assert (predicted != found.decided(0.0)).any()
     np.testing.assert_array_equal(decided_elsewhere(found, DecisionSettings()), found.decided(0.0))
+
+
+def test_what_other_folds_choose_is_tempered_before_it_decides():
+    """As maps do: a temperature of the other folds, then a power of the frequencies."""
+    found, rule = drawn(1500, sureness=2.5, pull=0.5, seed=4), DecisionSettings(rule="prior", calibrate=True)
+    expected = np.empty(len(found.labels), np.int64)
+    for fold in range(3):
+        rows = found.folds[found.zones] == fold
+        heat = learn_temperature(found.probabilities[~rows], found.labels[~rows], found.weights[~rows])
+        powers = found.probabilities.astype(np.float64) ** (1 / heat)
+        tempered = replace(found, probabilities=(powers / powers.sum(1, keepdims=True)).astype(np.float32))
+        cubes = np.stack([tempered.counts(tau) for tau in TAUS])
+        expected[rows] = tempered.decided(choose_tau(cubes[:, found.folds != fold], int((~rows).sum())))[rows]
+    got = decided_elsewhere(found, rule)
+    np.testing.assert_array_equal(got, expected)
+    assert (got != decided_elsewhere(found, DecisionSettings(rule="prior"))).any()

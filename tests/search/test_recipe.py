@@ -193,3 +193,11 @@ def test_a_recipe_that_describes_no_way_is_compared_family_by_family(tmp_path):
     way = way_to(own, ["forest", "xgboost"])
     assert [row.name for row, _ in way] == ["study: forest", f"{own}: forest", "study: xgboost", f"{own}: xgboost"]
     assert (way[0][1].get("forest"), way[1][1]["forest"]) == (None, {"n_estimators": 20})
+
+
+def test_a_recipe_with_a_mean_and_no_way_is_compared_family_by_family(tmp_path):
+    models = ["xgboost", "forest", "blend"]
+    way = way_to(recipe_file(tmp_path, search={"models": models}), models)
+    assert [change.models for change, _ in way] == [
+        *[["xgboost"]] * 2, *[["forest"]] * 2, *[["xgboost", "forest", "blend"]] * 2
+    ]  # fmt: skip

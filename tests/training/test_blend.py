@@ -11,7 +11,7 @@ from cropray.core.errors import AccountingError, ConfigError, MissingArtefactErr
 from cropray.core.legend import IGNORE
 from cropray.datasets.tiles import TrainingTiles
 from cropray.maps.predict import predict_zone
-from cropray.training.blend import served
+from cropray.training.blend import fit, served
 from cropray.training.blend.fit import greedy
 from cropray.training.blend.mean import average
 from cropray.training.blend.model import BlendModel
@@ -100,7 +100,7 @@ def with_rows(members, n_zones, n_rows):
 GREEDY = BlendSettings(weighting="greedy")
 
 
-def test_weights_are_chosen_where_there_are_enough_rows_and_zones(members, tmp_path):
+def test_weights_are_chosen_where_there_are_enough_rows_and_zones(members, tmp_path, caplog):
     family("blend").fit(fit_job(GREEDY, tmp_path, val=False, members=with_rows(members[True], 10, 100)))
     model, x = family("blend").load(tmp_path, "cpu"), xy(val_zones())[0]
     alone = family("xgboost").load(members[True][0].folder, "cpu")
@@ -111,6 +111,19 @@ def test_weights_are_chosen_where_there_are_enough_rows_and_zones(members, tmp_p
     assert [bool(member["weight"]) for member in card["members"]] == [True, False]
     assert card["modules"] == ["cropray.training.xgboost.served"]
     assert family("forest").load not in family("blend").model_entries(card)
+    assert "members that do not help are left out: forest" in caplog.text
+
+
+def test_rows_that_no_member_could_learn_choose_no_weights(members, tmp_path, monkeypatch):
+    """Their class is missing in the fold that did not see the zone."""
+    seen = []
+    monkeypatch.setattr(fit, "greedy", lambda _, parts, true: seen.append((true, [len(p) for p in parts])) or [1, 1])
+    unlearnt = {str(zone): (1,) for zone in range(10)}
+    given = tuple(replace(member, unlearnt=unlearnt) for member in with_rows(members[True], 10, 200))
+    family("blend").fit(fit_job(GREEDY, tmp_path, val=False, members=given))
+    ((true, n_rows),) = seen
+    assert set(np.unique(true)) == {0, 2}
+    assert n_rows == [len(true)] * 2
 
 
 @pytest.mark.parametrize(("n_zones", "n_rows"), [(9, 500), (10, 99), (0, 0)])

@@ -105,7 +105,8 @@ def _weights(job: Fit) -> list[int]:
     for zone_id in sorted(zones):
         for member, found in zip(job.members, parts, strict=True):
             labels, probabilities, _ = member.out_of_fold[zone_id]()
-            rows = slice(None, None, max(1, len(labels) * len(zones) // _MOST_ROWS))
+            learnt = np.flatnonzero(~np.isin(labels, member.unlearnt.get(zone_id, ())))
+            rows = learnt[:: max(1, len(learnt) * len(zones) // _MOST_ROWS)]
             found.append(probabilities[rows])
         true.append(labels[rows])
     n_rows = sum(map(len, true))
@@ -115,7 +116,10 @@ def _weights(job: Fit) -> list[int]:
             *(f"{n:,}" for n in (n_rows, len(zones), _FEWEST_ROWS, _FEWEST_ZONES)),
         )  # fmt: skip
         return equal
-    return greedy(job.settings.mean, [np.concatenate(found) for found in parts], np.concatenate(true))
+    weights = greedy(job.settings.mean, [np.concatenate(found) for found in parts], np.concatenate(true))
+    if out := [member.name for member, weight in zip(job.members, weights, strict=True) if not weight]:
+        log.warning("members that do not help are left out: %s", ", ".join(out))
+    return weights
 
 
 def greedy(mean: str, parts: Sequence[Probabilities], true: npt.NDArray[np.uint8]) -> list[int]:

@@ -54,6 +54,16 @@ def test_shift_moves_by_whole_steps_and_leaves_no_data_behind():
     assert set(found) == {-2, -1, 0, 1, 2}
 
 
+def test_a_share_of_the_samples_may_be_moved():
+    """Of those two thirds are, to either side; whether one may has nothing to do with where it would go."""
+    x, seeds = samples(3000, missing=0)
+    some, all_ = (changed({"name": "shift", "share": share}, x, seeds) for share in (0.3, 1.0))
+    is_moved, was_moved = ((of != x).flatten(1).any(1) for of in (some, all_))
+    assert was_moved.float().mean() == pytest.approx(2 / 3, abs=0.03)
+    assert is_moved.float().mean() == pytest.approx(0.2, abs=0.03)
+    assert torch.equal(some[is_moved], all_[is_moved])
+
+
 def moved(series, by):
     """By the slow way: what lies outside was never seen."""
     out = torch.zeros_like(series)
@@ -165,7 +175,13 @@ def test_only_training_samples_are_changed():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"name": "shift", "steps": 0}, {"name": "scale", "by": 1.0}, {"name": "noise", "sd": 0.0}]
+    "wrong",
+    [
+        {"name": "shift", "steps": 0},
+        {"name": "shift", "share": 0.0},
+        {"name": "scale", "by": 1.0},
+        {"name": "noise", "sd": 0.0},
+    ],
 )
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(ValueError, match="must be"):

@@ -60,13 +60,13 @@ def drawn(n, skill, seed):
 def test_greedy_weights_heed_who_is_right():
     (good, true), (other, _), (bad, _) = drawn(2000, 2.0, 1), drawn(2000, 1.6, 2), drawn(2000, -2.0, 3)
     counts = greedy("arithmetic", [good, bad, other], true)
-    assert counts[0] > counts[2] > counts[1] == 0
+    assert counts[0] > counts[2] > counts[1] == 3
 
     def loss(weights):
         return -np.log(average("arithmetic", weights, [good, bad, other])[np.arange(2000), true]).sum()
 
-    assert loss(counts) < min(loss([1, 0, 0]), loss([1, 1, 1]), loss([1, 0, 1]) + 1e-9)
-    assert greedy("geometric", [good, good], true) == [1, 0]  # of equal ones the first
+    assert loss(counts) < loss([1, 1, 1])
+    assert greedy("geometric", [good, good], true) == [3, 3]  # no round helps
 
 
 @pytest.fixture(scope="module")
@@ -101,17 +101,15 @@ GREEDY = BlendSettings(weighting="greedy")
 
 
 def test_weights_are_chosen_where_there_are_enough_rows_and_zones(members, tmp_path, caplog):
-    family("blend").fit(fit_job(GREEDY, tmp_path, val=False, members=with_rows(members[True], 10, 100)))
+    family("blend").fit(fit_job(GREEDY, tmp_path, val=False, members=with_rows(members[True], 10, 30)))
     model, x = family("blend").load(tmp_path, "cpu"), xy(val_zones())[0]
-    alone = family("xgboost").load(members[True][0].folder, "cpu")
-    np.testing.assert_allclose(model.predict_samples(x), alone.predict_samples(x), rtol=1e-6)
-    assert [path.name for path in (tmp_path / "members").iterdir()] == ["xgboost"]  # the other one does not help
-    np.testing.assert_array_equal(served._load_pyfunc(str(tmp_path)).predict_samples(x), model.predict_samples(x))
     card = json.loads((tmp_path / "card.json").read_text())
-    assert [bool(member["weight"]) for member in card["members"]] == [True, False]
-    assert card["modules"] == ["cropray.training.xgboost.served"]
-    assert family("forest").load not in family("blend").model_entries(card)
-    assert "members that do not help are left out: forest" in caplog.text
+    weights = [member["weight"] for member in card["members"]]
+    assert weights[0] > weights[1] == 3  # the second one is wrong throughout, and still has a word
+    parts = [family(m.name).load(m.folder, "cpu").predict_samples(x) for m in members[True]]
+    np.testing.assert_allclose(model.predict_samples(x), average("arithmetic", weights, parts), rtol=1e-6)
+    np.testing.assert_array_equal(served._load_pyfunc(str(tmp_path)).predict_samples(x), model.predict_samples(x))
+    assert not caplog.text
 
 
 def test_rows_that_no_member_could_learn_choose_no_weights(members, tmp_path, monkeypatch):
@@ -126,7 +124,7 @@ def test_rows_that_no_member_could_learn_choose_no_weights(members, tmp_path, mo
     assert n_rows == [len(true)] * 2
 
 
-@pytest.mark.parametrize(("n_zones", "n_rows"), [(9, 500), (10, 99), (0, 0)])
+@pytest.mark.parametrize(("n_zones", "n_rows"), [(9, 500), (10, 29), (0, 0)])
 def test_few_rows_have_equal_weights_and_it_is_told(members, tmp_path, caplog, n_zones, n_rows):
     family("blend").fit(fit_job(GREEDY, tmp_path, val=False, members=with_rows(members[True], n_zones, n_rows)))
     assert f"{n_zones * n_rows:,} rows of {n_zones} zones out of fold are too few" in caplog.text

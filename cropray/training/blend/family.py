@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cropray.core.closure import Root
-from cropray.training.blend.mean import KIND, combine, kept
+from cropray.training.blend.mean import KIND, combine
 from cropray.training.blend.settings import BlendSettings
 from cropray.training.family import CropModel, Family, Fit, FitScore, family
 
@@ -26,7 +26,7 @@ def load(folder: Path, device: str) -> CropModel:
 
 def model_entries(card: Mapping[str, Any]) -> Sequence[Root]:
     """What reads the members, and what these look up by name."""
-    members = [(family(member["name"]), member["card"]) for member in kept(card)["members"]]
+    members = [(family(member["name"]), member["card"]) for member in card["members"]]
     return tuple(root for found, own in members for root in (found.load, *found.model_entries(own)))
 
 

@@ -31,7 +31,7 @@ def average(mean: str, weights: Sequence[int], parts: Sequence[Probabilities]) -
 
     Args:
         mean: `arithmetic` or `geometric`.
-        weights: times that each model counts, one of them at least once.
+        weights: times that each model counts.
         parts: of each model, [N, K, …] float32 that sums to 1 over K.
 
     Returns:
@@ -46,8 +46,3 @@ def average(mean: str, weights: Sequence[int], parts: Sequence[Probabilities]) -
     product = np.exp(total)
     scaled: Probabilities = product / product.sum(1, keepdims=True)
     return scaled
-
-
-def kept(card: Mapping[str, Any]) -> dict[str, Any]:
-    """The card of a model without members that do not count."""
-    return {**card, "members": [member for member in card["members"] if member["weight"]]}

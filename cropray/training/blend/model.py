@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final
 from cropray.core.cube import CubeSpec
 from cropray.core.errors import SchemaError
 from cropray.core.legend import CropClass
-from cropray.training.blend.mean import CARD_VERSION, FOLDER, KIND, combine, kept
+from cropray.training.blend.mean import CARD_VERSION, FOLDER, KIND, combine
 from cropray.training.card import CARD_FILE, load_card, naming_damage
 from cropray.training.family import CropModel, Probabilities, Samples, family
 
@@ -100,10 +100,10 @@ def read(folder: Path, device: str) -> BlendModel:
     """
     card = load_card(folder)
     with naming_damage(folder / CARD_FILE):
-        found, names = (card["kind"], card["card_version"]), [member["name"] for member in kept(card)["members"]]
+        found, names = (card["kind"], card["card_version"]), [member["name"] for member in card["members"]]
     if found != (KIND, CARD_VERSION):
         raise SchemaError(f"model '{folder}' is of kind and version {found}; needed: {(KIND, CARD_VERSION)}")
     members = tuple(family(name).load(folder / FOLDER / name, device) for name in names)
     if len({(member.cube, member.classes) for member in members}) != 1:
         raise SchemaError(f"the members of '{folder}' are of several cubes or classes; train it again")
-    return BlendModel(members, kept(card))
+    return BlendModel(members, card)

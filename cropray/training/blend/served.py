@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cropray.training.blend.mean import FOLDER, combine, kept
+from cropray.training.blend.mean import FOLDER, combine
 from cropray.training.card import class_names, load_card
 from cropray.training.decision import recorded_decision
 from cropray.training.serving import ServedModel
@@ -19,7 +19,7 @@ from cropray.training.serving import ServedModel
 def _load_pyfunc(data_path: str) -> ServedModel:
     """Load a model folder; the name is MLflow's."""
     folder = Path(data_path)
-    card = kept(load_card(folder))
+    card = load_card(folder)
     members = [_load(member["loader"], folder / FOLDER / member["name"]) for member in card["members"]]
     columns = () if any(not member.columns for member in members) else members[0].columns
     return ServedModel(class_names(card), columns, partial(_predict, card, members), recorded_decision(card))

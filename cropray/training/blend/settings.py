@@ -19,7 +19,7 @@ class BlendSettings(FamilySettings):
     that it searches."""
     weighting: Literal["equal", "greedy"] = "equal"
     """`greedy` counts members by their out-of-fold probabilities (`search.oof_rows`) of the zones that a fit trains on, where these
-    are at least 1,000 rows of 10 zones; a member that does not help is left out."""
+    are at least 300 rows of 10 zones; each member keeps a tenth or so."""
     mean: Literal["arithmetic", "geometric"] = "arithmetic"
     """Of the probabilities. The geometric one, scaled to a sum of 1, heeds a member that is sure that a class is not there."""
 

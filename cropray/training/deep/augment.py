@@ -105,15 +105,22 @@ class Shift(Augmentation):
 
     steps: int = 1
     """At most so many, to either side."""
+    share: float = 1.0
+    """Of the samples that may be moved; the others stay where they are. Where one season is all there is, its dates tell crops
+    apart, and moving all samples would take them away."""
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"steps must be at least 1; got {self.steps}")
+        if not 0.0 < self.share <= 1.0:
+            raise ValueError(f"share must be above 0 and at most 1; got {self.share}")
 
     def series(self, x_BTCHW: "Tensor", seeds_B: "Tensor", std_C: "Tensor") -> "Tensor":  # noqa: ARG002
         """See `Augmentation`."""
         n_steps = x_BTCHW.shape[1]
-        by_B1 = (uniform(seeds_B, 1) * (2 * self.steps + 1)).long() - self.steps
+        drawn_B2 = uniform(seeds_B, 2)
+        by_B1 = (drawn_B2[:, :1] * (2 * self.steps + 1)).long() - self.steps
+        by_B1 = by_B1 * (drawn_B2[:, 1:] < self.share)
         from_BT = by_B1.new_tensor(range(n_steps)) - by_B1
         is_inside_BT = (from_BT >= 0) & (from_BT < n_steps)
         rows_B1 = by_B1.new_tensor(range(len(x_BTCHW)))[:, None]

@@ -119,7 +119,7 @@ class NetworkSettings(FamilySettings):
     """`sqrt_inverse` weighs classes by 1 / √(training pixels), `inverse` by 1 / (training pixels), `effective` by the
     effective number of them."""
     augment: AugmentChoice = False
-    """Changes of training samples, one or a list: `dihedral` (`true`) turns and mirrors tiles; `shift` (`steps`), `scale`
+    """Changes of training samples, one or a list: `dihedral` (`true`) turns and mirrors tiles; `shift` (`steps`, `share`), `scale`
     (`by`), `bands` (`by`, `offset`), `warp` (`by`, `knots`), `dropout_steps` (`share`) and `noise` (`sd`) change series."""
     n_seeds: int = Field(default=1, ge=1)
     """Networks that are trained one after the other from other seeds; the mean of their probabilities is the model's, and is

@@ -36,16 +36,16 @@ class TempCnnSettings(NetworkSettings):
     schedule: ScheduleChoice = "one_cycle"
     weight_decay: float = Field(default=1e-2, ge=0)
     augment: AugmentChoice = (
-        {"name": "shift", "steps": 1},
+        {"name": "shift", "steps": 1, "share": 0.3},
         {"name": "scale", "by": 0.1},
         {"name": "dropout_steps", "share": 0.1},
         {"name": "noise", "sd": 0.1},
     )
-    channels: int = Field(default=64, ge=1)
+    channels: int = Field(default=32, ge=1)
     """Width of the convolutions over time."""
     kernel_size: Annotated[int, AfterValidator(odd)] = Field(default=5, ge=1)
     """Steps of time that one convolution sees; odd."""
-    hidden: int = Field(default=256, ge=1)
+    hidden: int = Field(default=128, ge=1)
     """Width of the dense layer over all steps."""
     dropout: float = Field(default=0.3, ge=0, lt=1)
     """Share of the activations that are set to 0 in training."""

@@ -12,7 +12,7 @@ _OWN: Final = "own"
 
 
 class OwnBand(Settings):
-    """A band that no sensor of cropray has. A stored number n > 0 is the value `n · scale + offset`; 0 is no data."""
+    """What stored numbers are that no sensor of cropray has. A number n > 0 is the value `n · scale + offset`; 0 is no data."""
 
     id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]*$")
     """Letters, digits and `-`; columns are named `<id>_<step>`."""
@@ -25,7 +25,7 @@ class OwnBand(Settings):
 
 
 class CubeBand(OwnBand):
-    """A band of a cube that no sensor of cropray has."""
+    """A band that no sensor of cropray has. A stored number n > 0 is the value `n · scale + offset`; 0 is no data."""
 
     role: Literal["blue", "green", "red", "nir", "swir1", "swir2"] | None = None
     """Which of the bands it is that indices are made of (`nir`: near infrared, `swir1`: about 1.6 µm, `swir2`: about 2.2 µm). None:

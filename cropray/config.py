@@ -1,18 +1,27 @@
 """One job: everything a YAML file may say, composed from the settings of each part's owner."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, Self, cast
 
-from pydantic import Field, ModelWrapValidatorHandler, create_model, field_validator, model_validator
+from pydantic import (
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    ValidationInfo,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
 from cropray.cluster.settings import ClusterSettings, PlanSettings
 from cropray.core.addresses import refuse_secrets
 from cropray.core.cube import CubeSpec
 from cropray.core.cube_settings import CubeSettings
 from cropray.core.errors import ConfigError
+from cropray.core.feature_choice import choose
 from cropray.core.registry import entries_outside, take_over
 from cropray.core.settings import Settings
 from cropray.datasets.points import PointsSettings
@@ -30,10 +39,11 @@ from cropray.search.decision import DecisionSettings
 from cropray.search.recipe import STUDY, put_under, read_recipe
 from cropray.search.sampling import trials
 from cropray.search.space import SearchSettings, complete
-from cropray.training.abilities import require_static
-from cropray.training.family import Family, FamilySettings, families, family, register, registered
+from cropray.training.abilities import able, require_static
+from cropray.training.family import Family, FamilySettings, PixelFamilySettings, families, family, register, registered
 from cropray.zone_selection.settings import ZoneSelectionSettings
 
+_MODELS_OF_RECIPE: Final = "models of the recipe"  # the job names no families itself
 _SUBMITTED: Final = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray in the process of a submitted job
 
 
@@ -86,6 +96,7 @@ class JobConfig(Settings):
     cluster: ClusterSettings = ClusterSettings()
     plan: PlanSettings | None = None
     """None: `cropray plan` estimates the job on the cluster at hand."""
+    _left_out: dict[str, tuple[str, ...]] = PrivateAttr(default_factory=dict)
 
     @field_validator("workspace", mode="before")
     @classmethod
@@ -97,6 +108,56 @@ class JobConfig(Settings):
                 "a submitted job would lose a relative folder; give s3://bucket/…, or an absolute path that all nodes share"
             )
         return workspace
+
+    @model_validator(mode="after")
+    def _leave_out_what_the_data_cannot_give(self, info: ValidationInfo) -> Self:
+        """Families that the job itself does not name, and features that say that they may be missing."""
+        if info.context == _MODELS_OF_RECIPE:
+            of_points = self.points is not None
+            models, without = able(self.search.models, self.cube_spec, self.settings_of, of_points=of_points)
+            if models and without:  # where none is left, what is wrong with them is said below
+                self._change(search=self.search.model_copy(update={"models": models}))
+                self._left_out["search.models"] = without
+        for name in self.search.models:
+            try:
+                self._give_features(name)
+            except ConfigError as error:
+                raise ConfigError(f"{name}.{error}") from None
+        return self
+
+    def _give_features(self, name: str) -> None:
+        """Spell a family's features, and the lists that are searched, by the bands of the cube."""
+        settings, space = self.settings_of(name), self.search.space(name)
+        if not isinstance(settings, PixelFamilySettings):
+            return
+        names, without = choose(settings.features, self.cube_spec)
+        if names != settings.features:
+            self._change(**{name: settings.model_copy(update={"features": names})})
+        if isinstance(listed := space.searched().get("features"), tuple):
+            lists = [choose(one, self.cube_spec) for one in listed]
+            values = {"features": tuple(dict.fromkeys(one for one, _ in lists))}
+            self._change(search=self.search.model_copy(update={name: space.model_copy(update=values)}))
+            without = tuple(dict.fromkeys([*without, *(one for _, left in lists for one in left)]))
+        if without:
+            self._left_out[f"{name}.features"] = without
+
+    def _change(self, **values: Settings) -> None:
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def left_out(self) -> Mapping[str, Sequence[str]]:
+        """Setting → what the data cannot give of it, each with its reason."""
+        return self._left_out
+
+    @property
+    def left_out_in_words(self) -> list[str]:
+        """A line for each list of them."""
+        alike = {
+            without: [s for s, other in self._left_out.items() if other == without]
+            for without in self._left_out.values()
+        }
+        return [f"left out of {' and '.join(names)}: {', '.join(without)}" for without, names in alike.items()]
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -168,10 +229,12 @@ class JobConfig(Settings):
         """Read the job with the sections of all families that are known now, and with its recipe."""
         if cls is not JobConfig or isinstance(raw, JobConfig):
             return handler(raw)
-        whole = complete_job()
+        whole, context = complete_job(), None
         if isinstance(raw, dict) and isinstance(recipe := raw.get("recipe", STUDY), str) and not _has_secret(recipe):
+            own = raw.get("search", {})
+            context = _MODELS_OF_RECIPE if isinstance(own, Mapping) and "models" not in own else None
             raw = put_under(raw, read_recipe(recipe), whole)
-        return cast("Self", whole.model_validate(raw))
+        return cast("Self", whole.model_validate(raw, context=context))
 
     @model_validator(mode="after")
     def _search_what_is_free(self) -> Self:
@@ -182,7 +245,7 @@ class JobConfig(Settings):
             fixed = (own.model_fields_set | own.lacks()) - space.model_fields_set
             if found := fixed & space.searched().keys():
                 spaces = {name: space.without(sorted(found))}
-                object.__setattr__(self, "search", self.search.model_copy(update=spaces))
+                self._change(search=self.search.model_copy(update=spaces))
             settings = self.settings_of(name)
             settings.builds_on(self.search.models)  # enough of them
             for trial in trials(family(name), settings, self.search, self.seed):

@@ -27,11 +27,12 @@ from cropray.io.job_file import load_settings
 from cropray.io.storage import Location, write_json, write_text
 from cropray.io.workspace import Workspace
 from cropray.search.decision import decided_elsewhere
-from cropray.search.recipe import STUDY, Change, way_to
+from cropray.search.recipe import STUDY, Change, Raw, way_to
 from cropray.stages.decision import asked, read_evidence
 from cropray.stages.family_search import FamilySearch, Samples
 from cropray.stages.pipeline import run_stages
 from cropray.stages.results import load_configurations, load_search
+from cropray.training.abilities import able
 
 _HEADER: Final = ("change", "family", "macro F1", "− first row", "accuracy", "− first row", "s", "GB")
 
@@ -55,7 +56,7 @@ def run_ablate(config: str | Location, overrides: Sequence[str]) -> None:
         run_stages(("dataset",), config, overrides)
     manifest = load_manifest(job.artefacts.manifest)
     found: list[tuple[dict[str, Any], Counted]] = []
-    way = way_to(job.recipe, job.search.models)
+    way = _possible(job, way_to(job.recipe, job.search.models), progress)
     for number, (change, settings) in enumerate(way, start=1):
         progress.stage("ablate", f"row {number} of {len(way)}: {change.name} ({change.model})")
         recipe = job.artefacts.ablation / f"{number}.yaml"
@@ -70,6 +71,25 @@ def run_ablate(config: str | Location, overrides: Sequence[str]) -> None:
     print(
         f"Out of fold: {of} labelled pixels of {len(table[0]['zone_ids'])} training zones; [95 %, paired, over zones]."
     )
+
+
+def _possible(job: JobConfig, way: Sequence[tuple[Change, Raw]], progress: Progress) -> list[tuple[Change, Raw]]:
+    """The rows whose family can be made of the data.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    found = []
+    for change, settings in way:
+        kept, without = able(change.models, job.cube_spec, job.settings_of, of_points=job.points is not None)
+        if without:
+            progress.note(f"row '{change.name}': left out of its families: {', '.join(without)}")
+        if change.model in kept:
+            beside = tuple(name for name in change.beside if name in kept)
+            found.append((change.model_copy(update={"beside": beside}), settings))
+    if not found:
+        raise ConfigError(f"no row of the ablation of '{job.recipe}' is of a family that this data allows")
+    return found
 
 
 def _changes(job: JobConfig, recipe: Location, change: Change) -> list[str]:

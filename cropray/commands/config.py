@@ -202,7 +202,8 @@ def _of_job(config: str | Location, overrides: Sequence[str]) -> Iterator[str]:
         elif setting.default is not None and yaml.safe_load(value) == yaml.safe_load(setting.default):
             origin = "default"
         elif _holds(recipe, where):
-            origin = f"recipe {job.recipe}"
+            without = job.left_out.get(".".join(where), ())
+            origin = f"recipe {job.recipe}" + (f" without {', '.join(without)}" if without else "")
         else:
             origin = "follows from the others"
         if origin != "default" and setting.default is not None:

@@ -96,7 +96,7 @@ def _describe(config: str | Location, job: JobConfig) -> str:
         contents = "zones not chosen yet: `cropray zones` does it"
     else:
         contents = f"{len(job_zones(job))} zones"
-    return f"{config}: '{job.name}', {contents}"
+    return "; ".join([f"{config}: '{job.name}', {contents}", *job.left_out_in_words])
 
 
 def _check_inputs(job: JobConfig) -> str:

@@ -1,18 +1,18 @@
 """The cube as a job file writes it."""
 
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from cropray.core.cube import STUDY_CUBE, CubeSpec, Step
-from cropray.core.sensors import SENSORS, Band, known_band
+from cropray.core.sensors import ROLES, SENSORS, Band, known_band
 from cropray.core.settings import Settings
 
 _OWN: Final = "own"
 
 
 class OwnBand(Settings):
-    """A band that no sensor of cropray has. A stored number n > 0 is the value `n · scale + offset`; 0 is no data."""
+    """What stored numbers are that no sensor of cropray has. A number n > 0 is the value `n · scale + offset`; 0 is no data."""
 
     id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]*$")
     """Letters, digits and `-`; columns are named `<id>_<step>`."""
@@ -24,18 +24,26 @@ class OwnBand(Settings):
     """Value of the number 0, were it one."""
 
 
+class CubeBand(OwnBand):
+    """A band that no sensor of cropray has. A stored number n > 0 is the value `n · scale + offset`; 0 is no data."""
+
+    role: Literal["blue", "green", "red", "nir", "swir1", "swir2"] | None = None
+    """Which of the bands it is that indices are made of (`nir`: near infrared, `swir1`: about 1.6 µm, `swir2`: about 2.2 µm). None:
+    told by the id where that is such a word (`red`, `NIR`) and the unit is `reflectance`."""
+
+
 def _kind_of(entry: Any) -> str:
     return _OWN if isinstance(entry, dict | OwnBand) else "known"
 
 
-BandSetting = Annotated[Annotated[str, Tag("known")] | Annotated[OwnBand, Tag(_OWN)], Discriminator(_kind_of)]
+BandSetting = Annotated[Annotated[str, Tag("known")] | Annotated[CubeBand, Tag(_OWN)], Discriminator(_kind_of)]
 
 
 class CubeSettings(Settings):
     """Which bands and which steps of time a pixel has."""
 
     bands: tuple[BandSetting, ...] = STUDY_CUBE.band_ids
-    """In this order: ids of known bands (Sentinel-2 `B02` … `B12`, Sentinel-1 `VV`, `VH`), or `{id, unit, scale, offset}`."""
+    """In this order: ids of known bands (Sentinel-2 `B02` … `B12`, Sentinel-1 `VV`, `VH`), or `{id, unit, scale, offset, role}`."""
     step: Step = STUDY_CUBE.step
     """Length of a step: a `month`, a `half-month` (from days 1 and 16), a `dekad` (from days 1, 11 and 21), `16d`, or one
     step for the whole `season`."""
@@ -57,11 +65,12 @@ class CubeSettings(Settings):
         return CubeSpec(tuple(map(_band, self.bands)), self.step, self.months)
 
 
-def _band(entry: str | OwnBand) -> Band:
-    if isinstance(entry, OwnBand):
-        own, like = Band(entry.id, entry.unit, entry.scale, entry.offset), known_band(entry.id)
+def _band(entry: str | CubeBand) -> Band:
+    if isinstance(entry, CubeBand):
+        name = "" if entry.role is None else ROLES[entry.role]
+        own, like = Band(entry.id, entry.unit, entry.scale, entry.offset, name), known_band(entry.id)
         # A known band that is written out is still that band, with its resolution and the names that catalogues have.
-        return like if like is not None and like.means_the_same(own) else own
+        return like if like is not None and like.means_the_same(own) and not name else own
     if (band := known_band(entry)) is None:
         known = "; ".join(f"{sensor.name}: {', '.join(band.id for band in sensor.bands)}" for sensor in SENSORS)
         raise ValueError(

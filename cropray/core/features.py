@@ -13,11 +13,12 @@ A job names features in a list:
     differences              of every series in the list, between one step and the next
     quantiles                of every series in the list: 10, 25, 50, 75, 90 % of the steps that are there
     phenology                of every index: largest value, its step, first and last step above half of the amplitude
+    band_phenology           the same of every series in the list
 
 Static features of the cube are always there, after those of the list and as they are stored.
 
-What gives no column is refused: `phenology` without an index, `differences` of a single step. Another feature of series is
-a class that is registered (`@FEATURES.register("slope")`), in this file or in one's own.
+What gives no column is refused: `phenology` without an index, `differences` of a single step. What a job may write beside (roles
+of bands, features that may be missing) is resolved before by `cropray.core.feature_choice`. Another feature of series is a class that is registered (`@FEATURES.register("slope")`), in this file or in one's own.
 """
 
 import ast
@@ -346,6 +347,13 @@ class Phenology(Derived):
         steps = [series.argmax(1), above.argmax(1), n_steps - 1 - above[:, ::-1].argmax(1)]
         found = np.stack([top, *(_STEP * (step + 1) for step in steps)], axis=1)
         return np.where(there.any(1)[:, None], np.minimum(found, LARGEST), NODATA).astype(np.uint16)
+
+
+@FEATURES.register("band_phenology")
+class BandPhenology(Phenology):
+    """The same of bands as well."""
+
+    of_bands = True
 
 
 STUDY_FEATURES: Final = FeatureSet(STUDY_CUBE)

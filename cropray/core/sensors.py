@@ -11,6 +11,11 @@ from typing import Final
 from cropray.core.registry import Catalogue
 
 REFLECTANCE_SCALE: Final = 1e-4  # digital number → surface reflectance (Sentinel-2 L2A, harmonised)
+ROLES: Final = {
+    "blue": "blue", "green": "green", "red": "red", "nir": "near infrared",
+    "swir1": "short-wave infrared 1", "swir2": "short-wave infrared 2",
+}  # fmt: skip
+"""What features call a band, whatever its id → its name for people, in the tables below."""
 NODATA: Final = 0  # of every stored number: no data
 LARGEST: Final = 65_535  # of a stored number
 SATURATED: Final = 65_535  # Sentinel-2 L2A: special value SATURATED; a number that is none

@@ -348,6 +348,7 @@ class FamilySearch:
             "not_proposed": self.n_not_proposed,
             "repeated": self.n_repeated,
             "configurations": [{"params": dict(c.params), **c.metrics} for c in configurations],
+            "without": dict(self.job.left_out),
             "untrained": [manifest.untrained(*manifest.fold_zones(fold)) for fold in range(manifest.n_folds)],
             "warnings": warnings,
         }

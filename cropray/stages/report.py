@@ -125,6 +125,7 @@ def _provenance(job: JobConfig, manifest: Manifest) -> dict[str, str]:
         "seed": str(job.seed),
         "dataset": manifest.fingerprint()[:16],
         "config": str(job.artefacts.config("report")),
+        **({"recipe": "; ".join(job.left_out_in_words)} if job.left_out else {}),
     }
 
 

@@ -50,6 +50,8 @@ def run(job: JobConfig, progress: Progress) -> None:
         StageFailedError: some units failed.
     """
     manifest = load_manifest(job.artefacts.manifest)
+    for left_out in job.left_out_in_words:
+        progress.note(left_out)
     tiled = [model for model in job.search.models if family(model).sample == "tile"]
     if tiled and manifest.source == "points":
         raise ConfigError(f"a dataset of points has no tiles for {', '.join(tiled)}: take them out of search.models")

@@ -140,7 +140,8 @@ class PixelFamilySettings(FamilySettings):
 
     features: tuple[str, ...] = Field(default=(BANDS,), min_length=1)
     """What a model reads, computed from the cube: `bands`, indices by name (`ndvi` …) or by formula
-    (`wet=(B03-B11)/(B03+B11)`), `differences`, `quantiles`, `phenology`; see `cropray.core.features`."""
+    (`wet=(B03-B11)/(B03+B11)`, `gr=(green-red)/(green+red)`), `ratios`, `differences`, `quantiles`, `phenology`, `band_phenology`;
+    one that ends in `?` (`ndvi?`, `gr?=…`) is left out where the cube cannot give it; see `cropray.core.feature_choice`."""
     class_weighting: ClassWeighting = "none"
     """`sqrt_inverse` weighs classes by 1 / √(training pixels), `inverse` by 1 / (training pixels), `effective` by the
     effective number of them. Validation counts every pixel once."""

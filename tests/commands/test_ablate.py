@@ -11,6 +11,7 @@ import yaml
 from cropray.cli import main
 from cropray.commands import ablate
 from cropray.config import JobConfig
+from cropray.core.errors import ConfigError
 from cropray.core.progress import Progress
 from cropray.datasets.manifest import load_manifest
 from cropray.datasets.storage import read_pixels
@@ -21,6 +22,7 @@ from cropray.io.job_file import load_settings
 from cropray.io.storage import write_json
 from cropray.search.decision import DecisionSettings
 from cropray.search.fit import SearchData, fit_unit
+from cropray.search.recipe import Change
 from cropray.search.results import save_results
 from cropray.search.run import RESULT_FILE
 from cropray.stages import dataset
@@ -134,6 +136,22 @@ def test_finished_rows_are_kept_and_the_job_s_own_search_shares_their_fits(confi
 def test_a_job_with_the_study_s_recipe_has_nothing_to_compare(config, capsys):
     assert main(["ablate", str(config), "--set", "recipe=study", "--set", "search.models=[xgboost]"]) == 1
     assert "set 'recipe' to best" in capsys.readouterr().err
+
+
+def test_rows_of_families_that_the_data_do_not_allow_are_left_out(config, tmp_path, capsys):
+    job = load_settings(JobConfig, config)
+    way = [
+        (Change(name="tiles", model="cnn"), {}),
+        (Change(name="a mean", model="blend", beside=("xgboost", "cnn", "forest")), {}),
+        (Change(name="no mean", model="blend", beside=("xgboost", "cnn")), {}),
+    ]
+    kept = ablate._possible(job, way, Progress())
+    assert [change.models for change, _ in kept] == [["xgboost", "forest", "blend"]]
+    out = capsys.readouterr().out
+    assert "row 'tiles': left out of its families: cnn (points have no tiles)" in out
+    assert "row 'no mean': left out of its families: cnn (points have no tiles), blend (too few" in out
+    with pytest.raises(ConfigError, match="no row of the ablation of"):
+        ablate._possible(job, way[:1], Progress())
 
 
 def test_another_workspace_may_use_the_dataset_and_makes_none(config, capsys):

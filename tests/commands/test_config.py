@@ -122,3 +122,19 @@ def test_values_of_a_recipe_are_told_from_those_of_the_job(tmp_path, capsys):
     assert "xgboost.subsample: 0.65   # recipe best; default 1.0" in lines
     assert "decision.rule: prior   # recipe best; default argmax" in lines
     assert "forest.max_depth: null   # default" in lines
+
+
+def test_what_the_data_cannot_give_of_a_recipe_is_told_with_the_value(tmp_path, capsys):
+    config = tmp_path / "job.yaml"
+    static = "static: [{id: height, unit: m, scale: 1}]"
+    config.write_text(
+        f"{{name: a, workspace: /w, points: {{path: /p.parquet, {static}}}, recipe: best}}", encoding="utf-8"
+    )
+    assert main(["config", str(config), "--set", "cube.step=season"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (models,) = [line for line in lines if line.startswith("search.models: ")]
+    assert models.startswith(
+        "search.models: [xgboost, forest, blend]   # recipe best without temp_cnn (it reads the series"
+    )
+    (features,) = [line for line in lines if line.startswith("forest.features: ")]
+    assert "# recipe best without differences (there is one step), quantiles (there is one step)" in features

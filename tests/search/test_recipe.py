@@ -1,6 +1,7 @@
 """A recipe is put under a job's own settings, key by key, and `study` is what a job does without one."""
 
 import pickle
+import sys
 from pathlib import Path
 
 import pytest
@@ -136,14 +137,89 @@ def test_an_unknown_recipe_names_the_nearest(tmp_path):
         load(tmp_path, recipe=["best"])
 
 
-def test_a_cube_without_the_bands_of_a_recipe_s_features_is_told_of_the_recipe(tmp_path):
+def test_features_of_a_recipe_that_a_cube_cannot_give_are_left_out_if_it_says_so(tmp_path):
     cube = {"bands": ["B02", "B03", "B04"]}
-    with pytest.raises(
-        ConfigError, match=r"'ndvi' needs the bands \['B08'\].*the recipe is 'best': set xgboost\.features"
-    ):
-        load(tmp_path, recipe="best", search={}, cube=cube)
+    job = load(tmp_path, recipe="best", search={}, cube=cube)
+    reasons = ("ndvi (no band is nir)", "gndvi (no band is nir)", "evi2 (no band is nir)")
+    assert job.left_out == {f"{name}.features": reasons for name in ("xgboost", "forest")}
+    assert job.left_out_in_words == [f"left out of xgboost.features and forest.features: {', '.join(reasons)}"]
+    kept = ("bands", "gr=(B03-B04)/(B03+B04)", "rb=(B04-B02)/(B04+B02)", "differences", "quantiles", "phenology")
+    assert job.xgboost.features == job.forest.features == kept
     own = {family_: {"features": ["bands"]} for family_ in ("xgboost", "forest")}
-    assert load(tmp_path, recipe="best", search={}, cube=cube, **own).forest.features == ("bands",)
+    job = load(tmp_path, recipe="best", search={}, cube=cube, **own)
+    assert (job.forest.features, job.left_out) == (("bands",), {})
+    firm = recipe_file(tmp_path, forest={"features": ["ndvi"]})
+    with pytest.raises(ConfigError, match=rf"'ndvi' needs .*the recipe is '{firm}': set forest\.features"):
+        load(tmp_path, recipe=firm, cube=cube)
+    with pytest.raises(ConfigError, match=r"'ndvi' needs the bands \['B08'\]"):
+        load(tmp_path, "forest.features=[bands, ndvi]", recipe="best", cube=cube)
+
+
+def test_lists_of_features_that_are_searched_are_left_as_the_cube_can_give_them(tmp_path):
+    lists = [["bands"], ["bands", "ndmi?"], ["bands", "sum?[0,2]=nir+red"]]
+    job = load(tmp_path, search={"models": ["forest"], "forest": {"features": lists, "n_estimators": [3]}})
+    assert [t.values["features"] for t in searched(job, "forest")] == [("bands",), ("bands", "sum[0,2]=B08+B04")]
+    assert job.left_out == {"forest.features": ("ndmi (no band is swir1)",)}
+
+
+STATIC = {"path": "/p.parquet", "static": [{"id": "slope", "unit": "degree", "scale": 0.01}]}
+
+
+@pytest.mark.parametrize(
+    ("models", "changes", "kept", "told"),
+    [
+        (["cnn", "forest", "xgboost", "blend"], {}, ("forest", "xgboost", "blend"), ["cnn (points have no tiles)"]),
+        (["temp_cnn", "forest", "xgboost", "blend"], {"points": STATIC}, ("forest", "xgboost", "blend"),
+         ["temp_cnn (it reads the series of the bands alone, and the points have slope)"]),
+        (["blend", "forest", "temp_cnn"], {"points": STATIC}, ("forest",),
+         ["blend (too few of the families that it is built from are left)",
+          "temp_cnn (it reads the series of the bands alone, and the points have slope)"]),
+        (["xgboost", "temp_cnn", "blend"], {"cube": {"step": "season"}}, ("xgboost",),
+         ["temp_cnn (it reads the course of a pixel, and there is one step)",
+          "blend (too few of the families that it is built from are left)"]),
+        (["lightgbm", "forest"], {}, ("forest",),
+         ["lightgbm (LightGBM needs the package lightgbm, which is not installed: run pip install 'cropray[lightgbm]')"]),
+    ],
+)  # fmt: skip
+def test_families_of_a_recipe_that_the_data_do_not_allow_are_left_out(
+    tmp_path, monkeypatch, models, changes, kept, told
+):
+    monkeypatch.setitem(sys.modules, "lightgbm", None)
+    own = recipe_file(tmp_path, search={"models": models})
+    job = load(tmp_path, recipe=own, **{"search": {"oof_rows": 7}, **changes})
+    assert job.search.models == kept
+    assert job.left_out == {"search.models": tuple(told)}
+    for again in (
+        pickle.loads(pickle.dumps(job)),
+        load(tmp_path, recipe=own, **{**changes, "search": {"models": kept}}),
+    ):
+        assert (again.search.models, again.left_out) == (kept, {})  # it names them itself
+
+
+@pytest.mark.parametrize(
+    ("models", "changes", "said"),
+    [
+        (["cnn", "forest"], {}, "'points' have no tiles for cnn"),
+        (["temp_cnn", "forest"], {"points": STATIC}, "temp_cnn read the series of the bands alone"),
+        (["forest", "blend"], {}, "blend is the mean of at least 2 other families"),
+    ],
+)
+def test_families_that_a_job_names_are_refused(tmp_path, models, changes, said):
+    with pytest.raises(ConfigError, match=said):
+        load(tmp_path, recipe="best", search={"models": models}, **changes)
+    with pytest.raises(ConfigError, match=said):
+        load(tmp_path, f"search.models={models}", recipe="best", search={}, **changes)
+
+
+@pytest.mark.parametrize("models", [["cnn"], ["forest", "blend"]])
+def test_a_recipe_of_which_nothing_is_left_or_that_lacks_members_by_itself_is_refused(tmp_path, models):
+    with pytest.raises(ConfigError, match=r"have no tiles for cnn|blend is the mean of at least 2"):
+        load(tmp_path, recipe=recipe_file(tmp_path, search={"models": models}), search={})
+
+
+def test_the_study_of_points_is_its_trees(tmp_path):
+    job = load(tmp_path, search={})
+    assert (job.search.models, job.left_out) == (("xgboost",), {"search.models": ("cnn (points have no tiles)",)})
 
 
 def test_shipped_recipes_are_files_of_the_package():

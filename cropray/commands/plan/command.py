@@ -37,6 +37,8 @@ def run_plan(config: str | Location, overrides: Sequence[str]) -> None:
     job = load_settings(JobConfig, config, overrides)
     workspace, progress = job.artefacts, Progress()
     workspace.prepare()
+    for left_out in job.left_out_in_words:
+        progress.note(left_out)
     zones = () if job.points is not None else divided_zones(job)
     if job.search.leave_region_out and job.points is None:
         require_two(zone.region for zone in zones if zone.split == "train")

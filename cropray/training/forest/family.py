@@ -11,7 +11,7 @@ from cropray.training.pixel_model import first_steps, from_card
 
 def fit(job: Fit) -> Sequence[FitScore]:
     """Grow trees; every number of trees that is asked for is scored."""
-    from cropray.training.forest.fit import train_forest  # noqa: PLC0415 - scikit-learn may not be installed
+    from cropray.training.forest.fit import train_forest  # noqa: PLC0415 - scikit-learn: only where trees are grown
 
     return train_forest(job)
 
@@ -37,5 +37,4 @@ FAMILY = Family(
     grid={"n_estimators": (200, 400)},
     steps="n_estimators",
     prefix=first_steps,
-    packages={"sklearn": "cropray[forest]"},
 )

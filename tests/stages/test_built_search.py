@@ -189,3 +189,19 @@ def test_who_is_left_out_is_told(make, monkeypatch):
     monkeypatch.setattr(search, "_run_searches", lambda *_: None)
     search.run(job, Progress(log))
     assert "blend is built from the winners of xgboost, forest; temp_cnn are left out" in log.getvalue()
+
+
+def test_what_the_data_cannot_give_of_a_recipe_is_told(tmp_path, monkeypatch):
+    content = {"name": "a", "workspace": str(tmp_path), "points": {"path": "/p"}, "recipe": "best"}
+    job, log = JobConfig.model_validate({**content, "cube": {"step": "season"}}), io.StringIO()
+    monkeypatch.setattr(search, "load_manifest", lambda _: ZONES)
+    monkeypatch.setattr(search, "ray_session", lambda *_, **__: __import__("contextlib").nullcontext())
+    monkeypatch.setattr(search, "require_devices", lambda *_: None)
+    monkeypatch.setattr(search, "_run_searches", lambda *_: None)
+    search.run(job, Progress(log))
+    told = [line.strip() for line in log.getvalue().splitlines() if "left out of" in line]
+    assert told == job.left_out_in_words
+    assert [line.partition(" (")[0] for line in told] == [
+        "left out of search.models: temp_cnn",
+        "left out of xgboost.features and forest.features: differences",
+    ]

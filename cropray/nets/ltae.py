@@ -45,15 +45,21 @@ class LtaeConfig(NetConfig):
         for name in ("embedding", "heads", "key_width", "hidden"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
-        require_heads(self.embedding, self.heads)
+        require_heads("embedding", self.embedding, self.heads)
         if strange := [pair for pair in self.ratios if not set(pair) <= set(range(self.n_bands))]:
             raise ValueError(f"ratios name bands from 0 to {self.n_bands - 1}; got {strange}")
 
 
-def require_heads(width: int, heads: int) -> None:
+def require_heads(name: str, width: int, heads: int) -> None:
     """Raises: ValueError: heads cannot have equal shares of the channels."""
     if width % heads:
-        raise ValueError(f"embedding must be a multiple of heads = {heads}; got {width}")
+        raise ValueError(f"{name} must be a multiple of heads = {heads}; got {width}")
+
+
+def without_gaps(x_BTCHW: Tensor, context: Context | None) -> tuple[Tensor, Tensor]:
+    """([B, T, C, H, W] that is 0 in steps without data, whatever stood there; [B, T, H, W] bool, where there are data)."""
+    valid_BTHW = torch.ones_like(x_BTCHW[:, :, 0], dtype=torch.bool) if context is None else context.valid
+    return torch.where(valid_BTHW[:, :, None], x_BTCHW, 0), valid_BTHW
 
 
 class TemporalAttention(nn.Module):
@@ -121,9 +127,8 @@ class Ltae(Net):
     def forward(self, x_BTCHW: Tensor, context: Context | None = None) -> Tensor:
         """Class scores of each pixel, see `Net`."""
         self.require_input(x_BTCHW)
-        valid_BTHW = torch.ones_like(x_BTCHW[:, :, 0], dtype=torch.bool) if context is None else context.valid
+        seen, valid_BTHW = without_gaps(x_BTCHW, context)
         numbers = x_BTCHW if context is None else context.numbers
-        seen = torch.where(valid_BTHW[:, :, None], x_BTCHW, 0)
         x_BPTC = torch.cat([seen, *band_ratios(numbers, self.config.ratios)], dim=2).flatten(3).permute(0, 3, 1, 2)
         valid_BPT = valid_BTHW.flatten(2).transpose(1, 2)
         if self.training:

@@ -10,7 +10,6 @@ import torch.nn.functional as F  # noqa: N812
 from cropray.core.closure import closure
 from cropray.nets import ltae
 from cropray.nets.context import Context
-from cropray.nets.ltae import Ltae, LtaeConfig
 from cropray.nets.registry import NETS
 from cropray.training.cnn.settings import CnnSettings
 from tests.study import INPUT
@@ -212,8 +211,18 @@ def test_ltae_reads_ratios_of_digital_numbers():
         network("ltae", ratios=((4, 0),))
 
 
-def test_ltae_takes_the_memory_that_was_measured():
-    """Of processes, input included: see `Ltae.bytes_per_px`, in small windows."""
-    for (n_months, n_bands, n_classes), measured in {(12, 4, 20): 2680, (36, 10, 20): 6817}.items():
-        net = Ltae(LtaeConfig(n_months=n_months, n_bands=n_bands, n_classes=n_classes))
-        assert measured < net.bytes_per_px() + 6 * n_months * n_bands < 3 * measured
+@pytest.mark.parametrize(
+    ("name", "measured"),
+    [
+        ("ltae", {(12, 4, 20): 2680, (36, 10, 20): 6817}),
+        ("utae", {(12, 4, 20): 3776, (12, 4, 60): 3684, (36, 10, 20): 13101}),
+        ("tsvit", {(12, 4, 20): 4937, (12, 4, 60): 16526}),
+    ],
+)
+def test_a_prediction_takes_the_memory_that_was_measured(name, measured):
+    """Of processes, input included, in small windows: see each network's `bytes_per_px`."""
+    kind = NETS.entry(name)
+    for (n_months, n_bands, n_classes), wanted in measured.items():
+        net = kind(kind.Config(n_months=n_months, n_bands=n_bands, n_classes=n_classes))
+        assert wanted < net.bytes_per_px() + 6 * n_months * n_bands < 2 * wanted
+        assert sum(weight.numel() for weight in net.parameters()) < 1.1e6

@@ -1,5 +1,5 @@
 """The networks that come with cropray, a line each; a registered model carries them."""
 
-from cropray.nets import crop_net, temp_cnn
+from cropray.nets import crop_net, ltae, temp_cnn, tsvit, utae
 
-__all__ = ["crop_net", "temp_cnn"]
+__all__ = ["crop_net", "ltae", "temp_cnn", "tsvit", "utae"]

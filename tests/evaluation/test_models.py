@@ -13,7 +13,7 @@ from cropray.core.errors import MissingArtefactError, SchemaError
 from cropray.evaluation.models import entries_of, load_model
 from cropray.training.decision import Decision
 from cropray.training.family import family
-from tests.maps.builders import CLASSES, RULE, draw_image, ruled, save_cnn, save_temp_cnn, save_trees
+from tests.maps.builders import CLASSES, RULE, draw_image, ruled, save_cnn, save_ltae, save_temp_cnn, save_trees
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -55,7 +55,8 @@ def test_the_card_names_the_classes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "save", "net"), [("cnn", save_cnn, "CropNet"), ("temp_cnn", save_temp_cnn, "TempCnn")]
+    ("name", "save", "net"),
+    [("cnn", save_cnn, "CropNet"), ("temp_cnn", save_temp_cnn, "TempCnn"), ("temp_cnn", save_ltae, "Ltae")],
 )
 def test_what_predicts_decides_maps_and_no_recipe(tmp_path, name, save, net):
     """The card may be of a later version, whose training has settings that are not known here."""

@@ -13,7 +13,7 @@ from cropray.core.legend import IGNORE, bundled_legend
 from cropray.imagery.composites import write_composite, write_n_obs
 from cropray.nets.crop_net import CropNet, CropNetConfig
 from cropray.nets.ensemble import Ensemble
-from cropray.nets.temp_cnn import TempCnn, TempCnnConfig
+from cropray.nets.registry import NETS
 from cropray.training.blend.settings import BlendSettings
 from cropray.training.deep.checkpoint import NetworkCheckpoint, save_checkpoint
 from cropray.training.deep.tiles import ChannelStats
@@ -42,16 +42,21 @@ def save_cnn(folder, seed=0):
     return folder
 
 
-def save_temp_cnn(folder, seed=0):
+def save_temp_cnn(folder, seed=0, net="temp_cnn", **small):
     """Two untrained networks over pixels, which answer together."""
     torch.manual_seed(seed)
-    config = TempCnnConfig(n_classes=len(CLASSES), **INPUT, channels=8, hidden=16)
+    kind = NETS.entry(net)
+    config = kind.Config(n_classes=len(CLASSES), **INPUT, hidden=16, **(small or {"channels": 8}))
     stats = ChannelStats((1500.0,) * N_BANDS, (600.0,) * N_BANDS)
     folder.mkdir(parents=True, exist_ok=True)
-    model = Ensemble([TempCnn(config), TempCnn(config)]).eval()
-    checkpoint = NetworkCheckpoint(model, stats, CLASSES, LEGEND.hash(), net="temp_cnn", kind="temp_cnn")
-    save_checkpoint(folder, checkpoint)
+    model = Ensemble([kind(config), kind(config)]).eval()
+    save_checkpoint(folder, NetworkCheckpoint(model, stats, CLASSES, LEGEND.hash(), net=net, kind="temp_cnn"))
     return folder
+
+
+def save_ltae(folder, seed=0):
+    """The same with attention."""
+    return save_temp_cnn(folder, seed, "ltae", embedding=16, heads=4)
 
 
 def save_trees(folder, seed=0):

@@ -12,12 +12,12 @@ import pandas as pd
 from cropray.evaluation.models import load_model
 from cropray.io.storage import folder_hash
 from cropray.tracking import Candidate, Merit, ModelForm, Tracker
-from tests.maps.builders import draw_image, save_blend, save_cnn, save_temp_cnn, save_trees
+from tests.maps.builders import draw_image, save_blend, save_cnn, save_ltae, save_temp_cnn, save_trees
 from tests.study import FEATURE_COLUMNS
 from tests.tracking_history import evaluation_note
 
 NAME = "two rivers"
-SAVE = {"cnn": save_cnn, "xgboost": save_trees, "temp_cnn": save_temp_cnn, "blend": save_blend}
+SAVE = {"cnn": save_cnn, "xgboost": save_trees, "temp_cnn": save_temp_cnn, "ltae": save_ltae, "blend": save_blend}
 # What a registered model may not need; `cropray` itself is refused as well.
 REFUSED = ["cropray", "ray", "rasterio", "geopandas", "shapely", "pydantic_settings", "upath", "pyogrio", "ee", "numba"]
 PREDICT = """

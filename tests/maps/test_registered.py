@@ -28,7 +28,7 @@ def store(tmp_path_factory):
     """A workspace whose store holds a model of each family, its tracker and the trained models."""
     workspace = Workspace(tmp_path_factory.mktemp("registered"))
     trained = {}
-    for family in ("xgboost", "cnn", "temp_cnn", "blend"):
+    for family in ("xgboost", "cnn", "temp_cnn", "ltae", "blend"):
         tracker, trained[family] = register(workspace, family)
     return tracker, trained
 
@@ -119,7 +119,7 @@ def test_a_version_says_how_it_is_asked(served):
         assert answer.shape[:2] == (1, len(NAMES))
 
 
-@pytest.mark.parametrize("family", ["xgboost", "cnn", "temp_cnn", "blend"])
+@pytest.mark.parametrize("family", ["xgboost", "cnn", "temp_cnn", "ltae", "blend"])
 def test_a_version_needs_nothing_of_cropray(store, tmp_path, family):
     tracker, trained = store
     of_others = {"xgboost": ["torch", "safetensors"], "blend": []}

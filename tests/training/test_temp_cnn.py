@@ -28,6 +28,8 @@ SMALL = TempCnnSettings(
     channels=8, hidden=16, epochs=4, batch_size=32, sampler={"name": "all", "n": 256}, learning_rate=5e-3
 )
 
+ATTENTION = SMALL.with_values({"channels": 64, "net": {"name": "ltae", "embedding": 16, "heads": 4}})
+
 
 def zone(seed, shape=(16, 16)):
     return zone_arrays(shape, N_CLASSES, seed)
@@ -106,8 +108,9 @@ def test_a_refit_runs_as_many_epochs_as_it_is_told(tmp_path):
     assert (card["kind"], card["net"], len(card["provenance"]["history"])) == ("temp_cnn", "temp_cnn", 2)
 
 
-def test_rows_windows_and_a_served_model_agree(tmp_path):
-    (scored,) = fit(tmp_path)
+@pytest.mark.parametrize("settings", [SMALL, ATTENTION])
+def test_rows_windows_and_a_served_model_agree(tmp_path, settings):
+    (scored,) = fit(tmp_path, settings)
     model = load_model(tmp_path)
     assert (model.margin_px, model.stride_px, model.columns) == (0, 1, FEATURE_COLUMNS)
     assert (model.input_shape, model.output_shape) == ((-1, 48), (-1, N_CLASSES))

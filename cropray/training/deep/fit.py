@@ -235,6 +235,7 @@ class _Job:
             n_classes=len(self.data.classes),
             seed=self.seed,
             n_epochs=self.n_epochs,
+            classes=self.data.classes,
             **{name: getattr(self.settings, name) for name in shared},
         )
 

@@ -22,13 +22,14 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cropray.core.errors import ConfigError, InputError
+from cropray.core.legend import CropClass
 from cropray.core.metrics import PROBABILITY_FLOOR, Counts, metric_of, score
 from cropray.core.registry import Choice
 from cropray.nets.context import Context
 from cropray.nets.norm import sum_over_workers, world_size
 from cropray.training.deep.augment import N_SYMMETRIES, Augment, augmentations, augmented
 from cropray.training.deep.device import tf32
-from cropray.training.deep.losses import LOSSES
+from cropray.training.deep.losses import made_loss
 from cropray.training.deep.optim import OPTIMIZERS, SCHEDULES
 from cropray.training.deep.samplers import SAMPLERS, earlier_draws
 from cropray.training.deep.tiles import Samples
@@ -64,6 +65,8 @@ class FitPlan:
     weight_decay: float = 0.0
     class_weighting: ClassWeighting = "none"
     augment: Augment = False
+    classes: tuple[CropClass, ...] = ()
+    """Class of each index, for losses that know the legend's groups."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +202,7 @@ def train_epoch(
         FloatingPointError: the loss is no number any more.
     """
     model.train()
-    device, loss, by_step = _device(model), LOSSES.make(plan.loss), SCHEDULES.make(plan.schedule).by_step
+    device, loss, by_step = _device(model), made_loss(plan.loss, plan.classes), SCHEDULES.make(plan.schedule).by_step
     changes = augmentations(plan.augment)
     sums = torch.zeros(2, dtype=torch.float64, device=device)  # loss, labelled pixels or their weights
     for share in epoch_shares(len(tiles), plan, epoch, partial(tiles.rarest_classes, plan.n_classes)):

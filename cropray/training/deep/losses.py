@@ -7,11 +7,13 @@ Axes: B samples, K classes, H rows, W columns.
 """
 
 import inspect
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final, Protocol, Self, TypeAlias
 
 from cropray.core.errors import ConfigError
-from cropray.core.legend import IGNORE
+from cropray.core.legend import IGNORE, CropClass
 from cropray.core.registry import Choice, Registry, name_of
 
 if TYPE_CHECKING:
@@ -38,6 +40,17 @@ class Loss(Protocol):
 
 
 LOSSES: Final[Registry[Loss]] = Registry("loss")
+
+
+def made_loss(choice: Choice, classes: Sequence[CropClass]) -> Loss:
+    """A loss with its settings; one that has a method `knowing(classes)` is what that gives.
+
+    Raises:
+        ConfigError: there is no such loss, or it cannot be had for these classes.
+    """
+    loss = LOSSES.make(choice)
+    knowing: Callable[[Sequence[CropClass]], Loss] | None = getattr(loss, "knowing", None)
+    return loss if knowing is None else knowing(classes)
 
 
 def require_weighing(choice: Choice) -> None:
@@ -109,5 +122,61 @@ class Focal:
         # Where p is 1 the power has no slope for γ < 1; a sure pixel has no loss either.
         doubt_N = (-(-losses_N).expm1()).clamp_min(1e-12)
         losses_N = doubt_N**self.gamma * losses_N
+        losses_N = losses_N if weights_K is None else losses_N * weights_K[true_N]
+        return (losses_N if weights_BHW is None else losses_N * weights_BHW[labelled_BHW]).sum()
+
+
+@LOSSES.register("hierarchical")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hierarchical:
+    """Cross-entropy of the class, and beside it that of each group of the legend that the class is in.
+
+    The probability of a group is the sum of its classes' probabilities: a pixel that is taken for a crop of the same group costs
+    less than one that is taken for any other. Source of the idea: Turkoglu et al. 2021, "Crop mapping from image time series:
+    deep learning with multi-scale label hierarchies" (arXiv 2102.08820), whose network has an output for each level.
+    """
+
+    weights: tuple[float, ...] = (0.1, 0.3)
+    """Weight of each level's cross-entropy beside the class's, coarsest level first; 0 leaves a level out."""
+    groups: tuple[tuple[int, ...], ...] = field(default=(), init=False)
+    """[level][class] number of the group that the class is in; `knowing` gives them."""
+
+    def __post_init__(self) -> None:
+        if not any(self.weights) or min(self.weights) < 0:
+            raise ValueError(f"weights must be at least 0, and one of them above; got {self.weights}")
+
+    def knowing(self, classes: Sequence[CropClass]) -> Self:
+        """The loss for these classes, in their order.
+
+        Raises:
+            ConfigError: the legend has fewer levels, or none that counts puts two of the classes together.
+        """
+        n_levels = min((len(crop.levels) for crop in classes), default=0)
+        if len(self.weights) > n_levels:
+            raise ConfigError(
+                f"the loss 'hierarchical' has {len(self.weights)} weights, and the legend {n_levels} levels: leave some out"
+            )
+        levels = [[crop.levels[level] for crop in classes] for level in range(len(self.weights))]
+        if all(len(set(names)) == len(names) for names, weight in zip(levels, self.weights, strict=True) if weight):
+            raise ConfigError(
+                "the legend puts no two classes of the dataset into a group, which the loss 'hierarchical' needs: give the "
+                "legend the columns level_1, level_2, … or choose the loss cross_entropy"
+            )
+        known = replace(self)
+        object.__setattr__(known, "groups", tuple(tuple(names.index(name) for name in names) for names in levels))
+        return known
+
+    def __call__(
+        self, logits_BKHW: "Tensor", labels_BHW: "Tensor", weights_K: "Weights" = None, weights_BHW: "Weights" = None
+    ) -> "Tensor":
+        """See `Loss`; the weight of a pixel's class counts at all levels."""
+        labelled_BHW = labels_BHW != IGNORE
+        true_N = labels_BHW[labelled_BHW]
+        log_p_NK = logits_BKHW.movedim(1, -1)[labelled_BHW].log_softmax(dim=1)
+        losses_N = -log_p_NK.gather(1, true_N[:, None]).squeeze(1)
+        for groups, weight in zip(self.groups, self.weights, strict=True):
+            group_K = true_N.new_tensor(groups)
+            is_other_NK = group_K != group_K[true_N][:, None]
+            losses_N = losses_N - weight * log_p_NK.masked_fill(is_other_NK, -math.inf).logsumexp(dim=1)
         losses_N = losses_N if weights_K is None else losses_N * weights_K[true_N]
         return (losses_N if weights_BHW is None else losses_N * weights_BHW[labelled_BHW]).sum()

@@ -105,7 +105,8 @@ class NetworkSettings(FamilySettings):
     monitor: ValidationScore = "val_loss"
     """What has to improve."""
     loss: LossChoice = "cross_entropy"
-    """`cross_entropy` (`label_smoothing`), `focal` (`gamma`). Validation is scored without."""
+    """`cross_entropy` (`label_smoothing`), `focal` (`gamma`), `hierarchical` (`weights` of the legend's levels, beside the class).
+    Validation is scored by the class alone."""
     sampler: SamplerChoice = "all"
     """`all` takes every sample once an epoch, `class_balanced` (`power`) draws those of seldom classes as often as others;
     `n` samples an epoch."""

@@ -48,7 +48,7 @@ def learn_of_winner(job: JobConfig, manifest: Manifest, model: str, progress: Pr
     write_json(folder / CARD_FILE, {**load_card(folder), CARD_KEY: record})
     summary = json.loads(result.read_text(encoding="utf-8"))
     write_json(result, {**summary, "decision": {"asked": wanted, **record, **tables}})
-    for line in decision_in_words(record):
+    for line in decision_in_words({**record, **tables}):
         progress.note(f"{model:<8} {line}")
 
 
@@ -92,6 +92,7 @@ def read_evidence(workspace: Workspace, manifest: Manifest, model: str) -> OutOf
         weights=(n_pixels / np.maximum(n_rows, 1))[position, labels],
         frequencies=np.stack([shares[fold] for fold in folds]),
         folds=np.array(folds),
+        regions=tuple(zones[zone_id].region for zone_id in zone_ids.tolist()),
     )
 
 

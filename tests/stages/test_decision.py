@@ -32,7 +32,7 @@ def counts(zone):
 
 
 ZONES = manifest(
-    *(entry(f"k{zone}", zone % 3, counts(zone)) for zone in range(6)), entry("t1", None, dict.fromkeys(NAMES, 9000)),
+    *(entry(f"k{zone}", zone % 3, counts(zone), region=("hills", "plain")[zone % 2]) for zone in range(6)), entry("t1", None, dict.fromkeys(NAMES, 9000)),
     names=NAMES, source="points", n_folds=3,
 )  # fmt: skip
 
@@ -102,6 +102,8 @@ def test_the_card_says_how_the_winner_decides_and_what_it_is_worth(make):
     )
     assert f"with the exponent chosen on other folds {record['other_folds']['macro_f1']:.4f}" in said
     assert f"tempered by {record['temperature']:.3f}; out of fold loss" in said
+    assert "calibration error by region, worst first: " in said
+    assert result["decision"]["reliability"]["regions"].keys() == {"hills", "plain"}
 
 
 def test_the_likeliest_class_leaves_every_byte_as_it_was(make):
@@ -127,6 +129,7 @@ def test_rows_stand_for_the_pixels_of_their_zone_and_class(make):
     found = read_evidence(make(rule="prior").artefacts, ZONES, "xgboost")
     assert found.weights.tolist() == [TIMES] * 900
     assert found.folds.tolist() == [0, 1, 2, 0, 1, 2]
+    assert found.regions == ("hills", "plain") * 3
     others = ZONES.class_counts(["k1", "k2", "k4", "k5"])
     np.testing.assert_allclose(found.frequencies[3], others / others.sum())
     assert np.abs(found.frequencies[3] - SHARES).max() < 0.1

@@ -45,6 +45,9 @@ class DecisionSettings(Settings):
     coverage: float | None = Field(default=None, gt=0.5, lt=1)
     """Share of a new zone's pixels whose true class is to be in their set of classes (`output: sets` of a served model); None:
     there are no sets."""
+    unlike: float | None = Field(default=None, gt=0, lt=0.5)
+    """Share of a new zone's pixels, as 0.05, that may be flagged as unlike the training zones' (`output: unlike` of a served
+    model); None: there is no flag."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +281,21 @@ def decision_in_words(record: Mapping[str, Any]) -> Iterator[str]:
             f"sets of classes, to hold the true one of {record['settings']['coverage']:.0%} of a new zone's pixels: of folds "
             f"that had no part in it {record['sets']['coverage']:.1%}, by {record['sets']['classes']:.2f} classes on average"
         )
+    if (unlike := record.get("unlike")) is not None:
+        yield _unlike_in_words(unlike, record["settings"]["unlike"])
     yield from _regions_in_words(record.get("reliability", {}).get("regions", {}))
+
+
+def _unlike_in_words(worth: Mapping[str, float], most: float) -> str:
+    if not worth["least"]:
+        return (
+            f"no pixel is flagged as unlike the training zones: they are too few to promise that not more than {most:.0%} of "
+            f"a new zone's are, {round(1 / most)} or more are needed (decision.unlike)"
+        )
+    return (
+        f"pixels unlike the training zones, to be {most:.0%} of a new zone's at most: of folds that had no part in it "
+        f"{worth['share']:.1%}; their likeliest class is right in {worth['flagged']:.1%}, the others' in {worth['others']:.1%}"
+    )
 
 
 def _regions_in_words(regions: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:

@@ -237,7 +237,8 @@ def _decision_params(summary: Mapping[str, Any]) -> dict[str, Any]:
 def _decision_metrics(summary: Mapping[str, Any]) -> dict[str, float]:
     """`oof_…` of the decision and the probabilities as they are, `oof_…_argmax` of what they would be without.
 
-    `oof_ece.REGION` and `oof_ece_argmax.REGION` of each region with enough rows, `oof_rows.REGION` of each.
+    `oof_ece.REGION` and `oof_ece_argmax.REGION` of each region with enough rows, `oof_rows.REGION` of each; `oof_unlike`,
+    the share of pixels that are flagged.
     """
     decision = summary.get("decision")
     if decision is None:
@@ -245,6 +246,8 @@ def _decision_metrics(summary: Mapping[str, Any]) -> dict[str, float]:
     found, whens = dict[str, float](), (("", "after"), ("_argmax", "before"))
     for end, when in whens:
         found |= {f"oof_{key}{end}": value for key, value in decision[when].items()}
+    if "unlike" in decision:
+        found["oof_unlike"] = decision["unlike"]["share"]
     for region, table in decision.get("reliability", {}).get("regions", {}).items():
         name = _NOT_IN_KEYS.sub("-", region)
         found[f"oof_rows.{name}"] = table["rows"]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cropray.core.intervals import bootstrap_intervals
+from cropray.core.intervals import bootstrap_difference, bootstrap_intervals
 
 
 @dataclass(frozen=True)
@@ -77,4 +77,17 @@ def coverage(landscape, n_zones, n_samples, n_population=4000, seed=3):
         truth = macro_scores(whole, cube.any((0, 2)))
         for key, (low, high) in bootstrap_intervals(cube, i, 300).items():
             covered.setdefault(key, []).append(low <= truth[key] <= high)
+    return {key: np.mean(values) for key, values in covered.items()}
+
+
+def difference_coverage(landscape, n_zones, n_samples, n_population=4000, seed=3):
+    """The same of the difference between two models, one of which is better by as much everywhere; zones are hard for both."""
+    both = [draw_zones(landscape, n_population, seed, skill) for skill in (0.3, 0.0)]
+    rng, covered = np.random.default_rng(seed), {}
+    for i in range(n_samples):
+        drawn = rng.integers(n_population, size=n_zones)
+        present = both[0][drawn].any((0, 2))
+        better, worse = (macro_scores(cube.sum(0), present) for cube in both)
+        for key, found in bootstrap_difference(*(cube[drawn] for cube in both), i, 300).items():
+            covered.setdefault(key, []).append(found.low <= better[key] - worse[key] <= found.high)
     return {key: np.mean(values) for key, values in covered.items()}

@@ -26,7 +26,7 @@ from cropray.evaluation.pooled import BETTER, Counted
 from cropray.io.job_file import load_settings
 from cropray.io.storage import Location, write_json, write_text
 from cropray.io.workspace import Workspace
-from cropray.search.decision import decided_elsewhere
+from cropray.search.decision import learnt_elsewhere
 from cropray.search.recipe import STUDY, Change, Raw, way_to
 from cropray.stages.decision import asked, read_evidence
 from cropray.stages.family_search import FamilySearch, Samples
@@ -135,21 +135,22 @@ def _row(
 
 
 def _count(job: JobConfig, model: str, manifest: Manifest) -> Counted:
-    """What the winner's folds say of the zones that they did not see; where a rule decides, it was learnt on other folds."""
+    """What the winner's folds say of the zones that they did not see; rule and temperature were learnt on other folds."""
     found = read_evidence(job.artefacts, manifest, model)
     zone_ids = [zone.zone_id for zone in manifest.of_split("train") if zone.n_labelled]
-    counts = found.counts_of(decided_elsewhere(found, job.decision))
+    elsewhere = learnt_elsewhere(found, job.decision)
+    counts = found.counts_of(elsewhere.predicted)
     cube = np.floor(counts + 1e-6).astype(np.int64)
     # Whole pixels, as many as there are: differences need equal labels.
     rest, most = np.rint(counts.sum(2)).astype(np.int64) - cube.sum(2), counts.argmax(2)[..., None]
     np.put_along_axis(cube, most, np.take_along_axis(cube, most, 2) + rest[..., None], 2)
-    truth = np.maximum(found.probabilities[np.arange(len(found.labels)), found.labels], PROBABILITY_FLOOR)
+    truth = np.maximum(elsewhere.tempered.of_truth, PROBABILITY_FLOOR)
     names = sorted(zone_id for zone_id in zone_ids if job.artefacts.out_of_fold(model, zone_id).exists())
     return Counted(
         tuple(names),
         tuple(crop.name for crop in manifest.classes),
         cube,
-        float(-(np.log(truth.astype(np.float64)) * found.weights).sum()),
+        float(-(np.log(truth) * found.weights).sum()),
     )
 
 

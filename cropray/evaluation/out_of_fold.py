@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cropray.core.errors import SchemaError
+from cropray.core.errors import LeakageError, SchemaError
 from cropray.datasets.manifest import ZoneEntry
 from cropray.datasets.storage import read_pixels
 from cropray.evaluation.zone_counts import CountJob, require_composite
@@ -125,6 +125,27 @@ def read_out_of_fold(paths: Sequence[Location]) -> tuple[npt.NDArray[np.uint8], 
     table = _read(paths)
     zones = table["zone_id"].to_numpy(zero_copy_only=False).astype(str)
     return table["label"].to_numpy(), _probabilities(table), zones
+
+
+def read_out_of_fold_of_zone(path: Location) -> tuple[npt.NDArray[np.uint8], Probabilities, npt.NDArray[np.str_]]:
+    """What `write_out_of_fold` wrote of the zone that a file is called after.
+
+    Raises:
+        LeakageError: it is of another zone, which may be a test zone's.
+    """
+    found = read_out_of_fold([path])
+    if strange := sorted(set(found[2].tolist()) - {path.stem}):
+        raise LeakageError(
+            f"'{path}' holds predictions of zone {', '.join(strange)}: who learns from it could have seen the test. Remove "
+            f"'{path.parent}' and run `cropray search CONFIG.yaml`, which fits nothing twice"
+        )
+    return found
+
+
+def read_drawn(path: Location) -> Rows:
+    """[N] rows of its pixel table that a zone's file is of."""
+    rows: Rows = _read([path])["index"].to_numpy().astype(np.int64)
+    return rows
 
 
 def _read(paths: Sequence[Location]) -> pa.Table:

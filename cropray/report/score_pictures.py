@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from cropray.core.metrics import METRICS, headlines, score_columns
@@ -10,7 +11,7 @@ from cropray.evaluation.results import ModelResult, ReportInputs
 from cropray.io.pictures import INK, MUTED, picture
 from cropray.io.storage import Location
 from cropray.report.class_pictures import draw_dumbbell, models_legend
-from cropray.report.drawing import FOLD_STYLES, MODEL_COLOURS
+from cropray.report.drawing import FOLD_STYLES, MODEL_COLOURS, TITLE
 from cropray.report.tables import format_params, zone_rows
 from cropray.search.results import ConfigurationResult
 
@@ -19,6 +20,11 @@ _VAL_COLOUR: Final = "#1f6fb2"
 _BAND: Final = 0.5  # height of the band in which the models of one row stand, rows
 _CURVES: Final = ("loss", "macro_f1")  # what a fit is stopped by, and what a search chooses by, unless they are told
 _PER_ROW: Final = 4  # configurations beside each other
+_TICKS: Final = (0, 0.5, 1)
+_DOT: Final = 160  # area of a dot that stands for all pixels, square points
+_RELIABILITY_PER_ROW: Final = 3
+_MOST_REGIONS: Final = 8  # with all zones, a square
+_LONGEST_NAME: Final = 28  # characters over a panel
 
 
 def draw_scores(inputs: ReportInputs, path: Location) -> None:
@@ -95,19 +101,53 @@ def draw_curves(model: ModelResult, path: Location) -> bool:
 
 
 def draw_reliability(model: ModelResult, path: Location) -> None:
-    """How often a model is right where it says that it is so sure, out of fold, without and with what was learnt."""
+    """How often a model is right where it says that it is so sure, out of fold, without and with what was learnt elsewhere.
+
+    Where zones lie in several regions, those with the most rows have panels of their own after that of all.
+    """
     assert model.decision is not None
-    with picture(path, 4.2, 4.2) as figure:
-        axes = figure.subplots()
-        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1)
+    decision, of_all = model.decision, model.decision["reliability"]
+    regions = of_all.get("regions", {})  # a search of an earlier version tells none apart
+    errors = {when: decision[when]["ece"] for when in ("before", "after")}
+    largest = sorted(regions, key=lambda name: -regions[name]["rows"])[:_MOST_REGIONS] if len(regions) > 1 else ()
+    panels = [("all zones", {**of_all, "rows": decision["rows"], "ece": errors})]
+    panels += [(name, regions[name]) for name in regions if name in largest]
+    n_columns = 2 if len(panels) == 4 else min(len(panels), _RELIABILITY_PER_ROW)
+    n_rows = -(-len(panels) // n_columns)
+    with picture(path, max(4.2, 2.6 * n_columns), 4.4 if n_columns == 1 else 0.9 + 2.7 * n_rows) as figure:
+        grid = figure.subplots(n_rows, n_columns, sharex=True, sharey=True, squeeze=False)
+        for axes in grid.flat[len(panels) :]:
+            axes.set_visible(False)
+        for axes, (name, table) in zip(grid.flat, panels, strict=False):
+            _draw_reliability_of(axes, name, table)
+        for column in range(n_columns):  # the lowest panel of each column tells what is on its axis
+            lowest = grid[(len(panels) - 1 - column) // n_columns, column]
+            lowest.set_xlabel("confidence")
+            lowest.tick_params(labelbottom=True)
+        figure.supylabel("share of pixels that are right", color=MUTED, fontsize=8.5)
+        figure.suptitle("What confidence is worth, out of fold; larger dots: more pixels", **TITLE)
+        handles, labels = grid[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(handles), labelcolor=MUTED)
+
+
+def _draw_reliability_of(axes: Any, name: str, table: Mapping[str, Any]) -> None:
+    axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1)
+    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xticks=_TICKS, yticks=_TICKS)
+    short = name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
+    axes.set_title(f"{short}\n", fontsize=8.5)
+    axes.grid(axis="both")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_major_formatter("{x:g}")
+    if "ece" not in table:
+        told = f"{table['rows']:,} rows: too few to tell"
+    else:
+        told = f"error {table['ece']['before']:.3f} → {table['ece']['after']:.3f} · {table['rows']:,} rows"
         for when, label, colour in (("before", "as trained", _TRAIN_COLOUR), ("after", "as it decides", _VAL_COLOUR)):
-            rows, error = model.decision["reliability"][when], model.decision[when]["ece"]
-            points = [(row["confidence"], row["accuracy"]) for row in rows]
-            axes.plot(*_columns(points), "o-", color=colour, label=f"{label}: error {error:.3f}")
-        axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="share of pixels that are right")
-        axes.set_title("What confidence is worth, out of fold")
-        axes.grid(axis="both")
-        axes.legend(loc="upper left", labelcolor=MUTED)
+            points = [(row["confidence"], row["accuracy"]) for row in table[when]]
+            axes.plot(*_columns(points), color=colour, label=label)
+            shares = np.array([row["pixels"] for row in table[when]]) / sum(row["pixels"] for row in table[when])
+            axes.scatter(*_columns(points), s=_DOT * np.maximum(shares, 0.02), color=colour, clip_on=False, zorder=3)
+    axes.text(0, 1.03, told, transform=axes.transAxes, fontsize=7.5, color=MUTED)
 
 
 def _draw_folds(axes: Any, configuration: ConfigurationResult, key: str) -> None:

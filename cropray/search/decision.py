@@ -25,6 +25,8 @@ USUAL_TAU: Final = 0.4  # the best single one over 14 kinds of table and model, 
 MOST_LOST: Final = 0.01  # of accuracy, out of fold: a rule that takes more has failed
 _USUAL_WIDTH: Final = 0.15
 _ENOUGH_ROWS: Final = 200
+ENOUGH_OF_REGION: Final = 300  # rows; of so many a model that is sure as it should be shows an error of 0.04, by chance
+_TOLD_REGIONS: Final = 8
 _RATIOS: Final = {metric.key: metric.ratios for metric in STUDY if metric.ratios is not None}
 Floats = npt.NDArray[np.float64]
 
@@ -43,6 +45,9 @@ class DecisionSettings(Settings):
     coverage: float | None = Field(default=None, gt=0.5, lt=1)
     """Share of a new zone's pixels whose true class is to be in their set of classes (`output: sets` of a served model); None:
     there are no sets."""
+    unlike: float | None = Field(default=None, gt=0, lt=0.5)
+    """Share of a new zone's pixels, as 0.05, that may be flagged as unlike the training zones' (`output: unlike` of a served
+    model); None: there is no flag."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +66,14 @@ class OutOfFold:
     """[zone, class] share of each class in the training pixels of the fit that predicts the zone; 0: it saw none."""
     folds: npt.NDArray[np.int64]
     """[zone] the fold that it belongs to."""
+    regions: tuple[str, ...] = ()
+    """[zone] the region that it lies in; empty: they are not told apart."""
 
     def decided(self, tau: float) -> npt.NDArray[np.int64]:
         """[N] class index, as `prior` decides with the frequencies that each fit was trained with."""
         predicted = np.empty(len(self.labels), np.int64)
-        for zone, frequencies in enumerate(self.frequencies):
-            rows = self.zones == zone
+        for frequencies in np.unique(self.frequencies, axis=0):
+            rows = (self.frequencies == frequencies).all(1)[self.zones]
             predicted[rows] = Decision(multipliers(frequencies, tau)).decide(self.probabilities[rows], 1)
         return predicted
 
@@ -87,25 +94,27 @@ class OutOfFold:
         loss = float(-(np.log(truth.astype(np.float64)) * self.weights[known]).sum() / self.weights[known].sum())
         return {**_scores(cube), "loss": loss}
 
-    def sets(self, coverage: float) -> tuple[float, dict[str, float]]:
-        """(see `set_threshold`, what sets are worth in zones that had no part in their threshold)."""
-        of_truth = self.probabilities[np.arange(len(self.labels)), self.labels].astype(np.float64)
-        fold_of, is_in, size = self.folds[self.zones], np.zeros(len(of_truth)), np.zeros(len(of_truth))
-        for fold in np.unique(fold_of):
-            here, others = fold_of == fold, fold_of != fold
-            least = set_threshold(of_truth[others], self.zones[others], self.weights[others], coverage)
-            is_in[here], size[here] = of_truth[here] >= least, (self.probabilities[here] >= least).sum(1)
-        means = {
-            name: float(np.average(values, weights=self.weights))
-            for name, values in (("coverage", is_in), ("classes", size))
-        }
-        return set_threshold(of_truth, self.zones, self.weights, coverage), means
+    @property
+    def of_truth(self) -> Floats:
+        """[N] probability of the true class."""
+        return self.probabilities[np.arange(len(self.labels)), self.labels].astype(np.float64)
 
-    def reliability(self, tau: float) -> list[Bin]:
-        """What confidence in the class that is decided for is worth."""
-        predicted = self.decided(tau)
+    def reliability(self, predicted: npt.NDArray[np.int64], rows: npt.NDArray[np.bool_] | None = None) -> list[Bin]:
+        """What confidence in the class that is decided for is worth, in some rows or in all."""
         confidence = self.probabilities[np.arange(len(predicted)), predicted].astype(np.float64)
-        return reliability(confidence, predicted == self.labels, self.weights)
+        values = confidence, predicted == self.labels, self.weights
+        return reliability(*(values if rows is None else (each[rows] for each in values)))
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Rows as what was learnt on the other folds judges them: what it is worth on new zones."""
+
+    tempered: OutOfFold
+    predicted: npt.NDArray[np.int64]
+    """[N] class index."""
+    in_sets: npt.NDArray[np.bool_]
+    """[N, K] whether each class belongs to the row's set; none does where there are no sets."""
 
 
 def multipliers(frequencies: Floats, tau: float) -> tuple[float, ...]:
@@ -127,8 +136,9 @@ def learn_decision(
         settings: what is asked for.
 
     Returns:
-        (`decision` of its card: what `training.decision` reads, and what it cost and gained out of fold; tables:
-        `taus` tau by tau, `reliability` without and with what was learnt).
+        (`decision` of its card: what `training.decision` reads, and what it cost and gained out of fold, `after` with
+        loss and calibration error by what the other folds taught; tables: `taus` tau by tau, `reliability` without and
+        with what was learnt on other folds, of all and of each region).
     """
     temperature = _temperature(found, np.ones(len(found.labels), np.bool_), settings)
     tempered = replace(found, probabilities=Decision(temperature=temperature).tempered(found.probabilities, 1))
@@ -136,8 +146,11 @@ def learn_decision(
     cubes = np.stack([tempered.counts(tau) for tau in taus])
     tau = choose_tau(cubes, len(found.labels))
     before, after = (each.scores(cube) for each, cube in ((found, cubes[0]), (tempered, cubes[taus.index(tau)])))
-    tables = [each.reliability(by) for each, by in ((found, 0.0), (tempered, tau))]
-    for scores, table in zip((before, after), tables, strict=True):
+    elsewhere = learnt_elsewhere(found, settings)
+    after["loss"] = elsewhere.tempered.scores(cubes[0])["loss"]
+    judged = {"before": (found, found.decided(0.0)), "after": (elsewhere.tempered, elsewhere.predicted)}
+    tables = {when: of.reliability(predicted) for when, (of, predicted) in judged.items()}
+    for scores, table in zip((before, after), tables.values(), strict=True):
         scores["ece"] = calibration_error(table)
     card = {
         "settings": settings.model_dump(mode="json"),
@@ -150,27 +163,50 @@ def learn_decision(
         "rows": len(found.labels),
         "before": before,
         "after": after,
-        "other_folds": _scores(_of_other_folds(cubes, found)) if settings.rule == "prior" else None,
+        "other_folds": _scores(found.counts_of(elsewhere.predicted)) if settings.rule == "prior" else None,
     }
     if settings.coverage is not None:
-        card["set_threshold"], card["sets"] = tempered.sets(settings.coverage)
+        card["set_threshold"] = set_threshold(tempered.of_truth, found.zones, found.weights, settings.coverage)
+        is_in = elsewhere.in_sets[np.arange(len(found.labels)), found.labels], elsewhere.in_sets.sum(1)
+        card["sets"] = {
+            name: float(np.average(values, weights=found.weights))
+            for name, values in zip(("coverage", "classes"), is_in, strict=True)
+        }
     listed = [{"tau": each, **_scores(cube)} for each, cube in zip(taus, cubes, strict=True)]
-    before_after = [[asdict(row) for row in table] for table in tables]
-    return card, {"taus": listed, "reliability": dict(zip(("before", "after"), before_after, strict=True))}
+    reliable: dict[str, Any] = {when: [asdict(row) for row in table] for when, table in tables.items()}
+    return card, {"taus": listed, "reliability": {**reliable, "regions": _by_region(found, judged)}}
 
 
-def decided_elsewhere(found: OutOfFold, settings: DecisionSettings) -> npt.NDArray[np.int64]:
-    """[N] class index, where what decides in a fold was learnt on the other folds: what a rule is worth on new zones."""
-    if settings.rule == "argmax":
-        return found.decided(0.0)
-    predicted = np.empty(len(found.labels), np.int64)
+def learnt_elsewhere(found: OutOfFold, settings: DecisionSettings) -> Elsewhere:
+    """Judge each fold's rows by the temperature, then the tau and the threshold of sets, that the other folds teach."""
+    probabilities, predicted = found.probabilities.copy(), np.empty(len(found.labels), np.int64)
+    in_sets = np.zeros(probabilities.shape, np.bool_)
     for fold in np.unique(found.folds):
         others, rows = found.folds != fold, found.folds[found.zones] == fold
-        tempered = _tempered(found, ~rows, settings)
-        cubes = np.stack([tempered.counts(tau) for tau in TAUS])
-        tau = choose_tau(cubes[:, others], int((~rows).sum())) if others.any() else 0.0
-        predicted[rows] = tempered.decided(tau)[rows]
-    return predicted
+        tempered, tau = _tempered(found, ~rows, settings), 0.0
+        if settings.rule == "prior" and others.any():
+            cubes = np.stack([tempered.counts(tau) for tau in TAUS])
+            tau = choose_tau(cubes[:, others], int((~rows).sum()))
+        probabilities[rows], predicted[rows] = tempered.probabilities[rows], tempered.decided(tau)[rows]
+        if settings.coverage is not None:
+            known = tempered.of_truth[~rows], found.zones[~rows], found.weights[~rows]
+            in_sets[rows] = probabilities[rows] >= set_threshold(*known, settings.coverage)
+    return Elsewhere(replace(found, probabilities=probabilities), predicted, in_sets)
+
+
+def _by_region(
+    found: OutOfFold, judged: Mapping[str, tuple[OutOfFold, npt.NDArray[np.int64]]]
+) -> dict[str, dict[str, Any]]:
+    """Region → how many `rows` tell of it and, where they are enough, its `ece` and its table `before` and `after`."""
+    tables: dict[str, dict[str, Any]] = {}
+    for region in sorted(set(found.regions)):
+        rows = np.array([name == region for name in found.regions])[found.zones]
+        tables[region] = {"rows": int(rows.sum())}
+        if tables[region]["rows"] >= ENOUGH_OF_REGION:
+            of = {when: of.reliability(predicted, rows) for when, (of, predicted) in judged.items()}
+            tables[region]["ece"] = {when: calibration_error(table) for when, table in of.items()}
+            tables[region] |= {when: [asdict(row) for row in table] for when, table in of.items()}
+    return tables
 
 
 def _temperature(found: OutOfFold, rows: npt.NDArray[np.bool_], settings: DecisionSettings) -> float:
@@ -226,7 +262,7 @@ def _error(deviations: Floats) -> Floats:
 
 
 def decision_in_words(record: Mapping[str, Any]) -> Iterator[str]:
-    """What a card's `decision` does, and what it is worth on out-of-fold predictions."""
+    """What a card's `decision` does, and what it is worth on out-of-fold predictions; by region, with the tables beside it."""
     before, after, elsewhere = record["before"], record["after"], record["other_folds"]
     if elsewhere is not None:
         yield (
@@ -237,23 +273,44 @@ def decision_in_words(record: Mapping[str, Any]) -> Iterator[str]:
     if record["settings"]["calibrate"]:
         yield (
             f"probabilities are tempered by {record['temperature']:.3f}; out of fold loss {before['loss']:.4f} -> "
-            f"{after['loss']:.4f}, calibration error {before['ece']:.4f} -> {after['ece']:.4f}"
+            f"{after['loss']:.4f}, calibration error {before['ece']:.4f} -> {after['ece']:.4f}, each fold tempered as the "
+            f"others teach"
         )
     if record["set_threshold"] is not None:
         yield (
             f"sets of classes, to hold the true one of {record['settings']['coverage']:.0%} of a new zone's pixels: of folds "
             f"that had no part in it {record['sets']['coverage']:.1%}, by {record['sets']['classes']:.2f} classes on average"
         )
+    if (unlike := record.get("unlike")) is not None:
+        yield _unlike_in_words(unlike, record["settings"]["unlike"])
+    yield from _regions_in_words(record.get("reliability", {}).get("regions", {}))
 
 
-def _of_other_folds(cubes: Floats, found: OutOfFold) -> Floats:
-    """[zone, true, predicted] where each zone's tau was chosen without its fold: what the rule is worth elsewhere."""
-    cube: Floats = np.empty_like(cubes[0])
-    for fold in np.unique(found.folds):
-        others, n_rows = found.folds != fold, int((found.folds[found.zones] != fold).sum())
-        tau = choose_tau(cubes[:, others], n_rows) if others.any() else 0.0
-        cube[~others] = cubes[TAUS.index(tau)][~others]
-    return cube
+def _unlike_in_words(worth: Mapping[str, float], most: float) -> str:
+    if not worth["least"]:
+        return (
+            f"no pixel is flagged as unlike the training zones: they are too few to promise that not more than {most:.0%} of "
+            f"a new zone's are, {round(1 / most)} or more are needed (decision.unlike)"
+        )
+    return (
+        f"pixels unlike the training zones, to be {most:.0%} of a new zone's at most: of folds that had no part in it "
+        f"{worth['share']:.1%}; their likeliest class is right in {worth['flagged']:.1%}, the others' in {worth['others']:.1%}"
+    )
+
+
+def _regions_in_words(regions: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Nothing of a single one, which is the whole; the worst first, the others are on the page."""
+    if len(regions) < 2:
+        return
+    told = sorted((name for name in regions if "ece" in regions[name]), key=lambda name: -regions[name]["ece"]["after"])
+    parts = [
+        f"{name} {regions[name]['ece']['before']:.3f} -> {regions[name]['ece']['after']:.3f} ({regions[name]['rows']:,} rows)"
+        for name in told[:_TOLD_REGIONS]
+    ]
+    few = [f"{name} ({regions[name]['rows']:,})" for name in regions if name not in told]
+    parts += [f"{len(told) - _TOLD_REGIONS} better ones"] if len(told) > _TOLD_REGIONS else []
+    parts += [f"too few rows to tell: {', '.join(few)}"] if few else []
+    yield f"calibration error by region, worst first: {'; '.join(parts)}"
 
 
 def _ratios(key: str, cube: Floats) -> Ratios:

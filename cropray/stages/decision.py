@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 import numpy as np
+import pyarrow as pa
 
 from cropray.config import JobConfig
 from cropray.core.closure import code_digest
@@ -13,13 +14,19 @@ from cropray.core.errors import LeakageError, MissingArtefactError, SchemaError
 from cropray.core.progress import Progress
 from cropray.datasets.doubts import some
 from cropray.datasets.manifest import Manifest
-from cropray.evaluation.out_of_fold import read_out_of_fold
-from cropray.io.storage import write_json
+from cropray.datasets.storage import read_pixels
+from cropray.evaluation.out_of_fold import Rows, read_drawn, read_out_of_fold
+from cropray.io.storage import Location, write_json
 from cropray.io.workspace import Workspace
 from cropray.search.decision import DecisionSettings, Floats, OutOfFold, decision_in_words, learn_decision
+from cropray.search.likeness import learn_likeness
 from cropray.training.card import CARD_FILE, load_card
 from cropray.training.decision import CARD_KEY
+from cropray.training.likeness import CARD_KEY as LIKENESS_KEY
+from cropray.training.likeness import Numbers
+from cropray.training.pixel_blocks import class_indices, samples
 
+_MOST_PIXELS: Final = 100_000  # that tell where training pixels lie
 _digest: Final = functools.cache(code_digest)
 
 
@@ -27,7 +34,8 @@ def asked(job: JobConfig) -> dict[str, Any] | None:
     """What a decision is learnt by: settings and code; None: the likeliest class is taken, and nothing learnt."""
     if job.decision == DecisionSettings():
         return None
-    return {**job.decision.model_dump(mode="json"), "code": _digest(learn_decision, read_evidence)}
+    of_flag = () if job.decision.unlike is None else (learn_likeness, _drawn_pixels)
+    return {**job.decision.model_dump(mode="json"), "code": _digest(learn_decision, read_evidence, *of_flag)}
 
 
 def learn_of_winner(job: JobConfig, manifest: Manifest, model: str, progress: Progress) -> None:
@@ -36,7 +44,7 @@ def learn_of_winner(job: JobConfig, manifest: Manifest, model: str, progress: Pr
     Raises:
         LeakageError: predictions are of zones that are no training zones.
         MissingArtefactError: there are no out-of-fold predictions.
-        SchemaError: they are of another dataset.
+        SchemaError: they, or the pixel tables, are of another dataset.
     """
     wanted, workspace = asked(job), job.artefacts
     if wanted is None:
@@ -45,10 +53,16 @@ def learn_of_winner(job: JobConfig, manifest: Manifest, model: str, progress: Pr
     train = [zone.zone_id for zone in manifest.of_split("train")]
     record, tables = learn_decision(found, _shares(manifest, train), job.decision)
     folder, result = workspace.model(model), workspace.search_result(model)
-    write_json(folder / CARD_FILE, {**load_card(folder), CARD_KEY: record})
+    card = {name: value for name, value in load_card(folder).items() if name not in (CARD_KEY, LIKENESS_KEY)}
+    card[CARD_KEY] = record
+    if job.decision.unlike is not None:
+        pixels = _drawn_pixels(workspace, manifest, model, found)
+        likeness, record["unlike"] = learn_likeness(*pixels, found, job.decision.unlike)
+        card[LIKENESS_KEY] = likeness.to_record()
+    write_json(folder / CARD_FILE, card)
     summary = json.loads(result.read_text(encoding="utf-8"))
     write_json(result, {**summary, "decision": {"asked": wanted, **record, **tables}})
-    for line in decision_in_words(record):
+    for line in decision_in_words({**record, **tables}):
         progress.note(f"{model:<8} {line}")
 
 
@@ -61,7 +75,7 @@ def read_evidence(workspace: Workspace, manifest: Manifest, model: str) -> OutOf
         SchemaError: they are of another dataset.
     """
     zones = {zone.zone_id: zone for zone in manifest.of_split("train")}
-    paths = [path for zone_id in zones if (path := workspace.out_of_fold(model, zone_id)).exists()]
+    paths = list(_files(workspace, manifest, model).values())
     if not paths:
         raise MissingArtefactError(
             f"there are no out-of-fold predictions of {model} to learn its decision from "
@@ -92,7 +106,39 @@ def read_evidence(workspace: Workspace, manifest: Manifest, model: str) -> OutOf
         weights=(n_pixels / np.maximum(n_rows, 1))[position, labels],
         frequencies=np.stack([shares[fold] for fold in folds]),
         folds=np.array(folds),
+        regions=tuple(zones[zone_id].region for zone_id in zone_ids.tolist()),
     )
+
+
+def _files(workspace: Workspace, manifest: Manifest, model: str) -> dict[str, Location]:
+    """Training zone → its out-of-fold predictions, of zones that have any."""
+    files = {zone.zone_id: workspace.out_of_fold(model, zone.zone_id) for zone in manifest.of_split("train")}
+    return {zone_id: file for zone_id, file in files.items() if file.exists()}
+
+
+def _drawn_pixels(workspace: Workspace, manifest: Manifest, model: str, found: OutOfFold) -> tuple[Numbers, Rows]:
+    """([M, F] stored numbers of the rows that were predicted, every so many of them where they are more than enough; [M] which).
+
+    Raises:
+        SchemaError: the pixel tables are of another dataset.
+    """
+    every, first = max(1, -(-len(found.labels) // _MOST_PIXELS)), 0
+    pixels, positions = list[Numbers](), list[Rows]()
+    for zone_id, file in _files(workspace, manifest, model).items():
+        drawn = read_drawn(file)
+        positions.append(first + np.arange(0, len(drawn), every))
+        table, rows, first = read_pixels(workspace, zone_id, manifest.cube), drawn[::every], first + len(drawn)
+        known = found.labels[positions[-1]]
+        if (
+            rows.max(initial=-1) >= len(table)
+            or (class_indices(picked := table.take(pa.array(rows)), manifest.lookup()) != known).any()
+        ):
+            raise SchemaError(
+                f"out-of-fold predictions of zone '{zone_id}' by {model} are not of its pixel table; remove "
+                f"'{file.parent}' and run `cropray search CONFIG.yaml`, which fits nothing twice"
+            )
+        pixels.append(samples(picked, manifest.cube.columns))
+    return np.concatenate(pixels), np.concatenate(positions)
 
 
 def _fold_of(fold: int | None) -> int:

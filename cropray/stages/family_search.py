@@ -23,7 +23,7 @@ from cropray.core.metrics import STUDY, check_cube, metric_of
 from cropray.core.progress import Progress
 from cropray.datasets.loading import load_pixels, load_tiles
 from cropray.datasets.manifest import Manifest
-from cropray.evaluation.out_of_fold import read_out_of_fold
+from cropray.evaluation.out_of_fold import read_out_of_fold_of_zone
 from cropray.io.artefacts import Stamped, first_of
 from cropray.io.storage import content_id, local_folder, whole_folder, write_json
 from cropray.io.workspace import EARLIER, Workspace
@@ -292,7 +292,7 @@ class FamilySearch:
         untrained = next((result.untrained for result in unit.results()), ())
         zones, _ = unit_zones(unit.unit, self.manifest)
         files = {zone_id: self.workspace.out_of_fold(self.model, zone_id) for zone_id in zones}
-        readers = {zone_id: partial(read_out_of_fold, [file]) for zone_id, file in files.items() if file.exists()}
+        readers = {zone_id: partial(read_out_of_fold_of_zone, file) for zone_id, file in files.items() if file.exists()}
         lacks = [self.manifest.class_counts(self.manifest.fold_zones(fold)[0]) == 0 for fold in self._folds]
         unlearnt = {
             zone.zone_id: tuple(np.flatnonzero(lacks[zone.fold]).tolist())

@@ -1,9 +1,10 @@
 """Results of finished stages, read back for tables, pages and the tracker."""
 
 import json
+import re
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -25,6 +26,8 @@ from cropray.search.results import (
 )
 from cropray.tracking import Candidate, EvaluationNote, Merit, ModelForm, Tracker
 from cropray.training.family import family
+
+_NOT_IN_KEYS: Final = re.compile(r"[^\w -]")  # MLflow takes some more, which stand for folders or end a name
 
 
 def load_search(workspace: Workspace, model: str) -> dict[str, Any]:
@@ -232,12 +235,21 @@ def _decision_params(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _decision_metrics(summary: Mapping[str, Any]) -> dict[str, float]:
-    """`oof_…` of the decision and the probabilities as they are, `oof_…_argmax` of what they would be without."""
+    """`oof_…` of the decision and the probabilities as they are, `oof_…_argmax` of what they would be without.
+
+    `oof_ece.REGION` and `oof_ece_argmax.REGION` of each region with enough rows, `oof_rows.REGION` of each; `oof_unlike`,
+    the share of pixels that are flagged.
+    """
     decision = summary.get("decision")
     if decision is None:
         return {}
-    return {
-        f"oof_{key}{end}": value
-        for end, when in (("", "after"), ("_argmax", "before"))
-        for key, value in decision[when].items()
-    }
+    found, whens = dict[str, float](), (("", "after"), ("_argmax", "before"))
+    for end, when in whens:
+        found |= {f"oof_{key}{end}": value for key, value in decision[when].items()}
+    if "unlike" in decision:
+        found["oof_unlike"] = decision["unlike"]["share"]
+    for region, table in decision.get("reliability", {}).get("regions", {}).items():
+        name = _NOT_IN_KEYS.sub("-", region)
+        found[f"oof_rows.{name}"] = table["rows"]
+        found |= {f"oof_ece{end}.{name}": table["ece"][when] for end, when in whens if "ece" in table}
+    return found

@@ -14,11 +14,13 @@ import pandas as pd
 
 from cropray.training.card import class_names, recorded_features
 from cropray.training.decision import LIKELIEST, Decision, recorded_decision
+from cropray.training.likeness import Likeness, recorded_likeness
 
 OUTPUT: Final = "output"  # the one parameter of `predict`
 PROBABILITIES: Final = "probabilities"
 NAMES: Final = "names"
 SETS: Final = "sets"
+UNLIKE: Final = "unlike"
 LARGEST: Final = np.iinfo(np.uint16).max
 LARGEST_FRACTION: Final = 2.0  # surfaces brighter than white exist (glint, snow), brighter than this do not
 _NEEDED: Final = f"whole digital numbers from 0 to {LARGEST}, as the model's cube stores its values, 0 = no data"
@@ -36,36 +38,50 @@ class ServedModel:
     """[N, F] → [N, K], or [N, T, C, H, W] → [N, K, H, W]."""
     decision: Decision = LIKELIEST
     """`recorded_decision` of the model's card: maps and scores are made by the same."""
+    likeness: Likeness | None = None
+    """`recorded_likeness` of the model's card; None: it flags no pixel as unlike the training zones'."""
 
     def predict(
         self, model_input: Any, params: dict[str, Any] | None = None
     ) -> pd.DataFrame | npt.NDArray[np.float32 | np.bool_] | npt.NDArray[np.object_]:
-        """Class probabilities, sets of classes, or names.
+        """Class probabilities, sets of classes, names, or whether a pixel is unlike what the model was trained on.
 
         Args:
             model_input: a table with the model's columns, `B02_01` … in any order, others are ignored (trees), or an
                 array of tiles [N, T, C, H, W] (CNN). Digital numbers, 0 or null = no data, as integers or floats.
             params: `{"output": "names"}` for the name of the class that the model decides for; `sets` for whether
-                each class belongs to the set that holds the true one as often as was promised; otherwise probabilities.
+                each class belongs to the set that holds the true one as often as was promised; `unlike` for whether
+                the pixel is unlike those of the training zones; otherwise probabilities.
 
         Returns:
             Of a table: float32 probabilities with the names of the classes as columns and the rows of the input, or
-            names [N]. Of tiles: [N, K, H, W] float32, or names [N, H, W]. Sets are bool in the form of the probabilities.
+            names [N]. Of tiles: [N, K, H, W] float32, or names [N, H, W]. Sets are bool in the form of the probabilities,
+            `unlike` is bool in that of the names.
 
         Raises:
-            ValueError: a column is missing, a value is no digital number, the output is not known, or the model has no sets.
+            ValueError: a column is missing, a value is no digital number, the output is not known, or the model has no sets
+                or no flag.
         """
         output = (params or {}).get(OUTPUT, PROBABILITIES)
-        if output not in (PROBABILITIES, NAMES, SETS):
-            raise ValueError(f"{OUTPUT} is {output!r}; it must be '{PROBABILITIES}' or '{NAMES}', or '{SETS}'")
+        if output not in (PROBABILITIES, NAMES, SETS, UNLIKE):
+            raise ValueError(
+                f"{OUTPUT} is {output!r}; it must be '{PROBABILITIES}' or '{NAMES}', or '{SETS}', or '{UNLIKE}'"
+            )
         is_table = isinstance(model_input, pd.DataFrame)
         samples = read_table(model_input, self.columns) if is_table else digital_numbers(np.asarray(model_input))
+        if output == UNLIKE:
+            return self._is_unlike(samples)
         probabilities = self.decision.tempered(self.predict_samples(samples), 1)
         if output == NAMES:
             names: npt.NDArray[np.object_] = np.array(self.classes, np.object_)[self.decision.decide(probabilities, 1)]
             return names
         answer = self.decision.in_sets(probabilities) if output == SETS else probabilities
         return pd.DataFrame(answer, index=model_input.index, columns=list(self.classes)) if is_table else answer
+
+    def _is_unlike(self, samples: npt.NDArray[np.uint16]) -> npt.NDArray[np.bool_]:
+        if self.likeness is None:
+            raise ValueError("this model flags no pixels: no flag was asked for by its job (decision.unlike)")
+        return self.likeness.is_unlike(samples)
 
 
 def read_table(table: pd.DataFrame, columns: Sequence[str]) -> npt.NDArray[np.uint16]:
@@ -129,4 +145,5 @@ def served_pixels(card: Mapping[str, Any], predict: Callable[..., npt.NDArray[np
         features.cube.columns,
         lambda x: predict(np.ascontiguousarray(features.compute(x))),
         recorded_decision(card),
+        recorded_likeness(card),
     )

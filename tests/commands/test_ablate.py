@@ -20,6 +20,7 @@ from cropray.evaluation.out_of_fold import write_out_of_fold
 from cropray.evaluation.zone_counts import CountJob
 from cropray.io.job_file import load_settings
 from cropray.io.storage import write_json
+from cropray.search.calibration import learn_temperature
 from cropray.search.decision import DecisionSettings
 from cropray.search.fit import SearchData, fit_unit
 from cropray.search.recipe import Change
@@ -188,6 +189,27 @@ def test_rows_that_were_drawn_count_for_the_pixels_that_they_stand_for(tmp_path,
     assert np.abs(counted.cube - weighted).max() < 5  # rounded to whole pixels, the rest to the largest
     assert np.abs(counted.cube - weighted).sum() < 60
     assert counted.loss_sum == pytest.approx(loss, rel=1e-5)
+
+
+def test_the_loss_of_a_row_is_of_tempered_probabilities_where_its_job_tempers(tmp_path, monkeypatch):
+    """By the temperature that the other folds teach, as the row's classes are decided for."""
+    found = drawn(900, n_zones=4, seed=5, sureness=3.0)
+    monkeypatch.setattr(ablate, "read_evidence", lambda *_: found)
+    entries = [SimpleNamespace(zone_id=name, n_labelled=1) for name in "abcd"]
+    classes = [SimpleNamespace(name=str(k)) for k in range(5)]
+    manifest = SimpleNamespace(of_split=lambda _: entries, classes=classes)
+    place, expected = SimpleNamespace(out_of_fold=lambda *_: tmp_path), 0.0
+    sums = [
+        ablate._count(SimpleNamespace(artefacts=place, decision=decision), "xgboost", manifest).loss_sum
+        for decision in (DecisionSettings(), DecisionSettings(calibrate=True))
+    ]
+    for fold in range(3):
+        here = found.folds[found.zones] == fold
+        heat = learn_temperature(found.probabilities[~here], found.labels[~here], found.weights[~here])
+        powers = found.probabilities[here].astype(float) ** (1 / heat)
+        expected -= np.log(powers[np.arange(len(powers)), found.labels[here]] / powers.sum(1)).sum()
+    assert sums[1] == pytest.approx(expected, rel=1e-4)
+    assert sums[1] < 0.8 * sums[0]
 
 
 @pytest.mark.ray

@@ -7,7 +7,7 @@ import pytest
 
 from cropray.core.intervals import MIN_ZONES, bootstrap_difference, bootstrap_intervals, why_no_intervals
 from cropray.core.metrics import score
-from tests.zone_populations import LANDSCAPES, coverage, draw_zones, macro_scores
+from tests.zone_populations import LANDSCAPES, coverage, difference_coverage, draw_zones, macro_scores
 
 KEYS = ["test_accuracy", "test_macro_precision", "test_macro_recall", "test_macro_f1"]
 
@@ -141,3 +141,14 @@ def test_intervals_cover_everywhere(name, n_zones, least, least_mean):
     shares = coverage(LANDSCAPES[name], n_zones, 400)
     assert min(shares.values()) >= least
     assert np.mean(list(shares.values())) >= least_mean - 0.04 * (name == "classes of single zones")
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", LANDSCAPES)
+@pytest.mark.parametrize("n_zones", [8, 20, 40])
+def test_differences_cover_everywhere(name, n_zones):
+    """95 % are promised, and 4 standard deviations of 300 repeats allowed; macro scores of classes in few zones cover less."""
+    shares = difference_coverage(LANDSCAPES[name], n_zones, 300, n_population=2000)
+    assert shares["test_accuracy"] >= 0.95 - 4 * np.sqrt(0.95 * 0.05 / 300)
+    assert min(shares.values()) >= 0.88 - 4 * np.sqrt(0.88 * 0.12 / 300)
+    assert np.mean(list(shares.values())) >= 0.9

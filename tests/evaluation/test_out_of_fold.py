@@ -1,6 +1,7 @@
 """Out-of-fold probabilities: of the prediction that scores count, for pixels that depend on zone and seed alone."""
 
 import json
+import shutil
 from collections import Counter
 from dataclasses import replace
 
@@ -8,12 +9,18 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from cropray.core.errors import SchemaError
+from cropray.core.errors import LeakageError, SchemaError
 from cropray.core.metrics import confusion, log_loss_sum
 from cropray.datasets.storage import read_pixels
 from cropray.evaluation import out_of_fold, zone_counts
 from cropray.evaluation.models import load_model
-from cropray.evaluation.out_of_fold import combine_out_of_fold, draw_rows, read_out_of_fold, write_out_of_fold
+from cropray.evaluation.out_of_fold import (
+    combine_out_of_fold,
+    draw_rows,
+    read_out_of_fold,
+    read_out_of_fold_of_zone,
+    write_out_of_fold,
+)
 from cropray.evaluation.zone_counts import CountJob, count_points, count_zone_pixels
 from cropray.maps.settings import MapSettings
 from tests.evaluation.test_zone_counts import LOOKUP, WINDOW_PX, scored  # noqa: F401  a fixture
@@ -122,6 +129,19 @@ def test_a_model_that_is_built_from_others_is_combined_pixel_by_pixel(scored, tm
     for strange in (written(tmp_path / "rows", models[1], entry, job, (9, 1)), _of_other_classes(files[1], tmp_path)):
         with pytest.raises(SchemaError, match="other pixels, or other classes"):
             combine_out_of_fold(path, [files[0], strange], lambda parts: parts[0])
+
+
+def test_a_file_of_another_zone_teaches_nobody(scored, tmp_path):  # noqa: F811
+    """As of a test zone's, which lies under a training zone's name."""
+    workspace, zone, entry = scored
+    job = CountJob(workspace, LOOKUP, MapSettings())
+    path = written(tmp_path, load_model(save_trees(workspace.model("m"))), entry, job)
+    right, wrong = path.with_stem(zone.zone_id), path.with_stem("k2")
+    for place in (right, wrong):
+        shutil.copy(path, place)
+    np.testing.assert_array_equal(read_out_of_fold_of_zone(right)[1], read_out_of_fold([path])[1])
+    with pytest.raises(LeakageError, match=f"k2.*holds predictions of zone {zone.zone_id}"):
+        read_out_of_fold_of_zone(wrong)
 
 
 def _of_other_classes(file, folder):

@@ -4,6 +4,7 @@ import importlib
 import json
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -13,7 +14,9 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from cropray.evaluation.models import load_model
+from cropray.io.storage import write_json
 from cropray.io.workspace import Workspace
+from cropray.search.likeness import fit_likeness
 from cropray.tracking.model_code import model_code
 from tests.maps import registered
 from tests.maps.builders import CLASSES, RULE, ruled
@@ -172,6 +175,28 @@ def test_a_version_decides_as_maps_do(tmp_path, family):
     with pytest.raises(ValueError, match=r"no sets of classes.*decision\.coverage"):
         plain.predict(given, {"output": "sets"})
     assert "training/decision.py" in model_code(model.loader).files
+
+
+@pytest.mark.parametrize("family", ["xgboost", "cnn", "temp_cnn", "blend"])
+def test_a_version_flags_pixels_that_are_unlike_the_training_zones(tmp_path, family):
+    """Of whatever family: it looks at the pixel alone."""
+    folder, x = registered.SAVE[family](tmp_path / "model"), samples(family)
+    pixels = x if x.ndim == 2 else x.transpose(0, 3, 4, 2, 1).reshape(-1, 48)
+    likeness = fit_likeness(pixels, np.ones(len(pixels)))
+    least = float(np.median(likeness.of(pixels)))
+    card = json.loads((folder / "card.json").read_text())
+    write_json(folder / "card.json", {**card, "likeness": replace(likeness, least=least).to_record()})
+    served = importlib.import_module(load_model(folder).loader)._load_pyfunc(str(folder))
+    told = served.predict(table(x) if family in ("xgboost", "temp_cnn") else x, {"output": "unlike"})
+    assert told.shape == (x.shape[:1] if x.ndim == 2 else (x.shape[0], *x.shape[3:]))
+    np.testing.assert_array_equal(told.reshape(-1), likeness.of(pixels) < least)
+    assert 0.4 < told.mean() < 0.6
+    plain = importlib.import_module(load_model(folder).loader)._load_pyfunc(
+        str(registered.SAVE[family](tmp_path / "plain"))
+    )
+    with pytest.raises(ValueError, match=r"flags no pixels.*decision\.unlike"):
+        plain.predict(x, {"output": "unlike"})
+    assert "training/likeness.py" in model_code(load_model(folder).loader).files
 
 
 def ask(url, **body):

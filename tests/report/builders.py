@@ -111,10 +111,14 @@ def _configuration(params, rng, name):
     return Configuration(params, tuple(folds), metrics)
 
 
-def draw_decision():
+def draw_decision(n_regions=3):
     """How a model decides, as the result of its search tells."""
     settings = DecisionSettings(rule="prior", calibrate=True)
-    card, tables = learn_decision(drawn(1500, noise=1.2, sureness=2.0, pull=0.4), SHARES, settings)
+    card, tables = learn_decision(
+        drawn(1500 * max(n_regions, 1), 24, noise=1.2, sureness=2.0, pull=0.4, regions=REGIONS[:n_regions]),
+        SHARES,
+        settings,
+    )
     return {**card, **tables}
 
 

@@ -14,6 +14,7 @@ from cropray.report import page as page_module
 from cropray.report.class_pictures import draw_class_by_region, draw_class_distribution, draw_confusion
 from cropray.report.drawing import compact
 from cropray.report.page import Pictures, render_page, write_report
+from cropray.report.score_pictures import draw_reliability
 from tests.report.builders import Configuration, Fold, draw_decision, draw_inputs
 
 
@@ -96,8 +97,27 @@ def test_a_page_tells_how_a_model_decides_and_what_its_confidence_is_worth(input
     assert f"tempered by {decision['temperature']:.3f}" in text
     assert "XGBoost: scores of new regions are of its likeliest class" in text
     assert "reliability_xgboost.png" in Page(text).images
+    assert "calibration error by region, worst first:" in text
     with Image.open(tmp_path / "report" / "reliability_xgboost.png") as picture:
         assert np.asarray(picture.convert("L")).std() > 5
+
+
+def test_what_confidence_is_worth_has_a_panel_for_each_region(inputs, tmp_path):
+    sizes, decision = [], draw_decision(1)
+    of_region = {"rows": 1500, "ece": {"before": 0.1, "after": 0.05}, **decision["reliability"]}
+    for n_regions in (0, 1, 2, 3, 8, 30):
+        regions = {f"a region with a rather long name {i}": of_region for i in range(n_regions)}
+        if n_regions == 8:
+            regions["hills"] = {"rows": 7}
+        told = {**decision, "reliability": {**decision["reliability"], "regions": regions}}
+        draw_reliability(replace(inputs.models[1], decision=told), tmp_path / "r.png")
+        with Image.open(tmp_path / "r.png") as picture:
+            sizes.append(picture.size)
+    assert sizes[0] == sizes[1]  # a single region is the whole
+    assert sizes[2][0] > sizes[3][0]
+    assert sizes[4] == sizes[5]  # a square of panels holds the largest regions
+    del decision["reliability"]["regions"]  # of a search that told none apart
+    draw_reliability(replace(inputs.models[1], decision=decision), tmp_path / "r.png")
 
 
 def test_every_link_leads_to_a_picture(folder):

@@ -7,7 +7,7 @@ from cropray.search.decision import OutOfFold
 SHARES = np.array([0.62, 0.25, 0.08, 0.035, 0.015])
 
 
-def drawn(n_rows=2000, n_zones=12, shares=SHARES, noise=1.0, sureness=1.0, pull=0.0, *, seed=0):
+def drawn(n_rows=2000, n_zones=12, shares=SHARES, noise=1.0, sureness=1.0, pull=0.0, *, seed=0, regions=()):
     """Posteriors of Gaussian classes under the true shares.
 
     Args:
@@ -18,6 +18,7 @@ def drawn(n_rows=2000, n_zones=12, shares=SHARES, noise=1.0, sureness=1.0, pull=
         sureness: power that the probabilities are taken to; 1: a pixel of confidence 80 % is right 80 times of 100.
         pull: power of the shares by which frequent classes are favoured, as models do in zones that are new to them.
         seed: of everything.
+        regions: their names, which zones take in turn.
     """
     rng, n_classes = np.random.default_rng(seed), len(shares)
     zones, labels = np.sort(rng.integers(0, n_zones, n_rows)), rng.choice(n_classes, n_rows, p=shares)
@@ -33,4 +34,5 @@ def drawn(n_rows=2000, n_zones=12, shares=SHARES, noise=1.0, sureness=1.0, pull=
         weights=np.ones(n_rows),
         frequencies=np.tile(shares, (n_zones, 1)),
         folds=np.arange(n_zones) % 3,
+        regions=tuple(regions[zone % len(regions)] for zone in range(n_zones)) if regions else (),
     )

@@ -1,15 +1,18 @@
 """One temperature, and what confidence is worth."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from cropray.core.metrics import PROBABILITY_FLOOR
 from cropray.search.calibration import MOST_T, calibration_error, learn_temperature, reliability, set_threshold
-from cropray.search.decision import DecisionSettings, decision_in_words, learn_decision
+from cropray.search.decision import ENOUGH_OF_REGION, DecisionSettings, decision_in_words, learn_decision
 from cropray.training.decision import Decision
 from tests.search.drawn_predictions import SHARES, drawn
 
 
-def loss(found, temperature):
+def loss_of(found, temperature):
     tempered = Decision(temperature=temperature).tempered(found.probabilities, 1).astype(float)
     of_truth = np.maximum(tempered[np.arange(len(found.labels)), found.labels], 1e-16)
     return -(found.weights * np.log(of_truth)).sum()
@@ -20,8 +23,8 @@ def test_the_temperature_undoes_what_made_a_model_too_sure(sureness):
     found = drawn(6000, noise=1.2, sureness=sureness)
     learnt = learn_temperature(found.probabilities, found.labels, found.weights)
     assert learnt == pytest.approx(sureness, rel=0.06)
-    tried = [loss(found, temperature) for temperature in np.geomspace(learnt / 2, learnt * 2, 201)]
-    assert loss(found, learnt) <= min(tried) + 1e-3
+    tried = [loss_of(found, temperature) for temperature in np.geomspace(learnt / 2, learnt * 2, 201)]
+    assert loss_of(found, learnt) <= min(tried) + 1e-3
 
 
 def test_rows_of_no_use_leave_a_model_as_it_is():
@@ -104,3 +107,67 @@ def test_a_calibrated_model_is_right_as_often_as_it_says():
     assert all(
         abs(row["confidence"] - row["accuracy"]) < 0.1 for row in tables["reliability"]["after"] if row["pixels"] > 99
     )
+
+
+def of_unlike_folds(**changes):
+    """Out of fold, one fold is far surer than it should be and the others are not sure enough."""
+    found = drawn(6000, n_zones=18, noise=1.2, **changes)
+    powers = found.probabilities.astype(np.float64) ** np.array([3.0, 0.8, 0.7])[found.folds[found.zones], None]
+    return replace(found, probabilities=(powers / powers.sum(1, keepdims=True)).astype(np.float32))
+
+
+def test_what_a_temperature_is_worth_is_told_of_rows_that_did_not_teach_it():
+    found = of_unlike_folds()
+    record, tables = learn_decision(found, SHARES, DecisionSettings(calibrate=True, coverage=0.8))
+    assert record["temperature"] == learn_temperature(found.probabilities, found.labels, found.weights)
+    loss, pixels, sure, right, held = 0.0, np.zeros(10), np.zeros(10), np.zeros(10), []
+    for fold in range(3):
+        here = found.folds[found.zones] == fold
+        heat = learn_temperature(found.probabilities[~here], found.labels[~here], found.weights[~here])
+        powers = found.probabilities.astype(np.float64) ** (1 / heat)
+        tempered = powers / powers.sum(1, keepdims=True)
+        of_truth = tempered[np.arange(6000), found.labels]
+        least = set_threshold(of_truth[~here], found.zones[~here], found.weights[~here], 0.8)
+        held.extend(of_truth[here] >= least)
+        for p, label in zip(tempered[here], found.labels[here], strict=True):
+            tenth = min(int(p.max() * 10), 9)
+            loss -= np.log(max(p[label], PROBABILITY_FLOOR)) / 6000
+            pixels[tenth], sure[tenth] = pixels[tenth] + 1, sure[tenth] + p.max()
+            right[tenth] += p.argmax() == label
+    assert record["after"]["loss"] == pytest.approx(loss, rel=1e-4)
+    assert record["after"]["ece"] == pytest.approx(np.abs(sure - right).sum() / 6000, abs=1e-4)
+    assert record["sets"]["coverage"] == pytest.approx(np.mean(held), abs=1e-3)
+    assert sum(row["pixels"] for row in tables["reliability"]["after"]) == 6000
+    of_the_shipped = loss_of(found, record["temperature"]) / 6000
+    assert record["after"]["loss"] > of_the_shipped + 0.01  # which the rows taught that it is told of
+
+
+def test_the_same_is_told_of_each_region():
+    found = of_unlike_folds(regions=("hills", "plain", "coast"))  # in turn, as the folds: a region is a fold
+    record, tables = learn_decision(found, SHARES, DecisionSettings(calibrate=True))
+    regions = tables["reliability"]["regions"]
+    assert list(regions) == ["coast", "hills", "plain"]
+    for fold, name in enumerate(("hills", "plain", "coast")):
+        here = found.folds[found.zones] == fold
+        heat = learn_temperature(found.probabilities[~here], found.labels[~here], found.weights[~here])
+        for when, temperature in (("before", 1.0), ("after", heat)):
+            p = Decision(temperature=temperature).tempered(found.probabilities[here], 1)
+            table = reliability(p.max(1).astype(float), p.argmax(1) == found.labels[here], found.weights[here])
+            assert regions[name]["ece"][when] == pytest.approx(calibration_error(table), abs=1e-4)
+            assert [row["pixels"] for row in regions[name][when]] == [row.pixels for row in table]
+        assert regions[name]["rows"] == here.sum()
+    assert regions["hills"]["ece"]["before"] > 1.5 * regions["plain"]["ece"]["before"]
+    (line,) = (line for line in decision_in_words({**record, **tables}) if "by region" in line)
+    assert "worst first: hills 0." in line
+    assert f"({regions['coast']['rows']:,} rows)" in line
+
+
+def test_a_region_of_few_rows_says_how_few_and_no_more():
+    found = drawn(ENOUGH_OF_REGION * 3, n_zones=6, regions=("a", "b", "b", "b", "b", "b"))
+    record, tables = learn_decision(found, SHARES, DecisionSettings(calibrate=True))
+    n_rows = int((found.zones == 0).sum())
+    assert tables["reliability"]["regions"]["a"] == {"rows": n_rows}
+    assert "ece" in tables["reliability"]["regions"]["b"]
+    assert any(f"too few rows to tell: a ({n_rows})" in line for line in decision_in_words({**record, **tables}))
+    alone, tables = learn_decision(drawn(900, regions=("a",)), SHARES, DecisionSettings(calibrate=True))
+    assert not any("by region" in line for line in decision_in_words({**alone, **tables}))

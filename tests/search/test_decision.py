@@ -12,8 +12,8 @@ from cropray.search.decision import (
     TAUS,
     DecisionSettings,
     choose_tau,
-    decided_elsewhere,
     learn_decision,
+    learnt_elsewhere,
     multipliers,
 )
 from tests.search.drawn_predictions import SHARES, drawn
@@ -189,10 +189,10 @@ def test_a_single_zone_and_a_single_fold_are_no_error():
 def test_what_other_folds_choose_can_be_counted_pixel_by_pixel():
     found, rule = drawn(900, pull=0.6, seed=3), DecisionSettings(rule="prior")
     card, _ = learn_decision(found, SHARES, rule)
-    predicted = decided_elsewhere(found, rule)
+    predicted = learnt_elsewhere(found, rule).predicted
     assert (predicted == found.labels).mean() == pytest.approx(card["other_folds"]["accuracy"])
     assert (predicted != found.decided(0.0)).any()
-    np.testing.assert_array_equal(decided_elsewhere(found, DecisionSettings()), found.decided(0.0))
+    np.testing.assert_array_equal(learnt_elsewhere(found, DecisionSettings()).predicted, found.decided(0.0))
 
 
 def test_what_other_folds_choose_is_tempered_before_it_decides():
@@ -206,6 +206,6 @@ def test_what_other_folds_choose_is_tempered_before_it_decides():
         tempered = replace(found, probabilities=(powers / powers.sum(1, keepdims=True)).astype(np.float32))
         cubes = np.stack([tempered.counts(tau) for tau in TAUS])
         expected[rows] = tempered.decided(choose_tau(cubes[:, found.folds != fold], int((~rows).sum())))[rows]
-    got = decided_elsewhere(found, rule)
+    got = learnt_elsewhere(found, rule).predicted
     np.testing.assert_array_equal(got, expected)
-    assert (got != decided_elsewhere(found, DecisionSettings(rule="prior"))).any()
+    assert (got != learnt_elsewhere(found, DecisionSettings(rule="prior")).predicted).any()

@@ -9,13 +9,16 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
+from cropray.core.cube import STUDY_CUBE
 from cropray.core.errors import LeakageError, MissingArtefactError, SchemaError
 from cropray.core.progress import Progress
+from cropray.datasets.schema import pixel_schema
 from cropray.io.storage import folder_hash, write_json
 from cropray.search.decision import TAUS
-from cropray.stages.decision import asked, learn_of_winner, read_evidence, require_decision
+from cropray.stages.decision import _drawn_pixels, asked, learn_of_winner, read_evidence, require_decision
 from cropray.stages.family_search import FamilySearch, Samples
 from cropray.stages.search_verdict import Searched
+from cropray.training.likeness import recorded_likeness
 from tests.maps.builders import save_trees
 from tests.search.drawn_predictions import SHARES, drawn
 from tests.search.test_space import job as job_of
@@ -32,9 +35,11 @@ def counts(zone):
 
 
 ZONES = manifest(
-    *(entry(f"k{zone}", zone % 3, counts(zone)) for zone in range(6)), entry("t1", None, dict.fromkeys(NAMES, 9000)),
+    *(entry(f"k{zone}", zone % 3, counts(zone), region=("hills", "plain")[zone % 2]) for zone in range(6)), entry("t1", None, dict.fromkeys(NAMES, 9000)),
     names=NAMES, source="points", n_folds=3,
 )  # fmt: skip
+
+LOOKUP = np.array([crop.id for crop in ZONES.classes], np.uint8)
 
 
 def write(path, zone_ids, labels, probabilities):
@@ -59,6 +64,24 @@ def write_test_zone(path, called="t1"):
     write(path, [called] * 1000, labels, np.eye(5, dtype=np.float32)[(labels + 1) % 5] * 0.6 + 0.08)
 
 
+def write_pixels(workspace, zone_id, labels, seed, step=50):
+    """The pixel table of a zone whose classes are told apart by one number."""
+    rng, n = np.random.default_rng(seed), len(labels)
+    x = rng.integers(900, 1100, (n, 48)) + step * labels[:, None].astype(int)
+    columns = dict(zip(STUDY_CUBE.columns, x.T.astype(np.uint16), strict=True))
+    columns |= {
+        "zone_id": [zone_id] * n,
+        "region": ["hills"] * n,
+        "label": LOOKUP[labels],
+        "n_clear": np.zeros(n, np.uint8),
+    }
+    columns |= {name: np.arange(n, dtype=np.int32) for name in ("parcel", "row", "col")}
+    schema = pixel_schema()
+    folder = workspace.pixels(zone_id)
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table([columns[name] for name in schema.names], schema=schema), folder / "part-0.parquet")
+
+
 @pytest.fixture
 def make(tmp_path):
     """Make a job whose search has published its winner and written what its folds say."""
@@ -68,6 +91,7 @@ def make(tmp_path):
         workspace = job.artefacts
         for zone in range(6):
             write_zone(workspace, zone)
+            write_pixels(workspace, f"k{zone}", FOUND.labels[FOUND.zones == zone], zone)
         save_trees(workspace.model("xgboost"))
         write_json(workspace.search_result("xgboost"), {"model": "xgboost", "objective": "val_macro_f1"})
         return job
@@ -102,6 +126,8 @@ def test_the_card_says_how_the_winner_decides_and_what_it_is_worth(make):
     )
     assert f"with the exponent chosen on other folds {record['other_folds']['macro_f1']:.4f}" in said
     assert f"tempered by {record['temperature']:.3f}; out of fold loss" in said
+    assert "calibration error by region, worst first: " in said
+    assert result["decision"]["reliability"]["regions"].keys() == {"hills", "plain"}
 
 
 def test_the_likeliest_class_leaves_every_byte_as_it_was(make):
@@ -127,6 +153,7 @@ def test_rows_stand_for_the_pixels_of_their_zone_and_class(make):
     found = read_evidence(make(rule="prior").artefacts, ZONES, "xgboost")
     assert found.weights.tolist() == [TIMES] * 900
     assert found.folds.tolist() == [0, 1, 2, 0, 1, 2]
+    assert found.regions == ("hills", "plain") * 3
     others = ZONES.class_counts(["k1", "k2", "k4", "k5"])
     np.testing.assert_allclose(found.frequencies[3], others / others.sum())
     assert np.abs(found.frequencies[3] - SHARES).max() < 0.1
@@ -138,6 +165,79 @@ def test_the_test_zone_has_no_part_in_it(make):
     wanted = learnt(job)
     write_test_zone(job.artefacts.out_of_fold("xgboost", "t1"))
     assert learnt(job) == wanted
+
+
+def test_inverted_labels_of_a_test_zone_change_no_byte(make):
+    """Neither of tau, temperature and the threshold of sets, nor of what pixels are called unlike; with its pixels at hand."""
+    job = make(rule="prior", calibrate=True, coverage=0.7, unlike=0.3)
+    workspace = job.artefacts
+    record = learnt(job)
+    assert min(record["tau"], abs(record["temperature"] - 1), record["set_threshold"], record["unlike"]["least"]) > 0
+    hashes = folder_hash(workspace.model("xgboost")), workspace.search_result("xgboost").read_bytes()
+    inverted = 4 - FOUND.labels
+    write(workspace.out_of_fold("xgboost", "t1"), ["t1"] * 900, inverted, FOUND.probabilities)
+    write_pixels(workspace, "t1", inverted, 7, step=900)
+    assert learnt(job) == record
+    assert (folder_hash(workspace.model("xgboost")), workspace.search_result("xgboost").read_bytes()) == hashes
+    # And they are no trifle: as a training zone's they teach something else.
+    leaking = manifest(*ZONES.zones[:6], entry("t1", 0, dict.fromkeys(NAMES, 9000)), names=NAMES, n_folds=3)
+    learn_of_winner(job, leaking, "xgboost", Progress(io.StringIO()))
+    card = json.loads((workspace.model("xgboost") / "card.json").read_text())
+    for name in ("tau", "temperature", "set_threshold", "unlike"):
+        assert card["decision"][name] != record[name]
+
+
+@pytest.mark.parametrize("decision", [{"calibrate": True, "coverage": 0.7}, {"unlike": 0.3}])
+def test_inverted_labels_of_a_test_zone_under_another_name_are_refused(make, decision):
+    job = make(**decision)
+    write(job.artefacts.out_of_fold("xgboost", "k4"), ["t1"] * 900, 4 - FOUND.labels, FOUND.probabilities)
+    with pytest.raises(LeakageError, match=r"no training zones \(t1\)"):
+        learnt(job)
+    card = json.loads((job.artefacts.model("xgboost") / "card.json").read_text())
+    assert not {"decision", "likeness"} & card.keys()
+
+
+def test_the_card_says_which_pixels_are_unlike_the_training_zones(make):
+    log, job = io.StringIO(), make(unlike=0.3)
+    record = learnt(job, log)
+    folder = job.artefacts.model("xgboost")
+    card = json.loads((folder / "card.json").read_text())
+    likeness = recorded_likeness(card)
+    found = read_evidence(job.artefacts, ZONES, "xgboost")
+    x, rows = _drawn_pixels(job.artefacts, ZONES, "xgboost", found)
+    assert rows.tolist() == list(range(900))
+    np.testing.assert_allclose(likeness.mean, np.average(x, 0, found.weights), rtol=1e-6)
+    assert likeness.least == record["unlike"]["least"] > 0
+    assert 0 < record["unlike"]["share"] < 0.3
+    assert "pixels unlike the training zones, to be 30% of a new zone's at most" in log.getvalue()
+    assert "whitening" not in job.artefacts.search_result("xgboost").read_text()
+    rule = learnt(make(rule="prior"))
+    assert rule["settings"]["unlike"] is None
+    assert "likeness" not in json.loads((folder / "card.json").read_text())
+
+
+def test_too_few_zones_flag_nothing_and_say_so(make):
+    log = io.StringIO()
+    assert learnt(make(unlike=0.05), log)["unlike"]["least"] == 0
+    assert "too few to promise that not more than 5% of a new zone's are, 20 or more are needed" in log.getvalue()
+
+
+def test_of_many_rows_some_tell_where_pixels_lie(make, monkeypatch):
+    job = make(unlike=0.3)
+    found = read_evidence(job.artefacts, ZONES, "xgboost")
+    monkeypatch.setattr("cropray.stages.decision._MOST_PIXELS", 400)
+    x, rows = _drawn_pixels(job.artefacts, ZONES, "xgboost", found)
+    assert 280 < len(x) == len(rows) < 320
+    assert (np.abs(x.astype(int) - 1000 - 50 * found.labels[rows][:, None].astype(int)) <= 100).all()
+
+
+def test_pixel_tables_of_other_labels_are_seen(make):
+    job = make(unlike=0.3)
+    labels = FOUND.labels[FOUND.zones == 3]
+    for wrong in (labels[::-1], labels[:-1]):
+        write_pixels(job.artefacts, "k3", wrong, 3)
+        with pytest.raises(SchemaError, match="of zone 'k3' by xgboost are not of its pixel table"):
+            learnt(job)
 
 
 @pytest.mark.parametrize("called", ["t1", "another dataset's"])

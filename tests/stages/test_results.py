@@ -98,6 +98,27 @@ def test_how_a_model_decides_stands_beside_its_test(job):
     assert not [name for name in (*plain.metrics, *plain.params) if name.startswith(("oof", "decision"))]
 
 
+def test_what_confidence_is_worth_in_each_region_stands_beside_it(job):
+    path = job.artefacts.search_result("xgboost")
+    scores = {"accuracy": 0.9, "macro_f1": 0.5, "loss": 0.3, "ece": 0.1}
+    decision = {"settings": {"rule": "argmax"}, "tau": 0.0, "temperature": 1.4, "before": scores, "other_folds": None}
+    regions = {"Val d'Oise / nord": {"rows": 900, "ece": {"before": 0.2, "after": 0.05}}, "Île": {"rows": 12}}
+    of_all = {
+        "after": scores,
+        "unlike": {"share": 0.04},
+        "reliability": {"before": [], "after": [], "regions": regions},
+    }
+    write_json(path, {**json.loads(path.read_text()), "decision": {**decision, **of_all}})
+    client, _ = registered(job)
+    told = client.get_run(client.get_model_version("loire 2023", "1").run_id).data.metrics
+    assert {name: value for name, value in told.items() if "." in name} == {
+        "oof_ece.Val d-Oise - nord": 0.05, "oof_ece_argmax.Val d-Oise - nord": 0.2,
+        "oof_rows.Val d-Oise - nord": 900, "oof_rows.Île": 12,
+    }  # fmt: skip
+    assert told["oof_ece"] == told["oof_ece_argmax"] == 0.1
+    assert told["oof_unlike"] == 0.04
+
+
 @pytest.mark.parametrize(("elsewhere", "moves"), [(0.58, True), (0.47, False)])
 def test_an_alias_goes_to_the_same_fits_where_they_decide_better(job, elsewhere, moves):
     """Scores of folds are of the likeliest class, whatever the decision."""

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from cropray.training.blend.mean import FOLDER, combine
 from cropray.training.card import class_names, load_card
 from cropray.training.decision import recorded_decision
+from cropray.training.likeness import recorded_likeness
 from cropray.training.serving import ServedModel
 
 
@@ -22,7 +23,9 @@ def _load_pyfunc(data_path: str) -> ServedModel:
     card = load_card(folder)
     members = [_load(member["loader"], folder / FOLDER / member["name"]) for member in card["members"]]
     columns = () if any(not member.columns for member in members) else members[0].columns
-    return ServedModel(class_names(card), columns, partial(_predict, card, members), recorded_decision(card))
+    return ServedModel(
+        class_names(card), columns, partial(_predict, card, members), recorded_decision(card), recorded_likeness(card)
+    )
 
 
 def _predict(card: dict[str, Any], members: Sequence[ServedModel], x: npt.NDArray[np.uint16]) -> Any:

@@ -17,13 +17,7 @@ from cropray.evaluation.levels import N_PERCENT, groups_of
 from cropray.training.decision import decision_of
 from cropray.training.family import CropModel, Probabilities
 
-SIZES_HA: Final = (
-    0.5,
-    1.0,
-    2.0,
-    5.0,
-    10.0,
-)  # bounds between classes of size; half of France's parcels are below 1.3 ha
+SIZES_HA: Final = (0.5, 1.0, 2.0, 5.0, 10.0)  # bounds between classes of size, the same for all datasets
 N_SIZES: Final = len(SIZES_HA) + 2  # and, as the last one, of unknown size
 PARCEL_RULES: Final = ("majority", "mean_probability")
 _MOST_CLEAR_GROUPS: Final = 6
@@ -87,17 +81,17 @@ class Tally:
             found["confidence"] = self._by_confidence()
         if self._sizes is None:
             return found
-        return {**found, "parcel_sizes": self._by(self._sizes, N_SIZES), "parcels": self._parcels()}
+        return {**found, "parcel_sizes": self._by(self._sizes, N_SIZES), "parcels": self._parcels(self._sizes)}
 
-    def _parcels(self) -> Counts:
+    def _parcels(self, sizes: npt.NDArray[np.int64]) -> Counts:
         seen = self._decided != IGNORE
         votes = np.zeros((len(self._first), self._n_classes), np.int64)
         np.add.at(votes, (self._parcel[seen], self._decided[seen]), 1)
         n_pixels = np.maximum(votes.sum(1), 1)
         means = (self._sums / _WHOLE / n_pixels).astype(np.float32)
         decided = votes.argmax(1), self._decision.decide(means)  # of equal ones the first, as maps do
-        sizes, true = self._sizes[self._first], self._true[self._first]  # type: ignore[index]  # there are parcels
-        return np.stack([_counted(sizes, N_SIZES, true, one, self._n_classes) for one in decided])
+        size, true = sizes[self._first], self._true[self._first]
+        return np.stack([_counted(size, N_SIZES, true, one, self._n_classes) for one in decided])
 
     def _by_confidence(self) -> Counts:
         seen = self._decided != IGNORE

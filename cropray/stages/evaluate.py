@@ -42,13 +42,8 @@ from cropray.tracking import Tracker
 from cropray.training.family import family
 
 _OF_MAPS: Final = ("map.splits",)  # settings that change no score
-_FILES: Final = (
-    "scores.json",
-    "cube.npy",
-    "cubes.npz",
-    "per_class.csv",
-    "confusion.png",
-)  # and curves, where fits have a history
+_FILES: Final = ("scores.json", "cube.npy", "cubes.npz", "per_class.csv", "confusion.png")
+# Beside them curves, where fits have a history.
 _COUNTING: Final = (count_points, count_zone_pixels)  # what decides the counts of a zone, beside the family's `load`
 _SCORING: Final = (
     *(score, score_study_protocol, region_scores, bootstrap_intervals, why_no_intervals, cubes_of, detail),

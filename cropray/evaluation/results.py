@@ -44,6 +44,8 @@ class ModelResult:
     """Leave-region-out: scores on all training zones, each by a fit that saw no zone of its region; None: not scored."""
     new_regions: Mapping[str, Scores] = field(default_factory=dict)
     """The same, region by region."""
+    detail: Mapping[str, Any] = field(default_factory=dict)
+    """The same test counted otherwise, see `detail.detail`; empty of an evaluation by an earlier version."""
 
     @property
     def confusion(self) -> Counts:

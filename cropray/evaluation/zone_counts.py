@@ -1,7 +1,8 @@
 """One test zone counted by true and predicted class, from the very prediction that its map shows."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -9,13 +10,14 @@ import pyarrow as pa
 
 from cropray.core.cube import CubeSpec
 from cropray.core.errors import SchemaError
-from cropray.core.legend import IGNORE
 from cropray.core.metrics import Counts, confusion, log_loss_sum
 from cropray.datasets.build import band_sums
 from cropray.datasets.manifest import BandSums
 from cropray.datasets.storage import read_pixels
+from cropray.evaluation.tally import Tally
 from cropray.imagery.composites import read_composite
 from cropray.io.workspace import Workspace
+from cropray.maps.parcels import parcel_areas
 from cropray.maps.predict import never_seen, predicted_parts
 from cropray.maps.settings import MapSettings
 from cropray.maps.zone import zone_window
@@ -51,6 +53,8 @@ class ZoneCounts:
     """Labelled pixels that no step has data of: they count by the model's guess, and the map leaves them blank."""
     window: tuple[int, int] | None = None
     """Most rows and columns that the model read at once; None for points."""
+    otherwise: Mapping[str, Counts] = field(default_factory=dict)
+    """The same prediction counted by parcel, parcel size and clear steps, see `tally.Tally.counts`."""
 
 
 def count_points(model: CropModel, zone_id: str, job: CountJob) -> ZoneCounts:
@@ -61,8 +65,11 @@ def count_points(model: CropModel, zone_id: str, job: CountJob) -> ZoneCounts:
     """
     table = read_pixels(job.workspace, zone_id, model.cube)
     x, n_bands = samples(table, model.cube.columns), len(model.cube.band_columns)
-    matrix, loss_sum = _count(model.predict_samples(x).T, class_indices(table, job.lookup), decision_of(model))
-    return ZoneCounts(matrix, loss_sum, int((x[:, :n_bands] == 0).all(1).sum()))
+    true, probabilities = class_indices(table, job.lookup), model.predict_samples(x).T
+    matrix, loss_sum = _count(probabilities, true, decision_of(model))
+    tally = Tally(table, true, model, None)
+    tally.add(np.arange(len(true)), probabilities)
+    return ZoneCounts(matrix, loss_sum, int((x[:, :n_bands] == 0).all(1).sum()), otherwise=tally.counts())
 
 
 def count_zone_pixels(model: CropModel, zone_id: str, sums: BandSums, job: CountJob) -> ZoneCounts:
@@ -84,16 +91,19 @@ def count_zone_pixels(model: CropModel, zone_id: str, sums: BandSums, job: Count
     table = read_pixels(job.workspace, zone_id, model.cube)
     require_composite(table, zone_id, composite, sums, job, model.cube)
     height, width = composite.shape[-2:]
-    labels = np.full((height, width), IGNORE, np.uint8)
-    labels[table["row"].to_numpy(), table["col"].to_numpy()] = class_indices(table, job.lookup)
+    true = class_indices(table, job.lookup)
+    number = np.full((height, width), -1, np.int64)  # of the row in the table
+    number[table["row"].to_numpy(), table["col"].to_numpy()] = np.arange(len(true))
     window = zone_window(job.settings, (height, width), model, job.task_bytes)
-    counted = []
+    counted, tally = [], Tally(table, true, model, parcel_areas(job.workspace.parcels(zone_id)))
     for part, probabilities in predicted_parts(model, composite, window):
-        true = labels[part.slices]
-        counted.append(_count(probabilities[:, true != IGNORE], true[true != IGNORE], decision_of(model)))
+        is_labelled = number[part.slices] >= 0
+        rows, here = number[part.slices][is_labelled], probabilities[:, is_labelled]
+        counted.append(_count(here, true[rows], decision_of(model)))
+        tally.add(rows, here)
     matrix: Counts = np.sum([matrix for matrix, _ in counted], axis=0)
-    n_blank = int((never_seen(composite) & (labels != IGNORE)).sum())
-    return ZoneCounts(matrix, math.fsum(loss for _, loss in counted), n_blank, window)
+    n_blank = int((never_seen(composite) & (number >= 0)).sum())
+    return ZoneCounts(matrix, math.fsum(loss for _, loss in counted), n_blank, window, tally.counts())
 
 
 def require_composite(

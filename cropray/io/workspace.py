@@ -205,7 +205,7 @@ class Workspace:
         return self.root / "evaluation" / model
 
     def zone_counts(self, model: str, zone_id: str) -> Location:
-        """JSON: labelled pixels of one test zone by true and predicted class, and their loss."""
+        """JSON: labelled pixels of one test zone by true and predicted class, their loss, and the same counted otherwise."""
         return self.root / "evaluation" / f"{model}-zones" / f"{zone_id}.json"
 
     @property

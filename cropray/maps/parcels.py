@@ -5,8 +5,12 @@ from collections.abc import Sequence
 import geopandas as gpd
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
 
+from cropray.core.errors import SchemaError
 from cropray.core.legend import IGNORE, CropClass
+from cropray.io.storage import Location
 
 
 def vote(
@@ -53,3 +57,19 @@ def count_votes(
     has_vote = (parcel_index >= 0) & (parcel_index < n_parcels) & (class_id != IGNORE)
     pairs = parcel_index[has_vote].astype(np.int64) * IGNORE + class_id[has_vote]
     return np.bincount(pairs, minlength=n_parcels * IGNORE).reshape(n_parcels, IGNORE)
+
+
+def parcel_areas(path: Location) -> npt.NDArray[np.float64]:
+    """Area of the whole parcel of each row of a zone's parcel table, ha; none where the table is not there any more.
+
+    Raises:
+        SchemaError: the file is damaged or no parcel table.
+    """
+    if not path.exists():
+        return np.empty(0)
+    try:
+        with path.open("rb") as stream:
+            areas: npt.NDArray[np.float64] = pq.ParquetFile(stream).read(["area_ha"])["area_ha"].to_numpy()
+            return areas
+    except (OSError, pa.ArrowException, KeyError) as error:
+        raise SchemaError(f"parcel table '{path}' cannot be read ({error}); run `cropray labels` again") from None

@@ -10,10 +10,12 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cropray.core.metrics import headlines, score_columns
+from cropray.evaluation.levels import groups_of
 from cropray.evaluation.results import ModelResult, ReportInputs, ZonePictures
 from cropray.io.storage import Location, copy_file, size_of, whole_folder
 from cropray.report import tables
 from cropray.report.class_pictures import draw_class_scores, draw_confusion
+from cropray.report.detail_pictures import detail_rows, draw_detail, group_rows
 from cropray.report.doubts import doubts
 from cropray.report.drawing import MODEL_COLOURS
 from cropray.report.score_pictures import draw_curves, draw_reliability, draw_scores, draw_zone_scores
@@ -92,6 +94,7 @@ def draw_scored(inputs: ReportInputs, folder: Path) -> dict[str, str]:
     draw_scores(inputs, folder / "scores.png")
     draw_zone_scores(inputs, folder / "zone_scores.png")
     draw_class_scores(inputs, folder / "class_scores.png")
+    draw_detail(inputs, folder / "detail.png")
     curves = {}
     for model in inputs.models:
         draw_confusion(model, inputs.manifest, folder / f"confusion_{model.name}.png")
@@ -157,6 +160,9 @@ def render_page(inputs: ReportInputs, pictures: Pictures) -> str:
         region_rows=tables.region_rows(inputs),
         no_intervals=list(dict.fromkeys(model.no_intervals for model in inputs.models if model.no_intervals)),
         class_rows=tables.class_rows(inputs),
+        detail_rows=detail_rows(inputs.models),
+        group_rows=group_rows(inputs.models),
+        levels=groups_of(inputs.manifest.classes),
         zone_rows=tables.zone_rows(inputs),
         search_rows={model.name: search_rows(model) for model in inputs.models},
         doubts=doubts(inputs),

@@ -3,11 +3,11 @@
 import csv
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -19,17 +19,19 @@ from cropray.core.errors import SchemaError
 from cropray.core.fingerprint import fingerprint
 from cropray.core.intervals import bootstrap_intervals, why_no_intervals
 from cropray.core.keys import key_of
-from cropray.core.metrics import METRICS, Scores, check_cube, region_scores, score, score_study_protocol
+from cropray.core.metrics import METRICS, Counts, Scores, check_cube, region_scores, score, score_study_protocol
 from cropray.core.progress import Progress
 from cropray.datasets.manifest import BandSums, Manifest, ZoneEntry, load_manifest
+from cropray.evaluation.detail import cubes_of, detail
 from cropray.evaluation.models import Load, decided, entries_of, kept_model, read_model
 from cropray.evaluation.zone_counts import CountJob, ZoneCounts, count_points, count_zone_pixels
 from cropray.io.artefacts import Stamped
 from cropray.io.job_file import dump_yaml
-from cropray.io.storage import Location, copy_file, folder_hash, remove, whole_folder, write_json
+from cropray.io.storage import Location, content_id, copy_file, folder_hash, remove, whole_folder, write_json
 from cropray.io.workspace import Workspace, require
 from cropray.maps.layout import window_note
 from cropray.report.class_pictures import draw_confusion
+from cropray.report.detail_pictures import in_words
 from cropray.report.score_pictures import draw_curves
 from cropray.report.tables import score_table
 from cropray.stages.decision import require_decision
@@ -40,10 +42,11 @@ from cropray.tracking import Tracker
 from cropray.training.family import family
 
 _OF_MAPS: Final = ("map.splits",)  # settings that change no score
-_FILES: Final = ("scores.json", "cube.npy", "per_class.csv", "confusion.png")  # and curves, where fits have a history
+_FILES: Final = ("scores.json", "cube.npy", "cubes.npz", "per_class.csv", "confusion.png")
+# Beside them curves, where fits have a history.
 _COUNTING: Final = (count_points, count_zone_pixels)  # what decides the counts of a zone, beside the family's `load`
 _SCORING: Final = (
-    *(score, score_study_protocol, region_scores, bootstrap_intervals, why_no_intervals),
+    *(score, score_study_protocol, region_scores, bootstrap_intervals, why_no_intervals, cubes_of, detail),
     *(draw_confusion, draw_curves),
 )  # and what is made of them
 
@@ -68,7 +71,7 @@ def run(job: JobConfig, progress: Progress) -> None:
         for model in job.search.models:
             _evaluate_model(job, model, manifest, tracker, progress)
     results = [load_model_result(workspace, manifest, model) for model in job.search.models]
-    print(f"\n{score_table(results)}\n", flush=True)
+    print("", score_table(results), *filter(None, map(in_words, results)), "", sep="\n", flush=True)
     for line in tracker.outcome():
         progress.note(line)
 
@@ -128,6 +131,7 @@ def _scores_of(job: JobConfig, model: str, manifest: Manifest) -> Stamped:
         "model": folder_hash(workspace.model(model)),
         "classes": _classes(manifest),
         **{f"zone {zone.zone_id} of the dataset": fingerprint(asdict(zone)) for zone in manifest.zones},
+        "parcel tables": fingerprint([_parcel_table(workspace, manifest, zone) for zone in manifest.of_split("test")]),
         "zones' order": fingerprint(manifest.zone_ids),
         "seed": job.seed,
         "configurations of the search": fingerprint([summary.get("units"), summary.get("best")]),  # curves are of all
@@ -157,6 +161,11 @@ def _content_of_counts(model_hash: str, manifest: Manifest, zone: ZoneEntry) -> 
     return {"model": model_hash, "classes": _classes(manifest), "zone of the dataset": fingerprint(asdict(zone))}
 
 
+def _parcel_table(workspace: Workspace, manifest: Manifest, zone: ZoneEntry) -> str | None:
+    """Identity of the zone's parcel table; None: it has none."""
+    return None if manifest.source == "points" else content_id(workspace.parcels(zone.zone_id))
+
+
 def _require_model_of(manifest: Manifest, workspace: Workspace, model: str) -> None:
     """A model of another dataset may have learnt from today's test zones, and may count classes otherwise."""
     require(workspace.model(model), "search")
@@ -178,7 +187,9 @@ def _tasks(job: JobConfig, model: str, manifest: Manifest, share: float = math.i
         sums = None if manifest.source == "points" else zone.sums
         count = partial(_count_zone, zone.zone_id, model, trained, sums, count_job)
         outputs = (workspace.zone_counts(model, zone.zone_id),)
-        content = _content_of_counts(trained[1], manifest, zone)
+        content = _content_of_counts(trained[1], manifest, zone) | {
+            "parcel table": _parcel_table(workspace, manifest, zone)
+        }
         inputs = key_of(code, {"map": job.map}, content, apart=_OF_MAPS)
         tasks.append(ZoneTask(zone.zone_id, count, inputs, outputs, gpus_per_task(job, model)))
     return tasks
@@ -208,13 +219,28 @@ def _count_zone(
     predictor = kept_model(load, job.workspace.model(model), content, device)
     job = replace(job, task_bytes=memory_of(job.task_bytes, device))
     counts = count_points(predictor, zone_id, job) if sums is None else count_zone_pixels(predictor, zone_id, sums, job)
-    write_json(job.workspace.zone_counts(model, zone_id), {**asdict(counts), "matrix": counts.matrix.tolist()})
+    otherwise = {name: _sparse(found) for name, found in counts.otherwise.items()}
+    record = {**asdict(counts), "matrix": counts.matrix.tolist(), "otherwise": otherwise}
+    write_json(job.workspace.zone_counts(model, zone_id), record)
+
+
+def _sparse(counts: Counts) -> dict[str, list[int]]:
+    """Most pairs of classes never meet: what is not 0, by its place in the flat array."""
+    at = np.flatnonzero(counts)
+    return {"shape": [*counts.shape], "at": at.tolist(), "n": counts.ravel()[at].tolist()}
+
+
+def _dense(found: Mapping[str, list[int]]) -> Counts:
+    counts: Counts = np.zeros(math.prod(found["shape"]), np.int64)
+    counts[found["at"]] = found["n"]
+    return counts.reshape(found["shape"])
 
 
 def _read_counts(path: Location) -> ZoneCounts:
     raw = json.loads(path.read_text(encoding="utf-8"))
     window = raw["window"] and (raw["window"][0], raw["window"][1])
-    return ZoneCounts(np.array(raw["matrix"], np.int64), raw["loss_sum"], raw["n_blank"], window)
+    otherwise = {name: _dense(found) for name, found in raw["otherwise"].items()}
+    return ZoneCounts(np.array(raw["matrix"], np.int64), raw["loss_sum"], raw["n_blank"], window, otherwise)
 
 
 def _write(
@@ -229,7 +255,9 @@ def _write(
     # In the loss as well: nothing is chosen by it.
     scores = replace(score(cube.sum(0), loss_sum), n_untrained=n_untrained)
     regions = [zone.region for zone in manifest.of_split("test")]
+    cubes: dict[str, Any] = cubes_of(zone_ids, cube, [zone.otherwise for _, zone in counts])
     np.save(folder / "cube.npy", cube)
+    np.savez_compressed(folder / "cubes.npz", **cubes)
     _write_class_table(folder / "per_class.csv", manifest, scores)
     write_json(
         folder / "scores.json",
@@ -246,6 +274,7 @@ def _write(
             "regions": {name: found.as_metrics("test") for name, found in region_scores(cube, regions).items()},
             "blank_pixels": {zone_id: zone.n_blank for zone_id, zone in counts if zone.n_blank},
             "zones": {z: score(zone.matrix, zone.loss_sum).as_metrics("test") for z, zone in counts},
+            "detail": detail(manifest, zone_ids, cube, cubes, job.seed),
         },
     )
     (folder / "config.yaml").write_text(dump_yaml(job), encoding="utf-8")

@@ -13,6 +13,7 @@ from cropray.core.cube import CubeSpec
 from cropray.core.fingerprint import fingerprint
 from cropray.core.metrics import metric_of
 from cropray.datasets.manifest import Manifest
+from cropray.evaluation.detail import headline
 from cropray.evaluation.models import load_model
 from cropray.evaluation.results import ModelResult
 from cropray.io.storage import folder_hash, local_file
@@ -128,6 +129,7 @@ def load_model_result(workspace: Workspace, manifest: Manifest, model: str) -> M
         intervals={key: (low, high) for key, (low, high) in (scores["intervals"] or {}).items()},
         no_intervals=scores["no_intervals"],
         seed=scores["seed"],
+        detail=scores.get("detail", {}),
     )
 
 
@@ -151,7 +153,12 @@ def evaluation_note(job: JobConfig, manifest: Manifest, model: str, tracker: Tra
             "seed": job.seed,
             **_decision_params(summary),
         },
-        metrics={**scores["metrics"], **_interval_metrics(scores), **_decision_metrics(summary)},
+        metrics={
+            **scores["metrics"],
+            **_interval_metrics(scores),
+            **headline(scores.get("detail", {})),  # an evaluation of an earlier version has none
+            **_decision_metrics(summary),
+        },
         search=summary.get("run"),
     )
     before = tracker.tested(model)

@@ -60,6 +60,16 @@ def test_the_cube_is_the_one_of_the_map(scored, save, window_px, rule):
     row, col, label = (table[name].to_numpy() for name in ("row", "col", "label"))
     np.testing.assert_array_equal(counts.matrix, confusion(LOOKUP[label], LOOKUP[mapped[row, col]], len(CLASSES)))
     assert counts.matrix.sum() == entry.n_labelled  # without the trimmed ones
+    votes = {}
+    for parcel, true, decided in zip(table["parcel"].to_pylist(), LOOKUP[label], LOOKUP[mapped[row, col]], strict=True):
+        votes.setdefault((parcel, true), []).append(decided)
+    of_parcels = np.zeros_like(counts.matrix)
+    for (_, true), decided in votes.items():
+        of_parcels[true, np.bincount(decided).argmax()] += 1
+    np.testing.assert_array_equal(counts.otherwise["parcels"][0].sum(0), of_parcels)
+    assert counts.otherwise["parcels"][:, :-1].sum() == 0  # their table, with their areas, is not there
+    clear = np.bincount(table["n_clear"].to_numpy() // 3, minlength=5)
+    assert counts.otherwise["clear_steps"].sum((1, 2)).tolist() == clear.tolist()
     if not rule:
         assert (counts.matrix.sum(0) > 0).sum() > 1  # the comparison is not trivial
     else:

@@ -7,7 +7,9 @@ import numpy as np
 from cropray.core.intervals import bootstrap_intervals, why_no_intervals
 from cropray.core.legend import bundled_legend
 from cropray.datasets.manifest import BandSums, Manifest, ZoneEntry
+from cropray.evaluation.detail import detail
 from cropray.evaluation.results import ModelResult, ReportInputs, ZoneQuality
+from cropray.evaluation.tally import N_SIZES, PARCEL_RULES
 from cropray.search.decision import DecisionSettings, learn_decision
 from tests.search.drawn_predictions import SHARES, drawn
 
@@ -53,6 +55,25 @@ def draw_manifest(n_classes=16, n_regions=8, seed=1):
     return Manifest("landscape", "parcels", classes, legend.hash(), 24, 3, tuple(zones), notes)
 
 
+def draw_detail_of(manifest, zone_ids, cube, rng):
+    """The cube divided at random into groups, none of unknown size; parcels are right the more often the larger they are."""
+    sizes, clear = (np.moveaxis(rng.multinomial(cube, shares), -1, 0) for shares in ([1 / 6] * 6 + [0], [0.2] * 5))
+    right = np.arange(N_SIZES)[:, None, None, None] * np.eye(cube.shape[1], dtype=int)
+    parcels = np.where(sizes > 0, -(-sizes // 10) + right, 0)
+    cubes = {"parcel_sizes": sizes, "clear_steps": clear}
+    cubes |= {f"parcels_{rule}": parcels for rule in PARCEL_RULES}
+    return detail(manifest, zone_ids, cube, cubes | {"confidence": draw_confidence(cube, rng)}, seed=0)
+
+
+def draw_confidence(cube, rng):
+    """[zone, %, (pixels, right ones, of the right group)]: the surer, the more are right; half of the wrong ones by group."""
+    n, right = cube.sum((1, 2)), np.trace(cube, axis1=1, axis2=2)
+    rising = (np.arange(101) / 100) ** 3
+    of_right = rng.multinomial(right, rising / rising.sum())
+    of_wrong = rng.multinomial(n - right, (1 - rising) / (1 - rising).sum())
+    return np.stack([of_right + of_wrong, of_right, of_right + of_wrong // 2], -1)
+
+
 def draw_result(manifest, name, label, skill, seed=2):
     """A model that is right with probability `skill`, and else answers at random, mostly frequent classes."""
     rng = np.random.default_rng(seed)
@@ -82,6 +103,7 @@ def draw_result(manifest, name, label, skill, seed=2):
         intervals=bootstrap_intervals(cube, seed=0, n_samples=200),
         no_intervals=why_no_intervals(cube),
         step_name="epoch" if name == "cnn" else "trees",
+        detail=draw_detail_of(manifest, [zone.zone_id for zone in test], cube, rng),
     )
 
 

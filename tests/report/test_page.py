@@ -12,6 +12,7 @@ from cropray.core.metrics import score
 from cropray.evaluation.results import DataPictures, Preview, ZonePictures
 from cropray.report import page as page_module
 from cropray.report.class_pictures import draw_class_by_region, draw_class_distribution, draw_confusion
+from cropray.report.detail_pictures import draw_detail, in_words
 from cropray.report.drawing import compact
 from cropray.report.page import Pictures, render_page, write_report
 from cropray.report.score_pictures import draw_reliability
@@ -237,3 +238,61 @@ def test_a_bare_report_of_one_model(inputs, tmp_path):
 )
 def test_counts_are_compact(count, text):
     assert compact(count) == text
+
+
+def test_a_page_tells_parcels_the_worst_zone_and_groups(inputs, folder):
+    text = (folder / "index.html").read_text()
+    detail = inputs.models[0].detail
+    parcels, zones = detail["parcels"]["majority"], detail["zones"]["macro_f1"]
+    low, high = (parcels["intervals"] or {}).get("test_accuracy", (0, 0))
+    remark = f"[{low:.2f}–{high:.2f}]" if parcels["intervals"] else ""
+    assert f"<td>{parcels['metrics']['test_accuracy']:.4f}<small>{remark}</small></td>" in text
+    assert f"<td>{zones['worst']:.4f}<small>{zones['worst_zone']}</small></td>" in text
+    assert "0.5–1 ha" in text
+    assert "9–11" in text
+    level = detail["levels"]["level_1"]
+    assert f"Pixels, in {level['groups']} groups of level_1" in text
+    assert "answered by their group of level_2" in text
+
+
+def text_with(inputs, *models, **changes):
+    """The page's text with other models, without drawing anything."""
+    return render_page(replace(inputs, models=models, **changes), Pictures((), (), {}, ()))
+
+
+def test_a_page_of_evaluations_by_an_earlier_version_tells_what_it_has(inputs, tmp_path):
+    before = [replace(model, detail={}) for model in inputs.models]
+    assert "counted otherwise" not in text_with(inputs, *before)
+    assert not draw_detail(replace(inputs, models=tuple(before)), tmp_path / "none.png")
+    assert not (tmp_path / "none.png").exists()
+    mixed = before[0], inputs.models[1]
+    assert "detail.png" in Page(text_with(inputs, *mixed)).images
+    assert draw_detail(replace(inputs, models=mixed), tmp_path / "one.png")
+
+
+def test_a_page_of_points_has_no_parcels(inputs, tmp_path):
+    of_points = {name: inputs.models[0].detail[name] for name in ("zones", "clear_steps")}
+    model = replace(inputs.models[0], detail={**of_points, "levels": {}, "fall_back": None})
+    text = text_with(inputs, model)
+    assert "Worst zone" in text
+    assert "Parcels, by" not in text
+    assert "9–11" in text
+    assert draw_detail(replace(inputs, models=(model,)), tmp_path / "points.png")
+
+
+def test_a_terminal_is_told_of_parcels_and_the_worst_zone(inputs):
+    (model, *_), detail = inputs.models, inputs.models[0].detail
+    zone = detail["zones"]["macro_f1"]
+    said = in_words(model)
+    assert said.startswith(f"CNN: by parcel accuracy {detail['parcels']['majority']['metrics']['test_accuracy']:.4f}, ")
+    assert said.endswith(f", macro F1 {zone['worst']:.4f} ({zone['worst_zone']})")
+    assert in_words(replace(model, detail={"zones": detail["zones"]})).startswith("CNN: in the worst zone accuracy 0.")
+    assert in_words(replace(model, detail={})) == ""
+
+
+def test_a_page_of_a_flat_legend_says_that_there_is_nothing_to_fall_back_to(inputs):
+    classes = tuple(replace(crop, level1=crop.name, level2=crop.name) for crop in inputs.manifest.classes)
+    model = replace(inputs.models[0], detail={**inputs.models[0].detail, "levels": {}, "fall_back": None})
+    text = text_with(inputs, model, manifest=replace(inputs.manifest, classes=classes))
+    assert "The legend has no groups of these classes" in text
+    assert "groups of level" not in text

@@ -60,6 +60,13 @@ def test_scores_hold_regions_intervals_and_blank_pixels(counted, tmp_path, capsy
     assert (found["no_intervals"], found["seed"]) == ("", job.seed)
     assert found["regions"]["south"] == score(cube[[2, 4]].sum(0)).as_metrics("test")
     assert found["blank_pixels"] == {f"z-{number}": number for number in range(1, 5)}
+    with np.load(tmp_path / "scores" / "cubes.npz") as cubes:
+        np.testing.assert_array_equal(cubes["parcel_sizes"].sum(0), cube)
+        np.testing.assert_array_equal(cubes["clear_steps"].sum(0), cube)
+        parcels = cubes["parcels_majority"].sum(0)
+    assert found["detail"]["parcels"]["majority"]["metrics"] == score(parcels.sum(0)).as_metrics("test")
+    worst = found["detail"]["zones"]["macro_f1"]
+    assert found["zones"][worst["worst_zone"]]["test_macro_f1"] == worst["worst"]
 
 
 def test_a_test_of_few_zones_says_why_it_has_no_intervals(counted, tmp_path):
@@ -77,6 +84,16 @@ def test_a_labelled_pixel_that_is_not_counted_is_an_error(counted, tmp_path):
     counts[1][1].matrix[0, 0] -= 1
     with pytest.raises(AccountingError, match="z-1: counted"):
         evaluate._write(tmp_path, job, "xgboost", manifest, counts)
+
+
+def test_other_areas_of_parcels_make_counts_and_scores_again(counted):
+    job, manifest = counted
+    keys = [task.inputs.digest for task in evaluate._tasks(job, "xgboost", manifest)]
+    scores = evaluate._scores_of(job, "xgboost", manifest).inputs.digest
+    job.artefacts.parcels("z-2").write_text("another table")
+    after = [task.inputs.digest for task in evaluate._tasks(job, "xgboost", manifest)]
+    assert [number for number in range(5) if keys[number] != after[number]] == [2]
+    assert evaluate._scores_of(job, "xgboost", manifest).inputs.digest != scores
 
 
 def test_more_trials_and_a_lost_cube_make_scores_again(counted):

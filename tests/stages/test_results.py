@@ -199,3 +199,19 @@ def test_a_configuration_whose_time_was_up_is_none_of_a_report(tmp_path):
     summary = {"units": ["whole-0", "cut-0", "whole-1"], "configurations": [{"params": {"net": ["a", "whole"]}}]}
     (only,) = load_configurations(workspace, "cnn", summary)
     assert (only.params["net"], len(only.folds)) == (["a", "whole"], 2)
+
+
+def test_the_tracker_is_told_of_parcels_and_the_worst_zone_where_they_were_counted(job):
+    path = job.artefacts.evaluation("xgboost") / "scores.json"
+    scores = json.loads(path.read_text())
+    with Tracker(job.artefacts, job.name) as tracker:
+        before = evaluation_note(job, MANIFEST, "xgboost", tracker)
+        parcels = {"metrics": {"test_accuracy": 0.7, "test_macro_f1": 0.6}, "intervals": {"test_macro_f1": [0.5, 0.8]}}
+        spread = {"macro_f1": {"worst_zone": "z-4", "worst": 0.2}, "accuracy": {"worst_zone": "z-1", "worst": 0.4}}
+        write_json(path, {**scores, "detail": {"parcels": {"majority": parcels}, "zones": spread}})
+        after = evaluation_note(job, MANIFEST, "xgboost", tracker)
+    assert before.key == after.key  # the same test
+    assert {key: after.metrics[key] for key in after.metrics.keys() - before.metrics.keys()} == {
+        "test_parcel_accuracy": 0.7, "test_parcel_macro_f1": 0.6, "test_parcel_macro_f1_low": 0.5,
+        "test_parcel_macro_f1_high": 0.8, "test_worst_zone_macro_f1": 0.2, "test_worst_zone_accuracy": 0.4,
+    }  # fmt: skip

@@ -7,12 +7,13 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from cropray.io.pictures import LINE, MUTED, picture
+from cropray.io.pictures import MUTED, picture
 from cropray.io.storage import Location
 from cropray.report.drawing import MODEL_COLOURS, TITLE
 
 _PER_ROW: Final = 4
 _ACCURACY, _F1, _RELIABLE, _ = MODEL_COLOURS
+_REGION: Final = "#9aa5b1"
 
 
 def draw_season(record: Mapping[str, Any], path: Location) -> None:
@@ -41,14 +42,13 @@ def draw_season(record: Mapping[str, Any], path: Location) -> None:
             else:
                 axes.axhline(record["reliable"], color=MUTED, linewidth=0.8, linestyle=":")
                 _draw_crop(axes, [row["classes"].get(name, {}) for row in rows], steps, record["reliable_from"][name])
-        figure.supxlabel(f"last {record['step']} that the model sees", color=MUTED, fontsize=8.5)
-        figure.suptitle(f"{record['model']}: scores if the season ended earlier, out of fold", **TITLE)
+        figure.suptitle(f"{record['model']}, out of fold: scores by the last {record['step']} that it sees", **TITLE)
         _legend(figure, record["reliable"])
 
 
 def _draw_all(axes: Any, steps: Sequence[int], rows: Sequence[Mapping[str, Any]]) -> None:
     for region in rows[-1]["regions"]:
-        axes.plot(steps, [row["regions"][region]["val_macro_f1"] for row in rows], color=LINE, linewidth=1)
+        axes.plot(steps, [row["regions"][region]["val_macro_f1"] for row in rows], color=_REGION, linewidth=1)
     for key, colour in (("accuracy", _ACCURACY), ("macro_f1", _F1)):
         if rows[0]["intervals"]:
             ends = zip(*(row["intervals"][f"test_{key}"] for row in rows), strict=True)
@@ -69,7 +69,7 @@ def _draw_crop(axes: Any, found: Sequence[Mapping[str, float]], steps: Sequence[
 
 def _legend(figure: Any, reliable: float) -> None:
     lines = [
-        (_ACCURACY, "accuracy", "-", "o"), (_F1, "F1 (all crops: macro F1)", "-", "o"), (LINE, "macro F1 of a region", "-", ""),
+        (_ACCURACY, "accuracy", "-", "o"), (_F1, "F1 (all crops: macro F1)", "-", "o"), (_REGION, "macro F1 of a region", "-", ""),
         (MUTED, f"F1 {reliable:g}", ":", ""), (_RELIABLE, "reliable from", "-", ""),
     ]  # fmt: skip
     handles: list[Any] = [

@@ -119,7 +119,7 @@ def _run(options: argparse.Namespace) -> None:
         from cropray.commands.why import run_why  # noqa: PLC0415
 
         run_why(options.config, options.overrides, options.artefact)
-    elif options.command in {"ablate", "compare", "nested"}:
+    elif options.command in {"ablate", "compare", "nested", "season"}:
         _run_comparison(options)
     elif options.command == "new":
         from cropray.commands.new import run_new  # noqa: PLC0415
@@ -149,6 +149,11 @@ def _run_comparison(options: argparse.Namespace) -> None:
         from cropray.commands.nested import run_nested  # noqa: PLC0415
 
         run_nested(options.config, options.overrides, options.folds)
+    elif options.command == "season":
+        from cropray.commands.season import run_season  # noqa: PLC0415
+
+        asked = {"steps": options.steps, "model": options.model, "reliable": options.reliable}
+        run_season(options.config, options.overrides, **asked)
     else:
         from cropray.commands.compare import run_compare  # noqa: PLC0415
 
@@ -187,6 +192,13 @@ def _parser() -> argparse.ArgumentParser:
     small = "For tables of points, or few zones: dataset, search and evaluate run once for each outer fold."
     nested = on_job("nested", "test every zone once, by the whole procedure repeated without it", small)
     nested.add_argument("--folds", type=int, default=5, help="outer folds (default: 5)")
+    seen = "On the training zones alone, out of fold; a model that sees so much of the season is kept of each step."
+    season = on_job("season", "accuracy and F1 of each crop and region if the season ended earlier", seen)
+    several = "last steps of time, as 4,6,8,12 (default: every second one from a third of the season on)"
+    season.add_argument("--steps", type=_numbers, default=(), help=several)
+    season.add_argument("--model", help="family of models (default: the best one of pixels in validation)")
+    least = "F1 that the lower end of a crop's interval must reach (default: 0.6)"
+    season.add_argument("--reliable", type=float, default=0.6, metavar="F1", help=least)
     either = "A job file or a workspace each, with :FAMILY where several families were evaluated."
     compare = on_job("compare", "whether one model is better than another one on the same zones", either)
     compare.add_argument("other", help="what it is compared with")
@@ -196,6 +208,10 @@ def _parser() -> argparse.ArgumentParser:
     for stage in STAGES:
         on_job(stage.name, stage.summary, f"{stage.name} {stage.summary}.").set_defaults(stages=[stage.name])
     return parser
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(",")))
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

@@ -75,6 +75,9 @@ class JobConfig(Settings):
     test_zones: tuple[str, ...] | None = None
     """These zones are the test and all others are trained on; None: as the column `split` of the table says. `cropray
     nested` tests every zone so."""
+    until_step: int | None = Field(default=None, ge=1)
+    """Train and predict as if the season ended with this step of time, from 1: later ones are missing in fits, scores, maps and
+    served models alike. None: the whole season. `cropray season` tries several."""
     images_of: LocationSetting | None = None
     """Workspace of another job, whose composites and labels the dataset is built from; None: this job makes its own."""
     dataset_of: LocationSetting | None = None
@@ -193,6 +196,14 @@ class JobConfig(Settings):
     def _something_to_learn_from(self) -> Self:
         if self.decision != DecisionSettings() and not self.search.oof_rows:
             raise ValueError("'decision' is learnt from out-of-fold predictions: set search.oof_rows above 0")
+        return self
+
+    @model_validator(mode="after")
+    def _steps_that_there_are(self) -> Self:
+        if (self.until_step or 0) > self.cube_spec.n_steps:
+            raise ValueError(
+                f"until_step = {self.until_step}, and the cube has {self.cube_spec.n_steps} steps: take one of them"
+            )
         return self
 
     @model_validator(mode="after")

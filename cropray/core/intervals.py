@@ -78,6 +78,27 @@ def bootstrap_intervals(cube: Counts, seed: int, n_samples: int = BOOTSTRAP_SAMP
     return intervals
 
 
+def bootstrap_f1(cube: Counts, seed: int) -> dict[int, tuple[float, float]]:
+    """95 % intervals of the F1 of each class, as `bootstrap_intervals` makes them of its zones: those where it is, or is predicted.
+
+    Args:
+        cube: [zone, true, predicted].
+        seed: of the draws.
+
+    Returns:
+        index of a class with labels → (lower, upper); without those that fewer than `MIN_ZONES` zones hold.
+    """
+    found = {}
+    for index in np.flatnonzero(cube.any((0, 2))).tolist():
+        hits, under = 2 * cube[:, index, index], cube[:, index].sum(1) + cube[:, :, index].sum(1)
+        # F1 is the accuracy of these: 2 · hits right of true + predicted.
+        as_accuracy = np.zeros((len(cube), 2, 2), cube.dtype)
+        as_accuracy[:, 0] = np.stack([hits, under - hits], 1)
+        if intervals := bootstrap_intervals(as_accuracy, seed):
+            found[index] = intervals["test_accuracy"]
+    return found
+
+
 def bootstrap_difference(
     cube_a: Counts, cube_b: Counts, seed: int, n_samples: int = BOOTSTRAP_SAMPLES
 ) -> dict[str, Difference]:

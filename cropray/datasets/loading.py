@@ -2,9 +2,12 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
-from typing import Final
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -14,6 +17,9 @@ import ray.data
 from cropray.cluster.resources import READ_CPUS
 from cropray.core.cube import STUDY_CUBE, CubeSpec
 from cropray.core.errors import SchemaError
+from cropray.core.sensors import NODATA
+from cropray.core.until_step import hide_after
+from cropray.datasets.manifest import BandSums, Manifest
 from cropray.datasets.schema import WEIGHT
 from cropray.datasets.storage import training_tiles
 from cropray.datasets.tiles import TrainingTiles
@@ -50,6 +56,45 @@ def load_tiles(workspace: Workspace, zone_ids: Sequence[str]) -> dict[str, "ray.
     """
     tables = _load({zone: workspace.tiles(zone) for zone in zone_ids}, ["x", "labels"])
     return {zone: _as_tiles.remote(table) for zone, table in tables.items()}
+
+
+def show_until(
+    blocks: Mapping[str, "ray.ObjectRef[Any]"], manifest: Manifest, step: int | None
+) -> tuple[Mapping[str, "ray.ObjectRef[Any]"], Manifest]:
+    """(what `load_pixels` or `load_tiles` gave, with the steps of time after one missing, if there is one; the manifest with the sums of that).
+
+    Networks are normalised by the sums: those of later steps would tell something of them.
+    """
+    if step is None:
+        return blocks, manifest
+    made = {
+        zone: _show_until.options(num_returns=2).remote(block, manifest.cube, step) for zone, block in blocks.items()
+    }
+    sums = dict(zip(made, ray.get([found for _, found in made.values()]), strict=True))
+    zones = tuple(replace(zone, sums=sums.get(zone.zone_id, zone.sums)) for zone in manifest.zones)
+    return {zone: shown for zone, (shown, _) in made.items()}, replace(manifest, zones=zones)
+
+
+def shown_until(
+    block: "pa.Table | TrainingTiles", cube: CubeSpec, step: int
+) -> tuple["pa.Table | TrainingTiles", BandSums]:
+    """One zone's part of `show_until`."""
+    if isinstance(block, TrainingTiles):
+        tiles = replace(block, x=hide_after(block.x, cube, step))
+        return tiles, _sums(np.moveaxis(tiles.x, 2, 0))
+    names = cube.band_columns
+    rows = hide_after(np.stack([block[name].to_numpy() for name in names], 1), cube, step)
+    for name, column in zip(names, rows.T, strict=True):
+        block = block.set_column(block.column_names.index(name), name, pa.array(column))
+    return block, _sums(rows.T.reshape(cube.n_bands, -1))
+
+
+def _sums(bands: npt.NDArray[np.uint16]) -> BandSums:
+    """Of [C, …] numbers."""
+    values = [band[band != NODATA].astype(np.float64) for band in bands]
+    return BandSums(
+        tuple(len(v) for v in values), tuple(float(v.sum()) for v in values), tuple(float((v**2).sum()) for v in values)
+    )
 
 
 def _load(folders: dict[str, Location], columns: Sequence[str]) -> dict[str, "ray.ObjectRef[pa.Table]"]:
@@ -139,6 +184,9 @@ def _zones_of(block: pa.Table) -> list[str]:
 def _one_table(zone: str, columns: list[str], *blocks: pa.Table) -> pa.Table:
     table = pa.concat_tables(blocks)
     return table.filter(pc.equal(table["zone_id"], zone)).select(columns).combine_chunks()
+
+
+_show_until = ray.remote(num_cpus=READ_CPUS)(shown_until)
 
 
 @ray.remote(num_cpus=READ_CPUS)  # type: ignore[untyped-decorator]  # ray is untyped

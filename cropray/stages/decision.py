@@ -12,6 +12,7 @@ from cropray.config import JobConfig
 from cropray.core.closure import code_digest
 from cropray.core.errors import LeakageError, MissingArtefactError, SchemaError
 from cropray.core.progress import Progress
+from cropray.core.until_step import UNTIL
 from cropray.datasets.doubts import some
 from cropray.datasets.manifest import Manifest
 from cropray.datasets.storage import read_pixels
@@ -154,14 +155,19 @@ def _shares(manifest: Manifest, zone_ids: Iterable[str]) -> Floats:
 
 
 def require_decision(job: JobConfig, model: str) -> None:
-    """See that a published model decides as the job asks.
+    """See that a published model decides as the job asks, and sees as much of the season.
 
     Raises:
         MissingArtefactError: there is no model.
-        SchemaError: it decides otherwise.
+        SchemaError: it decides otherwise, or sees other steps.
     """
-    default = DecisionSettings().model_dump(mode="json")
-    was = {**default, **load_card(job.artefacts.model(model)).get(CARD_KEY, {}).get("settings", {})}
+    card, default = load_card(job.artefacts.model(model)), DecisionSettings().model_dump(mode="json")
+    if (saw := card.get(UNTIL)) != job.until_step:
+        raise SchemaError(
+            f"'{job.artefacts.model(model)}' was trained with until_step = {saw}, the job has {job.until_step}: set it so, or "
+            f"run `cropray search CONFIG.yaml`"
+        )
+    was = {**default, **card.get(CARD_KEY, {}).get("settings", {})}
     now = job.decision.model_dump(mode="json")
     if changed := [f"decision.{name} is {now[name]}, was {was[name]}" for name in now if was[name] != now[name]]:
         raise SchemaError(

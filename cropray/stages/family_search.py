@@ -15,13 +15,13 @@ import numpy as np
 from cropray.cluster.placement import Placement, need_of, place_when_ready
 from cropray.cluster.resources import FitSize
 from cropray.config import JobConfig
-from cropray.core.closure import closure, code_digest
+from cropray.core.closure import Root, closure, code_digest
 from cropray.core.errors import StageFailedError
 from cropray.core.fingerprint import fingerprint
 from cropray.core.keys import Key, differences, key_of
 from cropray.core.metrics import STUDY, check_cube, metric_of
 from cropray.core.progress import Progress
-from cropray.datasets.loading import load_pixels, load_tiles
+from cropray.datasets.loading import load_pixels, load_tiles, show_until
 from cropray.datasets.manifest import Manifest
 from cropray.evaluation.out_of_fold import read_out_of_fold_of_zone
 from cropray.io.artefacts import Stamped, first_of
@@ -51,12 +51,19 @@ _LONGEST_NAME: Final = 100  # characters of a folder's name before its key
 
 
 def fit_key(
-    found: Family, settings: FamilySettings, manifest: Manifest, seed: int, members: Sequence[Family] = ()
+    found: Family,
+    settings: FamilySettings,
+    manifest: Manifest,
+    seed: int,
+    members: Sequence[Family] = (),
+    until_step: int | None = None,
 ) -> Key:
     """What every fit of a family is made from, besides its own values, what they choose by name, its zones and members."""
     content = {"training zones": manifest.training_fingerprint(), "seed": seed}
     rules = [metric.of for metric in (*STUDY, *map(metric_of, settings.stopped_by()))]
-    read = [each for member in members for each in (member.load, member.prefix) if each is not None]
+    read: list[Root] = [each for member in members for each in (member.load, member.prefix) if each is not None]
+    if until_step is not None:
+        content, read = {**content, "last step of time": until_step}, [*read, show_until]
     code = closure(found.fit, fit_unit, _LOADERS[sample_of(found, members)], *found.entries(settings), *rules, *read)
     return key_of(code, {found.name: settings}, content)
 
@@ -73,23 +80,25 @@ _entries_digest: Final = functools.cache(code_digest)
 class Samples:
     """Training samples in the object store: each kind is read once, for all families that train on it."""
 
-    def __init__(self, workspace: Workspace, manifest: Manifest) -> None:
+    def __init__(self, workspace: Workspace, manifest: Manifest, until_step: int | None = None) -> None:
+        """Args: until_step: steps of time after this one are shown as missing; None: none is."""
         self.workspace = workspace
         self.manifest = manifest
-        self._blocks: dict[Sample, Mapping[str, Any]] = {}
+        self._until_step = until_step
+        self._blocks: dict[Sample, tuple[Mapping[str, Any], Manifest]] = {}
 
     @property
     def loaded(self) -> set[Sample]:
         """Kinds that are there."""
         return set(self._blocks)
 
-    def blocks(self, sample: Sample) -> Mapping[str, Any]:
-        """Training zone → its samples."""
+    def blocks(self, sample: Sample) -> tuple[Mapping[str, Any], Manifest]:
+        """(training zone → its samples, the manifest with the sums of what they show)."""
         if sample not in self._blocks:
             zone_ids = [zone.zone_id for zone in self.manifest.of_split("train")]
             rows = partial(load_pixels, cube=self.manifest.cube, is_weighted=self.manifest.is_weighted)
             load = rows if sample == "pixel" else _LOADERS[sample]
-            self._blocks[sample] = load(self.workspace, zone_ids)
+            self._blocks[sample] = show_until(load(self.workspace, zone_ids), self.manifest, self._until_step)
         return self._blocks[sample]
 
 
@@ -118,7 +127,8 @@ class FamilySearch:
         searched = job.search.space(model).searched()
         defaults = type(self.settings)().model_dump(include=set(searched))
         kinds = [member.family for member in members]
-        self.key = fit_key(self.family, self.settings.model_copy(update=defaults), manifest, job.seed, kinds)
+        settings = self.settings.model_copy(update=defaults)
+        self.key = fit_key(self.family, settings, manifest, job.seed, kinds, job.until_step)
         self.context = self.key.digest
         self.sample = sample_of(self.family, kinds)
         self.members = tuple(member.model for member in members)
@@ -225,10 +235,8 @@ class FamilySearch:
 
     def data(self, cpus: float) -> SearchData:
         """Training zones in the object store, read once; and the settings of fits on so many CPUs."""
-        blocks, settings = self.samples.blocks(self.sample), self.settings.on_cpus(cpus)
-        return SearchData(
-            self.family, self.manifest, settings, blocks, self.job.seed, self.memory_bytes, self._built_from
-        )
+        (blocks, manifest), settings = self.samples.blocks(self.sample), self.settings.on_cpus(cpus)
+        return SearchData(self.family, manifest, settings, blocks, self.job.seed, self.memory_bytes, self._built_from)
 
     def choose(self, progress: Progress) -> tuple[tuple[ConfigurationResult, ...], ConfigurationResult]:
         """(all configurations, the winner), which are listed as well."""

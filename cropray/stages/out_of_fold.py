@@ -13,7 +13,7 @@ from cropray.core.keys import key_of
 from cropray.core.progress import Progress
 from cropray.datasets.doubts import some
 from cropray.datasets.manifest import Manifest, ZoneEntry
-from cropray.evaluation.models import Load, entries_of, kept_model
+from cropray.evaluation.models import Load, entries_of, kept_model, prefix_of
 from cropray.evaluation.out_of_fold import combine_out_of_fold, write_out_of_fold
 from cropray.evaluation.zone_counts import CountJob
 from cropray.io.artefacts import Stamped
@@ -172,6 +172,6 @@ def _write_zone(
     job, picked = how
     model = kept_model(trained.load, trained.folder, trained.content, trained.device)
     if trained.prefix is not None:
-        model = trained.prefix(model, trained.step)
+        model = prefix_of(model, trained.prefix, trained.step)
     job = replace(job, task_bytes=memory_of(job.task_bytes, trained.device))
     write_out_of_fold(path, model, zone, job, picked, is_points=is_points)

@@ -18,6 +18,7 @@ from cropray.core.progress import Progress
 from cropray.datasets.doubts import some
 from cropray.datasets.manifest import Manifest, load_manifest
 from cropray.datasets.regions import require_regions
+from cropray.evaluation.models import note_until
 from cropray.io.artefacts import Artefact
 from cropray.io.storage import Location
 from cropray.search.doubts import fold_doubts
@@ -62,7 +63,7 @@ def run(job: JobConfig, progress: Progress) -> None:
     if job.search.leave_region_out:
         require_regions(manifest)
     with ray_session(job.cluster, needs_dashboard=job.uses_worker_groups):
-        samples = Samples(job.artefacts, manifest)
+        samples = Samples(job.artefacts, manifest, job.until_step)
         fitted, built = job.search.in_turn()
         searches = [FamilySearch(job, manifest, model, samples) for model in fitted]
         if job.search.oof_rows and not job.cluster.wait_s and _is_open(searches):
@@ -288,7 +289,7 @@ def _run_units(
 
     storage = searches[0].workspace.root / "search" / ".tune"
     n_times = searches[0].job.search.max_failures
-    fit = partial(_fit, data=data)
+    fit = partial(_fit, data=data, until_step=searches[0].job.until_step)
     follow = _Following(logs, progress)
     run_units(
         jobs, fit, placement, storage, on_finished, n_times, on_trouble=progress.note, on_step=follow, time_s=time_s
@@ -328,6 +329,14 @@ def _shared(searches: Sequence[FamilySearch], placement: Placement, n_units: int
 
 
 def _fit(
-    unit: Unit, folder: Path, progress: Location, on_step: OnStep, data: Mapping[str, SearchData]
+    unit: Unit,
+    folder: Path,
+    progress: Location,
+    on_step: OnStep,
+    data: Mapping[str, SearchData],
+    until_step: int | None = None,
 ) -> Sequence[FoldResult]:
-    return fit_unit(unit, folder, data[unit.model], progress, on_step)
+    results, load = fit_unit(unit, folder, data[unit.model], progress, on_step), data[unit.model].family.load
+    if until_step is not None:
+        note_until(folder, until_step, load if unit.fold is None and unit.region is None else None)
+    return results

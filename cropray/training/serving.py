@@ -4,8 +4,10 @@ A registered model carries this module and the loader of its family (`served`), 
 may import numpy, pandas, what the model itself computes with, and nothing that does more.
 """
 
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, Final
 
 import numpy as np
@@ -130,6 +132,17 @@ def digital_numbers(values: npt.NDArray[Any], columns: Sequence[str] = ()) -> np
             f"values reach from {numbers.min():g} to {numbers.max():g}, as reflectances and indices do; needed are {_NEEDED}"
         )
     return rounded.astype(np.uint16)
+
+
+def loader_module(name: str) -> ModuleType:
+    """A loader that another one calls, as it is installed here, or as a registered model carries it beside this module."""
+    package, (top, _, inner) = __name__.partition(".")[0], name.partition(".")
+    if top == "cropray":
+        return importlib.import_module(f"{package}.{inner}")
+    try:
+        return importlib.import_module(f"{package}.plugin.{name}")
+    except ModuleNotFoundError:
+        return importlib.import_module(name)
 
 
 def served_pixels(card: Mapping[str, Any], predict: Callable[..., npt.NDArray[np.float32]]) -> ServedModel:

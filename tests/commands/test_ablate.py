@@ -13,21 +13,23 @@ from cropray.commands import ablate
 from cropray.config import JobConfig
 from cropray.core.errors import ConfigError
 from cropray.core.progress import Progress
+from cropray.datasets.loading import shown_until
 from cropray.datasets.manifest import load_manifest
 from cropray.datasets.storage import read_pixels
-from cropray.evaluation.models import load_model
+from cropray.evaluation.models import load_model, prefix_of
 from cropray.evaluation.out_of_fold import write_out_of_fold
 from cropray.evaluation.zone_counts import CountJob
 from cropray.io.job_file import load_settings
 from cropray.io.storage import write_json
 from cropray.search.calibration import learn_temperature
 from cropray.search.decision import DecisionSettings
-from cropray.search.fit import SearchData, fit_unit
+from cropray.search.fit import SearchData
 from cropray.search.recipe import Change
 from cropray.search.results import save_results
 from cropray.search.run import RESULT_FILE
 from cropray.stages import dataset
 from cropray.stages.family_search import FamilySearch, Samples
+from cropray.stages.search import _fit as fit_and_note
 from tests.commands.test_nested import write_points
 from tests.search.drawn_predictions import drawn
 
@@ -45,16 +47,19 @@ def imitate(stages, config, overrides):
     search = FamilySearch(job, manifest, model, Samples(workspace, manifest))
     zones = [zone for zone in manifest.zones if zone.split == "train"]
     blocks = {zone.zone_id: read_pixels(workspace, zone.zone_id, manifest.cube) for zone in zones}
-    data = SearchData(search.family, manifest, search.settings, blocks, job.seed)
+    if job.until_step is not None:
+        blocks = {zone: shown_until(block, manifest.cube, job.until_step)[0] for zone, block in blocks.items()}
+    data = {model: SearchData(search.family, manifest, search.settings, blocks, job.seed)}
     for unit in search.units:
         if not unit.is_finished:
             unit.folder.mkdir(parents=True)
-            save_results(unit.folder / RESULT_FILE, fit_unit(unit.unit, unit.folder, data))
+            found = fit_and_note(unit.unit, unit.folder, None, None, data, job.until_step)
+            save_results(unit.folder / RESULT_FILE, found)
     every, best = search._configurations()
     for zone in zones:
         unit, step = search._folds_of_winner()[zone.fold]
         fitted = load_model(unit.folder)
-        fitted = fitted if search.family.prefix is None else search.family.prefix(fitted, step)
+        fitted = fitted if search.family.prefix is None else prefix_of(fitted, search.family.prefix, step)
         counts = CountJob(workspace, manifest.lookup(), job.map)
         workspace.out_of_fold(model, zone.zone_id).parent.mkdir(parents=True, exist_ok=True)
         path = workspace.out_of_fold(model, zone.zone_id)

@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from cropray.core.intervals import MIN_ZONES, bootstrap_difference, bootstrap_intervals, why_no_intervals
+from cropray.core.intervals import MIN_ZONES, bootstrap_difference, bootstrap_f1, bootstrap_intervals, why_no_intervals
 from cropray.core.metrics import score
 from tests.zone_populations import LANDSCAPES, coverage, difference_coverage, draw_zones, macro_scores
 
@@ -89,6 +89,23 @@ def test_too_few_zones_have_no_interval_and_say_so(n_zones):
     assert bootstrap_intervals(cube, 0) == bootstrap_difference(cube, cube, 0) == {}
     assert why_no_intervals(cube) == f"{n_zones} test zone{'s' * (n_zones != 1)}, an interval needs 5 or more"
     assert why_no_intervals(draw_zones(LANDSCAPES["few classes"], MIN_ZONES, seed=2)) == ""
+
+
+def test_the_f1_of_each_class_has_an_interval_of_its_own_zones():
+    rng = np.random.default_rng(4)
+    cube = np.zeros((12, 4, 4), np.int64)
+    cube[:, :2, :2] = rng.integers(5, 60, (12, 2, 2))
+    cube[:4, 2, 2] = 30  # of a class that too few zones hold; the last one has no label
+    found = bootstrap_f1(cube, 0)
+    assert set(found) == {0, 1}
+    f1 = {row.class_id: row.f1 for row in score(cube.sum(0)).classes}
+    assert all(found[k][0] < f1[k] < found[k][1] for k in found)
+    # Where all classes are one and its mirror, both F1 are the accuracy, and so are their intervals but for the halved pixels.
+    mirrored = np.stack([np.array([[n, 40 - n], [40 - n, n]]) for n in rng.integers(20, 40, 9)])
+    low, high = bootstrap_intervals(mirrored, 0)["test_accuracy"]
+    np.testing.assert_allclose(bootstrap_f1(mirrored, 0)[0], (low, high), atol=0.01)
+    more = np.concatenate([mirrored, np.zeros((3, 2, 2), np.int64)])
+    assert bootstrap_f1(more, 0) == bootstrap_f1(mirrored, 0)
 
 
 def test_a_difference_is_of_pairs():

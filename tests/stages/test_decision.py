@@ -288,6 +288,18 @@ def test_a_model_that_decides_otherwise_than_the_job_asks_is_neither_scored_nor_
         require_decision(plain, "xgboost")
 
 
+def test_a_model_of_another_part_of_the_season_is_neither_scored_nor_mapped(make):
+    job = make()
+    early = job.model_copy(update={"until_step": 5})
+    with pytest.raises(SchemaError, match=r"until_step = None, the job has 5: set it so, or run `cropray search"):
+        require_decision(early, "xgboost")
+    path = job.artefacts.model("xgboost") / "card.json"
+    write_json(path, {**json.loads(path.read_text()), "until_step": 5})
+    require_decision(early, "xgboost")
+    with pytest.raises(SchemaError, match="until_step = 5, the job has None"):
+        require_decision(job, "xgboost")
+
+
 def test_a_card_may_know_fewer_settings_than_there_are(make):
     job = make(rule="prior")
     learnt(job)

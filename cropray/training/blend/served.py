@@ -1,10 +1,8 @@
 """The entry point by which MLflow loads a registered mean of models: each member is loaded by its own; needs no pickle."""
 
-import importlib
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -14,7 +12,7 @@ from cropray.training.blend.mean import FOLDER, combine
 from cropray.training.card import class_names, load_card
 from cropray.training.decision import recorded_decision
 from cropray.training.likeness import recorded_likeness
-from cropray.training.serving import ServedModel
+from cropray.training.serving import ServedModel, loader_module
 
 
 def _load_pyfunc(data_path: str) -> ServedModel:
@@ -40,16 +38,5 @@ def _of_tiles(member: ServedModel, x: npt.NDArray[np.uint16]) -> npt.NDArray[np.
 
 
 def _load(loader: str, folder: Path) -> ServedModel:
-    served: ServedModel = _module(loader)._load_pyfunc(str(folder))  # noqa: SLF001 - MLflow's name
+    served: ServedModel = loader_module(loader)._load_pyfunc(str(folder))  # noqa: SLF001 - MLflow's name
     return served
-
-
-def _module(name: str) -> ModuleType:
-    """A member's loader, as it is installed here, or as a registered model carries it beside this module."""
-    package, (top, _, inner) = __name__.partition(".")[0], name.partition(".")
-    if top == "cropray":
-        return importlib.import_module(f"{package}.{inner}")
-    try:
-        return importlib.import_module(f"{package}.plugin.{name}")
-    except ModuleNotFoundError:
-        return importlib.import_module(name)

@@ -3,7 +3,7 @@
 Layout under the root (axes and columns of each artefact: `cropray.datasets.schema` and the stage's owner):
 
     zones.parquet  zones.csv  zones.json  zones.png
-    acquisition/  composites/  labels/  parcels/  dataset/  search/  models/  oof/  evaluation/  nested/  ablation/  maps/  report/
+    acquisition/  composites/  labels/  parcels/  dataset/  search/  models/  oof/  evaluation/  nested/  ablation/  leakage/  maps/  report/
     runs/  mlflow.db  mlartifacts/  configs/  stamps/  logs/  plan.json  timings/
 """
 
@@ -217,6 +217,10 @@ class Workspace:
     def ablation(self) -> Location:
         """Folder of the table of changes of a recipe, `table.json`, and workspace that the searches of its rows share."""
         return self.root / "ablation"
+
+    def leakage(self, model: str) -> Location:
+        """JSON: scores of a winner's recipe by how samples are dealt to folds."""
+        return self.root / "leakage" / f"{model}.json"
 
     def map(self, model: str, zone_id: str) -> Location:
         """COG [4, H, W]: class, confidence, second class, n_clear."""

@@ -13,7 +13,7 @@ import signal
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -119,7 +119,7 @@ def _run(options: argparse.Namespace) -> None:
         from cropray.commands.why import run_why  # noqa: PLC0415
 
         run_why(options.config, options.overrides, options.artefact)
-    elif options.command in {"ablate", "compare", "nested", "season"}:
+    elif options.command in {"ablate", "compare", "leakage", "nested", "season"}:
         _run_comparison(options)
     elif options.command == "new":
         from cropray.commands.new import run_new  # noqa: PLC0415
@@ -154,6 +154,10 @@ def _run_comparison(options: argparse.Namespace) -> None:
 
         asked = {"steps": options.steps, "model": options.model, "reliable": options.reliable}
         run_season(options.config, options.overrides, **asked)
+    elif options.command == "leakage":
+        from cropray.commands.leakage import run_leakage  # noqa: PLC0415
+
+        run_leakage(options.config, options.overrides, options.cell)
     else:
         from cropray.commands.compare import run_compare  # noqa: PLC0415
 
@@ -187,6 +191,15 @@ def _parser() -> argparse.ArgumentParser:
     config = on_job("config", every, nargs="?")
     config.add_argument("--markdown", action="store_true", help="print the page docs/configuration.md")
     on_job("ui", "the MLflow UI on a job's runs").add_argument("--port", type=int, default=5000)
+    _add_comparisons(on_job)
+    names = [stage.name for stage in STAGES]
+    on_job("run", f"all stages: {' '.join(names)}").set_defaults(stages=names)
+    for stage in STAGES:
+        on_job(stage.name, stage.summary, f"{stage.name} {stage.summary}.").set_defaults(stages=[stage.name])
+    return parser
+
+
+def _add_comparisons(on_job: Callable[..., Any]) -> None:
     way = "On the training zones alone, out of fold; the way is the list `ablation` of the recipe's file."
     on_job("ablate", "what each change is worth on the way from the study's recipe to the job's", way)
     small = "For tables of points, or few zones: dataset, search and evaluate run once for each outer fold."
@@ -203,11 +216,19 @@ def _parser() -> argparse.ArgumentParser:
     compare = on_job("compare", "whether one model is better than another one on the same zones", either)
     compare.add_argument("other", help="what it is compared with")
     compare.add_argument("--nested", action="store_true", help="compare what `cropray nested` tested, every zone")
-    names = [stage.name for stage in STAGES]
-    on_job("run", f"all stages: {' '.join(names)}").set_defaults(stages=names)
-    for stage in STAGES:
-        on_job(stage.name, stage.summary, f"{stage.name} {stage.summary}.").set_defaults(stages=[stage.name])
-    return parser
+    alike = (
+        "On the training zones alone, out of fold: the winner's recipe, with single samples, blocks or zones held out."
+    )
+    leakage = on_job("leakage", "how much better models look when neighbours of training samples are tested", alike)
+    told = "side of the cells that points are dealt by, m (default: 1000); pixels are dealt by the dataset's tiles"
+    leakage.add_argument("--cell", type=_metres, default=1000.0, metavar="M", help=told)
+
+
+def _metres(text: str) -> float:
+    metres = float(text)
+    if not 0 < metres < float("inf"):
+        raise argparse.ArgumentTypeError(f"'{text}' is no length in m: give a number above 0")
+    return metres
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -21,7 +21,7 @@ from cropray.datasets.manifest import Manifest, load_manifest
 from cropray.io.job_file import load_settings
 from cropray.io.storage import Location, write_json
 from cropray.report.season_picture import draw_season
-from cropray.search.decision import decided_elsewhere
+from cropray.search.decision import learnt_elsewhere
 from cropray.stages.decision import asked, read_evidence
 from cropray.stages.family_search import FamilySearch, Samples
 from cropray.stages.pipeline import run_stages
@@ -162,7 +162,7 @@ def _record(job: JobConfig, manifest: Manifest, model: str) -> dict[str, Any]:
     """What the winner's folds are worth on the zones that they did not see; a rule that decides was learnt on other folds."""
     found, summary = read_evidence(job.artefacts, manifest, model), load_search(job.artefacts, model)
     cube = cast(
-        "Counts", found.counts_of(decided_elsewhere(found, job.decision))
+        "Counts", found.counts_of(learnt_elsewhere(found, job.decision).predicted)
     )  # drawn rows stand for several pixels
     names = [crop.name for crop in manifest.classes]
     zones = [z for z in manifest.of_split("train") if job.artefacts.out_of_fold(model, z.zone_id).exists()]

@@ -3,7 +3,7 @@
 Layout under the root (axes and columns of each artefact: `cropray.datasets.schema` and the stage's owner):
 
     zones.parquet  zones.csv  zones.json  zones.png
-    acquisition/  composites/  labels/  parcels/  dataset/  search/  models/  oof/  evaluation/  nested/  ablation/  season/  maps/  report/
+    acquisition/  composites/  labels/  parcels/  dataset/  search/  models/  oof/  evaluation/  nested/  ablation/  leakage/  season/  maps/  report/
     runs/  mlflow.db  mlartifacts/  configs/  stamps/  logs/  plan.json  timings/
 """
 
@@ -222,6 +222,10 @@ class Workspace:
     def early_seasons(self) -> Location:
         """Folder of models that saw a part of the season: `<step>`, a workspace, of each step, `<family>.json` and `<family>.png`."""
         return self.root / "season"
+
+    def leakage(self, model: str) -> Location:
+        """JSON: scores of a winner's recipe by how samples are dealt to folds."""
+        return self.root / "leakage" / f"{model}.json"
 
     def map(self, model: str, zone_id: str) -> Location:
         """COG [4, H, W]: class, confidence, second class, n_clear."""

@@ -199,7 +199,7 @@ def _lines(record: Mapping[str, Any]) -> Iterator[str]:
     yield f"{record['model']}, out of fold, if the season ended with {noun}"
     yield f"  {'':<{width}}" + "".join(f"{row['step']:7d}" for row in rows) + f"  reliable from {noun}"
     for key in _SHOWN:
-        yield line(key.replace("_", " "), [row["metrics"][f"val_{key}"] for row in rows])
+        yield line(metric_of(f"val_{key}").called, [row["metrics"][f"val_{key}"] for row in rows])
     yield "F1 of each crop"
     for name in sorted(classes, key=lambda name: -classes[name]["support"]):
         yield line(name, [_f1(row, name) for row in rows], str(record["reliable_from"][name] or "–"))

@@ -149,10 +149,7 @@ def points_doubts(table: pa.Table, path: Location, cube: CubeSpec = STUDY_CUBE) 
             f"training weighs the points by the column {WEIGHT} ({ends['min']:g} to {ends['max']:g}); validation and test "
             f"count each once"
         )
-    most = [pc.max(table[name]).as_py() for name in cube.band_columns]
-    if empty := [band for i, band in enumerate(cube.band_ids) if not any(most[i * cube.n_steps :][: cube.n_steps])]:
-        doubts.append(f"bands without a single value, of which nothing can be learnt: {some(empty)}")
-    largest = max(most)
+    largest = max(pc.max(table[name]).as_py() for name in cube.band_columns)
     if largest <= _LARGEST_OF_8_BITS and all(band.is_plain_reflectance for band in cube.bands):
         doubts.append(
             f"no feature is larger than {largest}, a reflectance of {largest * REFLECTANCE_SCALE:.2%}: land is brighter; "

@@ -122,10 +122,3 @@ def test_bytes_are_told_for_reflectance_only(tmp_path):
     own = CubeSpec((Band("class-share", "share", 0.01, 0.0),), "season", 1)
     path = write(tmp_path / "p.parquet", **{"class-share_01": np.arange(1, N + 1)})
     assert points_doubts(read_points(path, own), path, own) == []
-
-
-def test_a_band_of_nothing_is_told(tmp_path):
-    numbers = {name: np.full(N, 900 if name in ("B11_07", "B11_24") else 0, np.uint16) for name in HALVES.columns}
-    path = write(tmp_path / "p.parquet", **numbers)
-    told = points_doubts(read_points(path, HALVES), path, HALVES)
-    assert told == ["bands without a single value, of which nothing can be learnt: B02"]

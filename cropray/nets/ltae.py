@@ -19,7 +19,7 @@ from cropray.nets.context import Context, seeds_of
 from cropray.nets.dropout import SampleDropout
 from cropray.nets.norm import GlobalBatchNorm
 from cropray.nets.registry import NETS, Net, NetConfig
-from cropray.nets.temporal import PIXELS_AT_ONCE
+from cropray.nets.temporal import PIXELS_AT_ONCE, band_ratios
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,13 +154,3 @@ class Ltae(Net):
         x_BPD = self.dense(self.dropouts[0](x_BD1P, seeds_B)[:, :, 0].transpose(1, 2))
         x_BD1P = self.dropouts[1](F.relu_(self.norm(x_BPD.transpose(1, 2)[:, :, None])), seeds_B)
         return self.classifier(x_BD1P).squeeze(2)  # type: ignore[no-any-return]
-
-
-def band_ratios(numbers_BTCHW: Tensor, pairs: tuple[tuple[int, int], ...]) -> list[Tensor]:
-    """(a - b) / (a + b) of each pair of bands, [B, T, 1, H, W] float32; 0 where one has no data."""
-    found = []
-    for a, b in pairs:
-        one, other = numbers_BTCHW[:, :, a : a + 1].float(), numbers_BTCHW[:, :, b : b + 1].float()
-        is_there = (one > 0) & (other > 0)
-        found.append(torch.where(is_there, (one - other) / (one + other).clamp_min(1), 0.0))
-    return found

@@ -20,7 +20,7 @@ from cropray.nets.context import Context, seeds_of
 from cropray.nets.dropout import SampleDropout
 from cropray.nets.norm import GlobalBatchNorm
 from cropray.nets.registry import NETS, Net, NetConfig
-from cropray.nets.temporal import PIXELS_AT_ONCE, TemporalBlock
+from cropray.nets.temporal import PIXELS_AT_ONCE, TemporalBlock, band_ratios
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +76,10 @@ class TempCnn(Net):
         """Class scores of each pixel, see `Net`."""
         self.require_input(x_BTCHW)
         valid_BTHW = torch.ones_like(x_BTCHW[:, :, 0]) if context is None else context.valid.to(x_BTCHW.dtype)
-        beside = [valid_BTHW[:, :, None], *self._ratios(x_BTCHW if context is None else context.numbers)]
+        beside = [
+            valid_BTHW[:, :, None],
+            *band_ratios(x_BTCHW if context is None else context.numbers, self.config.ratios),
+        ]
         x_BCTP = torch.cat([x_BTCHW, *beside], dim=2).transpose(1, 2).flatten(3)
         if self.training:
             logits_BKP = self._scores(x_BCTP, seeds_of(context))
@@ -93,15 +96,6 @@ class TempCnn(Net):
         """
         T, C, K = self.config.n_months, self.config.n_bands, self.config.n_classes
         return 4 * T * (C + 2) + 20 * K + max(T * self.config.channels, self.config.hidden)
-
-    def _ratios(self, numbers_BTCHW: Tensor) -> list[Tensor]:
-        """Each [B, T, 1, H, W]; 0 where a band has no data."""
-        found = []
-        for a, b in self.config.ratios:
-            one, other = numbers_BTCHW[:, :, a : a + 1].float(), numbers_BTCHW[:, :, b : b + 1].float()
-            is_there = (one > 0) & (other > 0)
-            found.append(torch.where(is_there, (one - other) / (one + other).clamp_min(1), 0.0))
-        return found
 
     def _scores(self, x_BCTP: Tensor, seeds_B: Tensor | None) -> Tensor:
         for block in self.blocks:

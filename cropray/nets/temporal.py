@@ -21,6 +21,16 @@ from cropray.nets.norm import GlobalBatchNorm
 PIXELS_AT_ONCE: Final = 4096  # pixels per step outside training; bounds memory to ~12 MB per month and 64 channels
 
 
+def band_ratios(numbers_BTCHW: Tensor, pairs: tuple[tuple[int, int], ...]) -> list[Tensor]:
+    """(a - b) / (a + b) of each pair of bands, [B, T, 1, H, W] float32; 0 where one has no data."""
+    found = []
+    for a, b in pairs:
+        one, other = numbers_BTCHW[:, :, a : a + 1].float(), numbers_BTCHW[:, :, b : b + 1].float()
+        is_there = (one > 0) & (other > 0)
+        found.append(torch.where(is_there, (one - other) / (one + other).clamp_min(1), 0.0))
+    return found
+
+
 class TemporalBlock(nn.Module):
     """Conv over time → batch norm → ReLU → dropout; [B, C, T, P] → [B, D, T, P]."""
 

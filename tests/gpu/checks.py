@@ -260,11 +260,11 @@ def grow(train, val, kind, n_classes, n_rounds):
     import xgboost as xgb
 
     from cropray.training.pixel_blocks import features
-    from cropray.training.xgboost.binning import bin_table, count_values
+    from cropray.training.xgboost.binning import bin_table, count_values, no_counts
     from cropray.training.xgboost.matrix import BlockBatches, quantile_matrix
 
     lookup = np.arange(256, dtype=np.uint8)
-    table = bin_table(count_values(features(train)).astype(np.int64), 256)
+    table = bin_table(count_values(no_counts(features(train).shape[1]), features(train)), 256)
     matrices = {}
     for name, rows in (("train", train), ("val", val)):
         batches = BlockBatches(lambda rows=rows: [rows], lookup, table)

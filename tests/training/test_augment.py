@@ -186,3 +186,19 @@ def test_only_training_samples_are_changed():
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(ValueError, match="must be"):
         AUGMENTATIONS.make(wrong)
+
+
+@pytest.mark.parametrize(
+    "choice", [{"name": "scale", "by": 0.3}, {"name": "bands", "by": 0.3, "offset": 0}, "warp"], ids=str
+)
+def test_values_are_multiplied_not_the_numbers_that_store_them(choice):
+    """An index stored as 10 000 · (value + 1): its numbers lie far from 0, its values do not."""
+    x, seeds = samples(50)
+    plain = changed(choice, x, seeds)
+    stored = torch.where(x == 0, 0, x + 10_000)
+    found = augmented(stored, augmentations(choice), seeds, STD, zero=[10_000.0] * 4)
+    torch.testing.assert_close(
+        found, torch.where(x == 0, 0, plain + 10_000), rtol=0, atol=0.5
+    )  # the smallest numbers are kept at 1
+    below = augmented(torch.full_like(x[:, :, :, :1, :1], 40), augmentations(choice), seeds, STD, zero=[10_000.0] * 4)
+    assert (below >= 1).all()  # never no data

@@ -49,6 +49,10 @@ class Augmentation:
         """
         return x_BTCHW
 
+    def values(self, x_BTCHW: "Tensor", seeds_B: "Tensor", std_C: "Tensor", zero_C: "Tensor") -> "Tensor":  # noqa: ARG002
+        """As `series`, of an entry that multiplies: `zero_C` is the number that each band's value 0 would have."""
+        return self.series(x_BTCHW, seeds_B, std_C)
+
 
 AUGMENTATIONS: Final[Registry[Augmentation]] = Registry("augmentation")
 
@@ -70,14 +74,21 @@ def augmentations(augment: Augment) -> tuple[Augmentation, ...]:
     return tuple(AUGMENTATIONS.make(each) for each in chosen(augment))
 
 
-def augmented(x_BTCHW: "Tensor", changes: Sequence[Augmentation], seeds_B: "Tensor", std: Sequence[float]) -> "Tensor":
-    """Samples after all changes; each draws numbers of its own."""
+def augmented(
+    x_BTCHW: "Tensor",
+    changes: Sequence[Augmentation],
+    seeds_B: "Tensor",
+    std: Sequence[float],
+    zero: Sequence[float] = (),
+) -> "Tensor":
+    """Samples after all changes; each draws numbers of its own. `std`, `zero`: of each band, see `Augmentation`; (): all 0."""
     from cropray.nets.dropout import hash32  # noqa: PLC0415 - torch: see the head of the file
 
     x_BTCHW = x_BTCHW.float()
+    std_C, zero_C = x_BTCHW.new_tensor(std), x_BTCHW.new_tensor(zero or [0.0] * len(std))
     for position, change in enumerate(changes):
         own_B = seeds_B ^ hash32(seeds_B.new_tensor(_FIRST_STREAM + position))
-        x_BTCHW = change.series(x_BTCHW, own_B, x_BTCHW.new_tensor(std))
+        x_BTCHW = change.values(x_BTCHW, own_B, std_C, zero_C)
     return x_BTCHW
 
 
@@ -86,6 +97,14 @@ def uniform(seeds_B: "Tensor", n: int) -> "Tensor":
     from cropray.nets.dropout import uniform_bits  # noqa: PLC0415
 
     return ((uniform_bits(seeds_B, n) >> 9).float() + 0.5) / 2**23  # all of them exact: never 0 or 1
+
+
+def _times(x_BTCHW: "Tensor", factor: "Tensor", zero_C: "Tensor") -> "Tensor":
+    """Values of bands times a factor, as numbers; no data stays none."""
+    if not zero_C.any():
+        return x_BTCHW * factor
+    zero_C11 = zero_C[:, None, None]
+    return (zero_C11 + (x_BTCHW - zero_C11) * factor).clamp_min(_LEAST) * (x_BTCHW != 0)
 
 
 @AUGMENTATIONS.register("dihedral")
@@ -139,10 +158,10 @@ class Scale(Augmentation):
         if not 0.0 < self.by < 1.0:
             raise ValueError(f"by must be above 0 and below 1; got {self.by}")
 
-    def series(self, x_BTCHW: "Tensor", seeds_B: "Tensor", std_C: "Tensor") -> "Tensor":  # noqa: ARG002
+    def values(self, x_BTCHW: "Tensor", seeds_B: "Tensor", std_C: "Tensor", zero_C: "Tensor") -> "Tensor":  # noqa: ARG002
         """See `Augmentation`."""
         factor_B = 1 + self.by * (2 * uniform(seeds_B, 1)[:, 0] - 1)
-        return x_BTCHW * factor_B[:, None, None, None, None]
+        return _times(x_BTCHW, factor_B[:, None, None, None, None], zero_C)
 
 
 @AUGMENTATIONS.register("bands")
@@ -161,12 +180,12 @@ class Bands(Augmentation):
                 f"by must be from 0 to below 1, offset at least 0, one of them above; got {self.by} and {self.offset}"
             )
 
-    def series(self, x_BTCHW: "Tensor", seeds_B: "Tensor", std_C: "Tensor") -> "Tensor":
+    def values(self, x_BTCHW: "Tensor", seeds_B: "Tensor", std_C: "Tensor", zero_C: "Tensor") -> "Tensor":
         """See `Augmentation`."""
         u_B2C = (2 * uniform(seeds_B, 2 * len(std_C)) - 1).view(len(x_BTCHW), 2, len(std_C))
         factor_B1C11 = 1 + self.by * u_B2C[:, :1, :, None, None]
         offset_B1C11 = self.offset * std_C[:, None, None] * u_B2C[:, 1:, :, None, None]
-        return (x_BTCHW * factor_B1C11 + offset_B1C11).clamp_min(_LEAST) * (x_BTCHW != 0)
+        return (_times(x_BTCHW, factor_B1C11, zero_C) + offset_B1C11).clamp_min(_LEAST) * (x_BTCHW != 0)
 
 
 @AUGMENTATIONS.register("warp")
@@ -183,13 +202,13 @@ class Warp(Augmentation):
         if not (0.0 < self.by < 1.0 and self.knots >= 2):
             raise ValueError(f"by must be above 0 and below 1, knots at least 2; got {self.by} and {self.knots}")
 
-    def series(self, x_BTCHW: "Tensor", seeds_B: "Tensor", std_C: "Tensor") -> "Tensor":  # noqa: ARG002
+    def values(self, x_BTCHW: "Tensor", seeds_B: "Tensor", std_C: "Tensor", zero_C: "Tensor") -> "Tensor":  # noqa: ARG002
         """See `Augmentation`."""
         knots_BN = 1 + self.by * (2 * uniform(seeds_B, self.knots) - 1)
         place_T = knots_BN.new_tensor(range(x_BTCHW.shape[1])) * (self.knots - 1) / max(x_BTCHW.shape[1] - 1, 1)
         before_T = place_T.long().clamp(max=self.knots - 2)
         curve_BT = knots_BN[:, before_T].lerp(knots_BN[:, before_T + 1], place_T - before_T)
-        return x_BTCHW * curve_BT[..., None, None, None]
+        return _times(x_BTCHW, curve_BT[..., None, None, None], zero_C)
 
 
 @AUGMENTATIONS.register("dropout_steps")

@@ -236,6 +236,7 @@ class _Job:
             seed=self.seed,
             n_epochs=self.n_epochs,
             classes=self.data.classes,
+            zero=tuple(-band.offset / band.scale for band in self.data.cube.bands),
             **{name: getattr(self.settings, name) for name in shared},
         )
 

@@ -65,6 +65,8 @@ class FitPlan:
     weight_decay: float = 0.0
     class_weighting: ClassWeighting = "none"
     augment: Augment = False
+    zero: tuple[float, ...] = ()
+    """Of each band the number that its value 0 would have, which `augment` scales about; (): 0."""
     classes: tuple[CropClass, ...] = ()
     """Class of each index, for losses that know the legend's groups."""
 
@@ -209,7 +211,11 @@ def train_epoch(
         if by_step:
             _set_rate(optimizer, scheduled_rate(plan, epoch, share.done))
         seeds_B = torch.from_numpy(share.seeds).to(device)
-        change = partial(augmented, changes=changes, seeds_B=seeds_B, std=tiles.stats.std) if changes else None
+        change = (
+            partial(augmented, changes=changes, seeds_B=seeds_B, std=tiles.stats.std, zero=plan.zero)
+            if changes
+            else None
+        )
         batch = tiles.batch(share.tiles, device, share.turns, change)
         of_pixels = () if batch.weights is None else (batch.weights,)
         loss_sum = loss(model(batch.x, Context(batch.numbers, seeds_B)), batch.labels, weights_K, *of_pixels)

@@ -29,11 +29,11 @@ def count_values_and_classes(settings: XgboostSettings, data: TreeData) -> tuple
 def _count_share(data: TreeData, rank: int, n_workers: int) -> tuple[Counts, Counts]:
     values, classes = no_counts(len(data.columns)), np.zeros(data.n_classes, np.int64)
     # By `map`, since a loop over the batches would hold the last one of a zone while the next zone is fetched.
-    for labels, counts in map(partial(_count_batch, data), in_batches(worker_tables(data, rank, n_workers))):
-        values += counts
+    for labels in map(partial(_count_batch, data, values), in_batches(worker_tables(data, rank, n_workers))):
         classes += np.bincount(labels, minlength=data.n_classes)
     return values, classes
 
 
-def _count_batch(data: TreeData, rows: pa.Table) -> tuple[npt.NDArray[np.uint8], Counts]:
-    return class_indices(rows, data.lookup()), count_values(features(rows, of=data.features))
+def _count_batch(data: TreeData, values: Counts, rows: pa.Table) -> npt.NDArray[np.uint8]:
+    count_values(values, features(rows, of=data.features))
+    return class_indices(rows, data.lookup())

@@ -28,7 +28,9 @@ SMALL = TempCnnSettings(
     channels=8, hidden=16, epochs=4, batch_size=32, sampler={"name": "all", "n": 256}, learning_rate=5e-3
 )
 
-ATTENTION = SMALL.with_values({"channels": 64, "net": {"name": "ltae", "embedding": 16, "heads": 4}})
+ATTENTION = SMALL.with_values(
+    {"channels": TempCnnSettings().channels, "net": {"name": "ltae", "embedding": 16, "heads": 4}}
+)
 
 
 def zone(seed, shape=(16, 16)):

@@ -111,7 +111,8 @@ def test_the_better_one_is_told(done, capsys):
     workspace = str(done[0].parent / "good")
     assert main(["compare", f"{blind}:xgboost", workspace, "--nested"]) == 0  # the other way
     assert capsys.readouterr().out.count("B is better") == 2
-    record = json.loads((done[0].parent / "good" / "nested" / "xgboost-and-xgboost-of-blind.json").read_text())
+    (written,) = (done[0].parent / "good" / "nested").glob("xgboost-and-xgboost-of-blind-*.json")
+    record = json.loads(written.read_text())
     assert record["verdict"]["macro_f1"] == "good xgboost (study) is better"
 
 

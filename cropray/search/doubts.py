@@ -54,9 +54,10 @@ def _ends(found: Family, name: str) -> Sequence[Any]:
 
 
 def _late(found: Family, settings: FamilySettings, best: ConfigurationResult) -> list[str]:
-    if found.most_steps is None:
+    own = settings.with_values(best.params)
+    if found.most_steps is None or not own.stopped_by():
         return []
-    most, step = getattr(settings.with_values(best.params), found.most_steps), found.step_name
+    most, step = getattr(own, found.most_steps), found.step_name
     late = [str(fold.fold) for fold in best.folds if fold.best_step >= most]
     if not late:
         return []

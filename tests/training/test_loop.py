@@ -149,6 +149,17 @@ def test_best_weights_are_kept_not_the_last(monkeypatch):
     assert any(not torch.equal(result.weights[name], seen[4][name]) for name in seen[4])
 
 
+def test_without_patience_the_last_epoch_is_kept_whatever_validation_says(monkeypatch):
+    """Half-way through a schedule the learning rate is at its highest: the best epoch there is luck."""
+    losses = iter([3.0, 1.0, 2.0, 2.5])
+    monkeypatch.setattr(loop, "evaluate", lambda *_: loop.Evaluation(next(losses) * 10, np.full((3, 3), 1)))
+    model = network()
+    result = fit(model, tile_set(0), tile_set(1), plan(epochs=4, patience=None))
+    assert (result.best_epoch, len(result.history)) == (4, 4)
+    assert result.validation.loss_sum == 25.0
+    assert all(torch.equal(result.weights[name], value) for name, value in model.state_dict().items())
+
+
 def test_monitor_can_be_macro_f1():
     result = small_fit(monitor="val_macro_f1", epochs=4)
     scores = [record["val_macro_f1"] for record in result.history]

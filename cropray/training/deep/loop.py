@@ -54,8 +54,9 @@ class FitPlan:
     on other zones. None: validation stops, at the latest after `epochs`."""
     batch_size: int = 64
     """Samples of a global batch, over all workers; one more in the last ones rather than a batch of a single sample."""
-    patience: int = 3
-    """Epochs without improvement after which training stops; without validation all epochs are run."""
+    patience: int | None = 3
+    """Epochs without improvement after which training stops; without validation all epochs are run. None: all are run, and the
+    last one is kept whatever validation says."""
     monitor: str = "val_loss"
     """What improves: `val_` and the key of one of `METRICS`."""
     loss: Choice = "cross_entropy"
@@ -179,7 +180,7 @@ def fit(
             on_epoch(history[-1])
         if best is None or _badness(history[-1], plan) < _badness(history[best.best_epoch - 1], plan):
             best = FitResult(_copy_weights(model), (), epoch, validation)
-        elif epoch - best.best_epoch >= plan.patience:
+        elif plan.patience is not None and epoch - best.best_epoch >= plan.patience:
             break
         if progress is not None:
             progress.save(FitState(model.state_dict(), _optimizer_tensors(optimizer), tuple(history), best))
@@ -367,7 +368,7 @@ def _scores(validation: Evaluation | None) -> Record:
 
 def _badness(record: Record, plan: FitPlan) -> float:
     """What must fall; where validation does not choose, the latest epoch is the best."""
-    if plan.n_epochs is not None or "val_loss" not in record:
+    if plan.n_epochs is not None or plan.patience is None or "val_loss" not in record:
         return -record["epoch"]
     if plan.monitor not in record:
         raise ConfigError(

@@ -100,8 +100,8 @@ class NetworkSettings(FamilySettings):
     learning rates that the folds had."""
     batch_size: int = Field(default=64, ge=2)
     """Samples of a step, over all workers."""
-    patience: int = Field(default=3, ge=1)
-    """Epochs without improvement after which a fit stops."""
+    patience: int | None = Field(default=3, ge=1)
+    """Epochs without improvement after which a fit stops, and goes back to its best one; None: never, and the last is kept."""
     monitor: ValidationScore = "val_loss"
     """What has to improve."""
     loss: LossChoice = "cross_entropy"
@@ -189,7 +189,7 @@ class NetworkSettings(FamilySettings):
 
     def stopped_by(self) -> tuple[str, ...]:
         """See `FamilySettings.stopped_by`."""
-        return (self.monitor,)
+        return () if self.patience is None else (self.monitor,)
 
     def need(self) -> Need:
         """What a fit asks for."""

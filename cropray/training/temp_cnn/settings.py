@@ -26,8 +26,9 @@ class TempCnnSettings(NetworkSettings):
     learning rates that the folds had."""
     batch_size: int = Field(default=64, ge=2)
     """Pixels of a step, over all workers."""
-    patience: int = Field(default=20, ge=1)
-    """Epochs without improvement after which a fit stops; by default never, as `one_cycle` improves most at its end."""
+    patience: int | None = Field(default=None, ge=1)
+    """Epochs without improvement after which a fit stops, and goes back to its best one. None: never, and the last epoch is kept,
+    as `one_cycle` improves most at its end: what an epoch in its middle is worth is chance."""
     monitor: ValidationScore = "val_loss"
     loss: LossChoice = Field(default={"name": "cross_entropy", "label_smoothing": 0.05})
     sampler: SamplerChoice = Field(default={"name": "all", "n": 8192})

@@ -62,6 +62,7 @@ def test_a_best_epoch_that_is_the_last_one_is_told():
     assert "the last one allowed (12) in 2 of 3 folds (0, 2)" in warning
     assert "raise cnn.epochs" in warning
     assert search_warnings(family("cnn"), CnnSettings(epochs=13), [best], best, {}) == []
+    assert search_warnings(family("cnn"), CnnSettings(epochs=12, patience=None), [best], best, {}) == []  # it is meant
 
 
 def test_searched_choices_are_no_doubt_and_searched_epochs_bound_the_winner():

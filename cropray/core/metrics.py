@@ -149,7 +149,13 @@ class Metric:
     ratios: Callable[[Counts], Ratios] | None = None
     """Cube [zone, true, predicted] → the score as a mean of ratios, from which intervals are made; None: it has none."""
     is_headline: bool = False
-    """It stands for all where there is room for a few: on cards, by zone, by region."""
+    """It stands for all where there is room for a few: on cards, by zone, by region. These have counts alone: it needs no loss."""
+
+    def __post_init__(self) -> None:
+        if self.is_headline and self.of(np.eye(2, dtype=np.int64), None) is None:
+            raise ValueError(
+                f"the score '{self.key}' is None without a loss, which zones and regions have not: it is no headline"
+            )
 
     @property
     def called(self) -> str:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
 from cropray.core.errors import AccountingError
-from cropray.core.metrics import check_cube, confusion, log_loss_sum, region_scores, score, score_study_protocol
+from cropray.core.metrics import Metric, check_cube, confusion, log_loss_sum, region_scores, score, score_study_protocol
 
 # Class 2 is predicted but never true, class 3 neither.
 MATRIX = np.array([[3, 1, 0, 0], [2, 2, 2, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
@@ -65,6 +65,13 @@ def test_no_pixel_costs_more_than_the_floor():
     assert log_loss_sum(probabilities, np.array([1, 1, 1], np.uint8)) == pytest.approx(
         (16 + 7 + 16) * np.log(10), rel=1e-6
     )
+
+
+def test_a_score_that_needs_the_loss_is_no_headline():
+    """A page and the record of an evaluation ask headlines of single zones and regions, which have counts alone."""
+    with pytest.raises(ValueError, match="'gain' is None without a loss"):
+        Metric("gain", "Gain", lambda _, loss: None if loss is None else 1 - loss, is_headline=True)
+    assert not Metric("gain", "Gain", lambda _, loss: None if loss is None else 1 - loss).is_headline
 
 
 def test_nothing_to_score_is_an_error():

@@ -122,21 +122,7 @@ def train_network(  # noqa: PLR0913 - what to fit, on what, and whom to tell
         if on_epoch is not None:
             for record in result.history:
                 on_epoch(record)
-    model = together([job.network() for _ in range(settings.n_seeds)])
-    model.load_state_dict(result.weights)
-    model.eval()
-    provenance = {
-        "settings": settings.model_dump(mode="json"),
-        "seed": seed,
-        "n_epochs": n_epochs,
-        "training_zones": sorted(data.train),
-        "best_epoch": result.best_epoch,
-        "history": list(result.history),
-    }
-    checkpoint = NetworkCheckpoint(
-        model, data.stats, data.classes, data.legend_hash, provenance, data.cube, net=settings.net, kind=kind.name
-    )
-    save_checkpoint(folder, checkpoint)
+    save_checkpoint(folder, job.checkpoint(result))
     job.forget()
     return result
 
@@ -228,6 +214,31 @@ class _Job:
         }
         net, shared = self.settings.net, self.settings.architecture()
         return NETS.entry(net)(net_config(net, shared, sizes))
+
+    def checkpoint(self, result: FitResult) -> NetworkCheckpoint:
+        """What is kept of the fit."""
+        data, settings = self.data, self.settings
+        model = together([self.network() for _ in range(settings.n_seeds)])
+        model.load_state_dict(result.weights)
+        model.eval()
+        provenance = {
+            "settings": settings.model_dump(mode="json"),
+            "seed": self.seed,
+            "n_epochs": self.n_epochs,
+            "training_zones": sorted(data.train),
+            "best_epoch": result.best_epoch,
+            "history": list(result.history),
+        }
+        return NetworkCheckpoint(
+            model,
+            data.stats,
+            data.classes,
+            data.legend_hash,
+            provenance,
+            data.cube,
+            net=settings.net,
+            kind=self.kind.name,
+        )
 
     def plan(self) -> FitPlan:
         shared = NetworkSettings.model_fields.keys() & {each.name for each in fields(FitPlan)}

@@ -131,7 +131,7 @@ def fit(
     on_epoch: Callable[[Record], None] | None = None,
     progress: Progress | None = None,
 ) -> FitResult:
-    """Train until validation stops improving, and keep the best weights.
+    """Train until validation stops improving, and keep the best weights; without `patience` train to the end and keep the last.
 
     Args:
         model: a `Net`, on its device and initialised alike on all workers.
@@ -149,12 +149,7 @@ def fit(
         InputError: the training samples hold fewer than two labelled pixels.
         ValueError: a label is out of range.
     """
-    counts_K = train.class_counts(plan.n_classes)
-    if counts_K.sum() < 2:
-        raise InputError(
-            f"the training zones hold {counts_K.sum()} labelled pixels; a network needs 2 at least: check their labels, or "
-            f"take more zones"
-        )
+    counts_K = _require_labels(train.class_counts(plan.n_classes))
     weights_K = torch.from_numpy(class_weights(counts_K, plan.class_weighting)).float().to(_device(model))
     untrained = tuple(np.flatnonzero(counts_K == 0).tolist())
     optimizer = OPTIMIZERS.make(plan.optimizer).make(model.parameters(), plan.learning_rate, plan.weight_decay)
@@ -186,6 +181,15 @@ def fit(
             progress.save(FitState(model.state_dict(), _optimizer_tensors(optimizer), tuple(history), best))
     assert best is not None
     return FitResult(best.weights, tuple(history), best.best_epoch, best.validation)
+
+
+def _require_labels(counts_K: Counts) -> Counts:
+    if counts_K.sum() < 2:
+        raise InputError(
+            f"the training zones hold {counts_K.sum()} labelled pixels; a network needs 2 at least: check their labels, or "
+            f"take more zones"
+        )
+    return counts_K
 
 
 def scheduled_rate(plan: FitPlan, epoch: int, done: float = 0.0) -> float:

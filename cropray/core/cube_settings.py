@@ -53,6 +53,11 @@ class CubeSettings(Settings):
     @model_validator(mode="after")
     def _is_a_cube(self) -> Self:
         _ = self.spec
+        roles = [band.role for band in self.bands if isinstance(band, CubeBand) and band.role]
+        if twice := sorted({role for role in roles if roles.count(role) > 1}):
+            raise ValueError(
+                f"several bands have the role {' and '.join(twice)}: leave it at the one that indices are made of"
+            )
         return self
 
     @property

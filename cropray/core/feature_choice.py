@@ -91,7 +91,7 @@ def roles_of(cube: CubeSpec) -> Mapping[str, str]:
 
 def _name_of(band: Band) -> str:
     known = known_band(band.id)
-    if band.name or known is not None:
+    if band.name or (known is not None and known.unit == band.unit):
         return band.name or (known.name if known else "")
     return band.id.lower() if band.unit == _REFLECTANCE else ""
 
@@ -107,9 +107,11 @@ def _spell(text: str, cube: CubeSpec) -> tuple[str, str]:
         return text, ""
     if index.name in ids:
         return text, "the cube has a band of this name"
-    if words <= ids:
+    # A formula of one's own names ids before roles; what is known by name means roles, whatever a cube calls `B08`.
+    by_id = {word: word if word in ids else None for word in words}
+    by_word = {w: by_id[w] or roles.get(w) if own else roles.get(_OF_ID.get(w, ""), by_id[w]) for w in words}
+    if all(word == band for word, band in by_word.items()):
         return text, ""
-    by_word = {w: (w if w in ids else roles.get(w)) if own else roles.get(_OF_ID.get(w, "")) for w in words}
     if lacks := sorted(word if own else _OF_ID.get(word, word) for word, band in by_word.items() if band is None):
         return text, f"no band is {' or '.join(lacks)}"
     if not own:

@@ -18,7 +18,8 @@ A job names features in a list:
 Static features of the cube are always there, after those of the list and as they are stored.
 
 What gives no column is refused: `phenology` without an index, `differences` of a single step. What a job may write beside (roles
-of bands, features that may be missing) is resolved before by `cropray.core.feature_choice`. Another feature of series is a class that is registered (`@FEATURES.register("slope")`), in this file or in one's own.
+of bands, features that may be missing) is resolved before by `cropray.core.feature_choice`. Another feature of series is a
+class that is registered (`@FEATURES.register("slope")`), in this file or in one's own.
 """
 
 import ast

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own idiom
 from torch import Tensor, nn
 
+from cropray.nets.choices import require_ranges
 from cropray.nets.context import Context, seeds_of
 from cropray.nets.dropout import SampleDropout
 from cropray.nets.norm import GlobalBatchNorm
@@ -40,14 +41,8 @@ class LtaeConfig(NetConfig):
     """Pairs of bands, by their positions in the cube from 0: (a - b) / (a + b) of each is read beside the bands."""
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"dropout must be at least 0 and below 1; got {self.dropout}")
-        for name in ("embedding", "heads", "key_width", "hidden"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+        require_ranges(self, "embedding", "heads", "key_width", "hidden")
         require_heads("embedding", self.embedding, self.heads)
-        if strange := [pair for pair in self.ratios if not set(pair) <= set(range(self.n_bands))]:
-            raise ValueError(f"ratios name bands from 0 to {self.n_bands - 1}; got {strange}")
 
 
 def require_heads(name: str, width: int, heads: int) -> None:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own idiom
 from torch import Tensor, nn
 
-from cropray.nets.choices import odd
+from cropray.nets.choices import odd, require_ranges
 from cropray.nets.context import Context, seeds_of
 from cropray.nets.dropout import SampleDropout
 from cropray.nets.norm import GlobalBatchNorm
@@ -43,13 +43,7 @@ class TempCnnConfig(NetConfig):
 
     def __post_init__(self) -> None:
         odd(self.kernel_size)
-        if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"dropout must be at least 0 and below 1; got {self.dropout}")
-        if strange := [pair for pair in self.ratios if not set(pair) <= set(range(self.n_bands))]:
-            raise ValueError(f"ratios name bands from 0 to {self.n_bands - 1}; got {strange}")
-        for name in ("channels", "n_blocks", "hidden"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+        require_ranges(self, "channels", "n_blocks", "hidden")
 
 
 @NETS.register("temp_cnn")

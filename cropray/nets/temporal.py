@@ -22,7 +22,15 @@ PIXELS_AT_ONCE: Final = 4096  # pixels per step outside training; bounds memory 
 
 
 def band_ratios(numbers_BTCHW: Tensor, pairs: tuple[tuple[int, int], ...]) -> list[Tensor]:
-    """(a - b) / (a + b) of each pair of bands, [B, T, 1, H, W] float32; 0 where one has no data."""
+    """(a - b) / (a + b) of each pair of bands, of stored numbers: of values only where bands share a scale and have no offset.
+
+    Args:
+        numbers_BTCHW: stored numbers, 0 = no data.
+        pairs: positions of the bands, from 0.
+
+    Returns:
+        [B, T, 1, H, W] float32 of each pair; 0 where one has no data.
+    """
     found = []
     for a, b in pairs:
         one, other = numbers_BTCHW[:, :, a : a + 1].float(), numbers_BTCHW[:, :, b : b + 1].float()

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own idiom
 from torch import Tensor, nn
 
+from cropray.nets.choices import require_ranges
 from cropray.nets.context import Context, seeds_of
 from cropray.nets.dropout import SampleDropout
 from cropray.nets.ltae import positions, require_heads, without_gaps
@@ -43,11 +44,7 @@ class TsVitConfig(NetConfig):
     """Share of a patch's features dropped before the steps and before the blocks are looked at."""
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"dropout must be at least 0 and below 1; got {self.dropout}")
-        for name in ("width", "heads", "temporal_depth", "spatial_depth", "patch", "block"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+        require_ranges(self, "width", "heads", "temporal_depth", "spatial_depth", "patch", "block")
         require_heads("width", self.width, self.heads)
 
 

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own idiom
 from torch import Tensor, nn
 
+from cropray.nets.choices import require_ranges
 from cropray.nets.context import Context, seeds_of
 from cropray.nets.dropout import SampleDropout
 from cropray.nets.ltae import TemporalAttention, require_heads, without_gaps
@@ -39,11 +40,7 @@ class UTaeConfig(NetConfig):
     """Share of the features dropped after the attention and before the classifier."""
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"dropout must be at least 0 and below 1; got {self.dropout}")
-        for name in ("heads", "key_width"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+        require_ranges(self, "heads", "key_width")
         if len(self.widths) < 2 or min(self.widths) < 1:
             raise ValueError(f"widths needs two levels at least, each of one channel or more; got {self.widths}")
         for width in self.widths:

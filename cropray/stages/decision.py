@@ -12,7 +12,7 @@ from cropray.config import JobConfig
 from cropray.core.closure import code_digest
 from cropray.core.errors import LeakageError, MissingArtefactError, SchemaError
 from cropray.core.progress import Progress
-from cropray.core.until_step import UNTIL
+from cropray.core.until_step import UNTIL, hide_after
 from cropray.datasets.doubts import some
 from cropray.datasets.manifest import Manifest
 from cropray.datasets.storage import read_pixels
@@ -57,7 +57,7 @@ def learn_of_winner(job: JobConfig, manifest: Manifest, model: str, progress: Pr
     card = {name: value for name, value in load_card(folder).items() if name not in (CARD_KEY, LIKENESS_KEY)}
     card[CARD_KEY] = record
     if job.decision.unlike is not None:
-        pixels = _drawn_pixels(workspace, manifest, model, found)
+        pixels = _drawn_pixels(workspace, manifest, model, found, job.until_step)
         likeness, record["unlike"] = learn_likeness(*pixels, found, job.decision.unlike)
         card[LIKENESS_KEY] = likeness.to_record()
     write_json(folder / CARD_FILE, card)
@@ -117,8 +117,12 @@ def _files(workspace: Workspace, manifest: Manifest, model: str) -> dict[str, Lo
     return {zone_id: file for zone_id, file in files.items() if file.exists()}
 
 
-def _drawn_pixels(workspace: Workspace, manifest: Manifest, model: str, found: OutOfFold) -> tuple[Numbers, Rows]:
+def _drawn_pixels(
+    workspace: Workspace, manifest: Manifest, model: str, found: OutOfFold, until_step: int | None = None
+) -> tuple[Numbers, Rows]:
     """([M, F] stored numbers of the rows that were predicted, every so many of them where they are more than enough; [M] which).
+
+    Steps of time after `until_step` are missing, as they were to the model.
 
     Raises:
         SchemaError: the pixel tables are of another dataset.
@@ -139,7 +143,8 @@ def _drawn_pixels(workspace: Workspace, manifest: Manifest, model: str, found: O
                 f"'{file.parent}' and run `cropray search CONFIG.yaml`, which fits nothing twice"
             )
         pixels.append(samples(picked, manifest.cube.columns))
-    return np.concatenate(pixels), np.concatenate(positions)
+    x = np.concatenate(pixels)
+    return x if until_step is None else hide_after(x, manifest.cube, until_step), np.concatenate(positions)
 
 
 def _fold_of(fold: int | None) -> int:

@@ -42,6 +42,8 @@ class ServedModel:
     """`recorded_decision` of the model's card: maps and scores are made by the same."""
     likeness: Likeness | None = None
     """`recorded_likeness` of the model's card; None: it flags no pixel as unlike the training zones'."""
+    shown: Callable[[npt.NDArray[np.uint16]], npt.NDArray[np.uint16]] = lambda x: x
+    """Samples → what the model is shown of them, of the same shape; here all."""
 
     def predict(
         self, model_input: Any, params: dict[str, Any] | None = None
@@ -70,7 +72,8 @@ class ServedModel:
                 f"{OUTPUT} is {output!r}; it must be '{PROBABILITIES}' or '{NAMES}', or '{SETS}', or '{UNLIKE}'"
             )
         is_table = isinstance(model_input, pd.DataFrame)
-        samples = read_table(model_input, self.columns) if is_table else digital_numbers(np.asarray(model_input))
+        given = read_table(model_input, self.columns) if is_table else digital_numbers(np.asarray(model_input))
+        samples = self.shown(given)
         if output == UNLIKE:
             return self._is_unlike(samples)
         probabilities = self.decision.tempered(self.predict_samples(samples), 1)

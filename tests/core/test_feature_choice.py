@@ -194,3 +194,23 @@ def test_roles_are_told_by_the_unit_as_well():
     assert roles_of(cube) == {"nir": "B08"}
     again = CubeSpec.from_record(cube_of("q", q="swir1").to_record())  # it travels with a dataset
     assert roles_of(again) == {"swir1": "q"}
+    thermal = CubeSettings.model_validate({"bands": [{"id": "B11", "unit": "K", "scale": 0.01}, "B08"]}).spec
+    assert roles_of(thermal) == {"nir": "B08"}  # Landsat's eleventh band is no short-wave infrared
+
+
+def test_roles_go_before_ids_that_sentinel_2_has_too():
+    """SuperDove's sixth band is red, its fourth a green, its eighth near infrared."""
+    cube = cube_of("B02", "B04", "B06", "B08", months=3, B02="blue", B04="green", B06="red", B08="nir")
+    names, left = choose(["ndvi", "gndvi?", "own=(B08-B04)/(B08+B04)"], cube)
+    assert left == ()
+    features, numbers = FeatureSet(cube, names), drawn(cube)
+    green, red, nir = (physical(cube, numbers, band) for band in ("B04", "B06", "B08"))
+    for name, other in (("ndvi", red), ("gndvi", green), ("own", green)):
+        np.testing.assert_allclose(
+            series(features, numbers, name), stored((nir - other) / (nir + other)), atol=0.51, err_msg=name
+        )
+
+
+def test_a_role_is_of_one_band():
+    with pytest.raises(ValueError, match="several bands have the role nir: leave it at the one"):
+        cube_of("P1", "P2", "P3", P1="nir", P2="red", P3="nir")

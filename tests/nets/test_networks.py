@@ -1,5 +1,6 @@
 """What every network of the catalogue that looks at steps by attention owes: gaps, windows, and a problem that it can learn."""
 
+import itertools
 import json
 from dataclasses import replace
 
@@ -8,7 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from cropray.core.closure import closure
-from cropray.nets import ltae
+from cropray.nets import ltae, utae
 from cropray.nets.context import Context
 from cropray.nets.registry import NETS
 from cropray.training.cnn.settings import CnnSettings
@@ -198,6 +199,27 @@ def test_attention_is_the_slow_way():
             weights = weights / weights.sum()
             assert torch.allclose(shares[n, head], weights)
             assert torch.allclose(out[n, head * 4 : head * 4 + 4], weights @ placed[:, head * 4 : head * 4 + 4])
+
+
+def test_steps_without_data_weigh_nothing_in_the_mean_of_a_level():
+    """Pixel by pixel, head by head; where no step has data all count."""
+    steps, shares = torch.randn(3, 1, 4, 2, 2), torch.rand(1, 2, 3, 1, 1).softmax(dim=2)
+    valid = torch.tensor([[[[1.0, 0], [1, 0]], [[1, 1], [0, 0]], [[0, 1], [0, 0]]]])
+    found = utae.collapse(list(steps), shares, valid, 2)
+    for i, j, head in itertools.product(range(2), range(2), range(2)):
+        counts = valid[0, :, i, j] if valid[0, :, i, j].any() else torch.ones(3)
+        weights = shares[0, head, :, 0, 0] * counts
+        expected = (weights / weights.sum()) @ steps[:, 0, 2 * head : 2 * head + 2, i, j]
+        torch.testing.assert_close(found[0, 2 * head : 2 * head + 2, i, j], expected)
+
+
+def test_patches_outside_the_image_are_not_seen():
+    model, (x, context) = network("tsvit", spatial_depth=1), drawn(1, 4, 6)  # 2 × 3 patches of a block of 4 × 4
+    before = model(x, context)
+    with torch.no_grad():
+        places = model.within.view(4, 4, -1)
+        places[2:], places[:, 3:] = torch.randn(2, 4, 16), torch.randn(4, 1, 16)
+    assert torch.equal(model(x, context), before)
 
 
 def test_ltae_reads_ratios_of_digital_numbers():

@@ -89,7 +89,7 @@ def test_ratios_are_of_digital_numbers_and_missing_where_a_band_is():
     model = network(ratios=((3, 2), (3, 1)))
     numbers = torch.randint(1, 4000, (2, 12, 4, 2, 1))
     numbers[0, 5, 2] = 0
-    ndvi, gndvi = model._ratios(numbers)
+    ndvi, gndvi = temp_cnn.band_ratios(numbers, model.config.ratios)
     for (b, t, h), value in ((place, ndvi[place[0], place[1], 0, place[2], 0]) for place in np.ndindex(2, 12, 2)):
         red, nir = (float(numbers[b, t, band, h, 0]) for band in (2, 3))
         assert float(value) == pytest.approx((nir - red) / (nir + red) if red else 0.0, abs=1e-6)

@@ -216,6 +216,17 @@ def test_the_card_says_which_pixels_are_unlike_the_training_zones(make):
     assert "likeness" not in json.loads((folder / "card.json").read_text())
 
 
+def test_of_a_part_of_the_season_no_later_step_tells_where_pixels_lie(make):
+    """What lies after it is missing when such a model is used."""
+    job = make(unlike=0.3).model_copy(update={"until_step": 5})
+    found = read_evidence(job.artefacts, ZONES, "xgboost")
+    learnt(job)
+    likeness = recorded_likeness(json.loads((job.artefacts.model("xgboost") / "card.json").read_text()))
+    seen, _ = _drawn_pixels(job.artefacts, ZONES, "xgboost", found)
+    expected = np.average(seen, 0, found.weights) * (np.arange(48) % 12 < 5)
+    np.testing.assert_allclose(likeness.mean, expected, rtol=1e-6)
+
+
 def test_too_few_zones_flag_nothing_and_say_so(make):
     log = io.StringIO()
     assert learnt(make(unlike=0.05), log)["unlike"]["least"] == 0

@@ -167,6 +167,21 @@ def test_every_network_is_in_the_catalogue():
         ("cnn", {"augment": ["dihedral", "shift", "dihedral"]}, "dihedral stand twice"),
         ("temp_cnn", {"augment": [{"name": "noise", "sd": 0.1}, {"name": "noise", "sd": 0.2}]}, "noise stand twice"),
         ("cnn", {"augment": {"name": "none", "by": 1}}, "'none' has no setting 'by'"),
+        (
+            "temp_cnn",
+            {"net": {"name": "conv_unet", "unet_channels": [8]}},
+            "'conv_unet' looks at pixels around .*or ltae",
+        ),
+        (
+            "temp_cnn",
+            {"net": {"name": "utae", "widths": [16, 16]}},
+            "'utae' looks at pixels around .*margin 12, stride 2",
+        ),
+        (
+            "temp_cnn",
+            {"net": {"name": "tsvit", "spatial_depth": 1}},
+            "'tsvit' looks at pixels around .*margin 0, stride 12",
+        ),
     ],
 )
 def test_what_no_fit_could_take_is_refused_with_the_job_file(name, given, said):

@@ -17,8 +17,11 @@ from cropray.datasets.loading import shown_until
 from cropray.datasets.manifest import BandSums, statistics
 from cropray.datasets.tiles import TrainingTiles
 from cropray.evaluation.models import entries_of, load_model, note_until, prefix_of
+from cropray.io.storage import write_json
 from cropray.maps.zone import map_zone
+from cropray.search.likeness import fit_likeness
 from cropray.tracking.model_code import model_code
+from cropray.training import until_served
 from cropray.training.family import FitData, family
 from tests.maps.builders import save_blend, save_cnn, save_temp_cnn, save_trees
 from tests.maps.registered import REFUSED
@@ -138,3 +141,17 @@ def test_a_registered_model_sees_no_later_step(save, tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     answer = np.load(tmp_path / "answer.npy")
     np.testing.assert_allclose(answer, model.predict_samples(other_later(x)), atol=1e-6)
+
+
+def test_a_registered_model_tells_no_pixel_apart_by_a_later_step(tmp_path):
+    x = np.random.default_rng(3).integers(1, 4000, (60, 48)).astype(np.uint16)
+    hidden = hide_after(x, STUDY_CUBE, STEP)
+    likeness = fit_likeness(hidden, np.ones(60))
+    likeness = replace(likeness, least=float(np.median(likeness.of(hidden))))
+    save_trees(tmp_path)
+    card = json.loads((tmp_path / "card.json").read_text())
+    write_json(tmp_path / "card.json", {**card, "likeness": likeness.to_record()})
+    note_until(tmp_path, STEP, load_model)
+    served = until_served._load_pyfunc(str(tmp_path))
+    for given in (x, hidden, other_later(x)):
+        np.testing.assert_array_equal(served.predict(given, {"output": "unlike"}), likeness.is_unlike(hidden))

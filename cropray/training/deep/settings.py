@@ -7,7 +7,7 @@ and settings of the entry: `loss: {name: focal, gamma: 1.5}`.
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, ClassVar, Final, Self
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, model_validator
 
@@ -91,6 +91,8 @@ AugmentChoice = Annotated[bool | _Choice | tuple[_Choice, ...], AfterValidator(_
 class NetworkSettings(FamilySettings):
     """How a network is trained, and where. Fields that a family adds are its network's, where it has such."""
 
+    has_surroundings: ClassVar[bool] = True
+    """Of samples: what a network sees in training as well as in maps. False: single pixels."""
     net: _Choice = "conv_unet"
     """The network: a file of `nets/`, with settings of its own beside those below that it shares."""
     learning_rate: float = Field(default=1e-3, gt=0)
@@ -148,7 +150,11 @@ class NetworkSettings(FamilySettings):
         default = type(self).model_fields["net"].default
         if self.net == default:
             return self
-        from cropray.nets.registry import NETS, net_config  # noqa: PLC0415 - torch: only where a job has another network
+        from cropray.nets.registry import (  # noqa: PLC0415 - torch: only where a job has another network
+            NETS,
+            Receptive,
+            net_config,
+        )
 
         config = NETS.entry(self.net).Config
         shared = self.architecture()
@@ -159,7 +165,13 @@ class NetworkSettings(FamilySettings):
                     f"networks that have it apart from it"
                 )
         object.__setattr__(self, "net", checked(config, self.net, _SIZES))
-        net_config(self.net, shared, _SIZES)
+        made = net_config(self.net, shared, _SIZES)
+        if not self.has_surroundings and (reach := NETS.entry(self.net)(made).receptive()) != Receptive(0, 1):
+            raise ValueError(
+                f"the network '{name_of(self.net)}' looks at pixels around each (margin {reach.margin_px}, stride "
+                f"{reach.stride_px}), and this family trains on single ones: take a network of single pixels, as temp_cnn or "
+                f"ltae, or the family cnn"
+            )
         return self
 
     def architecture(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What a job file may say about the network over pixels; read without loading torch and Ray."""
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, ClassVar, Final
 
 from pydantic import AfterValidator, Field
 
@@ -17,9 +17,10 @@ _PROCESS_BYTES: Final = 1.0e9  # libraries, network, batches
 class TempCnnSettings(NetworkSettings):
     """The network over pixels and how it is trained."""
 
+    has_surroundings: ClassVar = False
     net: str | dict[str, Any] = "temp_cnn"
     """The network: a file of `nets/`, with settings of its own beside those below that it shares. A pixel has no
-    surroundings here."""
+    surroundings here: networks that look at them are refused."""
     learning_rate: float = Field(default=2e-3, gt=0)
     epochs: int = Field(default=20, ge=1)
     """Most epochs of a fit, and those over which `schedule` goes. The refit takes the folds' mean best epoch, at the

@@ -12,7 +12,7 @@ from cropray.config import JobConfig
 from cropray.core.closure import code_digest
 from cropray.core.errors import LeakageError, MissingArtefactError, SchemaError
 from cropray.core.progress import Progress
-from cropray.core.until_step import UNTIL
+from cropray.core.until_step import UNTIL, hide_after
 from cropray.datasets.doubts import some
 from cropray.datasets.manifest import Manifest
 from cropray.datasets.storage import read_pixels
@@ -36,7 +36,8 @@ def asked(job: JobConfig) -> dict[str, Any] | None:
     if job.decision == DecisionSettings():
         return None
     of_flag = () if job.decision.unlike is None else (learn_likeness, _drawn_pixels)
-    return {**job.decision.model_dump(mode="json"), "code": _digest(learn_decision, read_evidence, *of_flag)}
+    of_early = (hide_after,) if of_flag and job.until_step is not None else ()
+    return {**job.decision.model_dump(mode="json"), "code": _digest(learn_decision, read_evidence, *of_flag, *of_early)}
 
 
 def learn_of_winner(job: JobConfig, manifest: Manifest, model: str, progress: Progress) -> None:
@@ -57,8 +58,10 @@ def learn_of_winner(job: JobConfig, manifest: Manifest, model: str, progress: Pr
     card = {name: value for name, value in load_card(folder).items() if name not in (CARD_KEY, LIKENESS_KEY)}
     card[CARD_KEY] = record
     if job.decision.unlike is not None:
-        pixels = _drawn_pixels(workspace, manifest, model, found)
-        likeness, record["unlike"] = learn_likeness(*pixels, found, job.decision.unlike)
+        x, rows = _drawn_pixels(workspace, manifest, model, found)
+        if job.until_step is not None:
+            x = hide_after(x, manifest.cube, job.until_step)
+        likeness, record["unlike"] = learn_likeness(x, rows, found, job.decision.unlike)
         card[LIKENESS_KEY] = likeness.to_record()
     write_json(folder / CARD_FILE, card)
     summary = json.loads(result.read_text(encoding="utf-8"))

@@ -42,6 +42,8 @@ class ServedModel:
     """`recorded_decision` of the model's card: maps and scores are made by the same."""
     likeness: Likeness | None = None
     """`recorded_likeness` of the model's card; None: it flags no pixel as unlike the training zones'."""
+    shown: Callable[[npt.NDArray[np.uint16]], npt.NDArray[np.uint16]] | None = None
+    """What of a caller's samples the model and its likeness are given, in the same form; None: all."""
 
     def predict(
         self, model_input: Any, params: dict[str, Any] | None = None
@@ -71,6 +73,7 @@ class ServedModel:
             )
         is_table = isinstance(model_input, pd.DataFrame)
         samples = read_table(model_input, self.columns) if is_table else digital_numbers(np.asarray(model_input))
+        samples = samples if self.shown is None else self.shown(samples)
         if output == UNLIKE:
             return self._is_unlike(samples)
         probabilities = self.decision.tempered(self.predict_samples(samples), 1)

@@ -96,7 +96,8 @@ def run_leakage(config: str | Location, overrides: Sequence[str], cell_m: float 
             cubes[name] = out_of_fold_counts(model, recipe, drawn, folds)
             progress.note(f"{name}: fitted and scored")
         record = tax(cubes, job.seed)
-        write_json(job.artefacts.leakage(model), {"recipe": job.recipe, "cell_m": cell_m, "seed": job.seed, **record})
+        of = {"recipe": job.recipe, "until_step": job.until_step, "cell_m": cell_m, "seed": job.seed}
+        write_json(job.artefacts.leakage(model), {**of, **record})
         print("\n" + "\n".join(_lines(model, record, len(drawn.zone_ids))), flush=True)
 
 

@@ -25,6 +25,7 @@ from cropray.core.metrics import Counts, score
 from cropray.core.progress import Progress
 from cropray.datasets.build import band_sums
 from cropray.datasets.division import divide_points
+from cropray.datasets.loading import shown_until
 from cropray.datasets.manifest import Manifest, load_manifest, statistics
 from cropray.datasets.other_split import points_with_test
 from cropray.datasets.points import read_points
@@ -88,13 +89,15 @@ def run_leakage(config: str | Location, overrides: Sequence[str], cell_m: float 
             continue
         progress.stage("leakage", f"{model}: {manifest.n_folds} folds, dealt in each way")
         if found.sample not in of_kind:
-            of_kind[found.sample] = draw_tiles(job, manifest) if found.sample == "tile" else draw(job, manifest, cell_m)
+            drawn = draw_tiles(job, manifest) if found.sample == "tile" else draw(job, manifest, cell_m)
+            of_kind[found.sample] = _as_seen(drawn, job, manifest)
         drawn, recipe, cubes = of_kind[found.sample], recipe_of(job, manifest, model), {}
         for name, folds in ways(manifest, drawn, cell_m, job.seed).items():
             cubes[name] = out_of_fold_counts(model, recipe, drawn, folds)
             progress.note(f"{name}: fitted and scored")
         record = tax(cubes, job.seed)
-        write_json(job.artefacts.leakage(model), {"recipe": job.recipe, "cell_m": cell_m, "seed": job.seed, **record})
+        of = {"recipe": job.recipe, "until_step": job.until_step, "cell_m": cell_m, "seed": job.seed}
+        write_json(job.artefacts.leakage(model), {**of, **record})
         print("\n" + "\n".join(_lines(model, record, len(drawn.zone_ids))), flush=True)
 
 
@@ -133,6 +136,13 @@ def draw(job: JobConfig, manifest: Manifest, cell_m: float) -> Drawn:
         assert manifest.tile_size is not None
         blocks = _numbered(zones, *(rows[axis].to_numpy() // manifest.tile_size for axis in ("row", "col")))
     return Drawn(rows, class_indices(rows, lookup), zone_ids, zones, blocks)
+
+
+def _as_seen(drawn: Drawn, job: JobConfig, manifest: Manifest) -> Drawn:
+    """With the steps of time missing that the job's fits do not see."""
+    if job.until_step is None:
+        return drawn
+    return replace(drawn, rows=shown_until(drawn.rows, manifest.cube, job.until_step)[0])
 
 
 def _with_places(job: JobConfig, manifest: Manifest) -> pa.Table:

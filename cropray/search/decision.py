@@ -292,10 +292,12 @@ def _unlike_in_words(worth: Mapping[str, float], most: float) -> str:
             f"no pixel is flagged as unlike the training zones: they are too few to promise that not more than {most:.0%} of "
             f"a new zone's are, {round(1 / most)} or more are needed (decision.unlike)"
         )
-    return (
+    told = (
         f"pixels unlike the training zones, to be {most:.0%} of a new zone's at most: of folds that had no part in it "
-        f"{worth['share']:.1%}; their likeliest class is right in {worth['flagged']:.1%}, the others' in {worth['others']:.1%}"
     )
+    if not worth["share"]:
+        return f"{told}none is flagged, as the other folds may have too few zones to promise it: what the flag is worth is not known"
+    return f"{told}{worth['share']:.1%}; their likeliest class is right in {worth['flagged']:.1%}, the others' in {worth['others']:.1%}"
 
 
 def _regions_in_words(regions: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:

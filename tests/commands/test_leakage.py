@@ -89,6 +89,23 @@ def test_cells_that_are_smaller_than_fields_leak_as_single_points_do(tmp_path, m
     assert found["ways"]["random cells of 40 m"]["tax_accuracy"]["low"] > 0.2
 
 
+def test_no_step_tells_that_the_search_does_not_see(tmp_path, monkeypatch):
+    write_points(tmp_path / "points.parquet", 0.7)
+    table, later = pq.read_table(tmp_path / "points.parquet"), [name for name in FEATURE_COLUMNS if name[-2:] > "03"]
+    scores = []
+    for change in (0, 1000):
+        for name in later:
+            column = pa.array(
+                table[name].to_numpy() + np.uint16(change) * np.arange(len(table)).astype(np.uint16) % 9000
+            )
+            table = table.set_column(table.column_names.index(name), name, column)
+        monkeypatch.setattr(f"{__name__}.write_points", lambda path, _, table=table: pq.write_table(table, path))
+        folder = tmp_path / str(change)
+        folder.mkdir()
+        scores.append(leakage_of(folder, 0.7, monkeypatch, "--set", "until_step=3")["ways"])
+    assert scores[0] == scores[1]
+
+
 def test_noise_has_no_tax(tmp_path, monkeypatch):
     single, cell, _ = leakage_of(tmp_path, 0.0, monkeypatch)["ways"].values()
     for way in (single, cell):

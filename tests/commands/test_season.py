@@ -13,7 +13,10 @@ from cropray.commands import season
 from cropray.commands.season import reliable_from, steps_of
 from cropray.config import JobConfig
 from cropray.core.errors import ConfigError
+from cropray.core.metrics import score
+from cropray.evaluation.out_of_fold import read_out_of_fold
 from cropray.io.job_file import load_settings
+from cropray.io.workspace import Workspace
 from tests.commands.test_ablate import imitate
 from tests.study import FEATURE_COLUMNS, N_MONTHS
 
@@ -97,6 +100,17 @@ def test_a_crop_is_known_from_the_step_on_at_which_it_differs(done):
         < found[5]["classes"]["barley"]["f1"]
         < found[5]["classes"]["barley"]["high"]
     )
+
+
+def test_regions_are_scored_by_their_own_zones(done):
+    early = load_settings(JobConfig, done[0]).artefacts.early_seasons / "05"
+    (row,) = (row for row in record_of(done[0])["steps"] if row["step"] == 5)
+    for number, name in enumerate(("north", "south")):
+        counts = np.zeros((3, 3), np.int64)
+        for zone in range(number, N_ZONES - 1, 2):
+            labels, probabilities, _ = read_out_of_fold([Workspace(early).out_of_fold("forest", f"z{zone}")])
+            np.add.at(counts, (labels, probabilities.argmax(1)), 1)
+        assert row["regions"][name]["val_macro_f1"] == score(counts).as_metrics("val")["val_macro_f1"]
 
 
 def test_an_interrupted_sweep_goes_on_and_the_whole_season_is_the_job_s_own(done, monkeypatch, capsys):

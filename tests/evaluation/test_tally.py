@@ -139,6 +139,8 @@ def test_scores_are_of_cubes_and_add_up():
     assert parcels["metrics"] == score(cubes["parcels_majority"].sum((0, 1))).as_metrics("test")
     assert sum(row["parcels"]["n"] for row in record["parcel_sizes"]) == parcels["n"] == 14 * 6
     assert [row["group"] for row in record["parcel_sizes"]] == list(size_titles())
+    for row, of_size in zip(record["parcel_sizes"], cubes["parcels_majority"], strict=True):
+        assert row["parcels"]["metrics"] == score(of_size.sum(0)).as_metrics("test")
     low, high = parcels["intervals"]["test_macro_f1"]
     assert low < parcels["metrics"]["test_macro_f1"] < high
     told = headline(record)

@@ -109,6 +109,15 @@ def test_a_calibrated_model_is_right_as_often_as_it_says():
     )
 
 
+def test_a_row_of_a_zone_counts_as_often_as_pixels_that_it_stands_for():
+    rng = np.random.default_rng(3)
+    of_truth, zones, times = rng.random(200), np.repeat(np.arange(20), 10), rng.integers(1, 9, 200)
+    of_truth[times > 6] **= 3  # of seldom classes, which few rows tell of, another likelihood
+    whole = set_threshold(np.repeat(of_truth, times), np.repeat(zones, times), np.ones(times.sum()), 0.8)
+    assert set_threshold(of_truth, zones, times.astype(float), 0.8) == whole
+    assert set_threshold(of_truth, zones, np.ones(200), 0.8) != whole
+
+
 def of_unlike_folds(**changes):
     """Out of fold, one fold is far surer than it should be and the others are not sure enough."""
     found = drawn(6000, n_zones=18, noise=1.2, **changes)

@@ -5,9 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from cropray.search.calibration import set_threshold
+from cropray.search.decision import DecisionSettings, decision_in_words, learn_decision
 from cropray.search.likeness import fit_likeness, learn_likeness
 from cropray.training.likeness import recorded_likeness
-from tests.search.drawn_predictions import drawn
+from tests.search.drawn_predictions import SHARES, drawn
 
 
 def draw_pixels(zones, rng, n_columns=6, spread=120.0):
@@ -93,6 +95,35 @@ def test_new_zones_are_flagged_as_seldom_as_was_asked_for_and_other_ground_is():
     assert 0.03 < likeness.is_unlike(new).mean() < 0.1
     assert likeness.is_unlike((new * 1.6).astype(np.uint16)).mean() > 0.5
     assert worth["flagged"] == pytest.approx(worth["others"], abs=0.2)  # the labels here do not depend on the pixels
+
+
+def test_what_a_flag_is_worth_is_told_of_folds_that_had_no_part_in_it():
+    found = replace(drawn(1200, n_zones=30), zones=np.repeat(np.arange(30), 40))
+    x, share = draw_pixels(found.zones, np.random.default_rng(7), spread=400.0), 0.0
+    x[found.folds[found.zones] == 1] += 500  # its own rows would call them usual
+    of_fold, alike = found.folds[found.zones], np.zeros(1200)
+    for fold in range(3):
+        alike[of_fold == fold] = fit_likeness(x[of_fold != fold], found.weights[of_fold != fold]).of(x[of_fold == fold])
+    for fold in range(3):
+        others = of_fold != fold
+        least = set_threshold(alike[others], found.zones[others], found.weights[others], 0.8)
+        share += (alike[~others] < least).sum() / 1200
+    likeness, worth = learn_likeness(x, np.arange(1200), found, 0.2)
+    assert worth["share"] == pytest.approx(share)
+    assert likeness.least == worth["least"] == set_threshold(alike, found.zones, found.weights, 0.8)
+
+
+def test_a_flag_that_no_fold_could_promise_is_not_called_wrong():
+    found = replace(drawn(1200, n_zones=12), zones=np.repeat(np.arange(12), 100))
+    x = draw_pixels(found.zones, np.random.default_rng(9))
+    _, worth = learn_likeness(
+        x, np.arange(1200), found, 0.1
+    )  # promised by twelve zones, but not by the eight of other folds
+    record, _ = learn_decision(found, SHARES, DecisionSettings(unlike=0.1))
+    (line,) = decision_in_words({**record, "unlike": worth})
+    assert worth["least"] > worth["share"] == 0
+    assert "none is flagged" in line
+    assert "right in" not in line
 
 
 def test_a_single_fold_flags_nothing():

@@ -64,10 +64,11 @@ def write_test_zone(path, called="t1"):
     write(path, [called] * 1000, labels, np.eye(5, dtype=np.float32)[(labels + 1) % 5] * 0.6 + 0.08)
 
 
-def write_pixels(workspace, zone_id, labels, seed, step=50):
-    """The pixel table of a zone whose classes are told apart by one number."""
+def write_pixels(workspace, zone_id, labels, seed, step=50, late=0):
+    """The pixel table of a zone whose classes are told apart by one number, and by another after step 5."""
     rng, n = np.random.default_rng(seed), len(labels)
     x = rng.integers(900, 1100, (n, 48)) + step * labels[:, None].astype(int)
+    x += late * labels[:, None].astype(int) * (np.arange(48) % 12 >= 5)
     columns = dict(zip(STUDY_CUBE.columns, x.T.astype(np.uint16), strict=True))
     columns |= {
         "zone_id": [zone_id] * n,
@@ -225,6 +226,20 @@ def test_of_a_part_of_the_season_no_later_step_tells_where_pixels_lie(make):
     seen, _ = _drawn_pixels(job.artefacts, ZONES, "xgboost", found)
     expected = np.average(seen, 0, found.weights) * (np.arange(48) % 12 < 5)
     np.testing.assert_allclose(likeness.mean, expected, rtol=1e-6)
+
+
+def test_no_later_step_tells_what_is_unlike(make):
+    kept = []
+    for step in (50, 900):  # what tells the classes apart, in later steps alone
+        job = make(unlike=0.3).model_copy(update={"until_step": 5})
+        for zone in range(6):
+            labels = FOUND.labels[FOUND.zones == zone]
+            write_pixels(job.artefacts, f"k{zone}", labels, zone, late=step)
+        learnt(job)
+        kept.append(recorded_likeness(json.loads((job.artefacts.model("xgboost") / "card.json").read_text())))
+    np.testing.assert_array_equal(kept[0].whitening, kept[1].whitening)
+    assert kept[0].least == kept[1].least > 0
+    assert kept[0].mean.reshape(4, 12)[:, 5:].max() == 0 < kept[0].mean.reshape(4, 12)[:, :5].min()
 
 
 def test_too_few_zones_flag_nothing_and_say_so(make):

@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 
@@ -120,6 +121,26 @@ def test_a_prefix_sees_as_little(tmp_path):
     part = prefix_of(load_model(tmp_path), family("forest").prefix, 2)
     expected = family("forest").prefix(whole, 2).predict_samples(hide_after(x, STUDY_CUBE, STEP))
     np.testing.assert_array_equal(part.predict_samples(other_later(x)), expected)
+
+
+@pytest.mark.parametrize("save", [save_trees, save_blend])
+def test_no_later_step_makes_a_pixel_unlike(save, tmp_path):
+    save(tmp_path)
+    note_until(tmp_path, STEP, load_model)
+    usual = np.random.default_rng(3).integers(900, 1100, (300, 48)).astype(np.uint16)
+    likeness = replace(fit_likeness(hide_after(usual, STUDY_CUBE, STEP), np.ones(300)), least=0.2)
+    card = json.loads((tmp_path / "card.json").read_text())
+    (tmp_path / "card.json").write_text(json.dumps(card | {"likeness": likeness.to_record()}))
+    served = until_served._load_pyfunc(str(tmp_path))
+    x = other_later(usual)  # up to 9000, where 0 was seen
+    x[-5:, 0] = 60_000
+    if not served.columns:
+        x = x.reshape(1, 10, 30, 4, 12).transpose(0, 4, 3, 1, 2)
+    else:
+        x = pd.DataFrame(x, columns=list(served.columns))
+    unlike = served.predict(x, {"output": "unlike"}).ravel()
+    assert unlike[-5:].all()
+    assert unlike.sum() == 5
 
 
 @pytest.mark.parametrize("save", [save_trees, save_blend])

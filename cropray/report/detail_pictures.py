@@ -1,5 +1,6 @@
 """The same test counted otherwise, for the page: rows of its tables, and its picture."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -19,6 +20,7 @@ _RULES: Final = {"majority": "Parcels, by most of their pixels", "mean_probabili
 _PLACES: Final = {"worst": "Worst zone", "lower_quartile": "Lower quartile of zones", "median": "Median zone"}
 _LINES: Final = ("-", "--", ":", "-.")  # of the headline scores, in order
 _MARKED: Final = (50, 70, 90)  # %, thresholds of confidence
+_FEWEST: Final = 100  # pixels of a group that is drawn: a handful lie in one parcel, and their score is its luck
 _SHIFT: Final = 0.12  # distance of two models at a group, groups
 
 
@@ -107,16 +109,18 @@ def _draw_groups(axes: Any, models: Sequence[ModelResult], name: str) -> None:
         places = [[*titles].index(row["group"]) + _SHIFT * (m - (len(models) - 1) / 2) for row in rows]
         for metric, line in zip(headlines(), _LINES, strict=False):
             key = f"test_{metric.key}"
-            axes.plot(places, [row["metrics"][key] for row in rows], line, marker="o", markersize=4, color=colour)
+            values = [row["metrics"][key] if row["n"] >= _FEWEST else math.nan for row in rows]
+            axes.plot(places, values, line, marker="o", markersize=4, color=colour)
             for x, row in zip(places, rows, strict=True):
-                if row["intervals"]:
+                if row["intervals"] and row["n"] >= _FEWEST:
                     axes.plot([x, x], row["intervals"][key], color=colour, linewidth=3, alpha=0.25)
     marks = [f"{title.replace(' ha', '')}\n{compact(n)}" for title, n in titles.items()]
     axes.set_xticks(
         range(len(titles)),
         [mark.replace(" and more", "+").replace("below ", "< ").replace(" size", "") for mark in marks],
     )
-    axes.set_xlabel("and its pixels")
+    few = f"; below {_FEWEST} not drawn" if min(titles.values(), default=_FEWEST) < _FEWEST else ""
+    axes.set_xlabel(f"and its pixels{few}")
 
 
 def _draw_fall_back(axes: Any, models: Sequence[ModelResult]) -> None:

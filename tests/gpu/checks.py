@@ -5,6 +5,7 @@ other. A gradient or a ReLU near zero may change its sign, and Adam makes a whol
 once, and fits by their losses.
 """
 
+import gc
 import os
 import tempfile
 import time
@@ -184,6 +185,8 @@ def _one_of_two(rank, folder, sizes, kind, n_threads):
             "losses": _short_fit(sizes, device),
         }
     torch.save(found, f"{folder}/{rank}.pt")
+    gc.collect()  # what the networks' cycles hold of the group, released while the interpreter ends, aborts the process
+    dist.barrier()
     dist.destroy_process_group()
 
 

@@ -1,5 +1,6 @@
 """A fit small enough for a test, in this process or on two; importable by spawned processes."""
 
+import gc
 import os
 import signal
 from dataclasses import dataclass
@@ -98,6 +99,14 @@ def one_of_some(rank, port, folder, function, changes, n_workers):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=n_workers)
     torch.save(globals()[function](**changes), f"{folder}/{rank}.pt")
+    leave_group()
+
+
+def leave_group():
+    """End a worker's group once all are done. What the networks' cycles hold of it goes first: released while the
+    interpreter ends, it aborts the process."""
+    gc.collect()
+    dist.barrier()
     dist.destroy_process_group()
 
 

@@ -169,8 +169,8 @@ class NetworkSettings(FamilySettings):
         if not self.has_surroundings and (reach := NETS.entry(self.net)(made).receptive()) != Receptive(0, 1):
             raise ValueError(
                 f"the network '{name_of(self.net)}' looks at pixels around each (margin {reach.margin_px}, stride "
-                f"{reach.stride_px}), and this family trains on single ones: take a network of single pixels, as temp_cnn or "
-                f"ltae, or the family cnn"
+                f"{reach.stride_px}), and this family trains on single ones: take a network of single pixels, as ltae, or a "
+                f"family that trains on tiles"
             )
         return self
 

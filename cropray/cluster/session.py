@@ -302,7 +302,8 @@ def _token_file() -> Path | None:
 
 
 def _quieten_ray_data() -> None:
-    """Keep Ray Data's execution log off the terminal; it stands in Ray's session folder."""
+    """Keep Ray Data's bars and execution log off the terminal: cropray tells progress, and the log stands in Ray's folder."""
+    ray.data.DataContext.get_current().enable_progress_bars = False
     logger = logging.getLogger("ray.data")
     for handler in [handler for handler in logger.handlers if isinstance(handler, PlainRayHandler)]:
         logger.removeHandler(handler)

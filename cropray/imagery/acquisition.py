@@ -139,20 +139,15 @@ class Acquisition(Generic[SettingsT]):
     def tidy(self, todo: Collection[str], *, overwrite: bool) -> list[str]:  # noqa: ARG002
         """Remove what killed runs left; what is told of it.
 
-        Args:
-            todo: ids of zones that are made now.
-            overwrite: whether they are made again though they were up to date.
+        Zones of ids `todo` are made now, with `overwrite` though they were up to date.
         """
         n_left = remove_unfinished(self.order.workspace, {zone.zone_id for zone in self.order.zones})
         return [f"{n_left} unfinished files of an interrupted run are removed"] if n_left else []
 
     def ready(self, todo: Sequence[Zone], ask: Ask | None, progress: Progress) -> Generator[Zone | None, None, None]:  # noqa: ARG002
-        """Zones as soon as they can be made; None where another request has been answered, and none is.
+        """Zones `todo` as soon as they can be made; None where another request has been answered, and none is.
 
-        Args:
-            todo: zones that are to be made.
-            ask: where the source has a quota.
-            progress: where to tell.
+        Requests go through `ask`, where the source has a quota.
         """
         yield from todo
 

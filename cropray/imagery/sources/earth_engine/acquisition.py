@@ -124,11 +124,7 @@ class EarthEngineAcquisition(Acquisition[EarthEngineSettings]):
             drop_months(self._workspace, zone_id)
 
     def _list_zones(self, zones: Sequence[Zone], ask: Ask, progress: Progress) -> None:
-        """Find the scenes of every zone: as they were listed before, or by one request each.
-
-        Raises:
-            InputError: zones have no scene in their season.
-        """
+        """Find the scenes of every zone, as they were listed before, or by one request each; InputError where there is none."""
         unlisted, empty = [], []
         for zone in zones:
             indexes = read_listing(self._workspace, self.settings, zone, self.order.season(zone))

@@ -84,10 +84,7 @@ class EarthEngine:
     ) -> None:
         """Connect, with the credentials of this machine.
 
-        Args:
-            settings: project, endpoint, patience.
-            take_turn: returns when the next HTTP request may be sent.
-            sleep: waits before another attempt.
+        `take_turn` returns when the next HTTP request may be sent; `sleep` waits before another attempt.
 
         Raises:
             EarthEngineError: no credentials, refused, or no answer.
@@ -135,10 +132,7 @@ class EarthEngine:
     def pixels(self, expression: ee.Image, grid: Grid, dtype: np.dtype[Any]) -> Any:
         """[H, W] of an image's bands on exactly a grid, asked for in quarters where it is too much for one answer.
 
-        Args:
-            expression: the image.
-            grid: where it is computed.
-            dtype: a field for each of its bands, in their order.
+        `dtype` has a field for each of its bands, in their order.
 
         Raises:
             EarthEngineError: refused, or no answer.
@@ -262,11 +256,9 @@ def _credentials(settings: EarthEngineSettings) -> Any:
 def month_expression(acquisitions: Sequence[Sequence[str]], band_ids: Sequence[str] = _STUDY) -> ee.Image:
     """Median of the clear observations as uint16, rounded half up, and their number as uint8; 0 where there is none.
 
-    Args:
-        acquisitions: asset ids; parts of one acquisition together, the first with data counts.
-        band_ids: Earth Engine's. Bands of 20 m are resampled by nearest neighbour, which is its default.
-
-    The same rules as `composite.monthly_median` has: SCL 4–7 is clear, a pixel with any band 0 is no data.
+    Assets of one acquisition stand together, the first with data counts. Bands (Earth Engine's ids) of 20 m are resampled by
+    nearest neighbour, which is its default. Rules are those of `composite.monthly_median`: SCL 4–7 is clear, a pixel with
+    any band 0 is no data.
     """
     clear = ee.ImageCollection.fromImages([_clear(_mosaic(parts, band_ids), band_ids) for parts in acquisitions])
     # `round` does not say which way it rounds a half.

@@ -68,22 +68,16 @@ class StacScenes:
         return self.survey(grid, start, end).scenes
 
     def survey(self, grid: Grid, start: dt.date, end: dt.date) -> Found:
-        """Scenes that reach into the grid, acquired in [start, end), the last processing of each; and items left out.
+        """See `SceneSource.survey`: the last processing of each; the API is asked once an hour at most.
 
-        Tiles of another UTM system than the grid's are left out. The API is asked once an hour at most.
-
-        Raises:
-            InputError: the API fails, an item cannot be used, or all tiles here are of another UTM system.
+        Tiles of another UTM system than the grid's are left out; where all are, that is refused.
         """
         return _find(self, grid, start, end, int(time.monotonic() // _ANSWERS_AGE_S))
 
     def read(self, scene: Scene, grid: Grid) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint8]]:
-        """Digital numbers [C, H, W] uint16 of `bands`, without ESA's offset, and scene classes [H, W] uint8.
+        """See `SceneSource.read`. Classes and bands of 20 m are repeated (nearest neighbour).
 
-        Both are 0 outside the scene. Classes and bands of 20 m are repeated (nearest neighbour). A number that would fall to 0 or below becomes 1: 0 is no data.
-
-        Raises:
-            InputError: a file cannot be read or does not fit the grid; the message names the item.
+        Bands are without ESA's offset; a number that would fall to 0 or below becomes 1: 0 is no data.
         """
         bands = np.empty((len(self.bands), *grid.shape), np.uint16)
         scl = np.empty(grid.shape, np.uint8)

@@ -112,8 +112,7 @@ def _load(folders: dict[str, Location], columns: Sequence[str]) -> dict[str, "ra
 def _read(files: Sequence[Location], columns: Sequence[str]) -> tuple[list["ray.ObjectRef[pa.Table]"], list[list[str]]]:
     """(blocks, zones in each block). What Ray Data's own retries do not mend is tried again.
 
-    Raises:
-        SchemaError: it failed each time; damaged shards are named.
+    SchemaError where it failed each time; damaged shards are named.
     """
     for attempt in range(1, READ_ATTEMPTS):
         try:

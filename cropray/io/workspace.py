@@ -300,14 +300,9 @@ class Workspace:
     def why_stale(
         self, stage: str, unit: str, inputs: Key, outputs: Iterable[Location], earlier: str | None = None
     ) -> list[str]:
-        """All reasons why an artefact is not up to date, in words; empty where it is.
+        """All reasons, in words, why a unit's artefact is not what a stage would make of these inputs now; empty where it is.
 
-        Args:
-            stage: name of its stamps.
-            unit: which of them.
-            inputs: what it would be made from now.
-            outputs: its files.
-            earlier: fingerprint by which earlier versions knew the same inputs, where it is worth a comparison.
+        `earlier` is the fingerprint by which earlier versions knew the same inputs, where it is worth a comparison.
         """
         stamp = _read_record(self.stamp(stage, unit))
         if stamp is None:

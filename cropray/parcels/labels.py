@@ -70,13 +70,7 @@ def read_labels(path: Location, grid: Grid | None = None) -> npt.NDArray[np.uint
 
 
 def read_parcel_index(path: Location, grid: Grid | None = None) -> npt.NDArray[np.int32]:
-    """Rows of the zone's parcel table [H, W] int32, -1 = no parcel, of a file that lies on `grid`; None: anywhere.
-
-    Raises:
-        MissingArtefactError: no such file.
-        InputError: it lies elsewhere.
-        SchemaError: the file is damaged or no parcel index.
-    """
+    """Rows of the zone's parcel table [H, W] int32, -1 = no parcel; otherwise as `read_labels`."""
     index: npt.NDArray[np.int32] = _read_raster(path, "int32", grid)
     return index
 

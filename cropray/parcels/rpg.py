@@ -203,8 +203,7 @@ def fetched(settings: ParcelSettings) -> Iterator[ParcelSettings]:
 def extract_parcels(settings: ParcelSettings, grids: Sequence[Grid], path: Path) -> int:
     """Copy the parcels near some grids to a GeoPackage with a spatial index, in one pass over the register.
 
-    Returns:
-        How many features of the register have no geometry, and so are in no place.
+    How many of its features have no geometry, and so are in no place, is returned.
 
     Raises:
         InputError: the file cannot be used.

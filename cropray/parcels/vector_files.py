@@ -59,12 +59,10 @@ class FileHeader:
 
 
 def read_header(path: Location, layer: str | None) -> FileHeader:
-    """Open a parcel file without reading its features.
+    """Open a parcel file without reading its features: GeoPackage, shapefile, GeoParquet, another of GDAL, or a zip file.
 
-    Args:
-        path: GeoPackage, shapefile, GeoParquet or another vector file of GDAL, or a zip file of one.
-        layer: layer to read; None where the file has only one. Of a zip file that holds several files: which of
-            them, `north`, and its layer where it has several, `north/fields`.
+    The layer is None where the file has only one. Of a zip file that holds several files it says which, `north`, and its
+    layer where it has several, `north/fields`.
 
     Raises:
         InputError: the file or the layer is missing, damaged or ambiguous.

@@ -70,11 +70,7 @@ def draw_zone_scores(inputs: ReportInputs, path: Location) -> None:
 
 
 def draw_curves(model: ModelResult, path: Location) -> bool:
-    """Learning curves of every configuration and fold; the point that was kept is marked.
-
-    Returns:
-        Whether there was a history to draw.
-    """
+    """Learning curves of every configuration and fold, the point that was kept marked; False where there is no history."""
     configurations = model.configurations
     held = {key for c in configurations for fold in c.folds for record in fold.history for key in record}
     measures = [(m.key, m.called) for m in METRICS if m.key in _CURVES and f"val_{m.key}" in held]

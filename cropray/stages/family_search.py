@@ -220,11 +220,7 @@ class FamilySearch:
         return all(unit.is_finished for unit in (self.refit(best), *self.regions(best).values()))
 
     def _place(self) -> None:
-        """Find room for the units.
-
-        Raises:
-            ConfigError: there will never be any, or a worker's memory is too little for the trees.
-        """
+        """Find room for the units; ConfigError where none will ever be, or a worker's memory is too little for the trees."""
         self.placement = place_when_ready(self.need, self.job.search.max_concurrent, self.job.cluster.wait_s)
         memory, manifest = self.placement.memory_bytes, self.manifest
         # Rows of the refit, and of each fold's two parts.

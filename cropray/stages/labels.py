@@ -168,10 +168,9 @@ def indexed(settings: ParcelSettings, zones: Sequence[Zone], extract: Location, 
 
 
 def _extract(register: ParcelSettings, zones: Sequence[Zone], extract: Location) -> int:
-    """On a disk one file for all zones; in object storage a folder of one file for each, so that none is fetched for another.
+    """How many features have no geometry; the others are extracted, on a disk into one file for all zones.
 
-    Returns:
-        How many features have no geometry.
+    In object storage it is a folder of one file for each, so that none is fetched for another.
     """
     grids = [zone.grid for zone in zones]
     if isinstance(extract, Path):

@@ -55,11 +55,7 @@ class Ahead:
 
 
 def check_job(job: JobConfig, stages: Sequence[str]) -> None:
-    """Look at every input of some stages, and at the artefacts that none of them makes.
-
-    Args:
-        job: the job.
-        stages: those that will run, in order.
+    """Look at every input of stages that will run, in order, and at the artefacts that none of them makes.
 
     Raises:
         CroprayError: the one thing that is wrong, or all of them in one list.

@@ -49,11 +49,6 @@ class MonthUnit:
     band_ids: tuple[str, ...] = ids_of(STUDY_CUBE.bands)
     """Earth Engine's."""
 
-    @property
-    def name(self) -> str:
-        """For people."""
-        return f"{self.zone_id} {self.month}"
-
     def key(self) -> str:
         """Fingerprint of everything that the pixels depend on."""
         grid = self.grid

@@ -22,7 +22,7 @@ _COLUMNS: Final = ("parcels", "ha", "mapped", "excluded", "unknown", "labelled",
 
 @dataclass(frozen=True, slots=True)
 class CoverageRow:
-    """What became of the parcels of one zone, one region, or all."""
+    """What became of the parcels of one zone, one region, or all; counts mean what those of a `LabelReport` do, summed."""
 
     name: str
     n_parcels: int
@@ -40,20 +40,13 @@ class CoverageRow:
     labelled_share: float
     """Pixels with a class ÷ all pixels of the zones, 0–1."""
     shared_ha: float
-    """Hectares that two or more parcels declare; the smallest parcel decides."""
     n_shared_pixels: int
     n_border_pixels: int
-    """Pixels left unlabelled by the inner buffer."""
     n_repaired: int
-    """Parcels with an invalid polygon, repaired."""
     n_without_area: int
-    """Features left out because nothing with an area remained of them: lines, points, flat polygons."""
     n_without_id: int
-    """Parcels without an id of their own; they are told apart by their outlines."""
     n_same_id: int
-    """Parcels that have their id from another row of their zone."""
     n_without_pixel: int
-    """Parcels that no pixel shows: smaller than a pixel, or below others."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,10 +154,7 @@ def _require_cube(zone_id: str, job: JobConfig, record: Any) -> None:
 def require_year_of_labels(zones: Sequence[Zone], job: JobConfig) -> None:
     """Refuse labels that were made from another year's codes than the job's; those without a report pass.
 
-    Raises:
-        InputError: there are such; one is named.
-        SchemaError: a record is damaged.
-        ConfigError: the code table does not reach to the job's year.
+    Raises as `require_season_of_composites`, and as `register_year`.
     """
     pairs = {}
     for zone in zones:

@@ -2,17 +2,15 @@
 
 Only the windows that a zone needs are read from the cloud-optimised files, over range requests.
 
-Products of processing baseline 04.00 and later carry 1000 in every digital number, so that negative reflectance can be
-stored. Whether a file still holds it depends on its catalogue and, for products processed again, not on its date:
+Whether a file holds ESA's offset (`cropray.imagery.offsets`) depends on its catalogue and, for products processed again,
+not on its date:
 
 1. an item of an earlier baseline has no offset;
 2. one whose catalogue says that the offset is gone (`earthsearch:boa_offset_applied`) is taken at its word;
 3. one of a baseline that is none of ESA's (99.99) has what its `raster:bands` say, and is refused where they do not;
-4. any other has it, unless its own pixels show that it is gone. Earth Search denies it of some items where it is: to
-   subtract 1000 again would make half of the land black. Where more than half of the vegetation (SCL 4) in the window,
-   or of the bare soil (SCL 5) that fills it, reads less than 900 in its darkest visible band, which with the offset in it
-   would be a reflectance below −1 %, nothing is subtracted, and a warning names the item. Of 102 real scenes without the
-   offset, 101 read less; of 101 with it, none.
+4. any other has it, unless its own pixels show that it is gone (`offsets.offset_is_gone`; of 101 real scenes with it, none
+   does). Earth Search denies it of some items where it is: to subtract 1000 again would make half of the land black. So
+   where it is gone nothing is subtracted, and a warning names the item.
 """
 
 import datetime as dt

@@ -42,11 +42,7 @@ def require_ray(address: str, setting: str, patience_s: float = PATIENCE_S) -> s
 
 
 def check_form(address: str, setting: str) -> None:
-    """Refuse what cannot be the address of a Ray, without asking there.
-
-    Raises:
-        ConfigError: it cannot.
-    """
+    """Raises: ConfigError: this cannot be the address of a Ray; nobody is asked there."""
     if address != "auto":
         _host_and_port(address, setting)
 

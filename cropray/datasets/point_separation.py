@@ -76,11 +76,7 @@ def separate_points(
 
 
 def require_folds(table: pa.Table, folds: Mapping[str, int], buffer_m: float) -> None:
-    """Prove that points of every fold stayed.
-
-    Raises:
-        InputError: a fold has lost all its points.
-    """
+    """Raises: InputError: a fold has lost all its points."""
     stay = set(pc.unique(table["zone_id"]).to_pylist())
     empty = sorted({*folds.values()} - {fold for zone_id, fold in folds.items() if zone_id in stay})
     if empty:

@@ -257,11 +257,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def require_scenes(without: Iterable[Zone], season_start: str, cube: CubeSpec = STUDY_CUBE) -> None:
-    """Refuse zones that have no scene in their season.
-
-    Raises:
-        InputError: there is such a zone; all are named.
-    """
+    """Raises: InputError: zones have no scene in their season; all are named."""
     zone_ids: dict[Season, list[str]] = {}
     for zone in without:
         zone_ids.setdefault(Season(zone.season_start or season_start, cube), []).append(zone.zone_id)

@@ -56,11 +56,7 @@ class SourceSettings(Settings):
         return str(getattr(self, "folder", self.source))
 
     def require_bands(self, cube: CubeSpec) -> None:
-        """Refuse a cube that the source cannot have.
-
-        Raises:
-            ValueError: a band is of another unit or scale, or the source has no band of this name.
-        """
+        """Raises: ValueError: a band of the cube is of another unit or scale, or the source has no band of this name."""
         others = [] if self.has_any_unit else [band.id for band in cube.bands if not band.is_plain_reflectance]
         if others:
             raise ValueError(

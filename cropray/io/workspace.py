@@ -355,11 +355,7 @@ def require(path: LocationT, made_by: str) -> LocationT:
 
 
 def require_place(path: Location, dataset: Any, grid: Grid | None, made_by: str) -> None:
-    """Refuse an open raster of a zone that has moved since, or was another one; with the grid None, any will do.
-
-    Raises:
-        InputError: the raster has other pixels than the grid.
-    """
+    """Raises: InputError: an open raster has other pixels than a zone that has moved since, or was another; None: any zone."""
     epsg = dataset.crs.to_epsg() if dataset.crs else 0
     if grid is not None and not grid.is_of(epsg, dataset.transform, dataset.shape):
         raise InputError(

@@ -181,11 +181,7 @@ class EarthEngineAcquisition(Acquisition[EarthEngineSettings]):
 
 
 def require_past(order: Order, today: dt.date) -> None:
-    """Refuse a season that has not ended: what was computed once is not asked for again.
-
-    Raises:
-        InputError: there is such a zone.
-    """
+    """Raises: InputError: a season has not ended: what was computed once is not asked for again."""
     unfinished = [zone.zone_id for zone in order.zones if order.season(zone).end > today]
     if unfinished:
         raise InputError(

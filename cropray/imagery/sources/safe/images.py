@@ -48,11 +48,7 @@ def image_addresses(package: Package, granule: str, bands: Sequence[Band]) -> tu
 
 @functools.lru_cache(maxsize=100_000)
 def require_image(address: str, state: FileState, tile: Grid, name: str) -> None:  # noqa: ARG001  the state is part of the key
-    """Refuse an image that is cut off, no JPEG 2000 of one band, or lies elsewhere than its tile.
-
-    Raises:
-        InputError: it is such a one; the message names the product and the file.
-    """
+    """Raises: InputError: an image, which is named, is cut off, no JPEG 2000 of one band, or elsewhere than its tile."""
     what = f"product '{name}': its '{address.rpartition('/')[2]}'"
     try:
         ends = read_ends(address, _START_BYTES)

@@ -118,11 +118,7 @@ def run(job: JobConfig, progress: Progress) -> None:
 
 
 def artefacts(job: JobConfig) -> Iterator[Stamped]:
-    """What the stage makes.
-
-    Raises:
-        FileNotFoundError: there is no table of points.
-    """
+    """What the stage makes; raises as `source_fingerprint` where there is no table of points."""
     if job.points is not None:
         yield _whole_points(job, job.points)
     else:

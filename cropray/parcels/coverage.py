@@ -98,10 +98,10 @@ def describe(coverage: Coverage) -> Iterator[str]:
 
     Of many zones only those are listed where more than a tenth of the declared area has no class.
     """
-    rows = [(TOTAL, coverage.total)]
+    rows, is_short = [(TOTAL, coverage.total)], sum(map(len, coverage.zones.values())) <= _FEW_ZONES
     for region in coverage.regions:
-        rows.append((f"  {region.name}", region))
-        rows += [(f"    {zone.name}", zone) for zone in coverage.zones[region.name] if _is_listed(zone, coverage)]
+        listed = [zone for zone in coverage.zones[region.name] if is_short or zone.unmapped_share > _MUCH_UNMAPPED]
+        rows += [(f"  {region.name}", region), *((f"    {zone.name}", zone) for zone in listed)]
     width = max(len(name) for name, _ in rows)
     yield " ".join([" " * width, *(f"{column:>9}" for column in _COLUMNS)])
     yield from (_line(name, width, row) for name, row in rows)
@@ -121,10 +121,6 @@ def describe(coverage: Coverage) -> Iterator[str]:
     ):
         if n:
             yield f"{n:,} {what}"
-
-
-def _is_listed(zone: CoverageRow, coverage: Coverage) -> bool:
-    return sum(map(len, coverage.zones.values())) <= _FEW_ZONES or zone.unmapped_share > _MUCH_UNMAPPED
 
 
 def _row(name: str, reports: Sequence[LabelReport]) -> CoverageRow:

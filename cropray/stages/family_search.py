@@ -138,7 +138,8 @@ class FamilySearch:
             place: tuple(of_member[place] for of_member in fitted) for place in (fitted[0] if fitted else ())
         }
         self._batches = batches(self.family, self.settings, job.search, job.seed, self._score)
-        self._contents: dict[tuple[str, str], str | None] = {}
+        # Identity of an out-of-fold file, which many units read.
+        self._content = functools.cache(lambda name, zone_id: content_id(self.workspace.out_of_fold(name, zone_id)))
         self._n_proposed = 0  # trials, of a sampler that learns
         self.units: list[UnitJob] = []
         """Of all trials so far."""
@@ -220,11 +221,7 @@ class FamilySearch:
         return all(unit.is_finished for unit in (self.refit(best), *self.regions(best).values()))
 
     def _place(self) -> None:
-        """Find room for the units.
-
-        Raises:
-            ConfigError: there will never be any, or a worker's memory is too little for the trees.
-        """
+        """Find room for the units; ConfigError where none will ever be, or a worker's memory is too little for the trees."""
         self.placement = place_when_ready(self.need, self.job.search.max_concurrent, self.job.cluster.wait_s)
         memory, manifest = self.placement.memory_bytes, self.manifest
         # Rows of the refit, and of each fold's two parts.
@@ -378,12 +375,6 @@ class FamilySearch:
         n_labelled = {region: sum(self.manifest.labelled(zones[region]).values()) for region in regions}
         check_cube(region_out.cube, list(regions), n_labelled)
         return region_out
-
-    def _content(self, model: str, zone_id: str) -> str | None:
-        """Identity of an out-of-fold file, which many units read."""
-        if (model, zone_id) not in self._contents:
-            self._contents[model, zone_id] = content_id(self.workspace.out_of_fold(model, zone_id))
-        return self._contents[model, zone_id]
 
     def _job(self, unit: Unit) -> UnitJob:
         own = self.settings.with_values(unit.trial.values)

@@ -57,8 +57,7 @@ def run_stages(stages: Sequence[str], config: str | Location, overrides: Sequenc
 def _wanted(job: JobConfig, stages: Sequence[str]) -> list[Stage]:
     """Of several stages, those with something to do; a single one says itself why it has nothing.
 
-    Raises:
-        ConfigError: it makes what another job's workspace has.
+    ConfigError where it makes what another job's workspace has.
     """
     known, has_work = {stage.name: stage for stage in STAGES}, stages_of(job)
     if len(stages) > 1:

@@ -55,11 +55,7 @@ class Ahead:
 
 
 def check_job(job: JobConfig, stages: Sequence[str]) -> None:
-    """Look at every input of some stages, and at the artefacts that none of them makes.
-
-    Args:
-        job: the job.
-        stages: those that will run, in order.
+    """Look at every input of stages that will run, in order, and at the artefacts that none of them makes.
 
     Raises:
         CroprayError: the one thing that is wrong, or all of them in one list.
@@ -95,11 +91,7 @@ def checks_of_models(job: JobConfig) -> Iterator[Check]:
 
 
 def check_tracking_uri(job: JobConfig) -> None:
-    """Refuse what is no address of an MLflow store.
-
-    Raises:
-        ConfigError: it is not.
-    """
+    """Raises: ConfigError: `tracking_uri` is no address of an MLflow store."""
     if job.tracking_uri is not None and urlsplit(job.tracking_uri).scheme.partition("+")[0] not in _STORES:
         raise ConfigError(
             f"tracking_uri = '{job.tracking_uri}' is no address of an MLflow store; write http://host:5000, "
@@ -108,11 +100,7 @@ def check_tracking_uri(job: JobConfig) -> None:
 
 
 def check_gpus(job: JobConfig) -> None:
-    """Refuse a search on GPUs on a machine that has none; a cluster may have some.
-
-    Raises:
-        ConfigError: it has none.
-    """
+    """Raises: ConfigError: the search asks for GPUs and this machine has none; a cluster may have some."""
     needs = {model: job.settings_of(model).need() for model in job.search.models}
     wanted = [f"{model}.{need.gpu_setting}" for model, need in needs.items() if need.gpus]
     if (

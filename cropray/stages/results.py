@@ -57,13 +57,7 @@ def load_configurations(
 
 
 def load_region_out(workspace: Workspace, model: str, units: Mapping[str, str]) -> RegionOut:
-    """The winner's scores on new regions.
-
-    Args:
-        workspace: where the units stand.
-        model: kind of model.
-        units: region → folder of the finished unit that left it out.
-    """
+    """The winner's scores on new regions; `units` are region → folder of the finished unit that left it out."""
     results = {region: load_results(workspace.unit(model, name) / RESULT_FILE) for region, name in units.items()}
     return RegionOut({region: result for region, (result,) in results.items()})
 

@@ -179,9 +179,7 @@ def _run_group(
 def _write_out_of_fold(searches: Sequence[FamilySearch], progress: Progress) -> None:
     """Of every model, also where another one's fail: what was published stands.
 
-    Raises:
-        ConfigError: the cluster has no GPU and `map.device` asks for one.
-        StageFailedError: some zones failed; it lists those of all models.
+    ConfigError where the cluster has no GPU and `map.device` asks for one; StageFailedError lists failed zones of all models.
     """
     failures: dict[str, str] = {}
     n_done = 0

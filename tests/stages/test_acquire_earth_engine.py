@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime as dt
+import json
 import os
 import random
 import signal
@@ -24,7 +25,7 @@ from cropray.core.progress import Progress
 from cropray.imagery.acquire import acquire_zone
 from cropray.imagery.composites import read_composite, read_n_obs
 from cropray.imagery.sources.earth_engine.acquisition import require_past
-from cropray.imagery.sources.earth_engine.ledger import read_ledger, read_runs
+from cropray.imagery.sources.earth_engine.ledger import read_runs
 from cropray.imagery.sources.files.scenes import FileScenes, FilesSettings
 from cropray.io.job_file import load_settings
 from cropray.io.workspace import Workspace
@@ -37,6 +38,15 @@ from tests.servers.earth_engine_catalogue import catalogue
 
 SIDE = 48
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def read_ledger(workspace):
+    """All lines, oldest first; one that a killed run cut off is left out."""
+    lines = []
+    for line in workspace.acquisition_ledger.read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(json.JSONDecodeError):
+            lines.append(json.loads(line))
+    return lines
 
 
 def write_year(folder, zones_wide, zones_high, months, days=(3, 13)):

@@ -30,6 +30,7 @@ from cropray.search.decision import learnt_elsewhere
 from cropray.search.recipe import STUDY, Change, Raw, way_to
 from cropray.stages.decision import asked, read_evidence
 from cropray.stages.family_search import FamilySearch
+from cropray.stages.out_of_fold import rows_to_score
 from cropray.stages.pipeline import run_stages
 from cropray.stages.results import load_configurations, load_search
 from cropray.stages.samples import Samples
@@ -57,15 +58,17 @@ def run_ablate(config: str | Location, overrides: Sequence[str]) -> None:
         run_stages(("dataset",), config, overrides)
     manifest = load_manifest(job.artefacts.manifest)
     found: list[tuple[dict[str, Any], Counted]] = []
+    oof_rows = rows_to_score(job, progress)
     way = _possible(job, way_to(job.recipe, job.search.models), progress)
     for number, (change, settings) in enumerate(way, start=1):
         progress.stage("ablate", f"row {number} of {len(way)}: {change.name} ({change.model})")
         recipe = job.artefacts.ablation / f"{number}.yaml"
         write_text(recipe, yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
-        changed = [*overrides, *_changes(job, recipe, change)]
+        changed = [*overrides, *_changes(job, recipe, change, oof_rows)]
         found.append(_row(change, (config, changed), manifest, progress))
     table = _differences(found, job.seed)
-    write_json(job.artefacts.ablation / "table.json", {"recipe": job.recipe, "seed": job.seed, "rows": table})
+    record = {"recipe": job.recipe, "seed": job.seed, "oof_rows": oof_rows, "rows": table}
+    write_json(job.artefacts.ablation / "table.json", record)
     print("\n" + "\n".join(_lines(table)), flush=True)
     n, n_drawn = table[0]["metrics"]["val_pixels"], table[0]["drawn"]
     of = f"{n:,}" if n == n_drawn else f"{n:,} (as {n_drawn:,} that were drawn tell, see search.oof_rows)"
@@ -93,7 +96,7 @@ def _possible(job: JobConfig, way: Sequence[tuple[Change, Raw]], progress: Progr
     return found
 
 
-def _changes(job: JobConfig, recipe: Location, change: Change) -> list[str]:
+def _changes(job: JobConfig, recipe: Location, change: Change, oof_rows: int) -> list[str]:
     """What a row's job has otherwise."""
     settings: dict[str, Any] = {
         "workspace": str(job.artefacts.ablation),
@@ -102,11 +105,10 @@ def _changes(job: JobConfig, recipe: Location, change: Change) -> list[str]:
         "recipe": str(recipe),
         "search.models": change.models,
         "search.leave_region_out": False,
+        "search.oof_rows": oof_rows,
     }
     if isinstance(job.workspace, Path):
         settings["tracking_uri"] = None
-    if not job.search.oof_rows:
-        settings["search.oof_rows"] = type(job.search).model_fields["oof_rows"].default
     return [f"{name}={json.dumps(value)}" for name, value in settings.items()]
 
 

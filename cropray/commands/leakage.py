@@ -36,6 +36,7 @@ from cropray.evaluation.out_of_fold import draw_rows
 from cropray.evaluation.pooled import BETTER
 from cropray.io.job_file import load_settings
 from cropray.io.storage import Location, write_json
+from cropray.stages.out_of_fold import rows_to_score
 from cropray.stages.pipeline import run_stages
 from cropray.stages.results import load_search
 from cropray.training.family import CropModel, Fit, FitData, family
@@ -82,6 +83,8 @@ def run_leakage(config: str | Location, overrides: Sequence[str], cell_m: float 
     job, progress = load_settings(JobConfig, config, overrides), Progress()
     run_stages(("dataset", "search") if job.dataset_of is None else ("search",), config, overrides)
     manifest, of_kind = load_manifest(job.artefacts.manifest), dict[str, Drawn]()
+    reads_rows = any(family(model).sample == "pixel" for model in job.search.in_turn()[0])
+    n_most = rows_to_score(job, progress) if reads_rows else 0
     for model in job.search.models:
         found = family(model)
         if found.combine is not None:
@@ -89,7 +92,7 @@ def run_leakage(config: str | Location, overrides: Sequence[str], cell_m: float 
             continue
         progress.stage("leakage", f"{model}: {manifest.n_folds} folds, dealt in each way")
         if found.sample not in of_kind:
-            drawn = draw_tiles(job, manifest) if found.sample == "tile" else draw(job, manifest, cell_m)
+            drawn = draw_tiles(job, manifest) if found.sample == "tile" else draw(job, manifest, cell_m, n_most)
             of_kind[found.sample] = _as_seen(drawn, job, manifest)
         drawn, recipe, cubes = of_kind[found.sample], recipe_of(job, manifest, model), {}
         for name, folds in ways(manifest, drawn, cell_m, job.seed).items():
@@ -97,6 +100,7 @@ def run_leakage(config: str | Location, overrides: Sequence[str], cell_m: float 
             progress.note(f"{name}: fitted and scored")
         record = tax(cubes, job.seed)
         of = {"recipe": job.recipe, "until_step": job.until_step, "cell_m": cell_m, "seed": job.seed}
+        of |= {} if found.sample == "tile" else {"oof_rows": n_most}
         write_json(job.artefacts.leakage(model), {**of, **record})
         print("\n" + "\n".join(_lines(model, record, len(drawn.zone_ids))), flush=True)
 
@@ -115,13 +119,12 @@ def recipe_of(job: JobConfig, manifest: Manifest, model: str) -> Fit:
     )  # fmt: skip
 
 
-def draw(job: JobConfig, manifest: Manifest, cell_m: float) -> Drawn:
-    """So many rows of each class and zone as are kept out of fold, all of a small table.
+def draw(job: JobConfig, manifest: Manifest, cell_m: float, n_most: int) -> Drawn:
+    """At most `n_most` rows of each class and zone, all of a small table.
 
     Raises:
         SchemaError: the job's points are not those of the dataset.
     """
-    n_most = job.search.oof_rows or type(job.search).model_fields["oof_rows"].default
     zone_ids, lookup, tables = _trained(manifest), manifest.lookup(), []
     points = None if job.points is None else _with_places(job, manifest)
     for zone_id in zone_ids:

@@ -24,6 +24,7 @@ from cropray.report.season_picture import draw_season
 from cropray.search.decision import learnt_elsewhere
 from cropray.stages.decision import asked, read_evidence
 from cropray.stages.family_search import FamilySearch
+from cropray.stages.out_of_fold import rows_to_score
 from cropray.stages.pipeline import run_stages
 from cropray.stages.results import load_search, worth_of
 from cropray.stages.samples import Samples
@@ -43,6 +44,7 @@ class _Sweep:
     manifest: Manifest
     models: Sequence[str]
     """The family that is scored comes last; before it are those that it is built from."""
+    oof_rows: int
 
     def at(self, step: int) -> tuple[JobConfig, list[str]]:
         """(the job of a step, the overrides that make it)."""
@@ -53,12 +55,11 @@ class _Sweep:
             "name": f"{job.name} season",  # apart from the job's own runs
             "search.models": self.models,
             "search.leave_region_out": False,
+            "search.oof_rows": self.oof_rows,
             "until_step": step if step < n_steps else None,  # the whole season shares the job's own fits
         }
         if isinstance(job.workspace, Path):
             settings["tracking_uri"] = None
-        if not job.search.oof_rows:
-            settings["search.oof_rows"] = type(job.search).model_fields["oof_rows"].default
         changed = [*self.overrides, *(f"{name}={json.dumps(value)}" for name, value in settings.items())]
         return load_settings(JobConfig, self.config, changed), changed
 
@@ -89,12 +90,13 @@ def run_season(
     manifest = load_manifest(job.artefacts.manifest)
     model = _chosen(job, manifest) if model is None else model
     members = () if family(model).combine is None else job.settings_of(model).builds_on(job.search.models)[0]
-    sweep, rows = _Sweep(config, overrides, job, manifest, (*members, model)), list[dict[str, Any]]()
+    oof_rows = rows_to_score(job, progress)
+    sweep, rows = _Sweep(config, overrides, job, manifest, (*members, model), oof_rows), list[dict[str, Any]]()
     for number, step in enumerate(steps, start=1):
         progress.stage("season", f"{number} of {len(steps)}: {model} until {manifest.cube.noun} {step}")
         rows.append(_row(sweep, step, progress))
     record = {
-        "model": model, "recipe": job.recipe, "seed": job.seed, "step": manifest.cube.noun,
+        "model": model, "recipe": job.recipe, "seed": job.seed, "oof_rows": oof_rows, "step": manifest.cube.noun,
         "reliable": reliable, "reliable_from": reliable_from(rows, reliable), "steps": rows,
     }  # fmt: skip
     folder = job.artefacts.early_seasons

@@ -1,12 +1,14 @@
 """The plan of a job: seconds, bytes, memory, from counted work and measured unit costs."""
 
 import math
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
 from cropray.cluster.resources import FitSize
 from cropray.imagery.acquisition import Traffic
-from cropray.planning.costs import FitCosts, FitTerms, UnitCosts
+from cropray.planning.costs import FitCosts, FitTerms, Straight, UnitCosts
 from cropray.planning.table import OBJECT_STORE, WORKER, Amounts
 from cropray.planning.work import Fit, JobWork, kinds, makespan
 from cropray.report.settings import MOST_PREVIEWS
@@ -36,6 +38,32 @@ def estimate(work: JobWork, costs: UnitCosts) -> Amounts:
         "memory": _memory(work, costs),
     }
     return {(group, name): amount for group, amounts in groups.items() for name, amount in amounts.items()}
+
+
+def with_built(work: JobWork, costs: UnitCosts) -> UnitCosts:
+    """With costs of the families that are built from others' winners, of which none is measured: they predict with each of these."""
+    fits = dict(costs.fits)
+    for model in work.job.search.in_turn()[1]:
+        refits = [work.refit(member) for member in work.members(model)]
+        pixel_s = sum(predict_seconds(work, costs, refit.model, 1) for refit in refits)
+        model_bytes = sum(_model_bytes(refit, costs) for refit in refits)
+        sample_px = work.job.dataset.tile_size**2 if work.sample(model) == "tile" else 1
+        found = FitCosts(
+            seconds=FitTerms(0, 0, 0, 0, pixel_s * sample_px),
+            model_bytes=Straight(model_bytes, 0),
+            worker_bytes=Straight(_most(refits, costs, lambda c: c.worker_bytes.base) + model_bytes, 0),
+            batch=math.inf,
+            pixel_s=Straight(pixel_s, 0),
+            map_s=_most(refits, costs, lambda c: c.map_s),
+            map_bytes=_most(refits, costs, lambda c: c.map_bytes),
+            operations=0.0,
+        )
+        fits |= dict.fromkeys(kinds(work.job, model), found)
+    return replace(costs, fits=fits)
+
+
+def _most(fits: Iterable[Fit], costs: UnitCosts, cost: Callable[[FitCosts], float]) -> float:
+    return max(costs.dearest(fit.kind, cost) for fit in fits)
 
 
 def _source(traffic: Traffic) -> dict[str, float]:
@@ -81,20 +109,23 @@ def _search_seconds(work: JobWork, costs: UnitCosts) -> float:
     bounded_s, was_fold = 0.0, False
     for fits in work.groups:
         is_fold, placement = fits[0].role == "fold", work.placements[fits[0].model]
-        # A batch that follows another one is one more run of Tune, as the refits are.
-        start_s = costs.fixed_s("search" if is_fold and not was_fold else "refit") + costs.worker_start_s
+        is_built = family(fits[0].model).combine is not None
+        # A batch that follows another one is one more run of Tune, as the refits are, and what is built afterwards.
+        start_s = costs.fixed_s("search" if is_fold and not was_fold and not is_built else "refit")
+        start_s += costs.worker_start_s
         durations = [fit_seconds(fit, work, costs) + UNIT_S for fit in fits]
         group_s = start_s + makespan(durations, placement.max_concurrent)
-        bounded_s, seconds = (bounded_s + group_s, seconds) if is_fold else (bounded_s, seconds + group_s)
+        is_bounded = is_fold and not is_built
+        bounded_s, seconds = (bounded_s + group_s, seconds) if is_bounded else (bounded_s, seconds + group_s)
         was_fold = is_fold
     return seconds + min(bounded_s, work.job.search.time_budget_s or math.inf)
 
 
 def _out_of_fold_seconds(work: JobWork, costs: UnitCosts, model: str) -> float:
-    """Training zones are predicted as they are mapped; of points those that are drawn."""
+    """Training zones are predicted as they are mapped; of points those that are drawn. What members said is combined at once."""
     zones, most = work.zones, work.job.search.oof_rows * work.zones.n_classes
     n = zones.n_zones - zones.n_test
-    if not most or not n:
+    if not most or not n or family(model).combine is not None:
         return 0.0
     pixels = min(zones.train_rows / n, most) if costs.zone is None else zones.zone_pixels
     return _each(work, n, predict_seconds(work, costs, model, pixels))
@@ -117,7 +148,7 @@ def fit_seconds(fit: Fit, work: JobWork, costs: UnitCosts) -> float:
     """One fit, beside as many others as run at the same time; steps that validation may stop are at most so many."""
     found, n_workers = family(fit.model), work.placements[fit.model].num_workers
     shares = {"fold": work.job.dataset.n_folds, "region_out": work.n_left_out, "refit": math.inf}
-    scored, n = 1 / shares[fit.role], work.zones.training(found.sample)
+    scored, n = 1 / shares[fit.role], work.zones.training(work.sample(fit.model))
     n_times = 1 if fit.role == "region_out" and found.most_steps else fit.steps
     terms = FitTerms.of(fit.steps, n * (1 - scored), n * scored, n_times)
     own_s = costs.dearest(fit.kind, lambda c: c.seconds.total(terms))
@@ -144,6 +175,8 @@ def _disk(work: JobWork, costs: UnitCosts) -> dict[str, float]:
 
 
 def _model_bytes(fit: Fit, costs: UnitCosts) -> float:
+    if family(fit.model).combine is not None and fit.role != "refit":
+        return 0.0  # the members' folders have their models
     return costs.dearest(fit.kind, lambda c: c.model_bytes.at(fit.steps))
 
 
@@ -157,7 +190,7 @@ def _memory(work: JobWork, costs: UnitCosts) -> dict[str, float]:
 
 def worker_bytes(work: JobWork, costs: UnitCosts, model: str) -> float:
     """Most memory of a worker: a refit holds all training samples, a fold the same number with its validation samples."""
-    placement, n = work.placements[model], work.zones.training(family(model).sample)
+    placement, n = work.placements[model], work.zones.training(work.sample(model))
     n_workers = max(placement.num_workers, 1)
 
     def taken(costs: FitCosts, known: float | None) -> float:
@@ -174,6 +207,6 @@ def worker_bytes(work: JobWork, costs: UnitCosts, model: str) -> float:
 
 def training_bytes(work: JobWork) -> float:
     """Training data of all models, which those that read the same samples share."""
-    samples: set[Sample] = {family(model).sample for model in work.placements}
+    samples: set[Sample] = {work.sample(model) for model in work.placements}
     zones, tile_size = work.zones, work.job.dataset.tile_size
     return sum(data_bytes(each, zones.train_rows, zones.train_tiles, tile_size, work.job.cube_spec) for each in samples)

@@ -2,7 +2,7 @@
 
 import heapq
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
@@ -107,6 +107,15 @@ class JobWork:
         """See `place`."""
         return place(self.job, self.cluster)
 
+    def members(self, model: str) -> Sequence[str]:
+        """Families from whose winners one is built; none of one that is fitted on samples."""
+        return self.job.settings_of(model).builds_on(self.job.search.models)[0]
+
+    def sample(self, model: str) -> Sample:
+        """What a family is fitted or scored on: one that is built from others by tiles where one of them is."""
+        own = family(model).sample
+        return "tile" if any(family(member).sample == "tile" for member in self.members(model)) else own
+
     @property
     def n_left_out(self) -> int:
         """Regions each of which a fit leaves out; 0: leave-region-out is not scored."""
@@ -114,10 +123,15 @@ class JobWork:
 
     @cached_property
     def groups(self) -> tuple[tuple[Fit, ...], ...]:
-        """All fits in the order in which they are begun; models whose units take the same share run side by side."""
+        """All fits in the order in which they are begun; models whose units take the same share run side by side.
+
+        What is built from others' winners comes after them.
+        """
         job, groups = self.job, list[tuple[Fit, ...]]()
+        fitted, built = job.search.in_turn()
         shares = {model: (placed, job.settings_of(model).takes_share) for model, placed in self.placements.items()}
-        for _, group in itertools.groupby(job.search.models, shares.get):
+        alike = [list(group) for _, group in itertools.groupby(fitted, shares.get)]
+        for group in (*alike, *([model] for model in built)):
             fits = {model: [fit for fit, _ in _trials(job, model)] for model in group}
             most_trials = max(map(len, fits.values()))
             size = job.search.batch if job.search.sampler == "tpe" else most_trials

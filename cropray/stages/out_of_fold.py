@@ -40,6 +40,17 @@ class _FoldModel:
     step: int
 
 
+def rows_to_score(job: JobConfig, progress: Progress) -> int:
+    """`search.oof_rows` of what is scored out of fold, as comparisons on training zones are: where the job keeps none, its default."""
+    default: int = type(job.search).model_fields["oof_rows"].default
+    if not job.search.oof_rows:
+        progress.note(
+            f"search.oof_rows is 0, and scores out of fold need rows: {default} of each class and zone are drawn, as by "
+            f"default; set search.oof_rows to have another number"
+        )
+    return job.search.oof_rows or default
+
+
 def write_of_winner(
     job: JobConfig, manifest: Manifest, model: str, folds: Folds, progress: Progress, members: Sequence[str] = ()
 ) -> int:

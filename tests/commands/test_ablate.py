@@ -139,6 +139,17 @@ def test_finished_rows_are_kept_and_the_job_s_own_search_shares_their_fits(confi
     assert [unit.is_finished for unit in own.units] == [True, True]
 
 
+def test_a_job_that_keeps_no_rows_is_told_how_many_are_scored(config, capsys, monkeypatch):
+    monkeypatch.setattr(ablate, "run_stages", lambda *_: None)
+    assert main(["ablate", str(config), "--set", "search.oof_rows=0"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("search.oof_rows is 0") == 1
+    assert "500 of each class and zone" in said
+    assert said.count("finished before") == 3
+    written = json.loads((load_settings(JobConfig, config).artefacts.ablation / "table.json").read_text())
+    assert written["oof_rows"] == 500
+
+
 def test_a_job_with_the_study_s_recipe_has_nothing_to_compare(config, capsys):
     assert main(["ablate", str(config), "--set", "recipe=study", "--set", "search.models=[xgboost]"]) == 1
     assert "set 'recipe' to best" in capsys.readouterr().err

@@ -106,8 +106,11 @@ def test_no_step_tells_that_the_search_does_not_see(tmp_path, monkeypatch):
     assert scores[0] == scores[1]
 
 
-def test_noise_has_no_tax(tmp_path, monkeypatch):
-    single, cell, _ = leakage_of(tmp_path, 0.0, monkeypatch)["ways"].values()
+def test_noise_has_no_tax(tmp_path, monkeypatch, capsys):
+    found = leakage_of(tmp_path, 0.0, monkeypatch, "--set", "search.oof_rows=0")
+    assert "search.oof_rows is 0" in capsys.readouterr().out
+    assert found["oof_rows"] == 500
+    single, cell, _ = found["ways"].values()
     for way in (single, cell):
         for key in ("macro_f1", "accuracy"):
             assert way[f"tax_{key}"]["low"] < 0 < way[f"tax_{key}"]["high"]
@@ -162,9 +165,9 @@ def test_networks_are_scored_on_every_pixel_of_tiles_that_they_did_not_see(tmp_p
 
 
 def test_pixels_are_dealt_by_the_tiles_of_the_dataset(tmp_path):
-    job = drawn_job(tmp_path, search={"models": ["xgboost"], "oof_rows": 30})
+    job = drawn_job(tmp_path, search={"models": ["xgboost"]})
     manifest = write_dataset(job.artefacts, n_zones=2, size=48)
-    drawn = leakage.draw(job, manifest, 1000)
+    drawn = leakage.draw(job, manifest, 1000, 30)
     row, col = (drawn.rows[axis].to_numpy() // manifest.tile_size for axis in ("row", "col"))
     assert (
         len(np.unique(drawn.blocks)) == len({*zip(drawn.zones.tolist(), row.tolist(), col.tolist(), strict=True)}) == 8

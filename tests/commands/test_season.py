@@ -122,6 +122,10 @@ def test_an_interrupted_sweep_goes_on_and_the_whole_season_is_the_job_s_own(done
     said = capsys.readouterr().out
     assert said.count("finished before") == 4
     assert (record_of(config), len(searched)) == (before, 5)
+    assert "oof_rows" not in said
+    assert main(["season", str(config), "--steps", "5,7,8,12", "--reliable", "0.8", "--set", "search.oof_rows=0"]) == 0
+    assert capsys.readouterr().out.count("search.oof_rows is 0") == 1
+    assert (record_of(config)["oof_rows"], len(searched)) == (500, 5)
     assert [line.split()[-1] for line in said.splitlines() if line.startswith("  oats")] == ["8"]
 
 

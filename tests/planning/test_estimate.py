@@ -32,6 +32,7 @@ from cropray.planning.estimate import (
     estimate,
     fit_seconds,
     loading_seconds,
+    with_built,
     worker_bytes,
 )
 from cropray.planning.work import Cluster, Fit, JobWork, ZoneWork, kinds
@@ -197,6 +198,56 @@ def test_points_that_are_drawn_are_predicted_out_of_fold():
     each = 2 * (0.0001 * 10 + 0.001)
     assert seconds[1] - seconds[0] == pytest.approx(60 * each)
     assert seconds[2] - seconds[0] == pytest.approx(200 * each)
+
+
+def added_by_a_mean(group, members=("xgboost", "cnn"), costs=COSTS, **search):
+    """Quantities of a group with a mean of the members, less those without; None where there is no such quantity without."""
+    amounts = []
+    for models in (members, (*members, "blend")):
+        there = work(job(search={**job().search.model_dump(), "models": models, **search}))
+        amounts.append(of(group, estimate(there, with_built(there, costs))))
+    return {name: amount - amounts[0].get(name, 0.0) for name, amount in amounts[1].items()}
+
+
+def test_a_mean_predicts_with_each_of_its_members():
+    there = work(job(search={**job().search.model_dump(), "models": ["blend", "xgboost", "cnn"]}))
+    *fitted, folds, (refit,) = there.groups
+    assert tuple(fitted) == work().groups  # of which it needs the winners
+    assert [(fit.model, fit.role) for fit in (*folds, refit)] == [("blend", "fold")] * 3 + [("blend", "refit")]
+    costs, pixel_s = with_built(there, COSTS), 10 * 0.0001 + 0.001
+    # A third of 90 tiles, every pixel of them, as a member reads tiles; a refit keeps the members' models.
+    fold_s = 30 * 32 * 32 * pixel_s
+    assert fit_seconds(folds[0], there, costs) == pytest.approx(fold_s)
+    assert fit_seconds(refit, there, costs) == 0
+    seconds = added_by_a_mean("time")
+    begun = 2 * (FIXED_S["refit"] + REFERENCE_WORKER_START_S)
+    # Three folds on two slots. What it says out of fold follows from what its members said.
+    assert seconds["search"] == pytest.approx(begun + 2 * (fold_s + UNIT_S) + UNIT_S)
+    assert seconds["evaluate"] == pytest.approx(FIXED_S["evaluate"] + 1000 * pixel_s)
+    assert seconds["map"] == pytest.approx(FIXED_S["map"] + 1 + 1000 * pixel_s)
+    assert seconds["acquire"] == seconds["dataset"] == 0
+    assert added_by_a_mean("time", time_budget_s=1)["search"] == pytest.approx(seconds["search"])
+
+
+def test_a_mean_of_pixel_models_scores_rows():
+    there = work(job(search={"models": ["xgboost", "forest", "blend"]}))
+    costs = with_built(there, replace(COSTS, fits={("xgboost", ""): TREES, ("forest", ""): TREES}))
+    (fold, *_), (refit,) = there.groups[-2:]
+    pixel_s = costs.dearest(("blend", ""), lambda c: c.pixel_s.at(1))
+    assert fit_seconds(fold, there, costs) == pytest.approx(600 * pixel_s)
+    assert refit.role == "refit"
+
+
+def test_a_mean_keeps_the_models_of_its_members():
+    size = 10 * 20 + 1000
+    disk = added_by_a_mean("disk")
+    # In the unit of the refit and as the model; folds have none of their own.
+    assert disk["search"] == pytest.approx(4 * FIT_FILES_BYTES + 2 * size)
+    assert disk["tracking"] == pytest.approx(3 * TRACKED_FOLD_BYTES + TRACKED_MODEL_BYTES + size)
+    assert disk["maps"] == 40
+    memory = added_by_a_mean("memory")
+    assert memory["a worker: Blend"] == pytest.approx(7e8 + size)
+    assert memory["object store"] == 0
 
 
 def test_starting_costs_follow_the_machine():

@@ -42,12 +42,6 @@ def run_plan(config: str | Location, overrides: Sequence[str]) -> None:
     zones = () if job.points is not None else divided_zones(job)
     if job.search.leave_region_out and job.points is None:
         require_two(zone.region for zone in zones if zone.split == "train")
-    fitted, built = job.search.in_turn()
-    if built:
-        job = job.model_copy(update={"search": job.search.model_copy(update={"models": tuple(fitted)})})
-        progress.note(
-            f"not counted: {', '.join(built)}, whose scores and maps take as long as those of all its members"
-        )
     if shared := [stage.name for stage in STAGES if made_elsewhere(stage, job)]:
         progress.note(f"{', '.join(shared)}: counted as if this job did it; images_of or dataset_of has what it makes")
     if job.plan is not None:

@@ -27,6 +27,7 @@ from cropray.io.workspace import Workspace
 from cropray.io.zones import Zone
 from cropray.parcels.rpg import is_fetched
 from cropray.planning.costs import UnitCosts, ZoneCosts
+from cropray.planning.estimate import with_built
 from cropray.planning.work import Cluster, JobWork
 from cropray.stages.inputs import acquisition_of, job_legend
 from cropray.stages.labels import indexed
@@ -73,9 +74,11 @@ def measure(
                 zone = replace(zone, seconds={**zone.seconds, "acquire": zone.seconds["acquire"] + traffic.zone_s})
             notes += _limits(job, traffic)
         work = JobWork(job, sample.work, cluster, traffic)
-        fits = measure_fits(sample, work.placements, cluster.node_cpus)
-        progress.note(f"{' and '.join(work.placements)}: measured, {len(sample.classes)} classes")
-    return work, UnitCosts(ray_s, worker_s, find_s, zone, fits), notes
+        fitted, built = job.search.in_turn()
+        fits = measure_fits(sample, {model: work.placements[model] for model in fitted}, cluster.node_cpus)
+        progress.note(f"{' and '.join(fitted)}: measured, {len(sample.classes)} classes")
+    notes += [f"{model}: not measured, as it predicts with {' and '.join(work.members(model))}" for model in built]
+    return work, with_built(work, UnitCosts(ray_s, worker_s, find_s, zone, fits)), notes
 
 
 def _start_workers(job: JobConfig, cluster: Cluster, progress: Progress) -> float:

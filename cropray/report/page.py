@@ -111,20 +111,13 @@ def _copy_zones(zones: Sequence[ZonePictures], folder: Path, page: Location) -> 
         on_page = [path for _, path in zone.films[:FILMS_PER_ZONE]] + [zone.n_obs]
         n_bytes += sum(map(size_of, on_page))
         n_films = FILMS_PER_ZONE if n_bytes <= MAX_FILM_BYTES else 0
-        shown.append(
-            ShownZone(
-                zone.zone_id,
-                zone.region,
-                tuple(
-                    (title, _copy(path, folder, f"{zone.zone_id}_{path.name}")) for title, path in zone.films[:n_films]
-                ),
-                tuple(
-                    (title, quote(os.path.relpath(path.as_posix(), page.as_posix())))
-                    for title, path in zone.films[n_films:]
-                ),
-                _copy(zone.n_obs, folder, f"{zone.zone_id}_{zone.n_obs.name}") if n_films else None,
-            )
+        films = tuple(
+            (title, _copy(path, folder, f"{zone.zone_id}_{path.name}")) for title, path in zone.films[:n_films]
         )
+        others = ((title, os.path.relpath(path.as_posix(), page.as_posix())) for title, path in zone.films[n_films:])
+        links = tuple((title, quote(link)) for title, link in others)
+        n_obs = _copy(zone.n_obs, folder, f"{zone.zone_id}_{zone.n_obs.name}") if n_films else None
+        shown.append(ShownZone(zone.zone_id, zone.region, films, links, n_obs))
     return tuple(shown)
 
 

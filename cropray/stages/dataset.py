@@ -48,10 +48,10 @@ from cropray.datasets.separation import Trim
 from cropray.datasets.storage import PIXEL_FILE
 from cropray.io.artefacts import Stamped
 from cropray.io.raw_files import is_there, source_fingerprint
-from cropray.io.storage import Location, content_id, remove, whole_file
-from cropray.io.workspace import Workspace
-from cropray.io.zones import Zone, zone_fingerprint
+from cropray.io.storage import Location, remove, whole_file
+from cropray.io.zones import Zone
 from cropray.stages.inputs import (
+    content_of_zone,
     divided_zones,
     job_legend,
     require_legend_of_labels,
@@ -100,7 +100,7 @@ def run(job: JobConfig, progress: Progress) -> None:
     require_legend_of_labels(zones, job, legend)
     if job.search.leave_region_out:
         require_two(zone.region for zone in zones if zone.split == "train")
-    made_from = _each(partial(_read_of, workspace), zones)
+    made_from = _each(partial(content_of_zone, workspace), zones)
     whole = _whole(job, _of_all(legend, made_from), _OF_ZONES)
     if whole.is_current(progress, "dataset", overwrite=job.overwrite):
         return
@@ -123,7 +123,7 @@ def artefacts(job: JobConfig) -> Iterator[Stamped]:
         yield _whole_points(job, job.points)
     else:
         yield _whole(
-            job, _of_all(job_legend(job), _each(partial(_read_of, job.artefacts), divided_zones(job))), _OF_ZONES
+            job, _of_all(job_legend(job), _each(partial(content_of_zone, job.artefacts), divided_zones(job))), _OF_ZONES
         )
 
 
@@ -147,7 +147,7 @@ def parts(job: JobConfig) -> Iterator[Stamped]:
     if job.points is None:
         zones = divided_zones(job)
         jobs = _jobs(job, zones, _divide(job, zones)[1])
-        tasks = _tasks(job, jobs, _each(partial(_read_of, job.artefacts), zones))
+        tasks = _tasks(job, jobs, _each(partial(content_of_zone, job.artefacts), zones))
         yield from zone_jobs.stamped("dataset", ZONES, tasks, job.artefacts)
 
 
@@ -358,15 +358,3 @@ def _check_splits(zones: Sequence[Zone]) -> None:
 def _each(function: Callable[[Zone], ResultT], zones: Sequence[Zone]) -> dict[str, ResultT]:
     """Zone → result."""
     return dict(zip((zone.zone_id for zone in zones), zone_jobs.in_threads(function, zones), strict=True))
-
-
-def _read_of(workspace: Workspace, zone: Zone) -> dict[str, object]:
-    """What one zone's part of the dataset is made from, fold and trimmed borders aside: all zones decide on those."""
-    files = {
-        "composite": workspace.composite(zone.zone_id),
-        "observation counts": workspace.n_obs(zone.zone_id),
-        "labels": workspace.labels(zone.zone_id),
-        "parcel index": workspace.parcel_index(zone.zone_id),
-        "parcels": workspace.parcels(zone.zone_id),
-    }
-    return {"place": zone_fingerprint(zone), **{name: content_id(file) for name, file in files.items()}}

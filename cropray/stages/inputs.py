@@ -11,9 +11,9 @@ from cropray.core.legend import FIRST_YEAR, LAST_YEAR, Legend, bundled_legend
 from cropray.core.settings import Settings
 from cropray.datasets.other_split import zones_with_test
 from cropray.imagery.acquisition import Acquisition, Order
-from cropray.io.storage import Location, local_file
+from cropray.io.storage import Location, content_id, local_file
 from cropray.io.workspace import Workspace, require
-from cropray.io.zones import Zone, bundled_zones, read_zones, select_zones
+from cropray.io.zones import Zone, bundled_zones, read_zones, select_zones, zone_fingerprint
 from cropray.parcels.legend_file import read_legend, require_codes
 from cropray.parcels.rpg import is_away, iterate_codes
 from cropray.zone_selection.settings import ZoneSelectionSettings
@@ -217,3 +217,15 @@ def acquisition_of(job: JobConfig, zones: Sequence[Zone], workspace: Workspace |
     """The work of a job's source for some zones; in another workspace than the job's, where one is given."""
     assert job.imagery is not None
     return job.imagery.for_order(Order(zones, job.season_start, job.cube_spec, workspace or job.artefacts))
+
+
+def content_of_zone(workspace: Workspace, zone: Zone) -> dict[str, object]:
+    """What is read of one zone by the stages after `acquire` and `labels`: its place, and the content of its files."""
+    files = {
+        "composite": workspace.composite(zone.zone_id),
+        "observation counts": workspace.n_obs(zone.zone_id),
+        "labels": workspace.labels(zone.zone_id),
+        "parcel index": workspace.parcel_index(zone.zone_id),
+        "parcels": workspace.parcels(zone.zone_id),
+    }
+    return {"place": zone_fingerprint(zone), **{name: content_id(file) for name, file in files.items()}}

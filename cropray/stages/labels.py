@@ -117,23 +117,14 @@ def _tasks(
     read_from = None if rpg.has_spatial_index(settings) else extract
     common = {"legend": legend.hash(), "parcels": source_fingerprint(parts_of(settings.path), "parcels.path")}
     code = closure(label_from, rpg.extract_parcels, rpg.cut_extract)
+    files = (workspace.labels, workspace.parcel_index, workspace.parcels, workspace.label_report)
     tasks = []
     for zone in zones:
         year = register_year(zone, job)
         content = {**common, "year of the register": year, "zone": zone_fingerprint(zone)}
-        tasks.append(
-            ZoneTask(
-                zone.zone_id,
-                partial(label_from, settings, zone, year, legend, workspace, read_from),
-                key_of(code, {"parcels": settings}, content, apart=_OF_ALL_ZONES),
-                (
-                    workspace.labels(zone.zone_id),
-                    workspace.parcel_index(zone.zone_id),
-                    workspace.parcels(zone.zone_id),
-                    workspace.label_report(zone.zone_id),
-                ),
-            )
-        )
+        label = partial(label_from, settings, zone, year, legend, workspace, read_from)
+        inputs = key_of(code, {"parcels": settings}, content, apart=_OF_ALL_ZONES)
+        tasks.append(ZoneTask(zone.zone_id, label, inputs, tuple(file(zone.zone_id) for file in files)))
     return tasks
 
 

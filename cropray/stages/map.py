@@ -17,7 +17,7 @@ from cropray.evaluation.models import Load, decided, entries_of, kept_model, rea
 from cropray.io.artefacts import Stamped
 from cropray.io.storage import Location, content_id, folder_hash
 from cropray.io.workspace import Workspace, require
-from cropray.io.zones import Zone, zone_fingerprint
+from cropray.io.zones import Zone
 from cropray.maps.layout import window_note
 from cropray.maps.zone import MapJob, map_zone
 from cropray.stages import inputs
@@ -154,15 +154,9 @@ def _map_zone(zone: Zone, job: MapJob, trained: tuple[Load, str, Device]) -> tup
 
 
 def _content(job: JobConfig, zone: Zone) -> dict[str, object]:
-    workspace, zone_id = job.artefacts, zone.zone_id
-    files = {
-        "composite": require(workspace.composite(zone_id), "acquire"),
-        "observation counts": require(workspace.n_obs(zone_id), "acquire"),
-        "labels": workspace.labels(zone_id),
-        "parcels": workspace.parcels(zone_id),
-        "parcel index": workspace.parcel_index(zone_id),
-    }
-    return {"place": zone_fingerprint(zone), **{name: content_id(file) for name, file in files.items()}}
+    for file in (job.artefacts.composite(zone.zone_id), job.artefacts.n_obs(zone.zone_id)):
+        require(file, "acquire")
+    return inputs.content_of_zone(job.artefacts, zone)
 
 
 def _outputs(workspace: Workspace, model: str, zone_id: str) -> tuple[Location, ...]:

@@ -12,11 +12,13 @@ from typing import Any, Final, cast
 
 from cropray.config import JobConfig
 from cropray.core.closure import code_digest
+from cropray.core.cube import Season
 from cropray.core.errors import ConfigError
 from cropray.core.fingerprint import fingerprint
 from cropray.core.intervals import bootstrap_f1, bootstrap_intervals, why_no_intervals
 from cropray.core.metrics import Counts, metric_of, region_scores, score
 from cropray.core.progress import Progress
+from cropray.datasets.doubts import some
 from cropray.datasets.manifest import Manifest, load_manifest
 from cropray.io.job_file import load_settings
 from cropray.io.storage import Location, write_json
@@ -85,6 +87,7 @@ def run_season(
     if not 0 < reliable <= 1:
         raise ConfigError(f"--reliable {reliable:g}: an F1 is above 0 and 1 at most")
     steps = steps_of(job.cube_spec.n_steps, steps)
+    progress.note(_steps_in_words(job))
     if job.dataset_of is None:
         run_stages(("dataset",), config, overrides)
     manifest = load_manifest(job.artefacts.manifest)
@@ -97,7 +100,7 @@ def run_season(
         rows.append(_row(sweep, step, progress))
     record = {
         "model": model, "recipe": job.recipe, "seed": job.seed, "oof_rows": oof_rows, "step": manifest.cube.noun,
-        "reliable": reliable, "reliable_from": reliable_from(rows, reliable), "steps": rows,
+        "reliable": reliable, "reliable_from": reliable_from(rows, reliable), "steps": rows, "notes": manifest.notes,
     }  # fmt: skip
     folder = job.artefacts.early_seasons
     write_json(folder / f"{model}.json", record)
@@ -117,6 +120,21 @@ def steps_of(n_steps: int, asked_for: Sequence[int]) -> tuple[int, ...]:
             f"--steps {','.join(map(str, asked_for))}: the cube has {n_steps} step(s); give some of 1 … {n_steps}"
         )
     return tuple(sorted(set(asked_for or range(n_steps, max(n_steps // 3, 1) - 1, -2))))
+
+
+def _steps_in_words(job: JobConfig) -> str:
+    """Which time each step stands for, in order; of points that is as the columns stand, whose numbers tell no month."""
+    cube = job.cube_spec
+    named = zip(cube.step_names, Season(job.season_start, cube).names, strict=True)
+    if job.points is None:
+        listing = ", ".join(f"{step} {name}" for step, name in named)
+        return f"steps in order, of zones without a season of their own (season_start): {listing}"
+    listing = ", ".join(f"_{step} {name}" for step, name in named)
+    return (
+        f"steps in order, as the columns of the points table are numbered and season_start names them: {listing}. The season must "
+        f"run so: where it crosses New Year and the columns stand in calendar order, rename them so that _{cube.step_names[0]} is "
+        f"its first {cube.noun}, or the season's end is taken for its beginning"
+    )
 
 
 def reliable_from(rows: Sequence[Mapping[str, Any]], least: float) -> dict[str, int | None]:
@@ -224,6 +242,16 @@ def _f1(row: Mapping[str, Any], name: str) -> float | None:
 
 def _doubts(job: JobConfig, manifest: Manifest, rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """What a reader of the table must know."""
+    for row in rows:
+        if lost := row["left_out"]:
+            yield (
+                f"The search until {manifest.cube.noun} {row['step']} is not whole: {len(lost)} of its fits were not made "
+                f"({some(lost)}); its scores may be better. The same command makes them."
+            )
+    n_zones = sum(zone.n_labelled > 0 for zone in manifest.of_split("train"))
+    if lacking := [f"{row['step']} ({row['zones']})" for row in rows if row["zones"] < n_zones]:
+        yield f"Not all {n_zones} training zones are scored until {manifest.cube.noun} {', '.join(lacking)}: others have no composite."
+    yield from (f"Of the dataset: {note}." for note in (*manifest.notes, *job.left_out_in_words))
     if reason := rows[-1]["no_intervals"]:
         yield f"No crop can be called reliable: {reason}."
     elif few := [name for name, found in rows[-1]["classes"].items() if "low" not in found]:

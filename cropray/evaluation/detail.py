@@ -13,7 +13,7 @@ from cropray.core.errors import AccountingError
 from cropray.core.intervals import bootstrap_intervals
 from cropray.core.metrics import Counts, headlines, score
 from cropray.datasets.manifest import Manifest
-from cropray.evaluation.levels import fall_back, groups_of, merged
+from cropray.evaluation.levels import answered_from, fall_back, groups_of, merged
 from cropray.evaluation.tally import PARCEL_RULES, clear_titles, size_titles
 
 _QUARTILES: Final = {"lower_quartile": 0.25, "median": 0.5, "upper_quartile": 0.75}
@@ -65,7 +65,12 @@ def _require_none(zone_ids: Sequence[str], is_wrong: npt.NDArray[np.bool_], what
 
 
 def detail(
-    manifest: Manifest, zone_ids: Sequence[str], cube: Counts, cubes: Mapping[str, Counts], seed: int
+    manifest: Manifest,
+    zone_ids: Sequence[str],
+    cube: Counts,
+    cubes: Mapping[str, Counts],
+    seed: int,
+    group_below: int | None = None,
 ) -> dict[str, Any]:
     """What `scores.json` says of the same test counted otherwise.
 
@@ -75,22 +80,28 @@ def detail(
         cube: [zone, true, predicted].
         cubes: see `cubes_of`.
         seed: of the intervals.
+        group_below: of the model's `Decision`.
 
     Returns:
         JSON: `zones` (by score the worst zone, the smallest value, the quartiles and how many zones these are of: those
         of `FEWEST_OF_ZONE` labels and more, {} where there is none), `clear_steps`, `levels` (of the
         legend, of classes merged to their groups), `fall_back` (to the groups of the finest of them, see
-        `levels.fall_back`; None without levels) and, where there are parcels, `parcels` (by rule) and `parcel_sizes`;
+        `levels.fall_back`, and `used`, the row of the model's own threshold; None without levels) and, where there are parcels, `parcels` (by rule) and `parcel_sizes`;
         groups without a pixel are left out.
     """
     levels = groups_of(manifest.classes)
+    falls_back: dict[str, Any] | None = None
+    if levels:
+        sure = cubes["confidence"].sum(0)
+        falls_back = {"level": [*levels][-1], "curve": fall_back(sure)}
+        falls_back |= {} if group_below is None else {"used": answered_from(group_below, sure)}
     record: dict[str, Any] = {
         "zones": _spread(zone_ids, cube),
         "clear_steps": _groups(clear_titles(manifest.cube.n_steps), cubes["clear_steps"], seed),
         "levels": {
             name: {"groups": max(groups) + 1, **scored(merged(cube, groups), seed)} for name, groups in levels.items()
         },
-        "fall_back": {"level": [*levels][-1], "curve": fall_back(cubes["confidence"].sum(0))} if levels else None,
+        "fall_back": falls_back,
     }
     if "parcel_sizes" in cubes:
         of_rules = {rule: cubes[f"parcels_{rule}"] for rule in PARCEL_RULES}

@@ -29,6 +29,14 @@ def groups_of(classes: Sequence[CropClass]) -> Groups:
     return found
 
 
+def group_names(classes: Sequence[CropClass], level: str) -> list[str]:
+    """Names of the groups of a level of `groups_of`, by their number; with those above it where several are called alike."""
+    depth = int(level.removeprefix("level_"))
+    paths = list(dict.fromkeys(crop.levels[:depth] for crop in classes))
+    names = [path[-1] for path in paths]
+    return names if len(set(names)) == len(names) else [" / ".join(path) for path in paths]
+
+
 def merged(cube: Counts, groups: Sequence[int]) -> Counts:
     """[…, true, predicted] over groups, from the same over classes: a class taken for another of its group is right."""
     to_group = np.eye(max(groups) + 1, dtype=np.int64)[list(groups)]
@@ -43,23 +51,27 @@ def fall_back(counts: Counts) -> list[dict[str, Any]]:
         counts: [confidence in %, (pixels, whose class is right, whose group is right)] int64.
 
     Returns:
-        One row per threshold, from the class for all pixels to the group for all: `threshold_percent` of confidence below
-        which the group is answered, `share_of_class` of pixels that keep their class, `accuracy` of the answers as given,
-        and `accuracy_of_class` and `accuracy_of_group` of either kind of answers; None without such.
+        One row (see `answered_from`) per threshold, from the class for all pixels to the group for all.
     """
-    rows = []
-    for threshold in (*range(0, N_PERCENT, _STEP), N_PERCENT):
-        (unsure, _, right_groups), (sure, right, _) = (
-            counts[:threshold].sum(0).tolist(),
-            counts[threshold:].sum(0).tolist(),
-        )
-        rows.append(
-            {
-                "threshold_percent": threshold,
-                "share_of_class": sure / (sure + unsure),
-                "accuracy": (right + right_groups) / (sure + unsure),
-                "accuracy_of_class": right / sure if sure else None,
-                "accuracy_of_group": right_groups / unsure if unsure else None,
-            }
-        )
-    return rows
+    return [answered_from(threshold, counts) for threshold in (*range(0, N_PERCENT, _STEP), N_PERCENT)]
+
+
+def answered_from(threshold: int, counts: Counts) -> dict[str, Any]:
+    """The same for one threshold.
+
+    Returns:
+        `threshold_percent` of confidence below which the group is answered, `share_of_class` of pixels that keep their
+        class, `accuracy` of the answers as given, and `accuracy_of_class` and `accuracy_of_group` of either kind of
+        answers; None without such.
+    """
+    (unsure, _, right_groups), (sure, right, _) = (
+        counts[:threshold].sum(0).tolist(),
+        counts[threshold:].sum(0).tolist(),
+    )
+    return {
+        "threshold_percent": threshold,
+        "share_of_class": sure / (sure + unsure),
+        "accuracy": (right + right_groups) / (sure + unsure),
+        "accuracy_of_class": right / sure if sure else None,
+        "accuracy_of_group": right_groups / unsure if unsure else None,
+    }

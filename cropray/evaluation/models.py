@@ -7,13 +7,15 @@ from typing import Any, Final, cast
 
 from cropray.core.closure import Root
 from cropray.core.errors import SchemaError
-from cropray.core.until_step import LOADER, UNTIL, hide_after
+from cropray.core.until_step import LOADER, UNTIL, shown_to
 from cropray.io.storage import Location, local_folder, write_json
 from cropray.training.card import CARD_FILE, load_card, naming_damage
 from cropray.training.decision import LIKELIEST, Decision, recorded_decision
 from cropray.training.family import CropModel, Family, Prefix, Probabilities, Samples, families
+from cropray.training.likeness import Likeness, recorded_likeness
 
 Load = Callable[[Path, str], CropModel]
+_LOADER_UNTIL: Final = "cropray.training.until_served"
 _NUMBER_BYTES: Final = 2
 _COPIES_BYTES: Final = 2 * 4  # of each class's float32 probability
 
@@ -45,7 +47,7 @@ def read_model(load: Load, folder: Location, device: str = "cpu") -> CropModel:
     with local_folder(folder) as files:
         model = load(files, device)
     with naming_damage(folder / CARD_FILE):
-        return decided(_seen_by(model, card), recorded_decision(card))
+        return as_its_card_says(model, card)
 
 
 def note_until(folder: Path, step: int, load: Load | None) -> None:
@@ -66,68 +68,51 @@ def note_until(folder: Path, step: int, load: Load | None) -> None:
 
 def prefix_of(model: CropModel, prefix: Prefix, step: int) -> CropModel:
     """`Family.prefix` of what `read_model` gave."""
-    if isinstance(model, _BlindModel):
-        return cast("CropModel", _BlindModel(prefix(model.model, step), model.until_step))
+    if isinstance(model, _CardModel):
+        return cast(
+            "CropModel", _CardModel(prefix(model.model, step), model.until_step, model.decision, model.likeness)
+        )
     return prefix(model, step)
 
 
-def _seen_by(model: CropModel, card: Mapping[str, Any]) -> CropModel:
-    return cast("CropModel", _BlindModel(model, card[UNTIL])) if UNTIL in card else model
+def as_its_card_says(model: CropModel, card: Mapping[str, Any]) -> CropModel:
+    """A model that sees, says and decides as its card tells; itself where that tells nothing.
+
+    Raises:
+        KeyError: the card is damaged.
+        ValueError: the same.
+    """
+    told = card.get(UNTIL), recorded_decision(card), recorded_likeness(card)
+    return model if told == (None, LIKELIEST, None) else cast("CropModel", _CardModel(model, *told))
 
 
-class _BlindModel:
-    """All that a model is, but that it sees no step of time after one."""
+class _CardModel:
+    """All that a model is, but that it sees no step of time after one, its probabilities are tempered, and what it flags."""
 
-    loader = "cropray.training.until_served"
-
-    def __init__(self, model: CropModel, until_step: int) -> None:
+    def __init__(self, model: CropModel, until_step: int | None, decision: Decision, likeness: Likeness | None) -> None:
         self.model = model
         self.until_step = until_step
+        self.decision = decision
+        self.likeness = likeness
+        self.loader = model.loader if until_step is None else _LOADER_UNTIL
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.model, name)
 
     @property
     def bytes_per_px(self) -> int:
-        """Beside the model's, a copy of the numbers."""
-        return self.model.bytes_per_px + _NUMBER_BYTES * self.model.cube.n_features
+        """Beside the model's, a copy of the numbers, and what is compared and what is tempered."""
+        shown = 0 if self.until_step is None else _NUMBER_BYTES * self.model.cube.n_features
+        said = 0 if self.decision == LIKELIEST else _COPIES_BYTES * len(self.model.classes)
+        return self.model.bytes_per_px + shown + said
 
     def predict_tiles(self, x: Samples) -> Probabilities:
         """[N, T, C, H, W] uint16 → [N, K, H, W] float32."""
-        return self.model.predict_tiles(hide_after(x, self.model.cube, self.until_step))
+        return self.decision.tempered(self.model.predict_tiles(shown_to(self, x)), 1)
 
     def predict_samples(self, x: Samples) -> Probabilities:
         """The same of samples in the model's own form."""
-        return self.model.predict_samples(hide_after(x, self.model.cube, self.until_step))
-
-
-def decided(model: CropModel, decision: Decision) -> CropModel:
-    """A model that says its probabilities and decides as its card tells; itself where that tells nothing."""
-    return model if decision == LIKELIEST else cast("CropModel", _DecidedModel(model, decision))
-
-
-class _DecidedModel:
-    """All that a model is, with its probabilities tempered."""
-
-    def __init__(self, model: CropModel, decision: Decision) -> None:
-        self._model = model
-        self.decision = decision
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._model, name)
-
-    @property
-    def bytes_per_px(self) -> int:
-        """Beside the model's, what is compared and what is tempered."""
-        return self._model.bytes_per_px + _COPIES_BYTES * len(self._model.classes)
-
-    def predict_tiles(self, x: Samples) -> Probabilities:
-        """[N, T, C, H, W] uint16 → [N, K, H, W] float32."""
-        return self.decision.tempered(self._model.predict_tiles(x), 1)
-
-    def predict_samples(self, x: Samples) -> Probabilities:
-        """The same of samples in the model's own form."""
-        return self.decision.tempered(self._model.predict_samples(x), 1)
+        return self.decision.tempered(self.model.predict_samples(shown_to(self, x)), 1)
 
 
 def entries_of(found: Family, folder: Location) -> Sequence[Root]:
@@ -140,7 +125,7 @@ def entries_of(found: Family, folder: Location) -> Sequence[Root]:
     if not (folder / CARD_FILE).exists():
         return ()
     card = load_card(folder)
-    return *found.model_entries(card), *((_BlindModel,) if UNTIL in card else ())
+    return *found.model_entries(card), *((_CardModel,) if UNTIL in card else ())
 
 
 @lru_cache(maxsize=1)

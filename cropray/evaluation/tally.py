@@ -14,7 +14,7 @@ import pyarrow as pa
 from cropray.core.legend import IGNORE
 from cropray.core.metrics import Counts
 from cropray.evaluation.levels import N_PERCENT, groups_of
-from cropray.training.decision import decision_of
+from cropray.training.decision import decision_of, group_sums, percent
 from cropray.training.family import CropModel, Probabilities
 
 SIZES_HA: Final = (0.5, 1.0, 2.0, 5.0, 10.0)  # bounds between classes of size, the same for all datasets
@@ -30,7 +30,12 @@ class Tally:
     """What a model says of the labelled pixels of a zone, part after part."""
 
     def __init__(
-        self, table: pa.Table, true: Bytes, model: CropModel, areas_ha: npt.NDArray[np.float64] | None
+        self,
+        table: pa.Table,
+        true: Bytes,
+        model: CropModel,
+        areas_ha: npt.NDArray[np.float64] | None,
+        n_clear: npt.NDArray[np.integer],
     ) -> None:
         """Begin.
 
@@ -39,13 +44,14 @@ class Tally:
             true: [N] class index of each of its rows.
             model: what predicts.
             areas_ha: of each row of the zone's parcel table, see `maps.parcels.parcel_areas`; None: there are no parcels.
+            n_clear: [N] steps with a clear observation, of those that the model sees.
         """
         self._true, self._n_classes, self._decision = true, len(model.classes), decision_of(model)
         self._decided: Bytes = np.full(len(true), IGNORE, np.uint8)
         self._percent, self._is_right_group = np.zeros(len(true), np.int64), np.zeros(len(true), np.bool_)
         self._groups = list(groups_of(model.classes).values())[-1:]  # of the finest level
         width = clear_width(model.cube.n_steps)
-        self._clear, self._n_clear = table["n_clear"].to_numpy() // width, model.cube.n_steps // width + 1
+        self._clear, self._n_clear = n_clear // width, model.cube.n_steps // width + 1
         self._sizes = areas_ha if areas_ha is None else _sizes(areas_ha, table["parcel"].to_numpy())
         if areas_ha is not None:
             # A parcel has one class; where labels were put in from elsewhere, it counts once for each that it has.
@@ -58,11 +64,9 @@ class Tally:
         decided = self._decided[rows] = self._decision.decide(probabilities)
         for groups in self._groups:
             confidence = np.take_along_axis(probabilities, decided[None], 0)[0]
-            self._percent[rows] = np.rint(100 * confidence)  # as in maps
-            of_groups = np.zeros((max(groups) + 1, len(rows)), np.float32)
-            for group, weighed in zip(groups, self._decision.weighed(probabilities), strict=True):
-                of_groups[group] += weighed
-            self._is_right_group[rows] = of_groups.argmax(0) == np.array(groups)[self._true[rows]]
+            self._percent[rows] = percent(confidence)
+            by_group = group_sums(self._decision.weighed(probabilities), groups).argmax(0)
+            self._is_right_group[rows] = by_group == np.array(groups)[self._true[rows]]
         if self._sizes is not None:
             parcel, n_parcels = self._parcel[rows], self._sums.shape[1]
             for index, of_class in enumerate(probabilities):

@@ -11,11 +11,13 @@ import pyarrow as pa
 from cropray.core.cube import CubeSpec
 from cropray.core.errors import SchemaError
 from cropray.core.metrics import Counts, confusion, log_loss_sum
+from cropray.core.sensors import NODATA
+from cropray.core.until_step import shown_to, until_of
 from cropray.datasets.build import band_sums
 from cropray.datasets.manifest import BandSums
 from cropray.datasets.storage import read_pixels
 from cropray.evaluation.tally import Tally
-from cropray.imagery.composites import read_composite
+from cropray.imagery.composites import read_composite, read_n_obs
 from cropray.io.workspace import Workspace
 from cropray.maps.parcels import parcel_areas
 from cropray.maps.predict import never_seen, predicted_parts
@@ -50,7 +52,7 @@ class ZoneCounts:
     loss_sum: float
     """Negative log-likelihood summed over the zone's labelled pixels, nats."""
     n_blank: int = 0
-    """Labelled pixels that no step has data of: they count by the model's guess, and the map leaves them blank."""
+    """Labelled pixels that no step has data of, of those that the model sees: they count by the model's guess, and the map leaves them blank."""
     window: tuple[int, int] | None = None
     """Most rows and columns that the model read at once; None for points."""
     otherwise: Mapping[str, Counts] = field(default_factory=dict)
@@ -63,13 +65,15 @@ def count_points(model: CropModel, zone_id: str, job: CountJob) -> ZoneCounts:
     Raises:
         SchemaError: the table is damaged, or not of this dataset.
     """
-    table = read_pixels(job.workspace, zone_id, model.cube)
-    x, n_bands = samples(table, model.cube.columns), len(model.cube.band_columns)
+    table, cube = read_pixels(job.workspace, zone_id, model.cube), model.cube
+    x = samples(table, cube.columns)
     true, probabilities = class_indices(table, job.lookup), model.predict_samples(x).T
     matrix, loss_sum = _count(probabilities, true, decision_of(model))
-    tally = Tally(table, true, model, None)
+    bands = shown_to(model, x)[:, : len(cube.band_columns)].reshape(len(x), cube.n_bands, cube.n_steps)
+    n_clear = (bands != NODATA).any(1).sum(1)
+    tally = Tally(table, true, model, None, n_clear)
     tally.add(np.arange(len(true)), probabilities)
-    return ZoneCounts(matrix, loss_sum, int((x[:, :n_bands] == 0).all(1).sum()), otherwise=tally.counts())
+    return ZoneCounts(matrix, loss_sum, int((n_clear == 0).sum()), otherwise=tally.counts())
 
 
 def count_zone_pixels(model: CropModel, zone_id: str, sums: BandSums, job: CountJob) -> ZoneCounts:
@@ -95,15 +99,36 @@ def count_zone_pixels(model: CropModel, zone_id: str, sums: BandSums, job: Count
     number = np.full((height, width), -1, np.int64)  # of the row in the table
     number[table["row"].to_numpy(), table["col"].to_numpy()] = np.arange(len(true))
     window = zone_window(job.settings, (height, width), model, job.task_bytes)
-    counted, tally = [], Tally(table, true, model, parcel_areas(job.workspace.parcels(zone_id)))
+    areas = parcel_areas(job.workspace.parcels(zone_id))
+    counted, tally = [], Tally(table, true, model, areas, _clear_steps(table, zone_id, model, job))
     for part, probabilities in predicted_parts(model, composite, window):
         is_labelled = number[part.slices] >= 0
         rows, here = number[part.slices][is_labelled], probabilities[:, is_labelled]
         counted.append(_count(here, true[rows], decision_of(model)))
         tally.add(rows, here)
     matrix: Counts = np.sum([matrix for matrix, _ in counted], axis=0)
-    n_blank = int((never_seen(composite) & (number >= 0)).sum())
+    n_blank = int((never_seen(composite[: until_of(model)]) & (number >= 0)).sum())
     return ZoneCounts(matrix, math.fsum(loss for _, loss in counted), n_blank, window, tally.counts())
+
+
+def _clear_steps(table: pa.Table, zone_id: str, model: CropModel, job: CountJob) -> npt.NDArray[np.integer]:
+    """[N] steps with a clear observation of each row, of those that the model sees.
+
+    Raises:
+        SchemaError: the counts of observations are not those that the table was made from.
+    """
+    n_clear: npt.NDArray[np.integer] = table["n_clear"].to_numpy()
+    if (until := until_of(model)) is None:
+        return n_clear
+    path = job.workspace.n_obs(zone_id)
+    is_clear = read_n_obs(path, cube=model.cube)[:, table["row"].to_numpy(), table["col"].to_numpy()] > 0
+    if (is_clear.sum(0) != n_clear).any():
+        raise SchemaError(
+            f"'{path}' is not what zone '{zone_id}' of the dataset was built from; run `cropray dataset CONFIG.yaml` and what "
+            f"follows it again, or put the file back"
+        )
+    seen: npt.NDArray[np.integer] = is_clear[:until].sum(0)
+    return seen
 
 
 def require_composite(

@@ -228,7 +228,7 @@ class Workspace:
         return self.root / "leakage" / f"{model}.json"
 
     def map(self, model: str, zone_id: str) -> Location:
-        """COG [4, H, W]: class, confidence, second class, n_clear."""
+        """COG: class, confidence, second_class, n_clear, and group and unlike where the job asks for them."""
         return self.root / "maps" / model / f"{zone_id}.tif"
 
     def map_preview(self, model: str, zone_id: str) -> Location:

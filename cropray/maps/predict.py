@@ -10,7 +10,9 @@ import numpy.typing as npt
 from cropray.core.grid import Window
 from cropray.core.legend import IGNORE
 from cropray.core.sensors import NODATA
+from cropray.core.until_step import shown_to, until_of
 from cropray.training.decision import Decision, decision_of
+from cropray.training.likeness import likeness_of
 
 if TYPE_CHECKING:
     from cropray.training.family import Probabilities, TilePredictor
@@ -31,7 +33,12 @@ class ZoneMap:
     second_id: Bytes
     """Legend class id of the class that it would decide for without this one, 255 = no data."""
     n_clear: Bytes
-    """Steps with at least one clear observation."""
+    """Steps with at least one clear observation, of those that the model sees."""
+    group: Bytes | None = None
+    """0 where the class stands, else 1 + the number of the group of the legend that is answered in its stead, 255 = no data;
+    None: the model falls back to none."""
+    unlike: Bytes | None = None
+    """1 where the pixel is unlike those of the training zones, else 0, 255 = no data; None: the model flags none."""
 
 
 def predict_zone(
@@ -51,13 +58,26 @@ def predict_zone(
     Raises:
         ValueError: the windows are too small for the model's margin.
     """
-    layers = np.full((3, *n_obs.shape[1:]), MAP_NODATA, np.uint8)
+    until, decision, likeness = until_of(model), decision_of(model), likeness_of(model)
+    layers = np.full((5, *n_obs.shape[1:]), MAP_NODATA, np.uint8)
     legend_ids = np.array([crop.id for crop in model.classes], np.uint8)
     for part, probabilities in predicted_parts(model, composite, window_px):
-        layers[(slice(None), *part.slices)] = _rank(probabilities, legend_ids, decision_of(model))
-    layers[:, never_seen(composite)] = MAP_NODATA
-    class_id, confidence, second_id = layers
-    return ZoneMap(class_id, confidence, second_id, (n_obs > 0).sum(0, dtype=np.uint8))
+        here = layers[(slice(None), *part.slices)]
+        here[:3] = _rank(probabilities, legend_ids, decision)
+        if decision.group_below is not None:
+            here[3] = decision.answered(probabilities)
+        if likeness is not None:
+            here[4] = likeness.is_unlike(shown_to(model, composite[(None, ..., *part.slices)]))[0]
+    layers[:, never_seen(composite[:until])] = MAP_NODATA
+    class_id, confidence, second_id, group, unlike = layers
+    return ZoneMap(
+        class_id,
+        confidence,
+        second_id,
+        (n_obs[:until] > 0).sum(0, dtype=np.uint8),
+        None if decision.group_below is None else group,
+        None if likeness is None else unlike,
+    )
 
 
 def predicted_parts(
@@ -84,7 +104,7 @@ def predicted_parts(
 
 
 def never_seen(composite: npt.NDArray[np.uint16]) -> npt.NDArray[np.bool_]:
-    """[H, W] true where no step has any data: a map leaves such pixels blank."""
+    """[H, W] true where no step has any data, of those that the model sees: a map leaves such pixels blank."""
     blank: npt.NDArray[np.bool_] = (composite == NODATA).all((0, 1))
     return blank
 

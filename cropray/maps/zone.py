@@ -1,5 +1,6 @@
 """One zone mapped: from its artefacts to the map, the preview and the parcels with their predicted crop."""
 
+import json
 import math
 from dataclasses import dataclass
 
@@ -10,13 +11,14 @@ from cropray.imagery.composites import read_composite, read_n_obs
 from cropray.io.storage import local_file, whole_file
 from cropray.io.workspace import Workspace
 from cropray.io.zones import Zone
-from cropray.maps.cog import write_map
+from cropray.maps.cog import GROUP_BELOW_TAG, GROUPS_TAG, write_map
 from cropray.maps.layout import choose_window
 from cropray.maps.parcels import vote
 from cropray.maps.predict import Bytes, predict_zone
 from cropray.maps.preview import PreviewData, draw_preview
 from cropray.maps.settings import MapSettings
 from cropray.parcels.labels import read_labels, read_parcel_index
+from cropray.training.decision import decision_of
 from cropray.training.family import TilePredictor
 
 
@@ -67,7 +69,10 @@ def map_zone(model: TilePredictor, zone: Zone, job: MapJob) -> tuple[int, int]:
     )
     if workspace.parcels(zone_id).exists():
         _map_parcels(zone_id, zone_map.class_id, job)
-    tags = {"CROPRAY_MODEL": name, "CROPRAY_ZONE": zone_id}
+    tags, decision = {"CROPRAY_MODEL": name, "CROPRAY_ZONE": zone_id}, decision_of(model)
+    if decision.group_below is not None:
+        groups = json.dumps(dict(enumerate(decision.group_names, start=1)), ensure_ascii=False)
+        tags |= {GROUPS_TAG: groups, GROUP_BELOW_TAG: str(decision.group_below)}
     write_map(workspace.map(name, zone_id), zone_map, zone.grid, model.classes, tags)
     return window
 

@@ -63,7 +63,7 @@ def group_rows(models: Sequence[ModelResult]) -> dict[str, tuple[DetailRow, ...]
 
 
 def in_words(model: ModelResult) -> str:
-    """One line for a terminal: scores by parcel, and the worst zone; empty of an evaluation by an earlier version."""
+    """One line for a terminal: scores by parcel, the worst zone, and answers by group; empty of an evaluation by an earlier version."""
     parcels, zones = model.detail.get("parcels"), model.detail.get("zones", {})
     worst = [
         f"{m.called} {zones[m.key]['worst']:.4f} ({zones[m.key]['worst_zone']})" for m in headlines() if m.key in zones
@@ -72,6 +72,14 @@ def in_words(model: ModelResult) -> str:
     if parcels is not None:
         scores = [f"{m.called} {parcels['majority']['metrics'][f'test_{m.key}']:.4f}" for m in headlines()]
         parts.insert(0, f"by parcel {', '.join(scores)}")
+    if used := (model.detail.get("fall_back") or {}).get("used"):
+        right = [
+            f"{name} right in {used[key]:.1%}"
+            for name, key in (("these", "accuracy_of_class"), ("the groups of the others", "accuracy_of_group"))
+            if used[key] is not None
+        ]
+        kept = f"{used['share_of_class']:.1%} of pixels keep their class from {used['threshold_percent']} % of confidence on"
+        parts.append(", ".join([kept, *right]))
     return f"{model.label}: {'; '.join(parts)}" if parts else ""
 
 

@@ -6,7 +6,7 @@ them. So `argmax p / frequency^tau`, with one number `tau`: thresholds per class
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Literal, cast
 
@@ -18,13 +18,14 @@ from cropray.core.intervals import MIN_ZONES
 from cropray.core.metrics import PROBABILITY_FLOOR, STUDY, Counts, Ratios
 from cropray.core.settings import Settings
 from cropray.search.calibration import Bin, calibration_error, learn_temperature, reliability, set_threshold
-from cropray.training.decision import Decision, Probabilities
+from cropray.training.decision import Decision, Probabilities, group_sums, percent
 
 TAUS: Final = tuple(round(0.05 * step, 2) for step in range(16))  # beyond 0.75 accuracy falls faster than F1 rises
 USUAL_TAU: Final = 0.4  # the best single one over 14 kinds of table and model, see `choose_tau`
 MOST_LOST: Final = 0.01  # of accuracy, out of fold: a rule that takes more has failed
 _USUAL_WIDTH: Final = 0.15
-_ENOUGH_ROWS: Final = 200
+NONE_KEPT: Final = 101  # %: no class is so sure
+ENOUGH_ROWS: Final = 200
 ENOUGH_OF_REGION: Final = 300  # rows; of so many a model that is sure as it should be shows an error of 0.04, by chance
 _TOLD_REGIONS: Final = 8
 _RATIOS: Final = {metric.key: metric.ratios for metric in STUDY if metric.ratios is not None}
@@ -46,8 +47,13 @@ class DecisionSettings(Settings):
     """Share of a new zone's pixels whose true class is to be in their set of classes (`output: sets` of a served model); None:
     there are no sets."""
     unlike: float | None = Field(default=None, gt=0, lt=0.5)
-    """Share of a new zone's pixels, as 0.05, that may be flagged as unlike the training zones' (`output: unlike` of a served
-    model); None: there is no flag."""
+    """Share of a new zone's pixels, as 0.05, that may be flagged as unlike the training zones' (band `unlike` of maps, `output:
+    unlike` of a served model); None: there is no flag."""
+    fall_back: float | None = Field(default=None, gt=0, lt=1)
+    """Share of a new zone's answers by class that are to be right, as 0.9: pixels that are less sure than that takes are answered
+    by their group of the legend (band `group` of maps, `output: answers` of a served model); None: none is."""
+    fall_back_below: int | None = Field(default=None, ge=1, le=100)
+    """The same by a threshold of your own, % of confidence; it goes before the learnt one of `fall_back`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +77,24 @@ class OutOfFold:
 
     def decided(self, tau: float) -> npt.NDArray[np.int64]:
         """[N] class index, as `prior` decides with the frequencies that each fit was trained with."""
-        predicted = np.empty(len(self.labels), np.int64)
+        return self._by_fit(tau, lambda decision, probabilities: decision.decide(probabilities, 1))
+
+    def groups_decided(self, tau: float, groups: Sequence[int]) -> npt.NDArray[np.int64]:
+        """[N] number of the group of most that `prior` compares; `groups`: [class]."""
+        return self._by_fit(tau, lambda decision, p: group_sums(decision.weighed(p, 1).T, groups).argmax(0))
+
+    def _by_fit(
+        self, tau: float, answer: Callable[[Decision, Probabilities], npt.NDArray[np.int64]]
+    ) -> npt.NDArray[np.int64]:
+        found = np.empty(len(self.labels), np.int64)
         for frequencies in np.unique(self.frequencies, axis=0):
             rows = (self.frequencies == frequencies).all(1)[self.zones]
-            predicted[rows] = Decision(multipliers(frequencies, tau)).decide(self.probabilities[rows], 1)
-        return predicted
+            found[rows] = answer(Decision(multipliers(frequencies, tau)), self.probabilities[rows])
+        return found
+
+    def sure(self, predicted: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+        """[N] confidence in the class that is decided for, whole %."""
+        return percent(self.probabilities[np.arange(len(predicted)), predicted])
 
     def counts(self, tau: float) -> Floats:
         """[zone, true, predicted] labelled pixels."""
@@ -181,17 +200,25 @@ def learnt_elsewhere(found: OutOfFold, settings: DecisionSettings) -> Elsewhere:
     """Judge each fold's rows by the temperature, then the tau and the threshold of sets, that the other folds teach."""
     probabilities, predicted = found.probabilities.copy(), np.empty(len(found.labels), np.int64)
     in_sets = np.zeros(probabilities.shape, np.bool_)
+    for rows, tempered, tau in taught_elsewhere(found, settings):
+        probabilities[rows], predicted[rows] = tempered.probabilities[rows], tempered.decided(tau)[rows]
+        if settings.coverage is not None:
+            known = tempered.of_truth[~rows], found.zones[~rows], found.weights[~rows]
+            in_sets[rows] = probabilities[rows] >= set_threshold(*known, settings.coverage)
+    return Elsewhere(replace(found, probabilities=probabilities), predicted, in_sets)
+
+
+def taught_elsewhere(
+    found: OutOfFold, settings: DecisionSettings
+) -> Iterator[tuple[npt.NDArray[np.bool_], OutOfFold, float]]:
+    """Of each fold ([N] which rows are its own, all rows by the temperature and the tau that the other folds teach)."""
     for fold in np.unique(found.folds):
         others, rows = found.folds != fold, found.folds[found.zones] == fold
         tempered, tau = _tempered(found, ~rows, settings), 0.0
         if settings.rule == "prior" and others.any():
             cubes = np.stack([tempered.counts(tau) for tau in TAUS])
             tau = choose_tau(cubes[:, others], int((~rows).sum()))
-        probabilities[rows], predicted[rows] = tempered.probabilities[rows], tempered.decided(tau)[rows]
-        if settings.coverage is not None:
-            known = tempered.of_truth[~rows], found.zones[~rows], found.weights[~rows]
-            in_sets[rows] = probabilities[rows] >= set_threshold(*known, settings.coverage)
-    return Elsewhere(replace(found, probabilities=probabilities), predicted, in_sets)
+        yield rows, tempered, tau
 
 
 def _by_region(
@@ -250,7 +277,7 @@ def choose_tau(cubes: Floats, n_rows: int) -> float:
     speaks = is_allowed * np.exp(-(((taus - USUAL_TAU) / _USUAL_WIDTH) ** 2) / 2)
     if is_told and (errors := _error(deviations - deviations[best])).any():
         speaks *= np.exp((f1 - f1[best]) / np.median(errors[errors > 0]))
-    mean = float((speaks * taus).sum() / speaks.sum()) * min(n_rows / _ENOUGH_ROWS, 1.0)
+    mean = float((speaks * taus).sum() / speaks.sum()) * min(n_rows / ENOUGH_ROWS, 1.0)
     nearest = int(np.abs(taus - mean).argmin())
     return TAUS[max(position for position in range(nearest + 1) if is_allowed[position])]
 
@@ -283,6 +310,9 @@ def decision_in_words(record: Mapping[str, Any]) -> Iterator[str]:
         )
     if (unlike := record.get("unlike")) is not None:
         yield _unlike_in_words(unlike, record["settings"]["unlike"])
+    if (fall_back := record.get("fall_back")) is not None:
+        asked = record["settings"]
+        yield from _fall_back_in_words(fall_back, None if asked["fall_back_below"] else asked["fall_back"])
     yield from _regions_in_words(record.get("reliability", {}).get("regions", {}))
 
 
@@ -298,6 +328,29 @@ def _unlike_in_words(worth: Mapping[str, float], most: float) -> str:
     if not worth["share"]:
         return f"{told}none is flagged, as the other folds may have too few zones to promise it: what the flag is worth is not known"
     return f"{told}{worth['share']:.1%}; their likeliest class is right in {worth['flagged']:.1%}, the others' in {worth['others']:.1%}"
+
+
+def _fall_back_in_words(record: Mapping[str, Any], share: float | None) -> Iterator[str]:
+    """`fall_back` of a card's `decision`, learnt for a share of right classes; None: the threshold was given."""
+    if record["why"]:
+        yield f"no pixel falls back to its group of the legend: {record['why']}"
+        return
+    below = record["below_percent"]
+    wish = (
+        "as given"
+        if share is None
+        else f"so that classes are right in {share:.0%} of a new zone's pixels that keep theirs"
+    )
+    worth = "" if record["class_right"] is None else f", which is right in {record['class_right']:.1%}"
+    groups = (
+        "" if record["group_right"] is None else f"; of the others the group is right in {record['group_right']:.1%}"
+    )
+    yield (
+        f"pixels below {below} % of confidence fall back to their group of {record['level']}, {wish}; of folds that had no part "
+        f"in it {record['kept']:.1%} keep their class{worth}{groups}"
+    )
+    if below == NONE_KEPT:
+        yield "no threshold reaches so much out of fold: all pixels are answered by their group; lower decision.fall_back"
 
 
 def _regions_in_words(regions: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:

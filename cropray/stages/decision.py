@@ -2,7 +2,7 @@
 
 import functools
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -16,10 +16,12 @@ from cropray.core.until_step import UNTIL, hide_after
 from cropray.datasets.doubts import some
 from cropray.datasets.manifest import Manifest
 from cropray.datasets.storage import read_pixels
+from cropray.evaluation.levels import group_names, groups_of
 from cropray.evaluation.out_of_fold import Rows, read_drawn, read_out_of_fold
 from cropray.io.storage import Location, write_json
 from cropray.io.workspace import Workspace
 from cropray.search.decision import DecisionSettings, Floats, OutOfFold, decision_in_words, learn_decision
+from cropray.search.fall_back import learn_fall_back
 from cropray.search.likeness import learn_likeness
 from cropray.training.card import CARD_FILE, load_card
 from cropray.training.decision import CARD_KEY
@@ -36,7 +38,15 @@ def asked(job: JobConfig) -> dict[str, Any] | None:
     if job.decision == DecisionSettings():
         return None
     of_flag = () if job.decision.unlike is None else (learn_likeness, _drawn_pixels)
-    return {**job.decision.model_dump(mode="json"), "code": _digest(learn_decision, read_evidence, *of_flag)}
+    of_groups = (_fall_back,) if _falls_back(job) else ()
+    return {
+        **job.decision.model_dump(mode="json"),
+        "code": _digest(learn_decision, read_evidence, *of_flag, *of_groups),
+    }
+
+
+def _falls_back(job: JobConfig) -> bool:
+    return (job.decision.fall_back or job.decision.fall_back_below) is not None
 
 
 def learn_of_winner(job: JobConfig, manifest: Manifest, model: str, progress: Progress) -> None:
@@ -53,6 +63,8 @@ def learn_of_winner(job: JobConfig, manifest: Manifest, model: str, progress: Pr
     found = read_evidence(workspace, manifest, model)
     train = [zone.zone_id for zone in manifest.of_split("train")]
     record, tables = learn_decision(found, _shares(manifest, train), job.decision)
+    if _falls_back(job):
+        record["fall_back"] = _fall_back(found, record, job.decision, manifest)
     folder, result = workspace.model(model), workspace.search_result(model)
     card = {name: value for name, value in load_card(folder).items() if name not in (CARD_KEY, LIKENESS_KEY)}
     card[CARD_KEY] = record
@@ -109,6 +121,16 @@ def read_evidence(workspace: Workspace, manifest: Manifest, model: str) -> OutOf
         folds=np.array(folds),
         regions=tuple(zones[zone_id].region for zone_id in zone_ids.tolist()),
     )
+
+
+def _fall_back(
+    found: OutOfFold, record: Mapping[str, Any], settings: DecisionSettings, manifest: Manifest
+) -> dict[str, Any]:
+    """`learn_fall_back` to the groups of the legend's finest level, with them."""
+    level, groups = ([*groups_of(manifest.classes).items()] or [("", ())])[-1]
+    names = group_names(manifest.classes, level) if groups else []
+    learnt = learn_fall_back(found, record, settings, groups)
+    return {**learnt, "level": level, "groups": list(groups), "names": names}
 
 
 def _files(workspace: Workspace, manifest: Manifest, model: str) -> dict[str, Location]:

@@ -23,7 +23,7 @@ from cropray.core.metrics import METRICS, Counts, Scores, check_cube, region_sco
 from cropray.core.progress import Progress
 from cropray.datasets.manifest import BandSums, Manifest, ZoneEntry, load_manifest
 from cropray.evaluation.detail import cubes_of, detail
-from cropray.evaluation.models import Load, decided, entries_of, kept_model, read_model
+from cropray.evaluation.models import Load, as_its_card_says, entries_of, kept_model, read_model
 from cropray.evaluation.zone_counts import CountJob, ZoneCounts, count_points, count_zone_pixels
 from cropray.io.artefacts import Stamped
 from cropray.io.job_file import dump_yaml
@@ -39,6 +39,8 @@ from cropray.stages.devices import Device, device_of, gpus_per_task, memory_of, 
 from cropray.stages.preflight import Ahead, Check, check_tracking_uri, checks_of_models
 from cropray.stages.results import candidate_of, evaluation_note, load_model_result, load_search
 from cropray.tracking import Tracker
+from cropray.training.card import load_card
+from cropray.training.decision import recorded_decision
 from cropray.training.family import family
 
 _OF_MAPS: Final = ("map.splits",)  # settings that change no score
@@ -148,7 +150,7 @@ def _scores_of(job: JobConfig, model: str, manifest: Manifest) -> Stamped:
 def _of_model(workspace: Workspace, model: str) -> tuple[Root, ...]:
     """What reads a trained model."""
     found = family(model)
-    return found.load, decided, *entries_of(found, workspace.model(model))
+    return found.load, as_its_card_says, *entries_of(found, workspace.model(model))
 
 
 def _classes(manifest: Manifest) -> str:
@@ -206,7 +208,8 @@ def _count_zones(job: JobConfig, model: str, manifest: Manifest, progress: Progr
         progress.note(window_note(windows, read_model(family(model).load, workspace.model(model)), share))
     if n_blank := sum(zone.n_blank for _, zone in found):
         progress.note(
-            f"{n_blank:,} labelled test pixels have no data in any month: they are scored, maps leave them blank"
+            f"{n_blank:,} labelled test pixels have no data in any {manifest.cube.noun}"
+            f"{'' if job.until_step is None else f' until {job.until_step}'}: they are scored, maps leave them blank"
         )
     return found
 
@@ -255,6 +258,7 @@ def _write(
     # In the loss as well: nothing is chosen by it.
     scores = replace(score(cube.sum(0), loss_sum), n_untrained=n_untrained)
     regions = [zone.region for zone in manifest.of_split("test")]
+    below = recorded_decision(load_card(job.artefacts.model(model))).group_below
     cubes: dict[str, Any] = cubes_of(zone_ids, cube, [zone.otherwise for _, zone in counts])
     np.save(folder / "cube.npy", cube)
     np.savez_compressed(folder / "cubes.npz", **cubes)
@@ -274,7 +278,7 @@ def _write(
             "regions": {name: found.as_metrics("test") for name, found in region_scores(cube, regions).items()},
             "blank_pixels": {zone_id: zone.n_blank for zone_id, zone in counts if zone.n_blank},
             "zones": {z: score(zone.matrix, zone.loss_sum).as_metrics("test") for z, zone in counts},
-            "detail": detail(manifest, zone_ids, cube, cubes, job.seed),
+            "detail": detail(manifest, zone_ids, cube, cubes, job.seed, below),
         },
     )
     (folder / "config.yaml").write_text(dump_yaml(job), encoding="utf-8")

@@ -13,7 +13,7 @@ from cropray.core.errors import ConfigError
 from cropray.core.keys import key_of
 from cropray.core.progress import Progress
 from cropray.datasets.manifest import load_manifest
-from cropray.evaluation.models import Load, decided, entries_of, kept_model, read_model
+from cropray.evaluation.models import Load, as_its_card_says, entries_of, kept_model, read_model
 from cropray.io.artefacts import Stamped
 from cropray.io.storage import Location, content_id, folder_hash
 from cropray.io.workspace import Workspace, require
@@ -114,7 +114,7 @@ def _tasks(
     workspace, legend = job.artefacts, inputs.job_legend(job)
     map_job = MapJob(model, legend, job.map, workspace, share)
     found, content, device = family(model), folder_hash(workspace.model(model)), device_of(job, model)
-    code = closure(map_zone, found.load, decided, *entries_of(found, workspace.model(model)))
+    code = closure(map_zone, found.load, as_its_card_says, *entries_of(found, workspace.model(model)))
     common = {"model": content, "legend": legend.hash()}
     return [
         ZoneTask(

@@ -236,7 +236,7 @@ def _decision_metrics(summary: Mapping[str, Any]) -> dict[str, float]:
     """`oof_…` of the decision and the probabilities as they are, `oof_…_argmax` of what they would be without.
 
     `oof_ece.REGION` and `oof_ece_argmax.REGION` of each region with enough rows, `oof_rows.REGION` of each; `oof_unlike`,
-    the share of pixels that are flagged.
+    the share of pixels that are flagged; `oof_kept`, of those that do not fall back to their group.
     """
     decision = summary.get("decision")
     if decision is None:
@@ -246,6 +246,8 @@ def _decision_metrics(summary: Mapping[str, Any]) -> dict[str, float]:
         found |= {f"oof_{key}{end}": value for key, value in decision[when].items()}
     if "unlike" in decision:
         found["oof_unlike"] = decision["unlike"]["share"]
+    if "kept" in decision.get("fall_back", {}):
+        found["oof_kept"] = decision["fall_back"]["kept"]
     regions = decision.get("reliability", {}).get("regions", {})
     for region, name in as_keys(regions).items():
         table = regions[region]

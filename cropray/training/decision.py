@@ -3,7 +3,7 @@
 Scores, maps and served models all decide by `Decision.decide`. Needs numpy only: a registered model carries this module.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -27,6 +27,13 @@ class Decision:
     set_threshold: float | None = None
     """Classes of at least this probability are a pixel's set; None: there are no sets."""
 
+    group_below: int | None = None
+    """Pixels whose confidence, whole %, is below this are answered by their group of the legend; None: none was asked for."""
+    groups: tuple[int, ...] = ()
+    """[class] number of its group, from 0."""
+    group_names: tuple[str, ...] = ()
+    """[group]."""
+
     def decide(self, probabilities: Probabilities, axis: int = 0) -> npt.NDArray[np.int64]:
         """Class index of each pixel; of equal ones the first.
 
@@ -45,6 +52,25 @@ class Decision:
         shape[axis] = len(self.multipliers)
         weighed: Probabilities = probabilities * np.array(self.multipliers, np.float32).reshape(shape)
         return weighed
+
+    def answered(self, probabilities: Probabilities, axis: int = 0) -> npt.NDArray[np.int64]:
+        """0 where the class stands that is decided for, else 1 + the number of the group that is answered in its stead.
+
+        Args:
+            probabilities: as `tempered` gives them.
+            axis: of the classes.
+
+        Raises:
+            ValueError: no pixel was to be answered by its group.
+        """
+        if self.group_below is None:
+            raise ValueError("this model answers no pixel by its group: its job asked for none (decision.fall_back)")
+        best = np.expand_dims(self.decide(probabilities, axis), axis)
+        is_unsure = percent(np.take_along_axis(probabilities, best, axis).squeeze(axis)) < self.group_below
+        if not is_unsure.any():
+            return np.zeros(is_unsure.shape, np.int64)
+        of_groups = group_sums(np.moveaxis(self.weighed(probabilities, axis), axis, 0), self.groups)
+        return np.where(is_unsure, 1 + of_groups.argmax(0), 0)
 
     def in_sets(self, probabilities: Probabilities) -> npt.NDArray[np.bool_]:
         """Whether each class belongs to the pixel's set, of probabilities as `tempered` gives them.
@@ -69,6 +95,19 @@ class Decision:
 LIKELIEST: Final = Decision()
 
 
+def percent(confidence: Probabilities) -> npt.NDArray[np.uint8]:
+    """Confidence as maps have it and thresholds are compared with, whole %."""
+    return np.rint(100 * confidence).astype(np.uint8)
+
+
+def group_sums(weighed: Probabilities, groups: Sequence[int]) -> Probabilities:
+    """[class, …] as `Decision.weighed` gives it → [group, …]; `groups`: [class] number of its group."""
+    sums = np.zeros((max(groups) + 1, *weighed.shape[1:]), np.float32)
+    for group, of_class in zip(groups, weighed, strict=True):
+        sums[group] += of_class
+    return sums
+
+
 def recorded_decision(card: Mapping[str, Any]) -> Decision:
     """What a card says; of one that says nothing, the likeliest class and the model's own probabilities.
 
@@ -76,10 +115,18 @@ def recorded_decision(card: Mapping[str, Any]) -> Decision:
         ValueError: it is for other classes than the model's.
     """
     record = card.get(CARD_KEY, {})
-    by = tuple(record.get("multipliers", ()))
-    found = Decision(by, record.get("temperature", 1.0), record.get("set_threshold"))
-    if len(found.multipliers) not in (0, len(card["classes"])):
-        raise ValueError(f"{len(found.multipliers)} multipliers for {len(card['classes'])} classes")
+    by, of_groups = tuple(record.get("multipliers", ())), record.get("fall_back", {})
+    found = Decision(
+        by,
+        record.get("temperature", 1.0),
+        record.get("set_threshold"),
+        of_groups.get("below_percent"),
+        tuple(of_groups.get("groups", ())),
+        tuple(of_groups.get("names", ())),
+    )
+    for name, values in (("multipliers", found.multipliers), ("groups", found.groups)):
+        if len(values) not in (0, len(card["classes"])):
+            raise ValueError(f"{len(values)} {name} for {len(card['classes'])} classes")
     return found
 
 

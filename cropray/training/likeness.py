@@ -68,5 +68,11 @@ def recorded_likeness(card: Mapping[str, Any]) -> Likeness | None:
     return Likeness(mean, whitening.reshape(len(mean), len(mean)), record["least"])
 
 
+def likeness_of(model: object) -> Likeness | None:
+    """What a model was read with (`evaluation.models.read_model`)."""
+    found: Likeness | None = getattr(model, "likeness", None)
+    return found
+
+
 def _text(values: Floats) -> str:
     return base64.b64encode(values.astype("<f4").tobytes()).decode("ascii")

@@ -23,6 +23,8 @@ PROBABILITIES: Final = "probabilities"
 NAMES: Final = "names"
 SETS: Final = "sets"
 UNLIKE: Final = "unlike"
+ANSWERS: Final = "answers"
+_OUTPUTS: Final = (PROBABILITIES, NAMES, SETS, UNLIKE, ANSWERS)
 LARGEST: Final = np.iinfo(np.uint16).max
 LARGEST_FRACTION: Final = 2.0  # surfaces brighter than white exist (glint, snow), brighter than this do not
 _NEEDED: Final = f"whole digital numbers from 0 to {LARGEST}, as the model's cube stores its values, 0 = no data"
@@ -53,33 +55,35 @@ class ServedModel:
         Args:
             model_input: a table with the model's columns, `B02_01` … in any order, others are ignored (trees), or an
                 array of tiles [N, T, C, H, W] (CNN). Digital numbers, 0 or null = no data, as integers or floats.
-            params: `{"output": "names"}` for the name of the class that the model decides for; `sets` for whether
-                each class belongs to the set that holds the true one as often as was promised; `unlike` for whether
-                the pixel is unlike those of the training zones; otherwise probabilities.
+            params: `{"output": "names"}` for the name of the class that the model decides for; `answers` for that, or of
+                its group of the legend where the model falls back to that; `sets` for whether each class belongs to the
+                set that holds the true one as often as was promised; `unlike` for whether the pixel is unlike those of
+                the training zones; otherwise probabilities.
 
         Returns:
             Of a table: float32 probabilities with the names of the classes as columns and the rows of the input, or
-            names [N]. Of tiles: [N, K, H, W] float32, or names [N, H, W]. Sets are bool in the form of the probabilities,
-            `unlike` is bool in that of the names.
+            names [N]. Of tiles: [N, K, H, W] float32, or names [N, H, W]. Answers have the form of names, `unlike` as
+            well, as bool; sets are bool in the form of the probabilities.
 
         Raises:
-            ValueError: a column is missing, a value is no digital number, the output is not known, or the model has no sets
-                or no flag.
+            ValueError: a column is missing, a value is no digital number, the output is not known, or the model has no sets,
+                no flag, or no group to fall back to.
         """
         output = (params or {}).get(OUTPUT, PROBABILITIES)
-        if output not in (PROBABILITIES, NAMES, SETS, UNLIKE):
-            raise ValueError(
-                f"{OUTPUT} is {output!r}; it must be '{PROBABILITIES}' or '{NAMES}', or '{SETS}', or '{UNLIKE}'"
-            )
+        if output not in _OUTPUTS:
+            raise ValueError(f"{OUTPUT} is {output!r}; it must be {' or '.join(map(repr, _OUTPUTS))}")
         is_table = isinstance(model_input, pd.DataFrame)
         given = read_table(model_input, self.columns) if is_table else digital_numbers(np.asarray(model_input))
         samples = self.shown(given)
         if output == UNLIKE:
             return self._is_unlike(samples)
         probabilities = self.decision.tempered(self.predict_samples(samples), 1)
-        if output == NAMES:
+        if output in (NAMES, ANSWERS):
             names: npt.NDArray[np.object_] = np.array(self.classes, np.object_)[self.decision.decide(probabilities, 1)]
-            return names
+            if output == NAMES:
+                return names
+            groups = self.decision.answered(probabilities, 1)
+            return np.where(groups > 0, np.array(["", *self.decision.group_names], np.object_)[groups], names)
         answer = self.decision.in_sets(probabilities) if output == SETS else probabilities
         return pd.DataFrame(answer, index=model_input.index, columns=list(self.classes)) if is_table else answer
 

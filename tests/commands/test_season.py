@@ -1,6 +1,7 @@
 """`season` tells from which step of time on crops are known, and no later step tells anything."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,7 @@ from cropray.commands.season import reliable_from, steps_of
 from cropray.config import JobConfig
 from cropray.core.errors import ConfigError
 from cropray.core.metrics import score
+from cropray.datasets.manifest import load_manifest
 from cropray.evaluation.out_of_fold import read_out_of_fold
 from cropray.io.job_file import load_settings
 from cropray.io.workspace import Workspace
@@ -150,6 +152,32 @@ def test_a_crop_that_falls_back_is_reliable_after_that():
     rows = [{"step": step, "classes": {"a": {"low": low}, "b": {}}} for step, low in lows.items()]
     assert reliable_from(rows, 0.6) == {"a": 8, "b": None}
     assert reliable_from(rows, 0.95) == {"a": None, "b": None}
+
+
+def test_what_a_step_lacks_is_said_and_the_months_before_all_work(done, monkeypatch, capsys):
+    config = done[0]
+    job = load_settings(JobConfig, config)
+    path = job.artefacts.early_seasons / "07" / "search" / "forest.json"
+    assert path == Workspace(job.artefacts.early_seasons / "07").search_result("forest")
+    before = path.read_text()
+    path.write_text(json.dumps({**json.loads(before), "left_out": ["trial 3 fold 1"], "not_proposed": 2}))
+    (job.artefacts.early_seasons / "07" / "forest.json").unlink()
+    manifest = replace(
+        load_manifest(job.artefacts.manifest), notes=("31 points were closer than 90 m and are left out",)
+    )
+    monkeypatch.setattr(season, "run_stages", lambda *_: print("work begins"))
+    monkeypatch.setattr(season, "load_manifest", lambda _: manifest)
+    assert main(["season", str(config), "--steps", "7,8", "--set", "season_start=2021-10"]) == 0
+    said = capsys.readouterr().out
+    path.write_text(before)
+    (job.artefacts.early_seasons / "07" / "forest.json").unlink()
+    head, _ = said.split("work begins", 1)
+    assert "_01 2021-10, _02 2021-11, _03 2021-12, _04 2022-01" in head.replace("\n", " ")
+    assert "rename them so that _01 is its first month" in head.replace("\n", " ")
+    assert "until month 7 is not whole: 3 of its fits were not made (trial 3 fold 1, not proposed" in said
+    assert "until month 8" not in said.split("Reliable", 1)[1]
+    assert "Of the dataset: 31 points were closer than 90 m and are left out." in said
+    assert json.loads((job.artefacts.early_seasons / "forest.json").read_text())["notes"] == list(manifest.notes)
 
 
 def test_what_cannot_be_tried_is_said(done, capsys):

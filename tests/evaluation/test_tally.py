@@ -39,7 +39,7 @@ def drawn(seed=0, n=900, n_parcels=14):
 
 def tallied(table, true, chances, *, areas=AREAS, decision=None, n_parts=4, seed=0):
     """Taken in by parts in any order."""
-    tally = Tally(table, true, model(decision), areas)
+    tally = Tally(table, true, model(decision), areas, table["n_clear"].to_numpy())
     for rows in np.array_split(np.random.default_rng(seed).permutation(len(true)), n_parts):
         tally.add(rows, chances[:, rows])
     return tally.counts()
@@ -108,7 +108,7 @@ def test_a_parcel_with_two_classes_counts_for_both():
 @pytest.mark.parametrize("n_steps", range(1, 40))
 def test_groups_of_clear_steps_cover_all_numbers(n_steps):
     table = pa.table({"parcel": np.zeros(n_steps + 1, np.int32), "n_clear": np.arange(n_steps + 1, dtype=np.uint8)})
-    tally = Tally(table, np.zeros(n_steps + 1, np.uint8), model(n_steps=n_steps), None)
+    tally = Tally(table, np.zeros(n_steps + 1, np.uint8), model(n_steps=n_steps), None, table["n_clear"].to_numpy())
     tally.add(np.arange(n_steps + 1), np.eye(K, dtype=np.float32)[[0] * (n_steps + 1)].T)
     counts, titles = tally.counts()["clear_steps"], clear_titles(n_steps)
     assert len(counts) == len(titles) <= 6
@@ -199,7 +199,7 @@ def test_what_is_lost_or_counted_twice_is_an_error(name, place, what):
 
 def test_a_row_that_no_part_covers_is_an_error():
     table, true, chances = drawn()
-    tally = Tally(table, true, model(), AREAS)
+    tally = Tally(table, true, model(), AREAS, table["n_clear"].to_numpy())
     tally.add(np.arange(1, 900), chances[:, 1:])
     cube = tallied(table, true, chances)["parcel_sizes"].sum(0)[None]
     with pytest.raises(AccountingError, match="'z-1'"):

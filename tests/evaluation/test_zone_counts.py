@@ -14,9 +14,9 @@ from cropray.core.legend import IGNORE
 from cropray.core.metrics import confusion
 from cropray.datasets.build import ZoneJob, band_sums, build_zone
 from cropray.datasets.separation import Trim
-from cropray.evaluation.models import kept_model, load_model
+from cropray.evaluation.models import kept_model, load_model, note_until
 from cropray.evaluation.zone_counts import CountJob, count_points, count_zone_pixels
-from cropray.imagery.composites import write_composite
+from cropray.imagery.composites import write_composite, write_n_obs
 from cropray.io.workspace import Workspace
 from cropray.maps.settings import MapSettings
 from cropray.maps.zone import MapJob, map_zone
@@ -86,6 +86,31 @@ def test_points_are_decided_on_as_maps_are(scored):
     of_points, of_map = count_points(model, zone.zone_id, job), count_zone_pixels(model, zone.zone_id, entry.sums, job)
     np.testing.assert_array_equal(of_points.matrix, of_map.matrix)
     assert of_points.loss_sum == pytest.approx(of_map.loss_sum, rel=1e-12)
+
+
+def test_of_a_part_of_the_season_clear_steps_and_pixels_without_data_are_those_of_that_part(scored):
+    workspace, zone, _ = scored
+    composite, n_obs, fields = draw_image(62, 62)
+    composite[:5, :, 30:33, 40] = n_obs[:5, 30:33, 40] = 0  # seen, but later
+    arrays = synthetic.ZoneArrays(composite, n_obs > 0, field_labels(fields), np.zeros((62, 62), np.int32))
+    synthetic.write_artefacts(workspace, zone, arrays, ["p"])
+    entry = build_zone(ZoneJob(zone, None, 16, LEGEND.names, Trim(), workspace))
+    save_trees(workspace.model("m"))
+    note_until(workspace.model("m"), 5, load_model)
+    model, job = load_model(workspace.model("m")), CountJob(workspace, LOOKUP, MapSettings())
+    counts = count_zone_pixels(model, zone.zone_id, entry.sums, job)
+    table = pq.read_table(workspace.pixels(zone.zone_id))
+    row, col = (table[name].to_numpy() for name in ("row", "col"))
+    clear = np.bincount((n_obs[:5, row, col] > 0).sum(0) // 3, minlength=5)
+    assert counts.otherwise["clear_steps"].sum((1, 2)).tolist() == clear.tolist()
+    assert counts.n_blank == 3
+    of_points = count_points(model, zone.zone_id, job)
+    with_data = np.bincount((composite[:5, :, row, col] > 0).any(1).sum(0) // 3, minlength=5)
+    assert of_points.otherwise["clear_steps"].sum((1, 2)).tolist() == with_data.tolist()
+    assert of_points.n_blank == 3
+    write_n_obs(workspace.n_obs(zone.zone_id), n_obs[::-1].copy() * 0, zone.grid)
+    with pytest.raises(SchemaError, match="is not what zone 'z-1' of the dataset was built from"):
+        count_zone_pixels(model, zone.zone_id, entry.sums, job)
 
 
 def test_what_surrounds_a_tile_counts(scored):

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +19,7 @@ from cropray.search.decision import TAUS
 from cropray.stages.decision import _drawn_pixels, asked, learn_of_winner, read_evidence, require_decision
 from cropray.stages.family_search import FamilySearch, Samples
 from cropray.stages.search_verdict import Searched
+from cropray.training.decision import recorded_decision
 from cropray.training.likeness import recorded_likeness
 from tests.maps.builders import save_trees
 from tests.search.drawn_predictions import SHARES, drawn
@@ -240,6 +242,48 @@ def test_no_later_step_tells_what_is_unlike(make):
     np.testing.assert_array_equal(kept[0].whitening, kept[1].whitening)
     assert kept[0].least == kept[1].least > 0
     assert kept[0].mean.reshape(4, 12)[:, 5:].max() == 0 < kept[0].mean.reshape(4, 12)[:, :5].min()
+
+
+def test_the_card_says_when_a_pixel_is_answered_by_its_group(make):
+    """Groups are those of the legend's finest level that says something, and two that are called alike are told apart."""
+    of_levels = (
+        ("annual", "cereals"),
+        ("annual", "other"),
+        ("annual", "cereals"),
+        ("annual", "other"),
+        ("perennial", "other"),
+    )
+    classes = tuple(
+        replace(crop, level1=one, level2=two) for crop, (one, two) in zip(ZONES.classes, of_levels, strict=True)
+    )
+    log, job, grouped = io.StringIO(), make(fall_back=0.9), replace(ZONES, classes=classes)
+    learn_of_winner(job, grouped, "xgboost", Progress(log))
+    card = json.loads((job.artefacts.model("xgboost") / "card.json").read_text())
+    record = card["decision"]["fall_back"]
+    assert (record["level"], record["groups"]) == ("level_2", [0, 1, 0, 1, 2])
+    assert record["names"] == ["annual / cereals", "annual / other", "perennial / other"]
+    assert 30 < record["below_percent"] < 100
+    decision = recorded_decision(card)
+    assert (decision.group_below, decision.groups) == (record["below_percent"], (0, 1, 0, 1, 2))
+    assert (
+        f"pixels below {record['below_percent']} % of confidence fall back to their group of level_2" in log.getvalue()
+    )
+    assert json.loads(job.artefacts.search_result("xgboost").read_text())["decision"]["fall_back"] == record
+    assert "the legend has no groups" in learnt(job)["fall_back"]["why"]  # of names alone
+    with pytest.raises(SchemaError, match=r"decision\.fall_back_below is 60, was None"):
+        require_decision(make(fall_back=0.9, fall_back_below=60), "xgboost")
+    assert asked(make()) is None
+    assert asked(make(coverage=0.7))["code"] != asked(make(coverage=0.7, fall_back_below=60))["code"]
+
+
+def test_inverted_labels_of_a_test_zone_move_no_threshold(make):
+    groups = tuple(replace(crop, level1="ab"[i % 2]) for i, crop in enumerate(ZONES.classes))
+    job, grouped, found = make(fall_back=0.9), replace(ZONES, classes=groups), []
+    for _ in range(2):
+        learn_of_winner(job, grouped, "xgboost", Progress(io.StringIO()))
+        found.append(json.loads((job.artefacts.model("xgboost") / "card.json").read_text())["decision"]["fall_back"])
+        write(job.artefacts.out_of_fold("xgboost", "t1"), ["t1"] * 900, 4 - FOUND.labels, FOUND.probabilities)
+    assert found[0] == found[1]
 
 
 def test_too_few_zones_flag_nothing_and_say_so(make):

@@ -12,11 +12,13 @@ from cropray.core.progress import Progress
 from cropray.datasets.build import ZoneJob, build_zone
 from cropray.datasets.manifest import Manifest
 from cropray.datasets.separation import Trim
+from cropray.evaluation.results import ModelResult
 from cropray.io.storage import write_json
+from cropray.report.detail_pictures import in_words
 from cropray.stages import evaluate
 from tests import synthetic
 from tests.drawn_dataset import drawn_job
-from tests.maps.builders import CLASSES, LEGEND, draw_image, field_labels, save_trees
+from tests.maps.builders import CLASSES, LEGEND, draw_image, field_labels, ruled, save_trees
 
 REGIONS = ("north", "north", "south", "north", "south")
 
@@ -67,6 +69,24 @@ def test_scores_hold_regions_intervals_and_blank_pixels(counted, tmp_path, capsy
     assert found["detail"]["parcels"]["majority"]["metrics"] == score(parcels.sum(0)).as_metrics("test")
     worst = found["detail"]["zones"]["macro_f1"]
     assert found["zones"][worst["worst_zone"]]["test_macro_f1"] == worst["worst"]
+
+
+def test_what_the_model_s_own_threshold_is_worth_in_the_test_is_told(counted, tmp_path):
+    job, manifest = counted
+    fall_back = {"below_percent": 63, "groups": [0, 0, 1, 1, 1], "names": ["a", "b"]}
+    ruled(job.artefacts.model("xgboost"), {"fall_back": fall_back})
+    (tmp_path / "scores").mkdir()
+    evaluate._write(tmp_path / "scores", job, "xgboost", manifest, count(job, manifest))
+    detail = json.loads((tmp_path / "scores" / "scores.json").read_text())["detail"]
+    with np.load(tmp_path / "scores" / "cubes.npz") as cubes:
+        sure, unsure = (part.sum(0) for part in np.split(cubes["confidence"].sum(0), [63])[::-1])
+    used = detail["fall_back"]["used"]
+    assert used["threshold_percent"] == 63
+    assert used["share_of_class"] == sure[0] / (sure[0] + unsure[0])
+    assert used["accuracy_of_class"] == (sure[1] / sure[0] if sure[0] else None)
+    assert used["accuracy_of_group"] == (unsure[2] / unsure[0] if unsure[0] else None)
+    told = in_words(ModelResult("xgboost", "trees", (), {}, (), np.zeros((1, 5, 5)), None, {}, detail=detail))
+    assert f"{used['share_of_class']:.1%} of pixels keep their class from 63 % of confidence on" in told
 
 
 def test_a_test_of_few_zones_says_why_it_has_no_intervals(counted, tmp_path):

@@ -115,7 +115,7 @@ def test_what_makes_nothing_again(before, keys_of, plant, planted):
         (("datasets/separation.py", "groups = [_group(zone, folds)", "groups = [_group(zone, {**folds})"), ["dataset"], "separation:separate"),
         (("datasets/tiles.py", "def cut_tiles(", "def cut_tiles(_more, "), ["dataset", "dataset zone"], "tiles:cut_tiles"),
         (("training/decision.py", ".argmax(axis)", ".argmin(axis)"), ["counts", "scores", "map"], "decision:Decision.decide"),
-        (("evaluation/models.py", "tempered(self._model.predict_tiles(x), 1)", "tempered(self._model.predict_tiles(x), -3)"), ["counts", "scores", "map"], "models:_DecidedModel.predict_tiles"),
+        (("evaluation/models.py", "tempered(self.model.predict_tiles(shown_to(self, x)), 1)", "tempered(self.model.predict_tiles(shown_to(self, x)), -3)"), ["counts", "scores", "map"], "models:_CardModel.predict_tiles"),
         (("evaluation/zone_counts.py", "math.fsum(loss", "sum(loss"), ["counts", "scores"], "zone_counts:count_zone_pixels"),
         (("report/films.py", "def draw_film(", "def draw_film(_more, "), ["pictures"], "films:draw_film"),
     ],

@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime as dt
+import json
 import os
 import random
 import signal
@@ -24,7 +25,7 @@ from cropray.core.progress import Progress
 from cropray.imagery.acquire import acquire_zone
 from cropray.imagery.composites import read_composite, read_n_obs
 from cropray.imagery.sources.earth_engine.acquisition import require_past
-from cropray.imagery.sources.earth_engine.ledger import read_ledger, read_runs
+from cropray.imagery.sources.earth_engine.ledger import read_runs
 from cropray.imagery.sources.files.scenes import FileScenes, FilesSettings
 from cropray.io.job_file import load_settings
 from cropray.io.workspace import Workspace
@@ -37,6 +38,11 @@ from tests.servers.earth_engine_catalogue import catalogue
 
 SIDE = 48
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def ledger_of(workspace):
+    """Lines of the ledger, oldest first."""
+    return [json.loads(line) for line in workspace.acquisition_ledger.read_text(encoding="utf-8").splitlines()]
 
 
 def write_year(folder, zones_wide, zones_high, months, days=(3, 13)):
@@ -126,7 +132,7 @@ def test_what_failed_is_told_and_alone_asked_for_again(year, server, capsys):
     with pytest.raises(StageFailedError, match=r"z0-1: 2023-03: Earth Engine says 'Band 'B9' is odd\.'"):
         run(config)
     assert Counter(units(server.asked(answer="400"))) == {((corner, 5_400_000, 48, 48), "202303"): 1}
-    failed = [line for line in read_ledger(workspace) if line["state"] == "failed"]
+    failed = [line for line in ledger_of(workspace) if line["state"] == "failed"]
     assert [(line["zone_id"], line["unit"], line["errors"]) for line in failed] == [("z0-1", "2023-03", {"400": 1})]
     assert not server.breaches.total()
     assert workspace.composite("z0-0").exists()
@@ -244,7 +250,7 @@ def test_a_country_survives_faults_and_a_kill(tmp_path):
     assert asked["truncate"] > 3
     assert_equals_files(tmp_path, zones)
     assert not [path for path in workspace.root.rglob("*") if path.name.startswith(".") or path.suffix == ".npz"]
-    done = Counter((line["zone_id"], line["unit"]) for line in read_ledger(workspace) if line["state"] == "done")
+    done = Counter((line["zone_id"], line["unit"]) for line in ledger_of(workspace) if line["state"] == "done")
     assert max(done.values()) == 1
 
 

@@ -5,7 +5,6 @@ set up (two processes would then share its connections), so every worker process
 """
 
 import io
-import json
 import os
 import socket
 import time
@@ -273,11 +272,6 @@ def month_expression(acquisitions: Sequence[Sequence[str]], band_ids: Sequence[s
     median = clear.median().add(0.5).floor().unmask(0, False).toUint16()
     n_obs = clear.select([band_ids[0]]).count().unmask(0, False).toUint8().rename([_N_OBS])
     return median.addBands(n_obs)
-
-
-def expression_json(acquisitions: Sequence[Sequence[str]], band_ids: Sequence[str] = _STUDY) -> str:
-    """The expression as it is sent; when it changes, `earth_engine_months.RECIPE` must."""
-    return json.dumps(ee.serializer.encode(month_expression(acquisitions, band_ids)), sort_keys=True)
 
 
 def _mosaic(parts: Sequence[str], band_ids: Sequence[str]) -> ee.Image:

@@ -1,6 +1,5 @@
 """The account of what Earth Engine was asked for: one line per unit of work, one record per run."""
 
-import contextlib
 import datetime as dt
 import json
 from collections import Counter
@@ -110,16 +109,6 @@ class RunAccount(Account):
 def append_outcome(workspace: Workspace, outcome: UnitOutcome) -> None:
     """Add a line to the ledger. One process writes it."""
     append_line(workspace.acquisition_ledger, json.dumps(outcome.to_record(), ensure_ascii=False))
-
-
-def read_ledger(workspace: Workspace) -> list[dict[str, Any]]:
-    """All lines of the ledger, oldest first; a line that a killed run cut off is left out."""
-    lines = []
-    with contextlib.suppress(FileNotFoundError):
-        for line in workspace.acquisition_ledger.read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(json.JSONDecodeError):
-                lines.append(json.loads(line))
-    return lines
 
 
 def append_run(workspace: Workspace, account: RunAccount) -> None:

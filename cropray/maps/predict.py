@@ -13,7 +13,7 @@ from cropray.core.sensors import NODATA
 from cropray.training.decision import Decision, decision_of
 
 if TYPE_CHECKING:
-    from cropray.training.family import Probabilities, TilePredictor
+    from cropray.training.crop_model import Probabilities, TilePredictor
 
 MAP_NODATA: Final = IGNORE  # a pixel that was never seen clear has no prediction
 

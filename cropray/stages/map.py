@@ -24,7 +24,7 @@ from cropray.stages.decision import require_decision
 from cropray.stages.devices import Device, device_of, gpus_per_task, memory_of, require_devices
 from cropray.stages.inputs import (
     divided_zones,
-    job_legend,
+    legend_of,
     require_legend,
     require_legend_of_labels,
     require_season_of_composites,
@@ -55,8 +55,8 @@ def run(job: JobConfig, progress: Progress) -> None:
     for model in job.search.models:
         require(workspace.model(model), "search")
         require_decision(job, model)
-    legend = job_legend(job)
-    require_legend_of_labels(zones, job, legend)
+    legend = legend_of(job.parcels)
+    require_legend_of_labels(zones, workspace, legend)
     cards = {f"model '{model}'": workspace.model(model) / CARD_FILE for model in job.search.models}
     require_legend(cards, legend, "search")
     with ray_session(job.cluster):
@@ -82,7 +82,7 @@ def checks(job: JobConfig, ahead: Ahead) -> Iterator[Check]:
     """Looks at libraries, the legend, composites and models."""
     yield from checks_of_models(job)
     if "labels" not in ahead.stages:
-        yield partial(job_legend, job)
+        yield partial(legend_of, job.parcels)
     yield from ahead.of_zones(COMPOSITES, _mapped(job, ahead.zones))
     yield from ahead.made("search", *map(job.artefacts.model, job.search.models))
 
@@ -117,7 +117,7 @@ def _tasks(
     job: JobConfig, model: str, zones: Sequence[Zone], share: float = math.inf
 ) -> list[ZoneTask[tuple[int, int]]]:
     """One per zone; what a task may take of the memory is no part of what a map depends on."""
-    workspace, legend = job.artefacts, job_legend(job)
+    workspace, legend = job.artefacts, legend_of(job.parcels)
     map_job = MapJob(model, legend, job.map, workspace, share)
     found, content, device = family(model), folder_hash(workspace.model(model)), device_of(job, model)
     code = closure(map_zone, found.load, decided, *entries_of(found, workspace.model(model)))

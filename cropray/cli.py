@@ -1,6 +1,7 @@
 """The command line: one stage, one config, `--set` for single values.
 
-Exit codes: 0 done; 1 a stage failed or its input cannot be used; 2 wrong command line; 130 interrupted.
+Exit codes: 0 done; 1 a stage failed or its input cannot be used; 2 wrong command line; 130 interrupted; 141 whoever read what it
+prints (`| head`) has ended.
 """
 
 import argparse
@@ -8,6 +9,7 @@ import contextlib
 import errno
 import logging
 import os
+import select
 import shlex
 import signal
 import sys
@@ -16,7 +18,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Final
 
 from cropray import __version__
 from cropray.core.errors import CroprayError
@@ -27,8 +29,34 @@ from cropray.stages.stage import STAGES
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 
 
+_UNREAD: Final = 128 + signal.SIGPIPE  # as a shell says of a program that a broken pipe has ended
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    try:
+        try:
+            return _main(arguments)
+        finally:
+            sys.stdout.flush()  # else the interpreter would, when nothing can be said any more
+    except BrokenPipeError:
+        unread = [stream for stream in (sys.stdout, sys.stderr) if _is_unread(stream.fileno())]
+        if not unread:
+            raise  # of another pipe, or of a connection
+        # Python's documentation, note on SIGPIPE: what is left in a stream would be written, and fail, at the end.
+        for stream in unread:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return _UNREAD
+
+
+def _is_unread(pipe: int) -> bool:
+    """Whether a file descriptor is that of a pipe whose reader has ended."""
+    poll = select.poll()
+    poll.register(pipe, 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     print_with_what_there_is()
     options = _parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, _interrupt)

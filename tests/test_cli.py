@@ -3,10 +3,13 @@
 import errno
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from cropray import cli
 from cropray.cli import main
 from cropray.io.workspace import Workspace
 from cropray.stages.pipeline import PIPELINE
@@ -28,6 +31,25 @@ def test_unknown_command_is_exit_code_2(capsys):
     with pytest.raises(SystemExit) as exit_:
         main(["serach", "job.yaml"])
     assert exit_.value.code == 2
+
+
+@pytest.mark.parametrize(("asked", "with_errors"), [(["config", "--markdown"], False), (["plan", "none.yaml"], True)])
+def test_a_reader_that_has_seen_enough_ends_it_quietly(asked, with_errors):
+    reads, writes = os.pipe()
+    os.close(reads)
+    errors = writes if with_errors else subprocess.PIPE
+    done = subprocess.run([sys.executable, "-m", "cropray.cli", *asked], stdout=writes, stderr=errors, check=False)
+    os.close(writes)
+    assert (done.returncode, done.stderr or b"") == (141, b"")
+
+
+def test_another_broken_pipe_is_no_reader_that_ended(monkeypatch, capfd):
+    def lose_connection(_):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr(cli, "_run", lose_connection)
+    with pytest.raises(BrokenPipeError):
+        main(["config"])
 
 
 def test_resolved_config_is_saved_beside_the_artefacts(landscape, tmp_path):

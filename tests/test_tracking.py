@@ -9,7 +9,8 @@ from mlflow import MlflowClient
 
 from cropray.io.storage import write_json
 from cropray.io.workspace import Workspace
-from cropray.tracking import CHAMPION, RunningFold, Tracker, local_uri, ui_command
+from cropray.io.workspace_lock import locked
+from cropray.tracking import CHAMPION, ResultNote, RunningFold, Tracker, as_keys, beside_stages, local_uri, ui_command
 from cropray.tracking.records import flatten
 from tests.tracking_history import (
     EXPERIMENT,
@@ -292,3 +293,31 @@ def test_the_ui_serves_the_workspace_store(workspace):
     command = ui_command(workspace, port=5055)
     assert command[1:4] == ["-m", "mlflow", "ui"]
     assert command[-3:] == [f"sqlite:///{workspace.mlflow_database.resolve()}", "--port", "5055"]
+
+
+def test_what_is_made_of_tests_waits_while_a_stage_is_at_work(workspace):
+    (workspace.root / "evaluation").mkdir()
+    (workspace.root / "evaluation" / "pair.json").write_text("{}")
+    note = ResultNote(
+        experiment=EXPERIMENT, key="compare/cnn-and-forest-1f/d4", model="cnn", kind="compare", name="cnn − forest", time_ms=1000,
+        metrics={"zones": 6}, files=("evaluation/pair.json", "evaluation/gone.json"),
+    )  # fmt: skip
+    with locked(workspace.root):
+        tracker = beside_stages(workspace, EXPERIMENT, None, [note])
+    assert "not brought up to date with the workspace now" in " ".join(tracker.outcome())
+    assert by_key(tracker) == {}
+    tracker = beside_stages(workspace, EXPERIMENT, None)
+    client, (run,) = runs_of(tracker)
+    assert (run.info.run_name, run.data.metrics) == ("cnn − forest", {"zones": 6})
+    assert [file.path for file in client.list_artifacts(run.info.run_id)] == ["pair.json"]
+
+
+def test_names_that_keys_cannot_tell_apart_are_told_apart():
+    names = ["Côte/Sud", "Côte-Sud", "Côte:Sud", "Jura (haut)", "x" * 300, "x" * 200 + "y" * 100, "plain"]
+    keys = as_keys(names)
+    assert [*keys] == names
+    assert len({*keys.values()}) == len(names)
+    assert max(map(len, keys.values())) < 220
+    assert (keys["Côte-Sud"], keys["plain"], keys["Jura (haut)"]) == ("Côte-Sud", "plain", "Jura -haut-")
+    assert as_keys(["Côte:Sud", "Jura"])["Côte:Sud"] == "Côte-Sud"  # as ever, where it is alone
+    assert as_keys(reversed(names)) == keys

@@ -39,10 +39,9 @@ class ClientPool:
             ray.kill(actor)
 
     def answers(self, units: Iterable[Any]) -> Iterator[tuple[Any, Any, str | None]]:
-        """(unit, answer, why there is none), as they come. A unit whose worker died is given to another one.
+        """(unit, answer, why there is none), as they come, of hashable units, all different.
 
-        Args:
-            units: hashable, all different.
+        A unit whose worker died is given to another one.
         """
         for unit, answer, error in run_tasks(units, self._submit, lambda: self._n_clients, _MAX_DEATHS):
             if isinstance(error, ray.exceptions.RayTaskError):  # no death: the client is at fault, for every unit

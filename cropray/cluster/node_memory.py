@@ -21,11 +21,7 @@ _silent: Final[dict[str, str]] = {}  # node → address, of those that have not 
 
 
 def memory_of_workers(nodes: Sequence[Mapping[str, Any]]) -> list[float]:
-    """Bytes of memory that each node has beside its object store.
-
-    Args:
-        nodes: Ray's records of living nodes.
-    """
+    """Bytes of memory that each node has beside its object store, of Ray's records of living nodes."""
     counted = [(_amount(node, "memory"), _amount(node, "object_store_memory")) for node in nodes]
     doubtful = {
         node["NodeID"]: node["NodeManagerAddress"]
@@ -57,11 +53,7 @@ def _amount(node: Mapping[str, Any], name: str) -> float:
 
 
 def _system_memory(nodes: Mapping[str, str]) -> dict[str, float]:
-    """Node → bytes that it, or its container, has; nodes that do not answer are left out.
-
-    Args:
-        nodes: node → address.
-    """
+    """Node → bytes that it, or its container, has, of node → address; nodes that do not answer are left out."""
     early = _silent.keys() & nodes
     _silent.clear()
     if not nodes:

@@ -125,14 +125,9 @@ def live_nodes() -> tuple[Node, ...]:
 
 
 def place_units(nodes: Sequence[Node], need: Need, limit: int | None) -> Placement:
-    """Compute how many units run at once, from what each node has.
+    """Compute how many units run at once, from what each living node has; at most `limit`, None: no limit.
 
     Workers of a unit may sit on several nodes, one worker may not.
-
-    Args:
-        nodes: the living nodes.
-        need: of one unit.
-        limit: largest number of concurrent units; None: no limit.
 
     Raises:
         ConfigError: not even one unit is sure to run; it would wait for ever.
@@ -156,13 +151,9 @@ def place_units(nodes: Sequence[Node], need: Need, limit: int | None) -> Placeme
 
 
 def share_cpus(nodes: Sequence[Node], need: Need, placement: Placement, n_units: int) -> Placement:
-    """The same placement with as many CPUs for each unit as let just as many of so many units run at once.
+    """The same placement with as many CPUs for each unit as let just as many of `n_units` run at once.
 
-    Args:
-        nodes: the living nodes.
-        need: of one unit, with the CPUs that it takes at least.
-        placement: of the units, with these CPUs.
-        n_units: units that there are; a refit may be the only one, which then has all of a node.
+    `need` has the CPUs that a unit takes at least; a refit may be the only unit, which then has all of a node.
     """
     room = Counter(_Room(_steps(node.cpus), _steps(node.gpus), node.memory_bytes) for node in nodes)
     at_once = min(n_units, placement.max_concurrent)
@@ -177,12 +168,8 @@ def share_cpus(nodes: Sequence[Node], need: Need, placement: Placement, n_units:
 def place_when_ready(need: Need, limit: int | None, wait_s: float) -> Placement:
     """`place_units` on the connected cluster, once it holds the units that are wanted or the time is up.
 
-    An autoscaler is asked for nodes; another cluster is waited for as well, should nodes be on their way.
-
-    Args:
-        need: of one unit.
-        limit: number of concurrent units that are wanted; None: one is enough to begin, more are taken where they fit.
-        wait_s: how long to wait for nodes, s.
+    An autoscaler is asked for nodes; another cluster is waited for as well, should nodes be on their way, `wait_s` seconds.
+    Where `limit` is None, one unit is enough to begin, and more are taken where they fit.
 
     Raises:
         ConfigError: not even one unit is sure to run when the time is up.

@@ -21,15 +21,9 @@ _SETTINGS_FRAME: Final = 4
 
 
 def require_ray(address: str, setting: str, patience_s: float = PATIENCE_S) -> str:
-    """The address of a Ray that answers.
+    """The address of a Ray that answers within `patience_s` seconds; for `auto` the one that was found on this machine.
 
-    Args:
-        address: `auto`, `host:port` or `ray://host:port`.
-        setting: where it was given, for messages.
-        patience_s: how long to wait for an answer, s.
-
-    Returns:
-        The address; for `auto` the one that was found on this machine.
+    It is given as `auto`, `host:port` or `ray://host:port` by a setting, which messages name.
 
     Raises:
         ConfigError: it cannot be the address of a Ray, or none answers there.
@@ -48,11 +42,7 @@ def require_ray(address: str, setting: str, patience_s: float = PATIENCE_S) -> s
 
 
 def check_form(address: str, setting: str) -> None:
-    """Refuse what cannot be the address of a Ray, without asking there.
-
-    Raises:
-        ConfigError: it cannot.
-    """
+    """Raises: ConfigError: this cannot be the address of a Ray; nobody is asked there."""
     if address != "auto":
         _host_and_port(address, setting)
 

@@ -69,14 +69,9 @@ class FitSize:
 
 
 def require_memory(need_bytes: float, size: FitSize, what: str, family: str, less: str) -> None:
-    """See that a fit keeps within what its workers may take.
+    """See that a fit keeps within what its workers may take, of which `need_bytes` is the most that one needs.
 
-    Args:
-        need_bytes: most memory of a worker.
-        size: of the fit.
-        what: is made, and of what.
-        family: whose section of the job says how much memory there is.
-        less: what else takes less.
+    Messages say what is made, and of what, the family whose section says how much memory there is, and what takes less.
 
     Raises:
         ConfigError: it does not.

@@ -53,9 +53,7 @@ _SHORT_FOLDER: Final = Path("/tmp")  # noqa: S108  Ray's own choice where no var
 def ray_session(settings: ClusterSettings, *, needs_dashboard: bool = False) -> Iterator[None]:
     """Connect to Ray, and stop what was started here when the block ends, however it ends.
 
-    Args:
-        settings: address or size.
-        needs_dashboard: Ray Train's worker groups need the State API that the dashboard process serves.
+    Ray Train's worker groups need the State API that the dashboard process serves (`needs_dashboard`).
 
     Raises:
         ConfigError: no Ray answers at the address, or none can be started here.
@@ -90,13 +88,9 @@ def name_of_address(settings: ClusterSettings) -> str:
 
 
 def require_cpus(n_tasks: int, wait_s: float) -> None:
-    """Return once the connected cluster has a node on which a task of one CPU can run.
+    """Return once the connected cluster has a node on which a task of one CPU can run, within `wait_s` seconds.
 
-    An autoscaler is asked for nodes meanwhile; from then on the tasks themselves ask, by waiting.
-
-    Args:
-        n_tasks: tasks that nodes are asked for.
-        wait_s: how long to wait for the first of them, s.
+    An autoscaler is asked meanwhile for nodes for `n_tasks`; from then on the tasks themselves ask, by waiting.
 
     Raises:
         ConfigError: there is none when the time is up; tasks would wait for ever.
@@ -122,15 +116,9 @@ def require_cpus(n_tasks: int, wait_s: float) -> None:
 def ask_nodes(
     question: Callable[[], AnswerT], concerns: Callable[[Mapping[str, float]], bool], gpus: float = 0.0
 ) -> dict[str, AnswerT]:
-    """Call a function once on each node that it concerns, also where all CPUs are in use or there are none.
+    """Call a function, which asks for so many GPUs, in a worker of each node that it concerns, by the node's resources.
 
-    Args:
-        question: runs in a worker of the node.
-        concerns: whether a node is asked, by its resources.
-        gpus: what the call asks for.
-
-    Returns:
-        Address of a node → answer.
+    It is called also where all CPUs are in use or there are none. The answers are by the nodes' addresses.
 
     Raises:
         CroprayError: raised by the function, or a node did not answer; it is named.
@@ -202,8 +190,7 @@ def _start(settings: ClusterSettings, *, needs_dashboard: bool) -> None:
 def _folders() -> dict[str, Any]:
     """Ray's own folder where the one that is set cannot be used; what the object store spills goes to that one even so.
 
-    Raises:
-        ConfigError: the folder cannot be written.
+    ConfigError where the folder cannot be written.
     """
     wanted = ray_disk()
     variable = "RAY_TMPDIR" if os.environ.get("RAY_TMPDIR") else "TMPDIR"
@@ -243,10 +230,7 @@ def keep_token_private(*, makes_one: bool) -> None:
     """Whoever reads the user's token runs code as the user: nobody else may, and Ray's own tools let everybody.
 
     In a container the user may have no home folder, or none that can be written: the token is then known to this
-    process and to those that it starts.
-
-    Args:
-        makes_one: where a token is needed and there is none, it is made here, before Ray would.
+    process and to those that it starts. Where a token is needed and there is none, `makes_one` makes it before Ray would.
     """
     given = os.environ.get("RAY_AUTH_TOKEN_PATH")
     path = Path(given) if given else _token_file()
@@ -302,7 +286,8 @@ def _token_file() -> Path | None:
 
 
 def _quieten_ray_data() -> None:
-    """Keep Ray Data's execution log off the terminal; it stands in Ray's session folder."""
+    """Keep Ray Data's bars and execution log off the terminal: cropray tells progress, and the log stands in Ray's folder."""
+    ray.data.DataContext.get_current().enable_progress_bars = False
     logger = logging.getLogger("ray.data")
     for handler in [handler for handler in logger.handlers if isinstance(handler, PlainRayHandler)]:
         logger.removeHandler(handler)

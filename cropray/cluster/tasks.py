@@ -17,11 +17,8 @@ def run_tasks(
 ) -> Iterator[tuple[TaskT, Any, ray.exceptions.RayError | None]]:
     """Submit tasks while there is room for them, and give (task, its answer, what Ray says where it has none).
 
-    Args:
-        tasks: are taken one by one, when there is room. None: there is none yet, and time passed to find that out.
-        submit: gives a task to Ray.
-        limit: how many may be in flight now.
-        most_deaths: of actors over one task, before it is given up.
+    Tasks are taken one by one, when there is room; None: there is none yet, and time passed to find that out. `limit` says
+    how many may be in flight now, `most_deaths` how many actors may die over one task before it is given up.
     """
     feed, is_open = iter(tasks), True
     running: dict[ray.ObjectRef[Any], tuple[TaskT, int]] = {}

@@ -66,15 +66,9 @@ def run_zone_tasks(
     overwrite: bool = False,
     wait_s: float = 0.0,
 ) -> dict[str, ResultT]:
-    """Run what is not up to date; every zone is tried even when others fail.
+    """Run what is not up to date, or all to `overwrite`; every zone is tried even when others fail.
 
-    Args:
-        stage: whose tasks they are.
-        tasks: one per zone.
-        workspace: where they are marked as finished.
-        progress: where to tell.
-        overwrite: run also what is up to date.
-        wait_s: how long a cluster without any CPU is waited for, s (`cluster.wait_s`).
+    A cluster without any CPU is waited for `wait_s` seconds (`cluster.wait_s`). Finished zones are marked in the workspace.
 
     Returns:
         zone → result, for the zones that were run.
@@ -137,12 +131,9 @@ def in_flight(n_cpus: float) -> int:
 def on_ray(
     tasks: Iterable[ZoneTask[ResultT] | None], stage: str, workspace: Workspace
 ) -> Iterator[ZoneOutcome[ResultT]]:
-    """Outcomes as they come, with as many tasks in flight as the cluster takes at that moment.
+    """Outcomes as they come, with as many tasks (see `run_tasks`) in flight as the cluster takes at that moment.
 
-    Args:
-        tasks: see `run_tasks`.
-        stage: whose tasks they are.
-        workspace: where each worker marks its own as finished.
+    Each worker marks its own as finished, as the stage's in the workspace.
     """
 
     def submit(task: ZoneTask[ResultT]) -> "ray.ObjectRef[ZoneOutcome[ResultT]]":

@@ -29,9 +29,10 @@ from cropray.io.workspace import Workspace
 from cropray.search.decision import learnt_elsewhere
 from cropray.search.recipe import STUDY, Change, Raw, way_to
 from cropray.stages.decision import asked, read_evidence
-from cropray.stages.family_search import FamilySearch, Samples
+from cropray.stages.family_search import FamilySearch
 from cropray.stages.pipeline import run_stages
 from cropray.stages.results import load_configurations, load_search
+from cropray.stages.samples import Samples
 from cropray.training.abilities import able
 
 _HEADER: Final = ("change", "family", "macro F1", "− first row", "accuracy", "− first row", "s", "GB")

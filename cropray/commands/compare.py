@@ -1,6 +1,7 @@
 """`compare`: whether one model is better than another one on the same test zones, or cannot be told from it."""
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
@@ -13,9 +14,10 @@ from cropray.core.metrics import METRICS, metric_of
 from cropray.datasets.manifest import load_manifest
 from cropray.evaluation.pooled import BETTER, Comparison, Counted, compare, read_counted, verdict
 from cropray.io.job_file import load_settings
-from cropray.io.storage import as_location, write_json
+from cropray.io.storage import Location, as_location, relative, remove, write_json
 from cropray.io.workspace import Workspace, require
 from cropray.stages.results import load_search, why_no_scores, worth_of
+from cropray.tracking import ResultNote, as_keys, beside_stages
 from cropray.training.family import families
 
 _WIDTH: Final = 24
@@ -37,6 +39,8 @@ class _Side:
 
 def run_compare(a: str, b: str, overrides: Sequence[str], *, is_nested: bool) -> None:
     """Print the differences of two models with paired intervals over zones, and write them as JSON into the first one's workspace.
+
+    They are a run of MLflow as well, in the first one's experiment.
 
     Args:
         a: a job file or the folder of a workspace, and `:family` where several were evaluated; else it is the one that
@@ -64,8 +68,44 @@ def run_compare(a: str, b: str, overrides: Sequence[str], *, is_nested: bool) ->
     folder = one.job.artefacts.nested if is_nested else one.job.artefacts.root / "evaluation"
     there = other.job.artefacts.root
     file = folder / f"{one.model}-and-{other.model}-of-{there.name}-{fingerprint(str(there))[:6]}.json"
+    pair = f"compare/{one.model}-and-{other.model}-{fingerprint([str(there), is_nested])[:8]}"
+    remove(one.job.artefacts.run(pair))  # what is noted of the file that is replaced
     write_json(file, {"a": titles[0], "b": titles[1], "verdict": _verdicts(found, titles), **asdict(found)})
     print(f"written to {file}", flush=True)
+    note = _note(pair, (one, other), found, file, is_nested=is_nested)
+    for line in beside_stages(one.job.artefacts, one.job.name, one.job.tracking_uri, [note]).outcome():
+        print(line, flush=True)
+
+
+def _note(pair: str, sides: tuple[_Side, _Side], found: Comparison, file: Location, *, is_nested: bool) -> ResultNote:
+    """The comparison as a run: `difference_<score>`, `difference_f1.<class>`, and the ends of their intervals."""
+    one, other = sides
+    metrics: dict[str, float] = {"zones": len(found.zone_ids)}
+    for key, difference in found.scores.items():
+        metrics |= {f"difference_{key}{end}": value for end, value in _ends(difference)}
+    for name, called in as_keys(found.classes).items():
+        metrics |= {f"difference_f1{end}.{called}": value for end, value in _ends(found.classes[name])}
+    params = {
+        side: {
+            "experiment": of.job.name,
+            "model": of.model,
+            "recipe": of.job.recipe,
+            "workspace": str(of.job.workspace),
+        }
+        for side, of in (("a", one), ("b", other))
+    }
+    tags = {"cropray.a": one.title, "cropray.b": other.title}
+    tags |= {f"cropray.verdict.{key}": said for key, said in _verdicts(found, (one.title, other.title)).items()}
+    return ResultNote(
+        experiment=one.job.name, key=f"{pair}/{fingerprint([params, metrics, tags])[:16]}", model=one.model, kind="compare",
+        name=f"{one.title} − {other.title}", time_ms=round(time.time() * 1000),
+        params={**params, "tested": "nested" if is_nested else "evaluate", "seed": one.job.seed}, tags=tags,
+        metrics=metrics, files=(relative(file, one.job.artefacts.root),),
+    )  # fmt: skip
+
+
+def _ends(difference: Difference) -> Iterator[tuple[str, float]]:
+    return zip(("", "_low", "_high"), (difference.value, difference.low, difference.high), strict=True)
 
 
 def _side(given: str, overrides: Sequence[str], *, is_nested: bool) -> _Side:

@@ -1,8 +1,6 @@
 """`config`: every setting of a job, with what it means, its default, and where its value comes from."""
 
 import inspect
-import os
-import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -78,11 +76,7 @@ def run_config(config: str | Location | None, overrides: Sequence[str], *, as_ma
         ConfigError: the config cannot be used.
     """
     lines = _page() if as_markdown else _defaults() if config is None else _of_job(config, overrides)
-    text = "\n".join(lines)
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    print("\n".join(lines))
 
 
 def sections(model: type[BaseModel], path: str = "", variant: str = "") -> Iterator[Section]:

@@ -7,6 +7,7 @@ zones as there are, where a single test has a handful.
 """
 
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +16,7 @@ import numpy as np
 
 from cropray.config import JobConfig
 from cropray.core.errors import AccountingError
+from cropray.core.fingerprint import fingerprint
 from cropray.core.folds import make_folds
 from cropray.core.intervals import bootstrap_intervals, why_no_intervals
 from cropray.core.metrics import region_scores, score
@@ -24,16 +26,18 @@ from cropray.datasets.manifest import Manifest, load_manifest
 from cropray.evaluation.pooled import Counted, pool, read_counted
 from cropray.evaluation.results import ModelResult
 from cropray.io.job_file import load_settings
-from cropray.io.storage import Location, whole_folder, write_json
+from cropray.io.storage import Location, relative, remove, whole_folder, write_json
 from cropray.report.tables import score_table
 from cropray.stages.pipeline import run_stages
+from cropray.stages.results import interval_metrics
+from cropray.tracking import ResultNote, beside_stages
 from cropray.training.family import family
 
 _STAGES: Final = ("dataset", "search", "evaluate")
 
 
 def run_nested(config: str | Location, overrides: Sequence[str], n_folds: int) -> None:
-    """Test every zone once and write `nested/<family>`: cube, scores with intervals, of all zones.
+    """Test every zone once and write `nested/<family>`: cube, scores with intervals, of all zones; MLflow gets them as well.
 
     Finished folds, and finished units of others, are kept in `nested/<fold>-of-<n>`: the same command goes on from there.
 
@@ -59,10 +63,13 @@ def run_nested(config: str | Location, overrides: Sequence[str], n_folds: int) -
         for model, tested in parts.items():
             tested.append(read_counted(workspace.evaluation(model), classes))
     results = [_write(job, model, pool(tested), manifest, outer) for model, tested in parts.items()]
+    notes = [_note(job, model, manifest) for model in parts]
     print(
         f"\nEvery one of {len(manifest.zones)} zones tested once, in {n_folds} folds:\n{score_table(results)}\n",
         flush=True,
     )
+    for line in beside_stages(job.artefacts, job.name, job.tracking_uri, notes).outcome():
+        progress.note(line)
 
 
 def outer_folds(manifest: Manifest, n_folds: int) -> list[list[str]]:
@@ -115,10 +122,25 @@ def _write(
         "regions": {name: found.as_metrics("test") for name, found in regions.items()},
         "class_f1": {tested.classes[row.class_id]: row.f1 for row in scores.classes if row.support},
     }
+    remove(job.artefacts.run(f"nested/{model}"))  # what is noted of the files that are replaced
     with whole_folder(job.artefacts.nested / model) as folder:
         np.save(folder / "cube.npy", cube)
         write_json(folder / "scores.json", record)
     return ModelResult(
         name=model, label=family(model).label, configurations=(), best={}, zone_ids=tested.zone_ids, cube=cube,
         loss_sum=tested.loss_sum, intervals=intervals, no_intervals=why_no_intervals(cube), seed=job.seed,
+    )  # fmt: skip
+
+
+def _note(job: JobConfig, model: str, manifest: Manifest) -> ResultNote:
+    """The scores of all zones as a run beside those of the job's own test; those of the folds are in experiments of theirs."""
+    folder = job.artefacts.nested / model
+    record = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
+    return ResultNote(
+        experiment=job.name, key=f"nested/{model}/{fingerprint(record)[:16]}", model=model, kind="nested",
+        name=f"{model} nested", time_ms=round(time.time() * 1000),
+        params={"recipe": job.recipe, "outer_folds": len(record["folds"]), "seed": job.seed},
+        tags={"cropray.dataset": manifest.fingerprint()},
+        metrics={**record["metrics"], **interval_metrics(record)},
+        files=tuple(relative(folder / name, job.artefacts.root) for name in ("scores.json", "cube.npy")),
     )  # fmt: skip

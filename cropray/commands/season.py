@@ -23,9 +23,10 @@ from cropray.io.storage import Location, write_json
 from cropray.report.season_picture import draw_season
 from cropray.search.decision import learnt_elsewhere
 from cropray.stages.decision import asked, read_evidence
-from cropray.stages.family_search import FamilySearch, Samples
+from cropray.stages.family_search import FamilySearch
 from cropray.stages.pipeline import run_stages
 from cropray.stages.results import load_search, worth_of
+from cropray.stages.samples import Samples
 from cropray.training.family import DEFAULT_FAMILIES, family
 
 _SHOWN: Final = "accuracy", "macro_f1"

@@ -118,11 +118,9 @@ def _without_labels(zone_id: str, n_trimmed: int) -> str:
 
 
 def band_sums(composite: npt.NDArray[np.uint16], away: npt.NDArray[np.bool_] | None = None) -> BandSums:
-    """Sums per band over all steps of pixels that hold data, labelled or not.
+    """Sums per band over all steps of pixels that hold data, labelled or not, of [T, C, H, W] digital numbers.
 
-    Args:
-        composite: [T, C, H, W] digital numbers.
-        away: [H, W] true for pixels that lie in or near another split's ground: they tell training nothing. None: none.
+    `away` is [H, W] true for pixels that lie in or near another split's ground: they tell training nothing. None: none.
     """
     sums = []
     for band in composite.transpose(1, 0, 2, 3):  # one at a time: a zone of 10 km takes 0.1 GB each as numbers

@@ -45,14 +45,10 @@ def load_pixels(
 
 
 def load_tiles(workspace: Workspace, zone_ids: Sequence[str]) -> dict[str, "ray.ObjectRef[TrainingTiles]"]:
-    """Tiles of some zones, one object of plain arrays per zone; workers map them without a copy.
+    """Tiles of some zones, one object of plain arrays per zone; workers map them without a copy. Raises as `load_pixels`.
 
     The flags of filled steps and the places of the tiles stay in the shards: no model reads them. A tile of 32 pixels
     and the study's cube takes 99 328 bytes; with them it was 111 624.
-
-    Raises:
-        MissingArtefactError: a zone has no shards.
-        SchemaError: a shard cannot be read.
     """
     tables = _load({zone: workspace.tiles(zone) for zone in zone_ids}, ["x", "labels"])
     return {zone: _as_tiles.remote(table) for zone, table in tables.items()}
@@ -112,8 +108,7 @@ def _load(folders: dict[str, Location], columns: Sequence[str]) -> dict[str, "ra
 def _read(files: Sequence[Location], columns: Sequence[str]) -> tuple[list["ray.ObjectRef[pa.Table]"], list[list[str]]]:
     """(blocks, zones in each block). What Ray Data's own retries do not mend is tried again.
 
-    Raises:
-        SchemaError: it failed each time; damaged shards are named.
+    SchemaError where it failed each time; damaged shards are named.
     """
     for attempt in range(1, READ_ATTEMPTS):
         try:

@@ -167,11 +167,7 @@ class Manifest:
 
 
 def statistics(sums: BandSums) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Mean and standard deviation per band, digital numbers.
-
-    Returns:
-        ([C], [C]) float32; a band without data gets mean 0 and deviation 1.
-    """
+    """Mean and standard deviation per band, digital numbers, each [C] float32; of a band without data 0 and 1."""
     count = np.maximum(np.array(sums.count, np.float64), 1)
     mean = np.array(sums.total) / count
     deviation = np.sqrt(np.maximum(np.array(sums.squares) / count - mean**2, 0))

@@ -12,11 +12,7 @@ from cropray.io.zones import Zone
 
 
 def zones_with_test(zones: Sequence[Zone], test: Collection[str] | None) -> tuple[Zone, ...]:
-    """Zones of which some are the test and all others train.
-
-    Args:
-        zones: of a table.
-        test: ids; None: the zones stay as they are.
+    """Zones of a table of which some (ids) are the test and all others train; None: they stay as they are.
 
     Raises:
         ConfigError: one is not there, or none is left to train on.

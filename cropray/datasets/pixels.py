@@ -10,11 +10,9 @@ from cropray.datasets.tiles import ZoneArrays
 
 
 def pixel_table(zone: ZoneArrays, zone_id: str, region: str, cube: CubeSpec = STUDY_CUBE) -> pa.Table:
-    """Labelled pixels of a zone, in row-major order.
+    """Labelled pixels of a zone, in row-major order, with the columns of `pixel_schema(cube)`.
 
-    Returns:
-        Columns of `pixel_schema(cube)`: features are digital numbers uint16, 0 = no data; `n_clear` counts the steps
-        that were observed before gap filling.
+    Features are digital numbers uint16, 0 = no data; `n_clear` counts the steps that were observed before gap filling.
     """
     row, col = np.nonzero(zone.labels != IGNORE)
     # [T, C, N] → band-major columns B02_01 …

@@ -20,13 +20,10 @@ class PointValues:
 
 
 def stored_numbers(column: pa.ChunkedArray, band: Band, values: PointValues | None) -> pa.ChunkedArray:
-    """The stored numbers of one column, uint16, 0 = missing.
+    """The stored numbers of a column, uint16, 0 = missing, with values of a band, which `values` makes of its numbers.
 
-    Args:
-        column: as it stands in the table.
-        band: whose values it holds.
-        values: how its numbers become values; None: whole numbers are stored ones already, and fractions are values, as
-            far as the band is no reflectance, which tables hold as fractions and as digital numbers alike.
+    None: whole numbers are stored ones already, and fractions are values, as far as the band is no reflectance, which tables
+    hold as fractions and as digital numbers alike.
 
     Raises:
         ValueError: a value cannot be stored; the message follows the column's name.

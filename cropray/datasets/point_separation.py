@@ -54,13 +54,10 @@ class _Points:
 def separate_points(
     table: pa.Table, folds: Mapping[str, int], buffer_m: float, on_overlap: Literal["refuse", "trim"]
 ) -> tuple[pa.Table, list[GivenWay]]:
-    """Find the points that are too near to points of another group.
+    """Leave out the points that are too near to points of another group, or refuse them (`on_overlap`).
 
-    Args:
-        table: a checked table of points, with `zone_id`, `lon` and `lat` (degrees, WGS 84).
-        folds: training zone → validation fold; all other zones are test.
-        buffer_m: points of different groups must be this far apart on the ground, m; never at the same place.
-        on_overlap: `refuse` raises; `trim` leaves them out.
+    Points of different groups must be `buffer_m` apart on the ground, m, and never at the same place. The table is a checked
+    one, with `zone_id`, `lon` and `lat` (degrees, WGS 84); zones that have no fold are test.
 
     Returns:
         (the points that stay, in the table's order, perhaps none of some zones; what each zone gave up, without zones
@@ -79,11 +76,7 @@ def separate_points(
 
 
 def require_folds(table: pa.Table, folds: Mapping[str, int], buffer_m: float) -> None:
-    """Prove that points of every fold stayed.
-
-    Raises:
-        InputError: a fold has lost all its points.
-    """
+    """Raises: InputError: a fold has lost all its points."""
     stay = set(pc.unique(table["zone_id"]).to_pylist())
     empty = sorted({*folds.values()} - {fold for zone_id, fold in folds.items() if zone_id in stay})
     if empty:

@@ -68,10 +68,7 @@ def across_regions(
 ) -> tuple[FoundT | None, str]:
     """Look for neighbours across borders of regions, and part them where leave-region-out is wanted.
 
-    Args:
-        find: raises LeakageError where there are some and it is called with `refuse`; else says what gives way.
-        on_overlap: `dataset.on_overlap`.
-        is_wanted: `search.leave_region_out`.
+    `find` raises LeakageError where there are some and it is called with `refuse`; else it says what gives way.
 
     Returns:
         (what gives way, None where nothing is to; which zones are neighbours, empty where none are any more).

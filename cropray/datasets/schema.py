@@ -59,11 +59,7 @@ def tile_schema(tile_size: int, cube: CubeSpec = STUDY_CUBE) -> pa.Schema:
 
 
 def check_version(version: object, where: str) -> None:
-    """Refuse a stored dataset that another version of this code wrote.
-
-    Raises:
-        SchemaError: `version` is not `SCHEMA_VERSION`.
-    """
+    """Raises: SchemaError: a stored dataset was written by another version of this code than `SCHEMA_VERSION`."""
     if version != SCHEMA_VERSION:
         raise SchemaError(
             f"{where} has dataset schema version {version}, this cropray reads {SCHEMA_VERSION}; "

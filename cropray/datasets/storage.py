@@ -56,12 +56,7 @@ def read_pixels(workspace: Workspace, zone_id: str, cube: CubeSpec = STUDY_CUBE)
 
 
 def read_tiles(workspace: Workspace, zone_id: str, tile_size: int, cube: CubeSpec = STUDY_CUBE) -> Tiles:
-    """The tiles of a zone.
-
-    Raises:
-        MissingArtefactError: the zone has no shards.
-        SchemaError: a shard is damaged or has other columns; it is named.
-    """
+    """The tiles of a zone; raises as `read_pixels`."""
     table = _read(workspace.tiles(zone_id), tile_schema(tile_size, cube))
     tiles = training_tiles(table)
     return Tiles(

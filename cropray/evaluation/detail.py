@@ -17,6 +17,8 @@ from cropray.evaluation.levels import fall_back, groups_of, merged
 from cropray.evaluation.tally import PARCEL_RULES, clear_titles, size_titles
 
 _QUARTILES: Final = {"lower_quartile": 0.25, "median": 0.5, "upper_quartile": 0.75}
+FEWEST_OF_ZONE: Final = 30
+"""Labels of a zone that is compared with others: the score of a few points is their luck."""
 
 
 def cubes_of(zone_ids: Sequence[str], cube: Counts, otherwise: Sequence[Mapping[str, Counts]]) -> dict[str, Counts]:
@@ -75,7 +77,8 @@ def detail(
         seed: of the intervals.
 
     Returns:
-        JSON: `zones` (by score the worst zone, the smallest value and the quartiles), `clear_steps`, `levels` (of the
+        JSON: `zones` (by score the worst zone, the smallest value, the quartiles and how many zones these are of: those
+        of `FEWEST_OF_ZONE` labels and more, {} where there is none), `clear_steps`, `levels` (of the
         legend, of classes merged to their groups), `fall_back` (to the groups of the finest of them, see
         `levels.fall_back`; None without levels) and, where there are parcels, `parcels` (by rule) and `parcel_sizes`;
         groups without a pixel are left out.
@@ -127,15 +130,15 @@ def headline(record: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _spread(zone_ids: Sequence[str], cube: Counts) -> dict[str, dict[str, Any]]:
-    """Of each headline score over the zones with labels."""
-    spread = {}
-    for metric in headlines():
-        pairs = [
-            (score(counts).known(metric.key), zone) for zone, counts in zip(zone_ids, cube, strict=True) if counts.any()
-        ]
+    """Of each headline score over the zones with labels enough."""
+    counted = [(zone, score(m)) for zone, m in zip(zone_ids, cube, strict=True) if m.sum() >= FEWEST_OF_ZONE]
+    spread: dict[str, dict[str, Any]] = {}
+    for metric in headlines() if counted else ():
+        pairs = [(scores.known(metric.key), zone) for zone, scores in counted]
         worst, worst_zone = min(pairs) if metric.higher_is_better else max(pairs)
         quartiles = np.quantile([value for value, _ in pairs], [*_QUARTILES.values()]).tolist()
-        spread[metric.key] = {"worst_zone": worst_zone, "worst": worst, **dict(zip(_QUARTILES, quartiles, strict=True))}
+        spread[metric.key] = {"n": len(pairs), "worst_zone": worst_zone, "worst": worst}
+        spread[metric.key] |= dict(zip(_QUARTILES, quartiles, strict=True))
     return spread
 
 

@@ -75,16 +75,10 @@ class ZoneAcquisition:
 def acquire_zone(
     source: SceneSource, zone: Zone, season_start: str, workspace: Workspace, cube: CubeSpec = STUDY_CUBE
 ) -> ZoneAcquisition:
-    """Make and write the composite, the observation counts and the record of one zone.
+    """Make and write the composite, the observation counts and the record of one zone, each whole.
 
-    At most one step of scenes is held in memory.
-
-    Args:
-        source: where the scenes are; it gives the cube's bands.
-        zone: the zone; its own `season_start` comes before the job's.
-        season_start: first month, `YYYY-MM`.
-        workspace: where `composite(zone_id)`, `n_obs(zone_id)` and `acquisition_record(zone_id)` are written, each whole.
-        cube: bands and steps of the composite.
+    At most one step of scenes is held in memory. The source gives the cube's bands; `season_start` is the first month,
+    `YYYY-MM`, of a zone that has none of its own.
 
     Raises:
         InputError: no scene reaches into the zone in its season, a scene cannot be used, or no pixel is ever clear.
@@ -110,15 +104,7 @@ def finish_zone(
     n_obs: npt.NDArray[np.uint8],
     workspace: Workspace,
 ) -> ZoneAcquisition:
-    """Fill the gaps of a zone's medians and write them; every source of scenes ends here.
-
-    Args:
-        zone: the zone.
-        season: its steps and bands.
-        n_scenes: acquisitions of each step.
-        composite: [T, C, H, W] uint16 medians of the steps; 0 where `n_obs` is.
-        n_obs: [T, H, W] uint8 clear observations.
-        workspace: where `composite(zone_id)` and `n_obs(zone_id)` are written, each whole.
+    """Fill the gaps of a zone's medians, 0 where `n_obs` is, and `store_zone`; every source of scenes ends here.
 
     Raises:
         InputError: no pixel is ever clear.
@@ -141,15 +127,10 @@ def store_zone(
     n_obs: npt.NDArray[np.uint8],
     workspace: Workspace,
 ) -> ZoneAcquisition:
-    """Write a zone's composite and counts as they are to stand; every source of imagery ends here.
+    """Write a zone's composite and counts as they are to stand, each whole; every source of imagery ends here.
 
-    Args:
-        zone: the zone.
-        season: its steps and bands.
-        n_scenes: acquisitions of each step.
-        composite: [T, C, H, W] uint16; 0 is no data.
-        n_obs: [T, H, W] uint8 clear observations, before gap filling.
-        workspace: where `composite(zone_id)` and `n_obs(zone_id)` are written, each whole.
+    `n_scenes` are the acquisitions of each step, `composite` is [T, C, H, W] uint16, 0 = no data, and `n_obs` [T, H, W] uint8
+    clear observations before gap filling.
     """
     observed = n_obs > 0
     write_composite(workspace.composite(zone.zone_id), composite, zone.grid, season.cube)
@@ -218,10 +199,7 @@ def describe_clear(records: Collection[ZoneAcquisition]) -> str:
 def survey_zones(
     source: SceneSource, zones: Iterable[Zone], season_start: str, cube: CubeSpec = STUDY_CUBE
 ) -> dict[str, Found]:
-    """Find every zone's scenes, and refuse before any pixel is read what cannot be acquired.
-
-    Returns:
-        zone → its scenes, in time order, and what was left out.
+    """Zone → its scenes, in time order, and what was left out; before any pixel is read.
 
     Raises:
         InputError: a scene cannot be used (its header says so), or zones have no scene in their season.
@@ -279,11 +257,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def require_scenes(without: Iterable[Zone], season_start: str, cube: CubeSpec = STUDY_CUBE) -> None:
-    """Refuse zones that have no scene in their season.
-
-    Raises:
-        InputError: there is such a zone; all are named.
-    """
+    """Raises: InputError: zones have no scene in their season; all are named."""
     zone_ids: dict[Season, list[str]] = {}
     for zone in without:
         zone_ids.setdefault(Season(zone.season_start or season_start, cube), []).append(zone.zone_id)

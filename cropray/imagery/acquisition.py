@@ -14,18 +14,7 @@ from cropray.core.closure import closure
 from cropray.core.cube import CubeSpec, Season
 from cropray.core.keys import Key, key_of
 from cropray.core.progress import Progress
-from cropray.imagery.acquire import (
-    ZoneAcquisition,
-    acquire_zone,
-    acquisitions_by_month,
-    describe_clear,
-    describe_empty_months,
-    describe_left_out,
-    gather_left_out,
-    months_without,
-    remove_unfinished,
-    survey_zones,
-)
+from cropray.imagery import acquire
 from cropray.imagery.cubes import acquire_cube
 from cropray.imagery.scenes import Found
 from cropray.io.storage import Location, write_json
@@ -127,7 +116,7 @@ class Acquisition(Generic[SettingsT]):
         of, zone_id = self.order.workspace, zone.zone_id
         return of.composite(zone_id), of.n_obs(zone_id), of.acquisition_record(zone_id)
 
-    def make(self, zone: Zone) -> Callable[[], ZoneAcquisition]:
+    def make(self, zone: Zone) -> Callable[[], acquire.ZoneAcquisition]:
         """Makes a zone's composite, in any process."""
         raise NotImplementedError
 
@@ -139,20 +128,15 @@ class Acquisition(Generic[SettingsT]):
     def tidy(self, todo: Collection[str], *, overwrite: bool) -> list[str]:  # noqa: ARG002
         """Remove what killed runs left; what is told of it.
 
-        Args:
-            todo: ids of zones that are made now.
-            overwrite: whether they are made again though they were up to date.
+        Zones of ids `todo` are made now, with `overwrite` though they were up to date.
         """
-        n_left = remove_unfinished(self.order.workspace, {zone.zone_id for zone in self.order.zones})
+        n_left = acquire.remove_unfinished(self.order.workspace, {zone.zone_id for zone in self.order.zones})
         return [f"{n_left} unfinished files of an interrupted run are removed"] if n_left else []
 
     def ready(self, todo: Sequence[Zone], ask: Ask | None, progress: Progress) -> Generator[Zone | None, None, None]:  # noqa: ARG002
-        """Zones as soon as they can be made; None where another request has been answered, and none is.
+        """Zones `todo` as soon as they can be made; None where another request has been answered, and none is.
 
-        Args:
-            todo: zones that are to be made.
-            ask: where the source has a quota.
-            progress: where to tell.
+        Requests go through `ask`, where the source has a quota.
         """
         yield from todo
 
@@ -160,9 +144,9 @@ class Acquisition(Generic[SettingsT]):
         """A zone is done with, as the first of the two numbers in `place`, of so many."""
         progress.step(*place, zone_id, "zones")
 
-    def conclude(self, records: Collection[ZoneAcquisition]) -> list[str]:
+    def conclude(self, records: Collection[acquire.ZoneAcquisition]) -> list[str]:
         """What is told of what was made."""
-        return [describe_clear(records)]
+        return [acquire.describe_clear(records)]
 
 
 class SceneAcquisition(Acquisition["SceneSettings"]):
@@ -177,23 +161,23 @@ class SceneAcquisition(Acquisition["SceneSettings"]):
     def check(self) -> None:
         """See `Acquisition.check`."""
         order = self.order
-        self.found = survey_zones(self.source, order.zones, order.season_start, order.cube)
+        self.found = acquire.survey_zones(self.source, order.zones, order.season_start, order.cube)
 
     def announce(self) -> list[str]:
         """See `Acquisition.announce`: what is not used of what lies there, and which steps have nothing."""
         self.check()
         scenes = [scene for each in self.found.values() for scene in each.scenes]
-        left_out = gather_left_out(self.found.values(), self.source.never_used(scenes))
+        left_out = acquire.gather_left_out(self.found.values(), self.source.never_used(scenes))
         left_out |= self.settings.unheard(left_out)
         write_json(self.order.workspace.left_out, left_out)
         empty, seasons = {}, {zone.zone_id: self.order.season(zone) for zone in self.order.zones}
         for zone_id, season in seasons.items():
-            steps = acquisitions_by_month(self.found[zone_id].scenes, season)
-            empty[zone_id] = months_without([len(step) for step in steps], season)
+            steps = acquire.acquisitions_by_month(self.found[zone_id].scenes, season)
+            empty[zone_id] = acquire.months_without([len(step) for step in steps], season)
         today = dt.datetime.now(dt.UTC).date()
         return [
-            *describe_left_out(left_out),
-            *describe_empty_months(empty, self.order.cube),
+            *acquire.describe_left_out(left_out),
+            *acquire.describe_empty_months(empty, self.order.cube),
             *(
                 f"a season ends on {end}, after today: run `cropray acquire` again then, what is missing is filled"
                 for end in sorted({season.end for season in seasons.values() if season.end > today})
@@ -203,14 +187,14 @@ class SceneAcquisition(Acquisition["SceneSettings"]):
     def _made_from(self, zone: Zone) -> tuple[Sequence[Any], Mapping[str, object]]:
         scenes = self.found[zone.zone_id].scenes
         offsets = {f"scene {one.scene_id}": str(one.offsets) if one.offsets else one.offset for one in scenes}
-        return (acquire_zone, type(self.source)), {**offsets, "scenes": self.source.fingerprint(scenes)}
+        return (acquire.acquire_zone, type(self.source)), {**offsets, "scenes": self.source.fingerprint(scenes)}
 
-    def make(self, zone: Zone) -> Callable[[], ZoneAcquisition]:
+    def make(self, zone: Zone) -> Callable[[], acquire.ZoneAcquisition]:
         """See `Acquisition.make`."""
         order = self.order
-        return partial(acquire_zone, self.source, zone, order.season_start, order.workspace, order.cube)
+        return partial(acquire.acquire_zone, self.source, zone, order.season_start, order.workspace, order.cube)
 
-    def conclude(self, records: Collection[ZoneAcquisition]) -> list[str]:
+    def conclude(self, records: Collection[acquire.ZoneAcquisition]) -> list[str]:
         """See `Acquisition.conclude`."""
         warnings = {warning for record in records for warning in record.warnings}
         return [*sorted(warnings), *super().conclude(records)]
@@ -233,7 +217,7 @@ class CubeAcquisition(Acquisition["CompositeSettings"]):
         """See `Acquisition.announce`."""
         left_out = {remark: sorted(names) for remark, names in self._remarks().items()}
         write_json(self.order.workspace.left_out, left_out)
-        return describe_left_out(left_out)
+        return acquire.describe_left_out(left_out)
 
     def _remarks(self) -> Mapping[str, Sequence[str]]:
         return self.source.survey([(zone, self.order.season(zone)) for zone in self.order.zones])
@@ -242,11 +226,11 @@ class CubeAcquisition(Acquisition["CompositeSettings"]):
         files = self.source.fingerprint(zone, self.order.season(zone))
         return (acquire_cube, type(self.source)), {"files": files}
 
-    def make(self, zone: Zone) -> Callable[[], ZoneAcquisition]:
+    def make(self, zone: Zone) -> Callable[[], acquire.ZoneAcquisition]:
         """See `Acquisition.make`."""
         return partial(acquire_cube, self.source, zone, self.order.season(zone), self.order.workspace)
 
-    def conclude(self, records: Collection[ZoneAcquisition]) -> list[str]:
+    def conclude(self, records: Collection[acquire.ZoneAcquisition]) -> list[str]:
         """See `Acquisition.conclude`."""
         not_filled = f"values that are missing stay no data: the source '{self.settings.source}' does not fill them"
         return super().conclude(records) if self.source.fills else [not_filled]

@@ -37,12 +37,7 @@ def write_n_obs(path: Location, n_obs: npt.NDArray[np.uint8], grid: Grid, cube: 
 
 
 def read_composite(path: Location, grid: Grid | None = None, cube: CubeSpec = STUDY_CUBE) -> npt.NDArray[np.uint16]:
-    """Medians of the steps [T, C, H, W] uint16, gap-filled; 0 is no data.
-
-    Args:
-        path: the file.
-        grid: where it must lie; None: anywhere.
-        cube: what it must hold.
+    """Medians of the steps [T, C, H, W] uint16, gap-filled, 0 = no data, of a file on a grid; None: anywhere.
 
     Raises:
         MissingArtefactError: no such file.
@@ -54,18 +49,7 @@ def read_composite(path: Location, grid: Grid | None = None, cube: CubeSpec = ST
 
 
 def read_n_obs(path: Location, grid: Grid | None = None, cube: CubeSpec = STUDY_CUBE) -> npt.NDArray[np.uint8]:
-    """Clear observations per step before gap filling, [T, H, W] uint8.
-
-    Args:
-        path: the file.
-        grid: where it must lie; None: anywhere.
-        cube: of the composite that it belongs to.
-
-    Raises:
-        MissingArtefactError: no such file.
-        InputError: it lies elsewhere.
-        SchemaError: the file is damaged, or is of another cube.
-    """
+    """Clear observations per step before gap filling, [T, H, W] uint8; as `read_composite`, whose cube it is of."""
     counts: npt.NDArray[np.uint8] = _read(path, "uint8", n_obs_bands(cube), grid, cube)
     return counts
 

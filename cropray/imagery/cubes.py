@@ -25,10 +25,7 @@ class CompositeSource(Protocol):
         ...
 
     def survey(self, zones: Sequence[ZoneSeason]) -> Remarks:
-        """Look at what every zone will be made from, before any pixel is read.
-
-        Returns:
-            What a person should know: remark → names.
+        """What a person should know of what every zone will be made from, before any pixel is read: remark → names.
 
         Raises:
             InputError: a zone has no cube, or one that cannot be used.
@@ -36,10 +33,9 @@ class CompositeSource(Protocol):
         ...
 
     def read(self, zone: Zone, season: Season) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint8]]:
-        """The season's cube on the zone's grid, as it is to be stored.
+        """The season's cube on the zone's grid, as it is to be stored, and its clear observations before gap filling.
 
-        Returns:
-            [T, C, H, W] uint16 numbers, 0 = no data; [T, H, W] uint8 clear observations, before gap filling.
+        They are [T, C, H, W] uint16 numbers, 0 = no data; [T, H, W] uint8.
 
         Raises:
             InputError: the cube cannot be read, or it holds values that cannot be stored.
@@ -60,13 +56,7 @@ class CompositeSource(Protocol):
 
 
 def acquire_cube(source: CompositeSource, zone: Zone, season: Season, workspace: Workspace) -> ZoneAcquisition:
-    """Write a zone's composite, observation counts and record from a ready cube.
-
-    Args:
-        source: where the cube is.
-        zone: the zone.
-        season: its season.
-        workspace: where they are written, each whole.
+    """Write a zone's composite, observation counts and record from a ready cube, each whole.
 
     Raises:
         InputError: as `CompositeSource.read`.

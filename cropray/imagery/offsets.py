@@ -55,8 +55,7 @@ def baseline_in_name(name: str) -> Baseline | None:
 def offset_of_scale(scale: float, offset: float) -> int | None:
     """Digital numbers to add to a band that says: reflectance = number × scale + offset.
 
-    Returns:
-        None where it says nothing: scale 1 and offset 0 are what a file without such tags has.
+    None where it says nothing: scale 1 and offset 0 are what a file without such tags has.
 
     Raises:
         ValueError: its numbers are not reflectance × 10000, or shifted in a way that no product has.

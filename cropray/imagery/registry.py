@@ -56,11 +56,7 @@ class SourceSettings(Settings):
         return str(getattr(self, "folder", self.source))
 
     def require_bands(self, cube: CubeSpec) -> None:
-        """Refuse a cube that the source cannot have.
-
-        Raises:
-            ValueError: a band is of another unit or scale, or the source has no band of this name.
-        """
+        """Raises: ValueError: a band of the cube is of another unit or scale, or the source has no band of this name."""
         others = [] if self.has_any_unit else [band.id for band in cube.bands if not band.is_plain_reflectance]
         if others:
             raise ValueError(
@@ -80,11 +76,9 @@ class SourceSettings(Settings):
         return "zones", n_zones
 
     def traffic(self, work: "Acquisition[Any]", tell: Callable[[str], None]) -> "Traffic | None":  # noqa: ARG002
-        """What a service would be asked for; None where none is asked.
+        """What a service would be asked for work whose `check` went before; None where none is asked.
 
-        Args:
-            work: whose `check` went before.
-            tell: is told of what is measured.
+        `tell` is told of what is measured.
         """
         return None
 
@@ -109,19 +103,11 @@ class SceneSettings(SourceSettings):
     """A source of scenes."""
 
     def scenes(self, bands: Sequence[Band]) -> "SceneSource":
-        """The source.
-
-        Args:
-            bands: those of the job's cube, which `read` gives in this order.
-        """
+        """The source; its `read` gives the bands, those of the job's cube, in this order."""
         raise NotImplementedError
 
     def unheard(self, left_out: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:  # noqa: ARG002
-        """What the settings name and nothing has, by remarks.
-
-        Args:
-            left_out: what was left out of all zones, by remarks.
-        """
+        """What the settings name and nothing has, by remarks; `left_out` is what was left out of all zones, by remarks."""
         return {}
 
     def for_order(self, order: "Order") -> "SceneAcquisition":

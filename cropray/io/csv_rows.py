@@ -13,11 +13,8 @@ from cropray.io.storage import Location
 def read_rows(path: str | Location, columns: Sequence[str], name: str, setting: str) -> dict[int, dict[str, str]]:
     """Line → its row, by column; of a row of several lines the last. Lines without a text do not count.
 
-    Args:
-        path: the file.
-        columns: those that it must have; others may stand beside them. Blanks around names and cells do not count.
-        name: what the table is called in messages.
-        setting: where a job names it.
+    The table must have these columns; others may stand beside them. Blanks around names and cells do not count. Messages
+    call it by its name and by the setting where a job names it.
 
     Raises:
         InputError: the file or a column is missing, or a column stands twice, it cannot be read, a row is cut off or has

@@ -163,20 +163,16 @@ def _locate(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[str, li
     pydantic puts the tag of a chosen union member into the location; the file has no such level.
     """
     node, names = model, []
-    members: dict[str, type[BaseModel]] = {}
-    tags: frozenset[str] = frozenset()  # of members that are no settings
+    members: dict[str, type[BaseModel] | None] = {}  # by their tags; None: they are no settings
     for name in map(str, loc):
         if name in members:
-            node, members = members[name], {}
-            continue
-        if name in tags:
-            tags = frozenset()
+            node, members = members[name] or node, {}
             continue
         names.append(name)
         if name in node.model_fields:
-            found = list(kinds_of(node.model_fields[name].annotation))
-            members = {tag: member for tag, member in found if tag is not None}
-            tags = frozenset(_tags(node.model_fields[name].annotation)) - members.keys()
+            annotation = node.model_fields[name].annotation
+            found = list(kinds_of(annotation))
+            members = {**dict.fromkeys(_tags(annotation)), **{tag: member for tag, member in found if tag is not None}}
             node = next((member for _, member in found), node)
     return ".".join(names), list(node.model_fields)
 

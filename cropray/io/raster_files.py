@@ -44,12 +44,7 @@ def open_raster(path: Location, name: str, **options: Any) -> Iterator[Any]:
 
 
 def read_window(path: Location, name: str, indexes: Sequence[int], window: Window) -> npt.NDArray[Any]:
-    """[bands, H, W] values of a window that lies in the file.
-
-    Raises:
-        InputError: the store fails.
-        RasterioError: it is no readable GeoTIFF.
-    """
+    """[bands, H, W] values of a window that lies in the file; raises as `open_raster`."""
     wanted = rasterio.windows.Window(window.col, window.row, window.width, window.height)
     with _opened(path, name) as (dataset, source):
         if source is not None:

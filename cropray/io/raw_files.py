@@ -141,12 +141,7 @@ def state_of(path: Location, name: str) -> FileState:
 
 
 def read_bytes(path: Location, name: str) -> bytes:
-    """A small file.
-
-    Raises:
-        FileNotFoundError: there is none.
-        InputError: it cannot be known, see `in_words`.
-    """
+    """A small file; raises as `state_of`."""
     if not is_there(path, name):
         raise FileNotFoundError(f"there is no '{path}'")
     with in_words(path, name):
@@ -181,12 +176,7 @@ def states_below(folder: UPath, name: str) -> dict[UPath, FileState]:
 
 
 def source_fingerprint(files: Sequence[Location], name: str = "input") -> str:
-    """Identity of raw input files: name, size and time of change, or what the store says instead of that.
-
-    Raises:
-        FileNotFoundError: one is not there.
-        InputError: a store cannot be asked.
-    """
+    """Identity of raw input files: name, size and time of change, or what the store says; raises as `state_of`."""
     states = [(str(file), state_of(file, name)) for file in sorted(files, key=str)]
     return fingerprint([[file, state.size, state.stamp] for file, state in states])
 

@@ -62,14 +62,9 @@ def with_retries(
     errors: Counter[str],
     sleep: Callable[[float], None] = time.sleep,
 ) -> ResultT:
-    """The answer to a request that is repeated for as long as its errors ask to wait.
+    """The answer to a request that is repeated for as long as its errors ask to wait, as `judge` understands them.
 
-    Args:
-        ask: makes the request once.
-        judge: understands an error.
-        policy: number of attempts and waits.
-        errors: every error's kind is counted here.
-        sleep: waits.
+    `ask` makes the request once. Every error's kind is counted in `errors`.
 
     Raises:
         Exception: what `ask` raised last, when its verdict is not to wait or no attempt is left.

@@ -97,10 +97,8 @@ def whole_file(path: Location) -> Iterator[Path]:
 def whole_folder(path: Location, last: str | None = None) -> Iterator[Path]:
     """A temporary folder on a disk; it replaces `path` when the block ends well, and is removed otherwise.
 
-    Args:
-        path: the folder.
-        last: the file that its readers look for first. In object storage it goes before anything else changes and comes
-            after everything else; None: no reader opens the folder before a record elsewhere names it.
+    `last` is the file that its readers look for first. In object storage it goes before anything else changes and comes
+    after everything else; None: no reader opens the folder before a record elsewhere names it.
     """
     if not isinstance(path, Path):
         with tempfile.TemporaryDirectory(prefix="cropray-") as scratch:

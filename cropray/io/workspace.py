@@ -300,14 +300,9 @@ class Workspace:
     def why_stale(
         self, stage: str, unit: str, inputs: Key, outputs: Iterable[Location], earlier: str | None = None
     ) -> list[str]:
-        """All reasons why an artefact is not up to date, in words; empty where it is.
+        """All reasons, in words, why a unit's artefact is not what a stage would make of these inputs now; empty where it is.
 
-        Args:
-            stage: name of its stamps.
-            unit: which of them.
-            inputs: what it would be made from now.
-            outputs: its files.
-            earlier: fingerprint by which earlier versions knew the same inputs, where it is worth a comparison.
+        `earlier` is the fingerprint by which earlier versions knew the same inputs, where it is worth a comparison.
         """
         stamp = _read_record(self.stamp(stage, unit))
         if stamp is None:
@@ -360,11 +355,7 @@ def require(path: LocationT, made_by: str) -> LocationT:
 
 
 def require_place(path: Location, dataset: Any, grid: Grid | None, made_by: str) -> None:
-    """Refuse an open raster of a zone that has moved since, or was another one; with the grid None, any will do.
-
-    Raises:
-        InputError: the raster has other pixels than the grid.
-    """
+    """Raises: InputError: an open raster has other pixels than a zone that has moved since, or was another; None: any zone."""
     epsg = dataset.crs.to_epsg() if dataset.crs else 0
     if grid is not None and not grid.is_of(epsg, dataset.transform, dataset.shape):
         raise InputError(

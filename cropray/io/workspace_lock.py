@@ -60,8 +60,7 @@ class Holder:
     def is_alive(self, *, is_unlocked: bool) -> bool | None:
         """Whether the run is at work; None where only the record can tell, by being renewed.
 
-        Args:
-            is_unlocked: the system of this machine says that no process of it holds the lock.
+        `is_unlocked`: the system of this machine says that no process of it holds the lock.
         """
         here = _myself()
         if self.boot != here.boot:

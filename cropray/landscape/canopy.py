@@ -123,13 +123,9 @@ class Stand:
 def draw_stand(
     canopies: Sequence[Canopy], lateness_days: Floats, style: RegionStyle, rng: np.random.Generator
 ) -> Stand:
-    """Give every land unit its own year.
+    """Give every land unit its own year; `rng` is the source of the variation between the U units.
 
-    Args:
-        canopies: land cover of each of the U units.
-        lateness_days: [U] how much later than its region a unit is, days (its zone's climate).
-        style: the region.
-        rng: source of the variation between units.
+    `lateness_days` [U] says how much later than its region a unit is, days (its zone's climate).
     """
     n = len(canopies)
     shift = style.phenology_shift_days + lateness_days + rng.normal(0, 7.0, n)
@@ -167,13 +163,9 @@ def in_derived(stand: Stand, rng: np.random.Generator) -> Stand:
 def reflectance(
     stand: Stand, day: float, drought: float, colours: spectra.Spectra = spectra.IN_DESCRIBED
 ) -> tuple[Floats, Floats]:
-    """Reflectance of every unit on one day, and how it answers to a denser or thinner canopy.
+    """Reflectance of the U units on a day of the year, 1–366, and how it answers to a denser or thinner canopy.
 
-    Args:
-        stand: the U land units.
-        day: day of year, 1–366.
-        drought: share of the green cover that grassland loses in August, 0–1.
-        colours: in the stand's bands.
+    `drought` is the share of the green cover that grassland loses in August, 0–1; `colours` are in the stand's bands.
 
     Returns:
         [U, C] reflectance 0–1, and [U, C] its change per unit of relative cover.

@@ -22,7 +22,7 @@ _COLUMNS: Final = ("parcels", "ha", "mapped", "excluded", "unknown", "labelled",
 
 @dataclass(frozen=True, slots=True)
 class CoverageRow:
-    """What became of the parcels of one zone, one region, or all."""
+    """What became of the parcels of one zone, one region, or all; counts mean what those of a `LabelReport` do, summed."""
 
     name: str
     n_parcels: int
@@ -40,20 +40,13 @@ class CoverageRow:
     labelled_share: float
     """Pixels with a class ÷ all pixels of the zones, 0–1."""
     shared_ha: float
-    """Hectares that two or more parcels declare; the smallest parcel decides."""
     n_shared_pixels: int
     n_border_pixels: int
-    """Pixels left unlabelled by the inner buffer."""
     n_repaired: int
-    """Parcels with an invalid polygon, repaired."""
     n_without_area: int
-    """Features left out because nothing with an area remained of them: lines, points, flat polygons."""
     n_without_id: int
-    """Parcels without an id of their own; they are told apart by their outlines."""
     n_same_id: int
-    """Parcels that have their id from another row of their zone."""
     n_without_pixel: int
-    """Parcels that no pixel shows: smaller than a pixel, or below others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +98,10 @@ def describe(coverage: Coverage) -> Iterator[str]:
 
     Of many zones only those are listed where more than a tenth of the declared area has no class.
     """
-    rows = [(TOTAL, coverage.total)]
+    rows, is_short = [(TOTAL, coverage.total)], sum(map(len, coverage.zones.values())) <= _FEW_ZONES
     for region in coverage.regions:
-        rows.append((f"  {region.name}", region))
-        rows += [(f"    {zone.name}", zone) for zone in coverage.zones[region.name] if _is_listed(zone, coverage)]
+        listed = [zone for zone in coverage.zones[region.name] if is_short or zone.unmapped_share > _MUCH_UNMAPPED]
+        rows += [(f"  {region.name}", region), *((f"    {zone.name}", zone) for zone in listed)]
     width = max(len(name) for name, _ in rows)
     yield " ".join([" " * width, *(f"{column:>9}" for column in _COLUMNS)])
     yield from (_line(name, width, row) for name, row in rows)
@@ -128,10 +121,6 @@ def describe(coverage: Coverage) -> Iterator[str]:
     ):
         if n:
             yield f"{n:,} {what}"
-
-
-def _is_listed(zone: CoverageRow, coverage: Coverage) -> bool:
-    return sum(map(len, coverage.zones.values())) <= _FEW_ZONES or zone.unmapped_share > _MUCH_UNMAPPED
 
 
 def _row(name: str, reports: Sequence[LabelReport]) -> CoverageRow:

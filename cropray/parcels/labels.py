@@ -70,24 +70,13 @@ def read_labels(path: Location, grid: Grid | None = None) -> npt.NDArray[np.uint
 
 
 def read_parcel_index(path: Location, grid: Grid | None = None) -> npt.NDArray[np.int32]:
-    """Rows of the zone's parcel table [H, W] int32, -1 = no parcel, of a file that lies on `grid`; None: anywhere.
-
-    Raises:
-        MissingArtefactError: no such file.
-        InputError: it lies elsewhere.
-        SchemaError: the file is damaged or no parcel index.
-    """
+    """Rows of the zone's parcel table [H, W] int32, -1 = no parcel; otherwise as `read_labels`."""
     index: npt.NDArray[np.int32] = _read_raster(path, "int32", grid)
     return index
 
 
 def read_parcel_ids(path: Location) -> tuple[str, ...]:
-    """Id of each row of a zone's parcel table: element i belongs to index i of the parcel raster.
-
-    Raises:
-        MissingArtefactError: no such file.
-        SchemaError: the file is damaged or no parcel table.
-    """
+    """Id of each row of a zone's parcel table: element i belongs to index i of the parcel raster; raises as `read_labels`."""
     require(path, "labels")
     try:
         with local_file(path) as file:
@@ -97,12 +86,7 @@ def read_parcel_ids(path: Location) -> tuple[str, ...]:
 
 
 def read_label_report(path: Location) -> LabelReport:
-    """The report of one zone.
-
-    Raises:
-        MissingArtefactError: no such file.
-        SchemaError: the file is damaged.
-    """
+    """The report of one zone; raises as `read_labels`."""
     try:
         record = json.loads(require(path, "labels").read_text(encoding="utf-8"))
         return LabelReport(**{**record, "codes": tuple(CodeTally(**tally) for tally in record["codes"])})

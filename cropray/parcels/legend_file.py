@@ -77,11 +77,7 @@ def read_legend(path: Location) -> Legend:
 
 
 def require_codes(legend: Legend, pieces: Iterable[Sequence[str]], path: Location) -> None:
-    """Refuse a legend (of this path) that has none of the codes of a register, whose pieces are read until one is known.
-
-    Raises:
-        InputError: none is known.
-    """
+    """Raises: InputError: a legend (of this path) has no code of a register, whose pieces are read until one is known."""
     seen: dict[str, None] = {}
     for codes in pieces:
         if not legend.codes_of(MINYEAR, codes).keys().isdisjoint(codes):

@@ -42,11 +42,8 @@ def rasterize_parcels(
     declared around it. Of two with the same area, the one whose `parcel_id` sorts first; of two with the same id, the
     earlier row. The result does not depend on the order of rows otherwise.
 
-    Args:
-        parcels: columns `parcel_id` and `area_ha`, polygons in the grid's coordinate system.
-        class_ids: [n] uint8, class id of each parcel, 255 where it has none.
-        grid: the pixels.
-        inner_buffer_m: pixels whose centre is nearer than this to the outline of the parcel on top get no label.
+    Parcels have the columns `parcel_id` and `area_ha`, and polygons in the grid's coordinate system; `class_ids` is [n] uint8,
+    255 where one has none. Pixels whose centre is nearer to the outline of the parcel on top than the buffer get no label.
     """
     if len(class_ids) != len(parcels):
         raise ValueError(f"{len(parcels)} parcels need as many class ids; got {len(class_ids)}")

@@ -160,11 +160,7 @@ def read_parcels(settings: ParcelSettings, grid: Grid, extract: Path | None = No
 
 
 def has_spatial_index(settings: ParcelSettings) -> bool:
-    """Whether the parcels of a rectangle can be read without reading all others.
-
-    Raises:
-        InputError: the file cannot be used.
-    """
+    """Whether the parcels of a rectangle can be read without reading all others; raises as `extract_parcels`."""
     return not is_fetched(settings) and _open(settings)[0].has_spatial_index
 
 
@@ -203,8 +199,7 @@ def fetched(settings: ParcelSettings) -> Iterator[ParcelSettings]:
 def extract_parcels(settings: ParcelSettings, grids: Sequence[Grid], path: Path) -> int:
     """Copy the parcels near some grids to a GeoPackage with a spatial index, in one pass over the register.
 
-    Returns:
-        How many features of the register have no geometry, and so are in no place.
+    How many of its features have no geometry, and so are in no place, is returned.
 
     Raises:
         InputError: the file cannot be used.
@@ -263,21 +258,16 @@ def check_parcels(settings: ParcelSettings) -> None:
 
 
 def iterate_codes(settings: ParcelSettings) -> Iterator[list[str]]:
-    """The different crop codes of the register, piece by piece.
-
-    Raises:
-        InputError: the file cannot be used.
-    """
+    """The different crop codes of the register, piece by piece; raises as `extract_parcels`."""
     header, _, columns = _open(settings)
     for values in iterate_texts(settings.path, header, columns["code"]):
         yield as_text(pd.Series(values)).tolist()
 
 
 def grids_outside(settings: ParcelSettings, grids: Sequence[Grid]) -> list[bool]:
-    """[n] true for grids that the extent of all parcels does not reach; all false where the file does not tell it at once.
+    """[n] true for grids that the extent of all parcels does not reach; raises as `extract_parcels`.
 
-    Raises:
-        InputError: the file cannot be used.
+    All are false where the file does not tell it at once.
     """
     if is_away(settings):
         return [False] * len(grids)

@@ -59,12 +59,10 @@ class FileHeader:
 
 
 def read_header(path: Location, layer: str | None) -> FileHeader:
-    """Open a parcel file without reading its features.
+    """Open a parcel file without reading its features: GeoPackage, shapefile, GeoParquet, another of GDAL, or a zip file.
 
-    Args:
-        path: GeoPackage, shapefile, GeoParquet or another vector file of GDAL, or a zip file of one.
-        layer: layer to read; None where the file has only one. Of a zip file that holds several files: which of
-            them, `north`, and its layer where it has several, `north/fields`.
+    The layer is None where the file has only one. Of a zip file that holds several files it says which, `north`, and its
+    layer where it has several, `north/fields`.
 
     Raises:
         InputError: the file or the layer is missing, damaged or ambiguous.
@@ -74,11 +72,7 @@ def read_header(path: Location, layer: str | None) -> FileHeader:
 
 
 def require_file(path: Location) -> None:
-    """Refuse a file that is not there.
-
-    Raises:
-        InputError: it is not, or its store cannot be asked.
-    """
+    """Raises: InputError: the file is not there, or its store cannot be asked."""
     if not is_there(path, SETTING):
         raise InputError(f"parcel file '{path}' does not exist; set 'path' to a .gpkg, .shp, .parquet or .zip file")
 
@@ -110,12 +104,9 @@ def read_bounds(path: Location, header: FileHeader, *, is_stored: bool = False) 
 
 
 def read_features(path: Location, header: FileHeader, columns: list[str], box: Bounds) -> gpd.GeoDataFrame:
-    """Features whose bounding box meets `box` (in the file's own coordinates), or a few more.
+    """Features whose bounding box meets `box` (in the file's own coordinates), or a few more; raises as `read_bounds`.
 
     A file without spatial index is read piece by piece for it: see `iterate_features` for many boxes at once.
-
-    Raises:
-        InputError: the file is damaged.
     """
     if not header.has_spatial_index:
         pieces = list(iterate_features(path, header, columns, [box]))
@@ -204,11 +195,7 @@ def _layer_batches(path: Location, header: FileHeader, columns: list[str]) -> It
 
 
 def iterate_texts(path: Location, header: FileHeader, column: str) -> Iterator[list[Any]]:
-    """The different values of a column, piece by piece; geometries are not read.
-
-    Raises:
-        InputError: the file is damaged.
-    """
+    """The different values of a column, piece by piece; geometries are not read. Raises as `read_bounds`."""
     options = {"columns": [column], "read_geometry": False, "batch_size": _BATCH_ROWS, "use_pyarrow": True}
     try:
         if header.geometry_column is not None:

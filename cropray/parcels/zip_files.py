@@ -26,12 +26,9 @@ def is_zip(path: Location) -> bool:
 
 
 def choose_member(path: Location, layer: str | None) -> str | None:
-    """Which file of a zip file is the register; None: the path is no zip file.
+    """Which file of a zip file on a disk is the register; None: the path is no zip file.
 
-    Args:
-        path: on a disk.
-        layer: the one file's layer, or where there are several files the name of one (`north`), or that and its layer
-            (`north/fields`).
+    `layer` is the one file's layer, or where there are several the name of one (`north`), or that and its layer (`north/fields`).
 
     Raises:
         InputError: the zip file is damaged, or holds no vector file or several.

@@ -123,7 +123,9 @@ class JobWork:
             size = job.search.batch if job.search.sampler == "tpe" else most_trials
             for first in range(0, most_trials, size):
                 batch = [fit for of_model in fits.values() for fit in of_model[first : first + size]]
-                groups.append(tuple(fit for fit in batch for _ in range(job.dataset.n_folds)))
+                n_folds = job.dataset.n_folds
+                rounds, at_once = (n_folds, 1) if job.search.racing else (1, n_folds)
+                groups += [tuple(fit for fit in batch for _ in range(at_once))] * rounds
             # The winner is not known: the dearest is assumed, with most steps.
             most = {model: max(fit.steps for fit in of_model) for model, of_model in fits.items()}
             refits = [Fit((model, ""), steps, "refit") for model, steps in most.items()]

@@ -78,8 +78,7 @@ def in_words(model: ModelResult) -> str:
 def draw_detail(inputs: ReportInputs, path: Location) -> bool:
     """Headline scores by size of parcel and by clear steps, with intervals, and answers by group where the class is unsure.
 
-    Returns:
-        Whether there was anything to draw.
+    False where there was nothing to draw.
     """
     shown = [(name, title) for name, title in _COUNTED.items() if any(name in m.detail for m in inputs.models)]
     if not shown:

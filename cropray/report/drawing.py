@@ -57,10 +57,9 @@ def step_names(season: Season) -> tuple[str, ...]:
 
 
 def common_steps(names: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
-    """Names for an axis that several zones share.
+    """Names for an axis that several zones share: `Jan` and so on, or `11 Jan`.
 
-    Returns:
-        `Jan` and so on, or `11 Jan`; the positions `1` to T where seasons begin on different days of the year.
+    They are the positions `1` to T where seasons begin on different days of the year.
     """
     short = {tuple(name.rpartition(" ")[0] for name in steps) for steps in names}
     first = next(iter(short))

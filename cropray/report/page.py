@@ -84,10 +84,9 @@ def write_report(inputs: ReportInputs, folder: Location) -> Location:
 
 
 def draw_scored(inputs: ReportInputs, folder: Path) -> dict[str, str]:
-    """Draw every picture of the scores into a folder; nothing without a model.
+    """Draw every picture of the scores into a folder, nothing without a model.
 
-    Returns:
-        Model → file of its learning curves, for models with a history.
+    Model → file of its learning curves is returned, for models with a history.
     """
     if not inputs.models:
         return {}

@@ -35,7 +35,7 @@ def draw_scores(inputs: ReportInputs, path: Location) -> None:
         axes = figure.subplots()
         for m, (model, colour) in enumerate(zip(inputs.models, MODEL_COLOURS, strict=False)):
             for row, metric in enumerate(columns):
-                y, value = row + _offset(m, len(inputs.models)), model.scores.known(metric.key)
+                y, value = row + _BAND * ((m + 0.5) / len(inputs.models) - 0.5), model.scores.known(metric.key)
                 if interval := model.intervals.get(f"test_{metric.key}"):
                     axes.plot(interval, [y, y], color=colour, linewidth=5, alpha=0.28, solid_capstyle="round")
                 axes.scatter(value, y, s=46, color=colour, edgecolor="white", linewidth=0.8, zorder=3)
@@ -70,11 +70,7 @@ def draw_zone_scores(inputs: ReportInputs, path: Location) -> None:
 
 
 def draw_curves(model: ModelResult, path: Location) -> bool:
-    """Learning curves of every configuration and fold; the point that was kept is marked.
-
-    Returns:
-        Whether there was a history to draw.
-    """
+    """Learning curves of every configuration and fold, the point that was kept marked; False where there is no history."""
     configurations = model.configurations
     held = {key for c in configurations for fold in c.folds for record in fold.history for key in record}
     measures = [(m.key, m.called) for m in METRICS if m.key in _CURVES and f"val_{m.key}" in held]
@@ -185,8 +181,3 @@ def _curve_legend(figure: Any, configurations: Sequence[ConfigurationResult]) ->
         handles += axes.plot([], [], style, color=MUTED, label=f"fold {fold.fold}")
     handles += axes.plot([], [], "o", color=_VAL_COLOUR, markeredgecolor="white", label="kept")
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), labelcolor=MUTED)
-
-
-def _offset(index: int, n: int) -> float:
-    """Where the `index`-th of `n` models stands within its row."""
-    return _BAND * ((index + 0.5) / n - 0.5)

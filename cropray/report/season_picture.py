@@ -17,11 +17,9 @@ _REGION: Final = "#9aa5b1"
 
 
 def draw_season(record: Mapping[str, Any], path: Location) -> None:
-    """All crops and regions, then crop by crop, the most frequent first; where a crop is reliable is marked.
+    """Draw as PNG what `cropray season` writes: all crops and regions, then crop by crop, the most frequent first.
 
-    Args:
-        record: what `cropray season` writes.
-        path: of the PNG.
+    Where a crop is reliable is marked.
     """
     rows, last = record["steps"], record["steps"][-1]["classes"]
     steps = [row["step"] for row in rows]

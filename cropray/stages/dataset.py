@@ -10,16 +10,8 @@ from typing import Any, Final, Literal, TypeVar
 import ray
 import ray.data
 
+from cropray.cluster import zone_jobs
 from cropray.cluster.session import ray_session, require_cpus
-from cropray.cluster.zone_jobs import (
-    LOOK_AHEAD,
-    ZoneOutcome,
-    ZoneTask,
-    attempt_and_mark,
-    current_aside,
-    in_threads,
-    stamped,
-)
 from cropray.config import JobConfig
 from cropray.core.closure import Root, closure
 from cropray.core.errors import ConfigError, InputError, StageFailedError
@@ -126,11 +118,7 @@ def run(job: JobConfig, progress: Progress) -> None:
 
 
 def artefacts(job: JobConfig) -> Iterator[Stamped]:
-    """What the stage makes.
-
-    Raises:
-        FileNotFoundError: there is no table of points.
-    """
+    """What the stage makes; raises as `source_fingerprint` where there is no table of points."""
     if job.points is not None:
         yield _whole_points(job, job.points)
     else:
@@ -159,7 +147,7 @@ def parts(job: JobConfig) -> Iterator[Stamped]:
         zones, legend = divided_zones(job), legend_of(job.parcels)
         jobs = _jobs(job, zones, _divide(job, zones, legend)[1], legend)
         tasks = _tasks(job, jobs, _each(partial(_read_of, job.artefacts), zones), legend)
-        yield from stamped("dataset", ZONES, tasks, job.artefacts)
+        yield from zone_jobs.stamped("dataset", ZONES, tasks, job.artefacts)
 
 
 def _divide(job: JobConfig, zones: Sequence[Zone], legend: Legend) -> tuple[Counted, Division]:
@@ -229,7 +217,7 @@ def _forget(dataset: Stamped) -> None:
 
 def _tasks(
     job: JobConfig, jobs: Sequence[ZoneJob], made_from: Mapping[str, Mapping[str, object]], legend: Legend
-) -> list[ZoneTask[None]]:
+) -> list[zone_jobs.ZoneTask[None]]:
     """One per zone; its entry is written last."""
     tasks, code, legend_hash = [], closure(_build_one), legend.hash()
     for one in jobs:
@@ -239,7 +227,7 @@ def _tasks(
         content |= job.cube_spec.in_content()
         inputs = key_of(code, {"dataset": job.dataset}, content, _CHECKS | _DIVIDING)
         outputs = (workspace.zone_entry(zone_id), workspace.pixels(zone_id) / PIXEL_FILE)
-        tasks.append(ZoneTask(zone_id, partial(_build_one, one), inputs, outputs))
+        tasks.append(zone_jobs.ZoneTask(zone_id, partial(_build_one, one), inputs, outputs))
     return tasks
 
 
@@ -247,28 +235,28 @@ def _build_one(job: ZoneJob) -> None:
     save_entry(build_zone(job), job.workspace.zone_entry(job.zone.zone_id))
 
 
-def _build(tasks: Sequence[ZoneTask[None]], job: JobConfig, progress: Progress) -> list[ZoneEntry]:
+def _build(tasks: Sequence[zone_jobs.ZoneTask[None]], job: JobConfig, progress: Progress) -> list[ZoneEntry]:
     """Ray Data maps one zone a block; each writes its own partition whole. What an interrupted run built stands."""
     workspace = job.artefacts
-    todo = current_aside(ZONES, tasks, workspace, progress, overwrite=job.overwrite)
+    todo = zone_jobs.current_aside(ZONES, tasks, workspace, progress, overwrite=job.overwrite)
     by_id = {task.zone_id: task for task in todo}
 
     def build(row: dict[str, Any]) -> dict[str, Any]:
-        return {"outcome": attempt_and_mark(by_id[row["zone_id"]], ZONES, workspace)}
+        return {"outcome": zone_jobs.attempt_and_mark(by_id[row["zone_id"]], ZONES, workspace)}
 
     failures = {}
     if todo:
-        require_cpus(min(len(todo), LOOK_AHEAD), job.cluster.wait_s)
+        require_cpus(min(len(todo), zone_jobs.LOOK_AHEAD), job.cluster.wait_s)
         ids = [{"zone_id": zone_id} for zone_id in by_id]
         rows = ray.data.from_items(ids, override_num_blocks=len(ids)).map(build).iter_rows()
         for done, row in enumerate(rows, start=1):
-            outcome: ZoneOutcome[None] = row["outcome"]
+            outcome: zone_jobs.ZoneOutcome[None] = row["outcome"]
             if outcome.error is not None:
                 failures[outcome.zone_id] = outcome.error
             progress.step(done, len(todo), outcome.zone_id, "zones")
     if failures:
         raise StageFailedError("dataset", failures, len(tasks) - len(failures))
-    return in_threads(load_entry, (workspace.zone_entry(task.zone_id) for task in tasks))
+    return zone_jobs.in_threads(load_entry, (workspace.zone_entry(task.zone_id) for task in tasks))
 
 
 def _finish(
@@ -368,7 +356,7 @@ def _check_splits(zones: Sequence[Zone]) -> None:
 
 def _each(function: Callable[[Zone], ResultT], zones: Sequence[Zone]) -> dict[str, ResultT]:
     """Zone → result."""
-    return dict(zip((zone.zone_id for zone in zones), in_threads(function, zones), strict=True))
+    return dict(zip((zone.zone_id for zone in zones), zone_jobs.in_threads(function, zones), strict=True))
 
 
 def _read_of(workspace: Workspace, zone: Zone) -> dict[str, object]:

@@ -122,10 +122,7 @@ def _drawn_pixels(
 ) -> tuple[Numbers, Rows]:
     """([M, F] stored numbers of the rows that were predicted, every so many of them where they are more than enough; [M] which).
 
-    Steps of time after `until_step` are missing, as they were to the model.
-
-    Raises:
-        SchemaError: the pixel tables are of another dataset.
+    Steps of time after `until_step` are missing, as they were to the model. SchemaError: the tables are of another dataset.
     """
     every, first = max(1, -(-len(found.labels) // _MOST_PIXELS)), 0
     pixels, positions = list[Numbers](), list[Rows]()

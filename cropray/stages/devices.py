@@ -32,11 +32,7 @@ def memory_of(task_bytes: float, device: Device) -> float:
 
 
 def require_devices(job: JobConfig, models: Sequence[str]) -> None:
-    """See that the connected cluster has what the zones' tasks will ask for; an autoscaler gets `cluster.wait_s`.
-
-    Raises:
-        ConfigError: a GPU is asked for and no node has one: the tasks would wait for ever.
-    """
+    """Raises: ConfigError: zones' tasks need a GPU and no node gets one within `cluster.wait_s`: they would wait for ever."""
     if not any(gpus_per_task(job, model) for model in models):
         return
     try:

@@ -5,7 +5,7 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, Final
@@ -21,7 +21,7 @@ from cropray.core.fingerprint import fingerprint
 from cropray.core.keys import Key, differences, key_of
 from cropray.core.metrics import STUDY, check_cube, metric_of
 from cropray.core.progress import Progress
-from cropray.datasets.loading import load_pixels, load_tiles, show_until
+from cropray.datasets.loading import show_until
 from cropray.datasets.manifest import Manifest
 from cropray.evaluation.out_of_fold import read_out_of_fold_of_zone
 from cropray.io.artefacts import Stamped, first_of
@@ -29,23 +29,21 @@ from cropray.io.storage import content_id, local_folder, whole_folder, write_jso
 from cropray.io.workspace import EARLIER, Workspace
 from cropray.search.doubts import search_warnings
 from cropray.search.fit import Place, SearchData, fit_unit, unit_zones
-from cropray.search.results import ConfigurationResult, RegionOut, group_by_configuration, merit, winner
+from cropray.search.racing import Race, worth
+from cropray.search.results import ConfigurationResult, RegionOut, group_by_configuration, winner
 from cropray.search.run import NOTES_FILE, UnitJob
 from cropray.search.sampling import batches
 from cropray.search.space import Trial, Unit, title
 from cropray.stages.decision import learn_of_winner
 from cropray.stages.out_of_fold import Folds, artefacts_of_winner, write_of_winner
 from cropray.stages.results import load_region_out
+from cropray.stages.samples import LOADERS, Samples
 from cropray.stages.search_log import SearchLog, means_in_words, scores_in_words
 from cropray.tracking import Tracker
 from cropray.training.card import CARD_FILE
 from cropray.training.family import Family, FamilySettings, Sample, family
 from cropray.training.members import Member
 
-_LOADERS: Final[Mapping[Sample, Callable[[Workspace, Sequence[str]], Mapping[str, Any]]]] = {
-    "pixel": load_pixels,
-    "tile": load_tiles,
-}
 _NOT_IN_NAMES: Final = re.compile(r"[^\w.=-]", re.ASCII)  # regions are called as people like
 _LONGEST_NAME: Final = 100  # characters of a folder's name before its key
 
@@ -64,7 +62,7 @@ def fit_key(
     read: list[Root] = [each for member in members for each in (member.load, member.prefix) if each is not None]
     if until_step is not None:
         content, read = {**content, "last step of time": until_step}, [*read, show_until]
-    code = closure(found.fit, fit_unit, _LOADERS[sample_of(found, members)], *found.entries(settings), *rules, *read)
+    code = closure(found.fit, fit_unit, LOADERS[sample_of(found, members)], *found.entries(settings), *rules, *read)
     return key_of(code, {found.name: settings}, content)
 
 
@@ -75,31 +73,6 @@ def sample_of(found: Family, members: Sequence[Family]) -> Sample:
 
 _entries_digest: Final = functools.cache(code_digest)
 """Of what one trial chooses by name; many units share it."""
-
-
-class Samples:
-    """Training samples in the object store: each kind is read once, for all families that train on it."""
-
-    def __init__(self, workspace: Workspace, manifest: Manifest, until_step: int | None = None) -> None:
-        """Args: until_step: steps of time after this one are shown as missing; None: none is."""
-        self.workspace = workspace
-        self.manifest = manifest
-        self._until_step = until_step
-        self._blocks: dict[Sample, tuple[Mapping[str, Any], Manifest]] = {}
-
-    @property
-    def loaded(self) -> set[Sample]:
-        """Kinds that are there."""
-        return set(self._blocks)
-
-    def blocks(self, sample: Sample) -> tuple[Mapping[str, Any], Manifest]:
-        """(training zone → its samples, the manifest with the sums of what they show)."""
-        if sample not in self._blocks:
-            zone_ids = [zone.zone_id for zone in self.manifest.of_split("train")]
-            rows = partial(load_pixels, cube=self.manifest.cube, is_weighted=self.manifest.is_weighted)
-            load = rows if sample == "pixel" else _LOADERS[sample]
-            self._blocks[sample] = show_until(load(self.workspace, zone_ids), self.manifest, self._until_step)
-        return self._blocks[sample]
 
 
 class FamilySearch:
@@ -137,13 +110,15 @@ class FamilySearch:
         self._built_from: dict[Place, tuple[Member, ...]] = {
             place: tuple(of_member[place] for of_member in fitted) for place in (fitted[0] if fitted else ())
         }
-        self._batches = batches(self.family, self.settings, job.search, job.seed, self._score)
-        self._contents: dict[tuple[str, str], str | None] = {}
+        # Identity of an out-of-fold file, which many units read.
+        self._content = functools.cache(lambda name, zone_id: content_id(self.workspace.out_of_fold(name, zone_id)))
+        self._rounds = iter(()) if self.is_waiting else self._in_rounds()
+        self.race = Race(job.search.objective, manifest.n_folds, self._of_fold, job.seed, is_on=self.is_race)
         self._n_proposed = 0  # trials, of a sampler that learns
         self.units: list[UnitJob] = []
-        """Of all trials so far."""
+        """Of all trials so far; of a race on the folds that they came to."""
         self.batch: list[UnitJob] = []
-        """Of the last trials, which may wait for more."""
+        """Of the last trials, which may wait for more, or for their next fold."""
         self.advance()
         # A finished search asks for no nodes: it may be published by a machine that could not have made it.
         self.placement: Placement | None = None
@@ -159,9 +134,7 @@ class FamilySearch:
 
     def advance(self) -> bool:
         """Go on to the next batch that has a unit to fit; whether there is one."""
-        for proposed in () if self.is_waiting else self._batches:
-            self._n_proposed += len(proposed)
-            units = [self._job(Unit(self.model, trial, fold)) for trial in proposed for fold in self._folds]
+        for units in self._rounds:
             self.batch = list({unit.folder: unit for unit in units}.values())  # a trial may be proposed twice
             known = {unit.folder for unit in self.units}
             self.units += [unit for unit in self.batch if unit.folder not in known]
@@ -169,20 +142,39 @@ class FamilySearch:
                 return True
         return False
 
+    def _in_rounds(self) -> Iterator[list[UnitJob]]:
+        for proposed in batches(self.family, self.settings, self.job.search, self.job.seed, self._score):
+            self._n_proposed += len(proposed)
+            yield from self.race.rounds(proposed)
+
+    def _of_fold(self, trial: Trial, fold: int) -> UnitJob:
+        return self._job(Unit(self.model, trial, fold))
+
+    @property
+    def is_race(self) -> bool:
+        """Whether trials are dropped on the way; what is built from other families takes next to no time."""
+        return self.job.search.racing and self.family.combine is None
+
     @property
     def _folds(self) -> range:
         return range(self.manifest.n_folds)
 
     def _score(self, trial: Trial) -> float:
-        """Mean of the objective over the folds, more is better."""
-        units = [self._job(Unit(self.model, trial, fold)) for fold in self._folds]
-        (configuration,) = group_by_configuration(result for unit in units for result in unit.results())
-        return merit(configuration, self.job.search.objective)
+        """Mean of the objective over the folds, more is better; see `racing.worth`."""
+        results = [result for unit in self.units if unit.unit.trial == trial for result in unit.results()]
+        (configuration,) = group_by_configuration(results)
+        is_whole = len(configuration.folds) == self.manifest.n_folds
+        return worth(configuration, configuration if is_whole else self._configurations()[1], self.job.search.objective)
 
     @property
     def left_out(self) -> list[str]:
         """Titles of units that are not finished, though the search is: its time was up."""
-        return [unit.unit.title for unit in self.units if not unit.is_finished]
+        return [unit.unit.title for unit in self.planned if not unit.is_finished]
+
+    @property
+    def planned(self) -> list[UnitJob]:
+        """Units of all trials so far, those that a race may come to as well."""
+        return [*self.units, *self.race.ahead]
 
     @property
     def n_not_proposed(self) -> int:
@@ -220,11 +212,7 @@ class FamilySearch:
         return all(unit.is_finished for unit in (self.refit(best), *self.regions(best).values()))
 
     def _place(self) -> None:
-        """Find room for the units.
-
-        Raises:
-            ConfigError: there will never be any, or a worker's memory is too little for the trees.
-        """
+        """Find room for the units; ConfigError where none will ever be, or a worker's memory is too little for the trees."""
         self.placement = place_when_ready(self.need, self.job.search.max_concurrent, self.job.cluster.wait_s)
         memory, manifest = self.placement.memory_bytes, self.manifest
         # Rows of the refit, and of each fold's two parts.
@@ -241,6 +229,7 @@ class FamilySearch:
     def choose(self, progress: Progress) -> tuple[tuple[ConfigurationResult, ...], ConfigurationResult]:
         """(all configurations, the winner), which are listed as well."""
         configurations, best = self._configurations()
+        self.tell_of_race(progress)
         for configuration in configurations:
             scores = means_in_words(configuration.metrics, self.job.search.objective)
             mark = "  ← best" if configuration is best else ""
@@ -250,6 +239,11 @@ class FamilySearch:
                 f"{self.model:<8} {n} of {self.job.search.n_trials} trials repeat the values of others and count once"
             )
         return configurations, best
+
+    def tell_of_race(self, progress: Progress) -> None:
+        """Say which trials were dropped since this was last said, and why."""
+        while self.race.news:
+            progress.note(f"{self.model:<8} {self.race.news.pop(0)}")
 
     def _configurations(self) -> tuple[tuple[ConfigurationResult, ...], ConfigurationResult]:
         configurations = tuple(c for c in self._finished() if len(c.folds) == self.manifest.n_folds)
@@ -355,6 +349,8 @@ class FamilySearch:
             "left_out": self.left_out,
             "not_proposed": self.n_not_proposed,
             "repeated": self.n_repeated,
+            "racing": self.job.search.racing,
+            "dropped": self.race.dropped,
             "configurations": [{"params": dict(c.params), **c.metrics} for c in configurations],
             "without": dict(self.job.left_out),
             "untrained": [manifest.untrained(*manifest.fold_zones(fold)) for fold in range(manifest.n_folds)],
@@ -378,12 +374,6 @@ class FamilySearch:
         n_labelled = {region: sum(self.manifest.labelled(zones[region]).values()) for region in regions}
         check_cube(region_out.cube, list(regions), n_labelled)
         return region_out
-
-    def _content(self, model: str, zone_id: str) -> str | None:
-        """Identity of an out-of-fold file, which many units read."""
-        if (model, zone_id) not in self._contents:
-            self._contents[model, zone_id] = content_id(self.workspace.out_of_fold(model, zone_id))
-        return self._contents[model, zone_id]
 
     def _job(self, unit: Unit) -> UnitJob:
         own = self.settings.with_values(unit.trial.values)

@@ -148,10 +148,7 @@ def _require_cube(zone_id: str, here: CubeSpec, record: Any) -> None:
 def require_year_of_labels(zones: Sequence[Zone], job: JobConfig) -> None:
     """Refuse labels that were made from another year's codes than the job's; those without a report pass.
 
-    Raises:
-        InputError: there are such; one is named.
-        SchemaError: a record is damaged.
-        ConfigError: the code table does not reach to the job's year.
+    Raises as `require_season_of_composites`, and as `register_year`.
     """
     pairs = {}
     for zone in zones:
@@ -161,23 +158,15 @@ def require_year_of_labels(zones: Sequence[Zone], job: JobConfig) -> None:
 
 
 def require_legend_of_labels(zones: Sequence[Zone], workspace: Workspace, legend: Legend) -> None:
-    """Refuse labels that were made with another legend than the job's; those without a report pass.
-
-    Raises:
-        InputError: there are such; one is named.
-        SchemaError: a record is damaged.
-    """
+    """Refuse labels that were made with another legend than the job's, as `require_legend`; without a report they pass."""
     reports = {f"labels of zone '{zone.zone_id}'": workspace.label_report(zone.zone_id) for zone in zones}
     require_legend(reports, legend, "labels")
 
 
 def require_legend(records: Mapping[str, Location], legend: Legend, made_by: str) -> None:
-    """Refuse what was made with another legend: its class ids mean other classes.
+    """Refuse what a stage made with another legend than the job's: its class ids mean other classes.
 
-    Args:
-        records: what was made → the record beside it.
-        legend: the job's.
-        made_by: the stage that makes it.
+    `records` are what was made → the record beside it.
 
     Raises:
         InputError: there is such.
@@ -206,8 +195,7 @@ def _require_same(what: str, pairs: Mapping[str, tuple[object, object]], mend: t
 def _record(path: Location, made_by: str) -> dict[str, Any]:
     """What a record beside an artefact says; nothing where there is none: some artefacts were brought without.
 
-    Raises:
-        SchemaError: it is damaged, and nobody knows of which season or legend the artefact is.
+    SchemaError where it is damaged, and nobody knows of which season or legend the artefact is.
     """
     try:
         return {**json.loads(path.read_text(encoding="utf-8"))}

@@ -23,19 +23,10 @@ from cropray.io.raw_files import parts_of, source_fingerprint
 from cropray.io.storage import Location, files_below, local_file, relative, remove, whole_file, write_json
 from cropray.io.workspace import Workspace
 from cropray.io.zones import Zone, zone_fingerprint
+from cropray.parcels import rpg
 from cropray.parcels.coverage import Coverage, CoverageRow, describe, summarize
 from cropray.parcels.labels import label_zone, read_label_report
 from cropray.parcels.report import LabelReport
-from cropray.parcels.rpg import (
-    ParcelSettings,
-    check_parcels,
-    cut_extract,
-    extract_parcels,
-    fetched,
-    grids_outside,
-    has_spatial_index,
-    is_fetched,
-)
 from cropray.stages.inputs import check_legend, job_zones, legend_of, register_year
 from cropray.stages.preflight import Ahead, Check
 
@@ -61,7 +52,7 @@ def run(job: JobConfig, progress: Progress) -> None:
         raise ConfigError("this job reads 'points': there are no parcels to label")
     zones, workspace, legend = job_zones(job), job.artefacts, legend_of(job.parcels)
     progress.stage("labels", f"{job.parcels.path} for {len(zones)} zones, {len(legend.classes)} classes")
-    check_parcels(job.parcels)
+    rpg.check_parcels(job.parcels)
     check_legend(job.parcels)
     extract = _own_extract(workspace)
     tasks = _tasks(job, job.parcels, zones, legend, extract)
@@ -83,7 +74,7 @@ def run(job: JobConfig, progress: Progress) -> None:
 def artefacts(job: JobConfig) -> Iterator[Stamped]:
     """What the stage makes."""
     if job.parcels is not None:
-        check_parcels(job.parcels)
+        rpg.check_parcels(job.parcels)
         tasks = _tasks(job, job.parcels, job_zones(job), legend_of(job.parcels), job.artefacts.parcel_extract)
         yield from stamped("labels", "labels", tasks, job.artefacts)
 
@@ -92,15 +83,15 @@ def checks(job: JobConfig, ahead: Ahead) -> Iterator[Check]:
     """Looks at parcels and their legend."""
     if (parcels := job.parcels) is None:
         return
-    yield partial(check_parcels, parcels)
+    yield partial(rpg.check_parcels, parcels)
     yield partial(check_legend, parcels)
     yield lambda: [register_year(zone, job) for zone in ahead.zones]
     if len(ahead.stages) > 1:  # alone, the stage labels the other zones and names those
         yield partial(_check_place, parcels, ahead.zones)
 
 
-def _check_place(parcels: ParcelSettings, zones: Sequence[Zone]) -> None:
-    outside = grids_outside(parcels, [zone.grid for zone in zones])
+def _check_place(parcels: rpg.ParcelSettings, zones: Sequence[Zone]) -> None:
+    outside = rpg.grids_outside(parcels, [zone.grid for zone in zones])
     if any(outside):
         names = some([zone.zone_id for zone, is_out in zip(zones, outside, strict=True) if is_out], _FEW_ZONES)
         raise InputError(
@@ -119,12 +110,12 @@ def _own_extract(workspace: Workspace) -> Location:
 
 
 def _tasks(
-    job: JobConfig, settings: ParcelSettings, zones: Sequence[Zone], legend: Legend, extract: Location
+    job: JobConfig, settings: rpg.ParcelSettings, zones: Sequence[Zone], legend: Legend, extract: Location
 ) -> list[ZoneTask[LabelReport]]:
     workspace = job.artefacts
-    read_from = None if has_spatial_index(settings) else extract
+    read_from = None if rpg.has_spatial_index(settings) else extract
     common = {"legend": legend.hash(), "parcels": source_fingerprint(parts_of(settings.path), "parcels.path")}
-    code = closure(label_from, extract_parcels, cut_extract)
+    code = closure(label_from, rpg.extract_parcels, rpg.cut_extract)
     tasks = []
     for zone in zones:
         year = register_year(zone, job)
@@ -146,18 +137,20 @@ def _tasks(
 
 
 @contextlib.contextmanager
-def indexed(settings: ParcelSettings, zones: Sequence[Zone], extract: Location, progress: Progress) -> Iterator[None]:
+def indexed(
+    settings: rpg.ParcelSettings, zones: Sequence[Zone], extract: Location, progress: Progress
+) -> Iterator[None]:
     """Where the register has no spatial index: one pass over it for all zones, instead of one for each.
 
     A register that must be fetched is fetched here, once for all nodes.
     """
-    if not zones or has_spatial_index(settings):
+    if not zones or rpg.has_spatial_index(settings):
         yield
         return
-    why = "is fetched or unpacked, and" if is_fetched(settings) else "has no spatial index: it is"
+    why = "is fetched or unpacked, and" if rpg.is_fetched(settings) else "has no spatial index: it is"
     progress.note(f"{settings.path.name} {why} read once from end to end, for all zones")
     try:
-        with fetched(settings) as register:
+        with rpg.fetched(settings) as register:
             n_nowhere = _extract(register, zones, extract)
         if n_nowhere:
             progress.note(f"{n_nowhere:,} features of {settings.path.name} have no geometry and are left out")
@@ -166,24 +159,23 @@ def indexed(settings: ParcelSettings, zones: Sequence[Zone], extract: Location, 
         remove(extract)
 
 
-def _extract(register: ParcelSettings, zones: Sequence[Zone], extract: Location) -> int:
-    """On a disk one file for all zones; in object storage a folder of one file for each, so that none is fetched for another.
+def _extract(register: rpg.ParcelSettings, zones: Sequence[Zone], extract: Location) -> int:
+    """How many features have no geometry; the others are extracted, on a disk into one file for all zones.
 
-    Returns:
-        How many features have no geometry.
+    In object storage it is a folder of one file for each, so that none is fetched for another.
     """
     grids = [zone.grid for zone in zones]
     if isinstance(extract, Path):
         with whole_file(extract) as path:
-            return extract_parcels(register, grids, path)
+            return rpg.extract_parcels(register, grids, path)
 
     def put(zone: Zone) -> None:
         with whole_file(_part(extract, zone)) as path:
-            cut_extract(whole, zone.grid, path)
+            rpg.cut_extract(whole, zone.grid, path)
 
     with tempfile.TemporaryDirectory(prefix="cropray-") as scratch, ThreadPoolExecutor(_UPLOADS) as threads:
         whole = Path(scratch, "extract.gpkg")
-        n_nowhere = extract_parcels(register, grids, whole)
+        n_nowhere = rpg.extract_parcels(register, grids, whole)
         list(threads.map(put, zones))
     return n_nowhere
 
@@ -193,7 +185,7 @@ def _part(extract: Location, zone: Zone) -> Location:
 
 
 def label_from(
-    settings: ParcelSettings, zone: Zone, year: int, legend: Legend, workspace: Workspace, extract: Location | None
+    settings: rpg.ParcelSettings, zone: Zone, year: int, legend: Legend, workspace: Workspace, extract: Location | None
 ) -> LabelReport:
     """`label_zone` with an extract that may lie in object storage."""
     with contextlib.nullcontext() if extract is None else local_file(_part(extract, zone)) as path:

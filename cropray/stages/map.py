@@ -20,15 +20,9 @@ from cropray.io.workspace import Workspace, require
 from cropray.io.zones import Zone, zone_fingerprint
 from cropray.maps.layout import window_note
 from cropray.maps.zone import MapJob, map_zone
+from cropray.stages import inputs
 from cropray.stages.decision import require_decision
 from cropray.stages.devices import Device, device_of, gpus_per_task, memory_of, require_devices
-from cropray.stages.inputs import (
-    divided_zones,
-    legend_of,
-    require_legend,
-    require_legend_of_labels,
-    require_season_of_composites,
-)
 from cropray.stages.preflight import COMPOSITES, Ahead, Check, checks_of_models
 from cropray.stages.results import evaluation_note, why_no_scores
 from cropray.tracking import Tracker
@@ -48,17 +42,17 @@ def run(job: JobConfig, progress: Progress) -> None:
     if job.points is not None:
         raise ConfigError("this job reads 'points': there are no images to map; give a job with 'imagery'")
     workspace = job.artefacts
-    zones = _mapped(job, divided_zones(job))
+    zones = _mapped(job, inputs.divided_zones(job))
     if not zones:
         raise ConfigError("none of the chosen zones is in the test split; set map.splits to 'all'")
-    require_season_of_composites(zones, job)
+    inputs.require_season_of_composites(zones, job)
     for model in job.search.models:
         require(workspace.model(model), "search")
         require_decision(job, model)
-    legend = legend_of(job.parcels)
-    require_legend_of_labels(zones, workspace, legend)
+    legend = inputs.legend_of(job.parcels)
+    inputs.require_legend_of_labels(zones, workspace, legend)
     cards = {f"model '{model}'": workspace.model(model) / CARD_FILE for model in job.search.models}
-    require_legend(cards, legend, "search")
+    inputs.require_legend(cards, legend, "search")
     with ray_session(job.cluster):
         require_devices(job, job.search.models)
         for model in job.search.models:
@@ -74,7 +68,7 @@ def artefacts(job: JobConfig) -> Iterator[Stamped]:
     for model in job.search.models if job.points is None else ():
         require(job.artefacts.model(model), "search")
         yield from stamped(
-            f"map/{model}", f"map-{model}", _tasks(job, model, _mapped(job, divided_zones(job))), job.artefacts
+            f"map/{model}", f"map-{model}", _tasks(job, model, _mapped(job, inputs.divided_zones(job))), job.artefacts
         )
 
 
@@ -82,7 +76,7 @@ def checks(job: JobConfig, ahead: Ahead) -> Iterator[Check]:
     """Looks at libraries, the legend, composites and models."""
     yield from checks_of_models(job)
     if "labels" not in ahead.stages:
-        yield partial(legend_of, job.parcels)
+        yield partial(inputs.legend_of, job.parcels)
     yield from ahead.of_zones(COMPOSITES, _mapped(job, ahead.zones))
     yield from ahead.made("search", *map(job.artefacts.model, job.search.models))
 
@@ -117,7 +111,7 @@ def _tasks(
     job: JobConfig, model: str, zones: Sequence[Zone], share: float = math.inf
 ) -> list[ZoneTask[tuple[int, int]]]:
     """One per zone; what a task may take of the memory is no part of what a map depends on."""
-    workspace, legend = job.artefacts, legend_of(job.parcels)
+    workspace, legend = job.artefacts, inputs.legend_of(job.parcels)
     map_job = MapJob(model, legend, job.map, workspace, share)
     found, content, device = family(model), folder_hash(workspace.model(model)), device_of(job, model)
     code = closure(map_zone, found.load, decided, *entries_of(found, workspace.model(model)))

@@ -43,18 +43,10 @@ class _FoldModel:
 def write_of_winner(
     job: JobConfig, manifest: Manifest, model: str, folds: Folds, progress: Progress, members: Sequence[str] = ()
 ) -> int:
-    """Write `oof/<family>/<zone>.parquet` of every training zone, and remove those of other searches.
+    """Write `oof/<family>/<zone>.parquet` of every training zone, and remove those of other searches; how many there are.
 
-    Args:
-        job: the job; `search.oof_rows` pixels of each class and zone are kept.
-        manifest: the dataset.
-        model: the family.
-        folds: of the winning configuration.
-        progress: where to tell.
-        members: families that it is built from, whose files are there; none: its folds predict.
-
-    Returns:
-        How many there are.
+    `search.oof_rows` pixels of each class and zone are kept. They are predicted by the folds of the winning configuration, or
+    made of the files of `members`, families that it is built from.
 
     Raises:
         ConfigError: the cluster has no GPU and `map.device` asks for one.

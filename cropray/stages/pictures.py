@@ -69,10 +69,7 @@ class ZoneDrawing:
 def make_pictures(
     job: JobConfig, manifest: Manifest, progress: Progress
 ) -> tuple[DataPictures, dict[str, Observations]]:
-    """Draw what is not up to date.
-
-    Returns:
-        Where the pictures lie; zone → how often it was observed, for zones with images.
+    """Draw what is not up to date: where the pictures lie; zone → how often it was observed, for zones with images.
 
     Raises:
         ConfigError: `report.films` names zones that the dataset has not.

@@ -58,11 +58,7 @@ def run_stages(stages: Sequence[str], config: str | Location, overrides: Sequenc
 
 
 def check_job(job: JobConfig, stages: Sequence[str]) -> None:
-    """Look at every input of some stages, and at the artefacts that none of them makes.
-
-    Args:
-        job: the job.
-        stages: those that will run, in order.
+    """Look at every input of stages that will run, in order, and at the artefacts that none of them makes.
 
     Raises:
         CroprayError: the one thing that is wrong, or all of them in one list.
@@ -95,8 +91,7 @@ def check_job(job: JobConfig, stages: Sequence[str]) -> None:
 def _wanted(job: JobConfig, stages: Sequence[str]) -> list[Stage]:
     """Of several stages, those with something to do; a single one says itself why it has nothing.
 
-    Raises:
-        ConfigError: it makes what another job's workspace has.
+    ConfigError where it makes what another job's workspace has.
     """
     known, has_work = {stage.name: stage for stage in STAGES}, stages_of(job)
     if len(stages) > 1:

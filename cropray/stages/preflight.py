@@ -57,11 +57,7 @@ def checks_of_models(job: JobConfig) -> Iterator[Check]:
 
 
 def check_tracking_uri(job: JobConfig) -> None:
-    """Refuse what is no address of an MLflow store.
-
-    Raises:
-        ConfigError: it is not.
-    """
+    """Raises: ConfigError: `tracking_uri` is no address of an MLflow store."""
     if job.tracking_uri is not None and urlsplit(job.tracking_uri).scheme.partition("+")[0] not in _STORES:
         raise ConfigError(
             f"tracking_uri = '{job.tracking_uri}' is no address of an MLflow store; write http://host:5000, "
@@ -70,11 +66,7 @@ def check_tracking_uri(job: JobConfig) -> None:
 
 
 def check_gpus(job: JobConfig) -> None:
-    """Refuse a search on GPUs on a machine that has none; a cluster may have some.
-
-    Raises:
-        ConfigError: it has none.
-    """
+    """Raises: ConfigError: the search asks for GPUs and this machine has none; a cluster may have some."""
     needs = {model: job.settings_of(model).need() for model in job.search.models}
     wanted = [f"{model}.{need.gpu_setting}" for model, need in needs.items() if need.gpus]
     if (

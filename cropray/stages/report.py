@@ -74,11 +74,7 @@ def checks(job: JobConfig, ahead: Ahead) -> Iterator[Check]:
 
 
 def artefacts(job: JobConfig) -> Iterator[Stamped]:
-    """The pictures; the page itself is written by every run.
-
-    Raises:
-        MissingArtefactError: there is no dataset, or a composite is missing.
-    """
+    """The pictures; the page itself is written by every run. Raises as `load_manifest` and `pictures.artefacts`."""
     yield from pictures.artefacts(job, load_manifest(job.artefacts.manifest))
 
 

@@ -1,10 +1,9 @@
 """Results of finished stages, read back for tables, pages and the tracker."""
 
 import json
-import re
 import time
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
@@ -25,10 +24,8 @@ from cropray.search.results import (
     group_by_configuration,
     load_results,
 )
-from cropray.tracking import Candidate, EvaluationNote, Merit, ModelForm, Tracker
+from cropray.tracking import Candidate, EvaluationNote, Merit, ModelForm, Tracker, as_keys
 from cropray.training.family import family
-
-_NOT_IN_KEYS: Final = re.compile(r"[^\w -]")  # MLflow takes some more, which stand for folders or end a name
 
 
 def load_search(workspace: Workspace, model: str) -> dict[str, Any]:
@@ -57,13 +54,7 @@ def load_configurations(
 
 
 def load_region_out(workspace: Workspace, model: str, units: Mapping[str, str]) -> RegionOut:
-    """The winner's scores on new regions.
-
-    Args:
-        workspace: where the units stand.
-        model: kind of model.
-        units: region → folder of the finished unit that left it out.
-    """
+    """The winner's scores on new regions; `units` are region → folder of the finished unit that left it out."""
     results = {region: load_results(workspace.unit(model, name) / RESULT_FILE) for region, name in units.items()}
     return RegionOut({region: result for region, (result,) in results.items()})
 
@@ -155,7 +146,7 @@ def evaluation_note(job: JobConfig, manifest: Manifest, model: str, tracker: Tra
         },
         metrics={
             **scores["metrics"],
-            **_interval_metrics(scores),
+            **interval_metrics(scores),
             **headline(scores.get("detail", {})),  # an evaluation of an earlier version has none
             **_decision_metrics(summary),
         },
@@ -200,7 +191,7 @@ def _layout(cube: CubeSpec) -> dict[str, Any]:
     }
 
 
-def _interval_metrics(scores: Mapping[str, Any]) -> dict[str, float]:
+def interval_metrics(scores: Mapping[str, Any]) -> dict[str, float]:
     """Tracker keys `test_…_low` and `test_…_high`; none where there are no intervals."""
     intervals = scores["intervals"] or {}
     return {
@@ -255,8 +246,9 @@ def _decision_metrics(summary: Mapping[str, Any]) -> dict[str, float]:
         found |= {f"oof_{key}{end}": value for key, value in decision[when].items()}
     if "unlike" in decision:
         found["oof_unlike"] = decision["unlike"]["share"]
-    for region, table in decision.get("reliability", {}).get("regions", {}).items():
-        name = _NOT_IN_KEYS.sub("-", region)
+    regions = decision.get("reliability", {}).get("regions", {})
+    for region, name in as_keys(regions).items():
+        table = regions[region]
         found[f"oof_rows.{name}"] = table["rows"]
         found |= {f"oof_ece{end}.{name}": table["ece"][when] for end, when in whens if "ece" in table}
     return found

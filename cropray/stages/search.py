@@ -23,14 +23,16 @@ from cropray.io.artefacts import Artefact
 from cropray.io.storage import Location
 from cropray.search.doubts import fold_doubts
 from cropray.search.fit import OnStep, SearchData, fit_unit
+from cropray.search.racing import write_zone_counts
 from cropray.search.results import FoldResult
-from cropray.search.run import UnitJob, run_units
+from cropray.search.run import Fit, UnitJob, run_units
 from cropray.search.sampling import require_optuna
 from cropray.search.space import Unit
 from cropray.search.store import store_line
 from cropray.stages.devices import require_devices
-from cropray.stages.family_search import FamilySearch, Samples
+from cropray.stages.family_search import FamilySearch
 from cropray.stages.preflight import Ahead, Check, check_gpus, check_tracking_uri, checks_of_models
+from cropray.stages.samples import Samples
 from cropray.stages.search_log import SearchLog
 from cropray.stages.search_verdict import Searched
 from cropray.tracking import Tracker
@@ -130,7 +132,7 @@ def artefacts(job: JobConfig) -> Iterator[Artefact]:
     for model in (*fitted, *built):
         search = FamilySearch(job, manifest, model, samples, _members(job, model, searches))
         searches.append(search)
-        yield Searched(job, manifest, model, search.key, search.units, search.is_finished, search.members)
+        yield Searched(job, manifest, model, search.key, search.planned, search.is_finished, search.members)
         yield from search.out_of_fold()
 
 
@@ -179,9 +181,7 @@ def _run_group(
 def _write_out_of_fold(searches: Sequence[FamilySearch], progress: Progress) -> None:
     """Of every model, also where another one's fail: what was published stands.
 
-    Raises:
-        ConfigError: the cluster has no GPU and `map.device` asks for one.
-        StageFailedError: some zones failed; it lists those of all models.
+    ConfigError where the cluster has no GPU and `map.device` asks for one; StageFailedError lists failed zones of all models.
     """
     failures: dict[str, str] = {}
     n_done = 0
@@ -201,6 +201,8 @@ def _tell_units(searches: Sequence[FamilySearch], progress: Progress) -> None:
     n_finished = sum(unit.is_finished for unit in jobs)
     already = f", {n_finished} finished before" if n_finished else ""
     more = f" and more as they are proposed, {search.n_trials} trials in all" if search.sampler == "tpe" else ""
+    if n_ahead := sum(len(each.race.ahead) for each in searches):
+        more = f", up to {n_ahead} more of those that stay in the race{more}"
     models = " and ".join(each.model for each in searches)
     progress.stage("search", f"{models}: {len(jobs)} units of (configuration, fold){more}{already}")
 
@@ -267,6 +269,7 @@ def _run_units(
     time_s: float | None = None,
 ) -> None:
     for search in searches:
+        search.tell_of_race(progress)
         search.log.plan(search.units)
     n_pending = sum(not unit.is_finished for unit in jobs)
     if not n_pending:
@@ -290,6 +293,8 @@ def _run_units(
     storage = searches[0].workspace.root / "search" / ".tune"
     n_times = searches[0].job.search.max_failures
     fit = partial(_fit, data=data, until_step=searches[0].job.until_step)
+    if searches[0].is_race:
+        fit = partial(_fit_in_race, data=data, fit=fit)
     follow = _Following(logs, progress)
     run_units(
         jobs, fit, placement, storage, on_finished, n_times, on_trouble=progress.note, on_step=follow, time_s=time_s
@@ -339,4 +344,13 @@ def _fit(
     results, load = fit_unit(unit, folder, data[unit.model], progress, on_step), data[unit.model].family.load
     if until_step is not None:
         note_until(folder, until_step, load if unit.fold is None and unit.region is None else None)
+    return results
+
+
+def _fit_in_race(
+    unit: Unit, folder: Path, progress: Location, on_step: OnStep, data: Mapping[str, SearchData], fit: Fit
+) -> Sequence[FoldResult]:
+    results, of_model = fit(unit, folder, progress, on_step), data[unit.model]
+    if unit.fold is not None and unit.fold + 1 < of_model.manifest.n_folds:  # after the last one nothing is dropped
+        write_zone_counts(unit, folder, of_model, results)
     return results

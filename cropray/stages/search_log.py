@@ -81,9 +81,7 @@ def scores_in_words(scores: Scores) -> str:
 def means_in_words(metrics: Mapping[str, float], objective: str) -> str:
     """Means over the folds: the headlines, the loss, and what the winner is chosen by, with its deviation.
 
-    Args:
-        metrics: `val_…_mean` and `val_…_std`.
-        objective: `search.objective`.
+    `metrics` are `val_…_mean` and `val_…_std`, `objective` is `search.objective`.
     """
     shown = [
         metric for metric in score_columns() if metric.is_headline or f"val_{metric.key}" in {"val_loss", objective}

@@ -67,12 +67,14 @@ class Searched:
         if result["objective"] != settings.objective:
             yield f"setting search.objective was {result['objective']}, is {settings.objective}"
         yield from _of_the_decision(result.get("decision"), asked(self.job))
-        was, now = "region_out" in result, settings.leave_region_out
-        if was != now:
-            yield f"setting search.leave_region_out was {str(was).lower()}, is {str(now).lower()}"
+        was = {"leave_region_out": "region_out" in result, "racing": result.get("racing", False)}
+        changed = {name: now for name in was if (now := getattr(settings, name)) != was[name]}
+        yield from (
+            f"setting search.{name} was {str(not now).lower()}, is {str(now).lower()}" for name, now in changed.items()
+        )
         if self.members and not self.units:
             yield f"searches of {', '.join(self.members)}, from which it is built, are not finished"
-        elif result["units"] != [unit.folder.name for unit in self.units]:
+        elif "racing" not in changed and result["units"] != [unit.folder.name for unit in self.units]:
             left = [unit.unit.title for unit in self.units if not unit.is_finished]
             if self._was_cut_off(result, left):
                 yield f"its time was up (search.time_budget_s): {len(left)} fits are left to be made"
@@ -90,7 +92,9 @@ class Searched:
     def _was_cut_off(self, result: dict[str, Any], left: list[str]) -> bool:
         """Whether what it lacks is what it had no time for; of trials that were not proposed then, nobody knows which."""
         finished = [unit.folder.name for unit in self.units if unit.is_finished]
-        return result["units"] == finished and bool(result.get("not_proposed") or result.get("left_out") == left)
+        left_out = result.get("left_out")
+        may_be_dropped = bool(left_out) and self.job.search.racing  # what it lacked then may be out of the race now
+        return result["units"] == finished and bool(result.get("not_proposed") or left_out == left or may_be_dropped)
 
 
 def _of_the_decision(result: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> Iterator[str]:

@@ -12,7 +12,16 @@ import os
 # MLflow decides about telemetry while it is imported, so this cannot wait for a function.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
-from cropray.tracking.records import Candidate, EvaluationNote, Merit, ModelForm, RunningFold, SearchNote
+from cropray.tracking.records import (
+    Candidate,
+    EvaluationNote,
+    Merit,
+    ModelForm,
+    ResultNote,
+    RunningFold,
+    SearchNote,
+    as_keys,
+)
 from cropray.tracking.registry import CHAMPION
 from cropray.tracking.tracker import UI_PORT, Tracker, beside_stages, local_uri, ui_command
 
@@ -23,9 +32,11 @@ __all__ = [
     "EvaluationNote",
     "Merit",
     "ModelForm",
+    "ResultNote",
     "RunningFold",
     "SearchNote",
     "Tracker",
+    "as_keys",
     "beside_stages",
     "local_uri",
     "ui_command",

@@ -11,7 +11,17 @@ from cropray.io.workspace import Workspace
 from cropray.search.results import RESULT_FILE, ConfigurationResult, FoldResult, group_by_configuration, load_results
 from cropray.search.space import title
 from cropray.tracking.outages import RefusedError
-from cropray.tracking.records import NOTE, EvaluationNote, History, Note, Run, RunningFold, SearchNote, as_texts
+from cropray.tracking.records import (
+    NOTE,
+    EvaluationNote,
+    History,
+    Note,
+    ResultNote,
+    Run,
+    RunningFold,
+    SearchNote,
+    as_texts,
+)
 
 NOTE_FILE: Final = "run.json"
 
@@ -52,6 +62,8 @@ class Projection:
             RefusedError: a file of it lies outside of the workspace, or cannot be read.
         """
         try:
+            if isinstance(note, ResultNote):
+                return self._result(note)
             return self._search(note) if isinstance(note, SearchNote) else self._evaluation(note)
         except OSError as error:  # of the workspace: no outage of the store
             raise RefusedError(f"{error} (in the workspace)") from None
@@ -83,6 +95,15 @@ class Projection:
             search=note.search,
             folder=folder,
             candidate=note.candidate,
+        )
+
+    def _result(self, note: ResultNote) -> Run:
+        files = [self._inside(self._workspace.root / name) for name in note.files]
+        return Run(
+            **{**_common(note), "name": note.name},
+            is_finished=True,
+            metrics=note.metrics,
+            files={file.name: file for file in files if file.exists()},
         )
 
     def _configurations(self, note: SearchNote) -> Iterator[Run]:

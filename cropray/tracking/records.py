@@ -5,6 +5,8 @@ and configurations are read from the results of the units, tests from the evalua
 """
 
 import math
+import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal, TypeAlias
@@ -20,6 +22,8 @@ CURVE_PREFIX: Final = "curve/"  # keeps a curve's last point from hiding the sco
 LONGEST_PARAM: Final = 6000  # characters, MLflow REST API
 _CUT: Final = " … (cut)"  # ends a text that was longer
 _STEP: Final = "step"  # key of a history record that holds its step
+_NOT_IN_KEYS: Final = re.compile(r"[^\w -]")  # MLflow takes some more, which stand for folders or end a name
+_LONGEST_NAME: Final = 200  # characters; MLflow takes 250 of a metric's key
 
 Point: TypeAlias = tuple[str, int, float]
 """(metric, step, value)."""
@@ -41,6 +45,19 @@ def as_texts(params: Mapping[str, object]) -> dict[str, str]:
     return {
         key: text if len(text) <= LONGEST_PARAM else f"{text[: LONGEST_PARAM - len(_CUT)]}{_CUT}"
         for key, text in texts.items()
+    }
+
+
+def as_keys(names: Iterable[str]) -> dict[str, str]:
+    """Name → how the keys of metrics have it: `-` for what MLflow does not take, and cut where it is too long.
+
+    Of names that would become the same, the one that is written so keeps it; each other one gets a hash of itself.
+    """
+    plain = {name: _NOT_IN_KEYS.sub("-", name)[:_LONGEST_NAME] for name in names}
+    n_alike = Counter(plain.values())
+    return {
+        name: key if key == name or n_alike[key] == 1 else f"{key} {fingerprint(name)[:8]}"
+        for name, key in plain.items()
     }
 
 
@@ -147,7 +164,18 @@ class EvaluationNote(_Note):
     """None: it is not to be registered."""
 
 
-Note: TypeAlias = SearchNote | EvaluationNote
+class ResultNote(_Note):
+    """Of what a command made of finished tests, in `runs/<command>/<what>`: the next one of the same is noted in its place."""
+
+    kind: Literal["nested", "compare"]
+    name: str
+    """For people."""
+    metrics: dict[str, float]
+    files: tuple[str, ...]
+    """Paths in the workspace."""
+
+
+Note: TypeAlias = SearchNote | EvaluationNote | ResultNote
 NOTE: Final = TypeAdapter[Note](Annotated[Note, Field(discriminator="kind")])
 
 
@@ -158,7 +186,7 @@ class Run:
     key: str
     model: str
     kind: str
-    """`search`, `configuration`, `fold` or `evaluate`."""
+    """`search`, `configuration`, `fold`, `evaluate`, `nested` or `compare`."""
     name: str
     is_finished: bool
     params: Mapping[str, str]

@@ -100,6 +100,11 @@ class Tracker:
 
         A store that did not answer, or took long, is left alone for a while: it gets the run another time.
         """
+        self.keep(note)
+        self.keep_up(note)
+
+    def keep(self, note: Note) -> None:
+        """Keep what is said of a run in the workspace, for whoever next brings the store up to date."""
         file = self._workspace.run(_folder(note)) / NOTE_FILE
         try:
             write_text(file, note.model_dump_json(indent=1) + "\n")
@@ -107,7 +112,6 @@ class Tracker:
             self.notes.append(
                 f"'{file}' cannot be written ({redact(str(error))}): run the stage again if MLflow lacks '{note.key}'"
             )
-        self.keep_up(note)
 
     def keep_up(self, note: Note) -> None:
         """Bring the store up to date with one run and what is below it, unless it is to be left alone."""
@@ -242,23 +246,36 @@ class Tracker:
             return WAIT_S
 
 
-def beside_stages(workspace: Workspace, experiment: str, tracking_uri: str | None) -> Tracker:
-    """A tracker for a command that is no stage: it writes only while none is at work, as there is one writer."""
+def beside_stages(
+    workspace: Workspace, experiment: str, tracking_uri: str | None, notes: Sequence[Note] = ()
+) -> Tracker:
+    """A tracker for a command that is no stage: it writes only while none is at work, as there is one writer.
+
+    Args:
+        workspace: see `Tracker`.
+        experiment: see `Tracker`.
+        tracking_uri: see `Tracker`.
+        notes: of runs of the command, which are kept whether or not they can be written.
+    """
     try:
         with locked(workspace.root):
             tracker = Tracker(workspace, experiment, tracking_uri)
+            for note in notes:
+                tracker.note(note)
             if tracker.answers:
                 tracker.close()
             return tracker
     except (ConfigError, OSError) as error:
         tracker = Tracker(workspace, experiment, tracking_uri, writes=False)
+        for note in notes:
+            tracker.keep(note)
         tracker.notes.append(f"MLflow is not brought up to date with the workspace now: {error}")
         return tracker
 
 
 def _folder(note: Note) -> str:
-    """Of a search's note its own; of the tests of a family the last one's, as of its artefacts."""
-    return note.key if note.kind == "search" else f"evaluate/{note.model}"
+    """Of a search's note its own; of the tests of a family, and of what is made of tests, the last one's, as of its artefacts."""
+    return note.key if note.kind == "search" else note.key.rpartition("/")[0]
 
 
 def local_uri(workspace: Workspace) -> str:

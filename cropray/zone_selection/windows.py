@@ -107,17 +107,10 @@ def rank_windows(counts: npt.NDArray[np.int64], area: SearchArea) -> npt.NDArray
 def choose_windows(
     ranked: npt.NDArray[np.int64], area: SearchArea, n_wanted: int, min_gap_m: float, taken: Iterable[Bounds] = ()
 ) -> tuple[int, ...]:
-    """The first windows in order that keep the least gap to each other and to what is taken.
+    """The first windows in order that keep the least gap, in x or in y, m, to each other and to what is taken.
 
-    Args:
-        ranked: indices of the windows that may be chosen, best first.
-        area: the windows.
-        n_wanted: how many to choose.
-        min_gap_m: least gap in x or in y, m.
-        taken: rectangles (x_min, y_min, x_max, y_max) of other regions' zones, in the area's system.
-
-    Returns:
-        Indices in order of choice; fewer than wanted where no more fit.
+    `ranked` are indices of those that may be chosen, best first; `taken` rectangles (x_min, y_min, x_max, y_max) of other
+    regions' zones, in the area's system. Indices come in order of choice; fewer than wanted where no more fit.
     """
     size = area.window_m
     x_min, y_max = (edge[ranked] for edge in area.corners)

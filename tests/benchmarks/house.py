@@ -126,8 +126,8 @@ def _way(
     called = {full.rpartition(".")[2]: full for full in _imports(module.tree)}
     calls = sorted((c for c in ast.walk(node) if isinstance(c, ast.Call)), key=lambda c: (c.lineno, c.col_offset))
     for call in calls:
-        own = call.func.id if isinstance(call.func, ast.Name) else ""
-        target = called.get(own, f"{_dotted(module)}.{own}")
+        own, _, of_module = ast.unparse(call.func).partition(".")
+        target = f"{called.get(own, f'{_dotted(module)}.{own}')}.{of_module}".rstrip(".")
         if target not in known or target in (*before, name):
             continue
         names = [argument.arg for argument in known[target][1].args.args]

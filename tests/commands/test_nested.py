@@ -1,12 +1,16 @@
 """`nested` tests every zone once, and `compare` tells two models apart, or not."""
 
 import json
+import re
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from mlflow import MlflowClient
 
 from cropray.cli import main
 from cropray.commands import nested
@@ -17,6 +21,7 @@ from cropray.datasets.manifest import load_manifest
 from cropray.io.job_file import dump_yaml, load_settings
 from cropray.io.storage import write_text
 from cropray.stages import dataset
+from cropray.tracking import beside_stages, local_uri
 from tests.study import FEATURE_COLUMNS
 
 N_ZONES = 8
@@ -76,7 +81,10 @@ def done(tmp_path_factory):
     configs = [write_config(folder, "good", max_depth=2), write_config(folder, "blind", max_depth=1)]
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(nested, "run_stages", imitate)
-        assert [main(["nested", str(config), "--folds", "3"]) for config in configs] == [0, 0]
+        assert main(["nested", str(configs[0]), "--folds", "3"]) == 0
+        (folder / "blind").mkdir()
+        shutil.copy(folder / "good" / "mlflow.db", folder / "blind")  # tables of a store take seconds to make
+        assert main(["nested", str(configs[1]), "--folds", "3"]) == 0
     return configs
 
 
@@ -116,6 +124,69 @@ def test_the_better_one_is_told(done, capsys):
     assert record["verdict"]["macro_f1"] == "good xgboost (study) is better"
 
 
+def runs_of(config, kind):
+    """Of the job's own store and experiment."""
+    job = load_settings(JobConfig, config)
+    client = MlflowClient(local_uri(job.artefacts))
+    experiment = client.get_experiment_by_name(job.name)
+    return client, client.search_runs([experiment.experiment_id], f"tags.`cropray.kind` = '{kind}'")
+
+
+def test_scores_of_all_zones_are_a_run_beside_the_job_s_own(done, monkeypatch, capsys):
+    scores, _ = scores_of(done[0])
+    client, (run,) = runs_of(done[0], "nested")
+    ends = {
+        f"{key}_{end}": x
+        for key, found in scores["intervals"].items()
+        for end, x in zip(("low", "high"), found, strict=True)
+    }
+    assert run.data.metrics == {**scores["metrics"], **ends}
+    assert run.data.metrics["test_macro_f1_low"] < 1
+    assert run.data.params == {"recipe": "study", "outer_folds": "3", "seed": "0"}
+    assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"scores.json", "cube.npy"}
+    assert run.info.status == "FINISHED"
+    monkeypatch.setattr(nested, "run_stages", imitate)
+    assert main(["nested", str(done[0]), "--folds", "3"]) == 0  # nothing new
+    assert [each.info.run_id for each in runs_of(done[0], "nested")[1]] == [run.info.run_id]
+    assert not runs_of(done[0], "evaluate")[1]
+    capsys.readouterr()
+
+
+def test_a_comparison_is_a_run_that_names_both(done, capsys):
+    good, blind = map(str, done)
+    asked = ["compare", blind, good, "--nested", "--set", "seed=4"]
+    assert main(asked) == 0
+    file = Path(re.search("written to (.*)", capsys.readouterr().out)[1])
+    client, runs = runs_of(done[1], "compare")
+    (run,) = [run for run in runs if run.data.params["seed"] == "4"]
+    tags, metrics, written = run.data.tags, run.data.metrics, json.loads(file.read_text())
+    assert (tags["cropray.a"], tags["cropray.b"]) == ("blind xgboost (study)", "good xgboost (study)")
+    assert tags["cropray.verdict.accuracy"] == "good xgboost (study) is better"
+    assert (run.data.params["b.workspace"], metrics["zones"]) == (str(done[0].parent / "good"), N_ZONES)
+    of_scores = [(f"difference_{key}", "", of) for key, of in written["scores"].items()]
+    of_classes = [("difference_f1", f".{name}", of) for name, of in written["classes"].items()]
+    expected = {
+        f"{key}{end}{which}": of[value]
+        for key, which, of in (*of_scores, *of_classes)
+        for end, value in (("", "value"), ("_low", "low"), ("_high", "high"))
+    }
+    assert metrics == {**expected, "zones": N_ZONES}
+    assert [found.path for found in client.list_artifacts(run.info.run_id)] == [file.name]
+    assert main(asked) == 0
+    assert len(runs_of(done[1], "compare")[1]) == len(runs)
+
+
+def test_a_comparison_that_the_store_misses_is_written_later(done, capsys):
+    good, blind = map(str, done)
+    asked = ["compare", good, blind, "--nested", "--set", "seed=5"]
+    assert main([*asked, "--set", "tracking_uri=http://127.0.0.1:9"]) == 0
+    assert re.search(r"up to \d writes wait in .*compare/xgboost-and-xgboost-", capsys.readouterr().out)
+    job = load_settings(JobConfig, good)
+    assert "5" not in {run.data.params["seed"] for run in runs_of(good, "compare")[1]}
+    assert not beside_stages(job.artefacts, job.name, None).trouble()
+    assert "5" in {run.data.params["seed"] for run in runs_of(good, "compare")[1]}
+
+
 @pytest.mark.parametrize(
     ("sides", "said"),
     [
@@ -151,4 +222,5 @@ def test_the_whole_procedure_runs_for_each_fold_once(ray_local, tmp_path, capsys
     assert scores_of(config)[0] == before
     workspace = load_settings(JobConfig, config).artefacts
     assert not workspace.model("xgboost").exists()  # the job's own search and runs are left alone
-    assert not workspace.mlflow_database.exists()
+    assert len(runs_of(config, "nested")[1]) == 1
+    assert not runs_of(config, "search")[1]

@@ -10,7 +10,7 @@ import pytest
 
 from cropray.core.errors import AccountingError, SchemaError
 from cropray.core.metrics import score
-from cropray.evaluation.detail import cubes_of, detail, headline
+from cropray.evaluation.detail import FEWEST_OF_ZONE, _spread, cubes_of, detail, headline
 from cropray.evaluation.tally import N_SIZES, SIZES_HA, Tally, clear_titles, size_titles
 from cropray.maps.parcels import parcel_areas
 from cropray.training.decision import Decision
@@ -162,6 +162,17 @@ def test_the_worst_zone_and_the_spread_are_named():
     assert spread["median"] == pytest.approx((values[1] + values[2]) / 2)
     assert spread["upper_quartile"] == pytest.approx(values[2] + 0.25 * (values[3] - values[2]))
     assert headline(record)["test_worst_zone_accuracy"] == values[0]
+
+
+def test_a_zone_of_a_handful_of_labels_is_not_the_worst():
+    zone_ids, cube, _ = zones(3)
+    cube[:2] = 0
+    cube[0, 0, 1] = FEWEST_OF_ZONE - 1  # all wrong
+    cube[1, 0, 0] = FEWEST_OF_ZONE
+    spread = _spread(zone_ids, cube)["accuracy"]
+    assert (spread["n"], spread["worst_zone"]) == (2, zone_ids[2])
+    assert _spread(zone_ids[:1], cube[:1]) == {}
+    assert headline({"zones": {}}) == {}
 
 
 def test_an_evaluation_of_an_earlier_version_has_no_headline():

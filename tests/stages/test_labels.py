@@ -13,7 +13,7 @@ from cropray.core.progress import Progress
 from cropray.io.raw_files import parts_of, source_fingerprint
 from cropray.io.workspace import Workspace
 from cropray.io.zones import read_zones
-from cropray.parcels.rpg import extract_parcels
+from cropray.parcels import rpg
 from cropray.stages import labels
 from cropray.stages.inputs import register_year
 from tests.jobs import job
@@ -89,7 +89,7 @@ def test_a_register_without_spatial_index_is_read_once_and_gives_the_same_labels
 ):
     register = gpd.read_file(landscape.parcels)
     register.to_parquet(tmp_path / name) if name.endswith("parquet") else register.to_file(tmp_path / name)
-    passes = []
+    passes, extract_parcels = [], rpg.extract_parcels
 
     def extract_and_hide(settings, grids, path):
         n_nowhere = extract_parcels(settings, grids, path)
@@ -97,7 +97,7 @@ def test_a_register_without_spatial_index_is_read_once_and_gives_the_same_labels
         settings.path.rename(tmp_path / "hidden")
         return n_nowhere
 
-    monkeypatch.setattr(labels, "extract_parcels", extract_and_hide)
+    monkeypatch.setattr(rpg, "extract_parcels", extract_and_hide)
     indexed, _ = label(landscape, tmp_path / "indexed", {})
     plain, printed = label(landscape, tmp_path / "plain", {"path": str(tmp_path / name)})
     (tmp_path / "hidden").rename(tmp_path / name)

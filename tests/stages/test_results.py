@@ -16,9 +16,9 @@ from cropray.stages import evaluate
 from cropray.stages import map as map_stage
 from cropray.stages.results import (
     _gain,
-    _interval_metrics,
     candidate_of,
     evaluation_note,
+    interval_metrics,
     load_configurations,
 )
 from cropray.tracking import Tracker
@@ -119,6 +119,21 @@ def test_what_confidence_is_worth_in_each_region_stands_beside_it(job):
     assert told["oof_unlike"] == 0.04
 
 
+def test_regions_whose_names_differ_in_signs_keep_figures_of_their_own(job):
+    path = job.artefacts.search_result("xgboost")
+    scores = {"accuracy": 0.9, "macro_f1": 0.5, "loss": 0.3, "ece": 0.1}
+    regions = {name: {"rows": n, "ece": {"before": 0.2, "after": n / 1e4}} for n, name in ((500, "A+B"), (600, "A.B"))}
+    summary = json.loads(path.read_text())
+    summary["decision"] = {
+        "settings": {"rule": "argmax"}, "tau": 0.0, "temperature": 1.4, "before": scores, "after": scores,
+        "reliability": {"regions": regions}, "other_folds": None,
+    }  # fmt: skip
+    write_json(path, summary)
+    told = evaluation_note(job, MANIFEST, "xgboost", SimpleNamespace(tested=lambda _: None)).metrics
+    assert sorted(value for key, value in told.items() if key.startswith("oof_rows.A-B ")) == [500, 600]
+    assert sorted(value for key, value in told.items() if key.startswith("oof_ece.A-B ")) == [0.05, 0.06]
+
+
 @pytest.mark.parametrize(("elsewhere", "moves"), [(0.58, True), (0.47, False)])
 def test_an_alias_goes_to_the_same_fits_where_they_decide_better(job, elsewhere, moves):
     """Scores of folds are of the likeliest class, whatever the decision."""
@@ -182,10 +197,10 @@ def test_a_test_of_another_model_has_none_of_the_pictures_of_the_one_before(job)
 
 def test_ends_of_intervals_are_metrics_of_their_own():
     intervals = {"test_accuracy": [0.7, 0.9], "test_macro_f1": [0.3, 0.5]}
-    assert _interval_metrics({"intervals": intervals}) == {
+    assert interval_metrics({"intervals": intervals}) == {
         "test_accuracy_low": 0.7, "test_accuracy_high": 0.9, "test_macro_f1_low": 0.3, "test_macro_f1_high": 0.5,
     }  # fmt: skip
-    assert _interval_metrics({"intervals": None, "no_intervals": "2 test zones"}) == {}
+    assert interval_metrics({"intervals": None, "no_intervals": "2 test zones"}) == {}
 
 
 def test_a_configuration_whose_time_was_up_is_none_of_a_report(tmp_path):

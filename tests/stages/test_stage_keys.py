@@ -14,6 +14,7 @@ from cropray.imagery.scenes import Found, Scene
 from cropray.imagery.sources.earth_engine.months import listing_key
 from cropray.imagery.sources.files.scenes import FilesSettings
 from cropray.imagery.sources.stac.settings import StacSettings
+from cropray.parcels import rpg
 from cropray.stages import dataset, evaluate, labels, pictures, zones
 from cropray.stages import map as map_stage
 from cropray.stages.inputs import acquisition_of, legend_of
@@ -31,7 +32,7 @@ def keys_of(tmp_path_factory):
     parcels = tmp_path_factory.mktemp("parcels") / "parcels.parquet"
     parcels.touch()
     patched = pytest.MonkeyPatch()
-    patched.setattr(labels, "has_spatial_index", lambda _: True)
+    patched.setattr(rpg, "has_spatial_index", lambda _: True)
     patched.setattr(map_stage, "_content", lambda *_: {"composite": "1"})
     patched.setattr(pictures, "require", lambda path, _: path)
     patched.setattr(pictures, "_months", lambda _, dataset: dict.fromkeys(dataset.zone_ids, ("Jan 2023",)))

@@ -143,6 +143,8 @@ def sample_zones(
 
 def _limits(job: JobConfig, traffic: Traffic | None) -> Iterator[str]:
     """What is only bounded or assumed, in words."""
+    if job.search.racing:
+        yield "search: at most; search.racing may drop trials before their last fold, here none is"
     for found in map(family, job.search.models):
         if found.most_steps:
             yield f"{found.label}: at most; validation may stop a fit before its last {found.step_name}"

@@ -63,11 +63,7 @@ def some(names: Sequence[str]) -> str:
 
 
 def grid_of(path: Location, there: FileState) -> Grid:
-    """Where a file lies.
-
-    Args:
-        path: the file.
-        there: its state, part of what is remembered.
+    """Where a file in this state, which is remembered with it, lies.
 
     Raises:
         InputError: it is no whole raster, or not north up with square pixels of an EPSG system.
@@ -95,13 +91,7 @@ def _grid_of(path: Location, there: FileState) -> Grid:
 
 @functools.lru_cache(maxsize=100_000)
 def header_of(path: Location, there: FileState, cube: CubeSpec, named: tuple[str, ...] | None) -> Header:
-    """What a file says of itself.
-
-    Args:
-        path: the file.
-        there: its state, part of what is remembered.
-        cube: the job's.
-        named: its bands instead of their descriptions.
+    """What a file in this state says of itself, for a job's cube; its bands may be `named` instead of described.
 
     Raises:
         InputError: it lacks bands of the cube, or has them twice or behind a mask.

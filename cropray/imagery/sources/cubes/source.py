@@ -58,11 +58,7 @@ class CubeFiles:
         return self.settings.fill
 
     def survey(self, zones: Sequence[ZoneSeason]) -> Remarks:
-        """Look at the headers of every zone's files.
-
-        Raises:
-            InputError: zones have no file, or a file cannot be used; the message names them.
-        """
+        """See `CompositeSource.survey`: by the headers of every zone's files; messages name them."""
         listed = self._listed()
         found, without = {}, []
         for zone, season in zones:
@@ -92,11 +88,7 @@ class CubeFiles:
         return {remark: names for remark, names in remarks.items() if names}
 
     def read(self, zone: Zone, season: Season) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint8]]:
-        """The season's cube on the zone's grid, [T, C, H, W] uint16, 0 = no data; counts, [T, H, W] uint8.
-
-        Raises:
-            InputError: a file cannot be read, holds no data, or values that cannot be stored; the message names it.
-        """
+        """See `CompositeSource.read`; a file without data of a band is refused too, and the message names it."""
         files, cube = self._require(zone, season, self._listed()), season.cube
         composite = read_stored(files.cube, files.header, zone.grid, cube)
         empty = [band_id for band, band_id in enumerate(cube.band_ids) if not composite[:, band].any()]
@@ -119,10 +111,9 @@ class CubeFiles:
         return tuple(path.name for path in (files.cube, files.counts) if path is not None)
 
     def fingerprint(self, zone: Zone, season: Season) -> str:
-        """Names, sizes and times of change of the files, or what a store says instead, and what is done to their numbers.
+        """See `CompositeSource.fingerprint`: names, sizes and times of change of the files, or what a store says instead.
 
-        Raises:
-            InputError: a file is not there any more.
+        What is done to their numbers is part of it.
         """
         listed = self._listed()
         files = self._require(zone, season, listed)
@@ -194,11 +185,7 @@ def _matches(listed: Listed, pattern: str, setting: str, but: str | None = None)
 def _covering(
     candidates: Sequence[tuple[Location, FileState]], zone: Zone, pattern: str
 ) -> tuple[Location, FileState] | None:
-    """The one file that covers a zone; None: there are no files.
-
-    Raises:
-        InputError: none does, or several do.
-    """
+    """The one file that covers a zone; None: there are no files. InputError where none does, or several do."""
     reasons = [_why_not(grid_of(path, there), zone.grid) for path, there in candidates]
     covering = [file for file, reason in zip(candidates, reasons, strict=True) if reason is None]
     if len(covering) == 1 or not candidates:

@@ -13,35 +13,11 @@ from cropray.core.errors import CroprayError, InputError
 from cropray.core.fingerprint import fingerprint
 from cropray.core.keys import Key
 from cropray.core.progress import Progress
-from cropray.imagery.acquire import (
-    ZoneAcquisition,
-    describe_empty_months,
-    describe_left_out,
-    gather_left_out,
-    months_without,
-    require_scenes,
-)
+from cropray.imagery import acquire
 from cropray.imagery.acquisition import Acquisition, Ask, Order
 from cropray.imagery.scenes import Found, Scene
+from cropray.imagery.sources.earth_engine import months
 from cropray.imagery.sources.earth_engine.ledger import RunAccount, UnitOutcome, append_outcome, append_run
-from cropray.imagery.sources.earth_engine.months import (
-    ELSEWHERE,
-    OLDER,
-    RECIPE,
-    MonthUnit,
-    assemble_zone,
-    assets_elsewhere,
-    drop_months,
-    forget_zone,
-    has_month,
-    listing_key,
-    month_units,
-    older_assets,
-    read_listing,
-    remove_leftovers,
-    scenes_of,
-    write_listing,
-)
 from cropray.imagery.sources.earth_engine.settings import EarthEngineSettings
 from cropray.imagery.sources.earth_engine.units import ListingUnit, UnitClient, failed
 from cropray.io.storage import Location, write_json
@@ -58,7 +34,7 @@ class EarthEngineAcquisition(Acquisition[EarthEngineSettings]):
         self._zones = {zone.zone_id: zone for zone in order.zones}
         self._account = RunAccount()
         self._found: list[Found] = []
-        self._units: dict[str, tuple[MonthUnit, ...]] = {}
+        self._units: dict[str, tuple[months.MonthUnit, ...]] = {}
 
     @property
     def client(self) -> Callable[[Callable[[], None]], Callable[[Any], Any]]:
@@ -76,7 +52,7 @@ class EarthEngineAcquisition(Acquisition[EarthEngineSettings]):
         content = {
             "zone": fingerprint([grid.epsg, grid.bounds, grid.shape]),
             "season": season.first_month,
-            "recipe": RECIPE,
+            "recipe": months.RECIPE,
             **season.cube.in_content(),
         }
         decided = {"imagery.source": self.settings.source, "imagery.collection": self.settings.collection}
@@ -84,25 +60,25 @@ class EarthEngineAcquisition(Acquisition[EarthEngineSettings]):
 
     def earlier(self, zone: Zone) -> str:
         """See `Acquisition.earlier`."""
-        return listing_key(self.settings, zone, self.order.season(zone))
+        return months.listing_key(self.settings, zone, self.order.season(zone))
 
     def outputs(self, zone: Zone) -> tuple[Location, ...]:
         """See `Acquisition.outputs`."""
         return super().outputs(zone)[:2]
 
-    def make(self, zone: Zone) -> Callable[[], ZoneAcquisition]:
+    def make(self, zone: Zone) -> Callable[[], acquire.ZoneAcquisition]:
         """See `Acquisition.make`; `ready` gave the zone out."""
         units = self._units.get(zone.zone_id, ())
-        return partial(assemble_zone, self._workspace, zone, self.order.season(zone), units)
+        return partial(months.assemble_zone, self._workspace, zone, self.order.season(zone), units)
 
     def tidy(self, todo: Collection[str], *, overwrite: bool) -> list[str]:
         """See `Acquisition.tidy`."""
         for zone_id in self._zones:
-            remove_leftovers(self._workspace, zone_id)
+            months.remove_leftovers(self._workspace, zone_id)
             if zone_id not in todo:
-                drop_months(self._workspace, zone_id)
+                months.drop_months(self._workspace, zone_id)
             elif overwrite:
-                forget_zone(self._workspace, zone_id)
+                months.forget_zone(self._workspace, zone_id)
         return []
 
     def ready(self, todo: Sequence[Zone], ask: Ask | None, progress: Progress) -> Generator[Zone | None, None, None]:
@@ -121,17 +97,13 @@ class EarthEngineAcquisition(Acquisition[EarthEngineSettings]):
     def ended(self, zone_id: str, place: tuple[int, int], progress: Progress, *, is_made: bool) -> None:  # noqa: ARG002
         """See `Acquisition.ended`: the months of a composite that is written are not needed any more."""
         if is_made:
-            drop_months(self._workspace, zone_id)
+            months.drop_months(self._workspace, zone_id)
 
     def _list_zones(self, zones: Sequence[Zone], ask: Ask, progress: Progress) -> None:
-        """Find the scenes of every zone: as they were listed before, or by one request each.
-
-        Raises:
-            InputError: zones have no scene in their season.
-        """
+        """Find the scenes of every zone, as they were listed before, or by one request each; InputError where there is none."""
         unlisted, empty = [], []
         for zone in zones:
-            indexes = read_listing(self._workspace, self.settings, zone, self.order.season(zone))
+            indexes = months.read_listing(self._workspace, self.settings, zone, self.order.season(zone))
             if indexes is None:
                 unlisted.append(ListingUnit(zone, self.order.season(zone)))
             else:
@@ -141,17 +113,17 @@ class EarthEngineAcquisition(Acquisition[EarthEngineSettings]):
             if outcome.error is None and self._take_listing(zone, outcome.assets) == ():
                 empty.append(zone)
             progress.step(done, len(unlisted), zone.zone_id, "zones listed")
-        require_scenes(empty, self.order.season_start, self.order.cube)
-        left_out = gather_left_out(self._found, {})
+        acquire.require_scenes(empty, self.order.season_start, self.order.cube)
+        left_out = acquire.gather_left_out(self._found, {})
         write_json(self._workspace.left_out, left_out)
-        for line in [*describe_left_out(left_out), *self._empty_months()]:
+        for line in [*acquire.describe_left_out(left_out), *self._empty_months()]:
             progress.note(line)
 
     def _fetch_months(self, ask: Ask, progress: Progress) -> Iterator[Zone | None]:
         """Ask for the steps that are not there; give out each zone when its last one has come."""
         progress.restart()
         missing = {
-            zone_id: {unit.month: unit for unit in units if not has_month(self._workspace, unit)}
+            zone_id: {unit.month: unit for unit in units if not months.has_month(self._workspace, unit)}
             for zone_id, units in self._units.items()
         }
         todo = [unit for units in missing.values() for unit in units.values()]
@@ -170,10 +142,10 @@ class EarthEngineAcquisition(Acquisition[EarthEngineSettings]):
         empty = {}
         for zone_id, units in self._units.items():
             season, listed = self.order.season(self._zones[zone_id]), {unit.month for unit in units}
-            empty[zone_id] = months_without([name in listed for name in season.names], season)
-        return describe_empty_months(empty, self.order.cube)
+            empty[zone_id] = acquire.months_without([name in listed for name in season.names], season)
+        return acquire.describe_empty_months(empty, self.order.cube)
 
-    def _outcomes(self, units: Sequence[ListingUnit] | Sequence[MonthUnit], ask: Ask) -> Iterator[UnitOutcome]:
+    def _outcomes(self, units: Sequence[ListingUnit] | Sequence[months.MonthUnit], ask: Ask) -> Iterator[UnitOutcome]:
         """Outcomes of units, written down and counted."""
         for unit, answer, death in ask(units):
             outcome: UnitOutcome = answer if death is None else failed(unit, death)
@@ -194,26 +166,22 @@ class EarthEngineAcquisition(Acquisition[EarthEngineSettings]):
         """The zone's scenes; None where they cannot be used, which is recorded."""
         season, collection = self.order.season(zone), self.settings.collection
         try:
-            scenes = scenes_of(indexes, collection, zone.grid, season)
-            units = month_units(zone, season, scenes)
+            scenes = months.scenes_of(indexes, collection, zone.grid, season)
+            units = months.month_units(zone, season, scenes)
         except InputError as error:
             self._fail(zone.zone_id, str(error))
             return None
         if scenes:
-            elsewhere = assets_elsewhere(indexes, collection, zone.grid, season)
-            write_listing(self._workspace, zone.zone_id, self.earlier(zone), scenes, elsewhere)
+            elsewhere = months.assets_elsewhere(indexes, collection, zone.grid, season)
+            months.write_listing(self._workspace, zone.zone_id, self.earlier(zone), scenes, elsewhere)
             self._units[zone.zone_id] = units
-            older = older_assets(units)
-            self._found.append(Found(scenes, {ELSEWHERE: elsewhere}, {OLDER: older} if older else {}))
+            older = months.older_assets(units)
+            self._found.append(Found(scenes, {months.ELSEWHERE: elsewhere}, {months.OLDER: older} if older else {}))
         return scenes
 
 
 def require_past(order: Order, today: dt.date) -> None:
-    """Refuse a season that has not ended: what was computed once is not asked for again.
-
-    Raises:
-        InputError: there is such a zone.
-    """
+    """Raises: InputError: a season has not ended: what was computed once is not asked for again."""
     unfinished = [zone.zone_id for zone in order.zones if order.season(zone).end > today]
     if unfinished:
         raise InputError(

@@ -4,6 +4,7 @@ The client library keeps one session per process. It must never be used in a pro
 set up (two processes would then share its connections), so every worker process connects for itself.
 """
 
+import datetime as dt
 import io
 import os
 import socket
@@ -73,7 +74,7 @@ class _Transport:
 
 
 class EarthEngine:
-    """A connected client. One per process, used by one thread."""
+    """A connected client; one per process, used by one thread. What it asks for may raise an `EarthEngineError`."""
 
     def __init__(
         self,
@@ -83,10 +84,7 @@ class EarthEngine:
     ) -> None:
         """Connect, with the credentials of this machine.
 
-        Args:
-            settings: project, endpoint, patience.
-            take_turn: returns when the next HTTP request may be sent.
-            sleep: waits before another attempt.
+        `take_turn` returns when the next HTTP request may be sent; `sleep` waits before another attempt.
 
         Raises:
             EarthEngineError: no credentials, refused, or no answer.
@@ -107,26 +105,17 @@ class EarthEngine:
         """`system:index` of the collection's assets that reach into the grid from a day before to a day after.
 
         The archive's own dates are those of tiles; a datatake may begin on the other side of midnight.
-
-        Raises:
-            EarthEngineError: refused, or no answer.
         """
         x_min, y_min, x_max, y_max = grid.bounds
         outline = ee.Geometry.Rectangle([x_min, y_min, x_max, y_max], f"EPSG:{grid.epsg}", geodesic=False)
-        start, end = (
-            f"{np.datetime64(season.start) - np.timedelta64(1, 'D')}",
-            f"{np.datetime64(season.end) + np.timedelta64(1, 'D')}",
-        )
-        collection = ee.ImageCollection(self._settings.collection).filterBounds(outline).filterDate(start, end)
+        start, end = season.start - dt.timedelta(days=1), season.end + dt.timedelta(days=1)
+        collection = ee.ImageCollection(self._settings.collection).filterBounds(outline)
+        collection = collection.filterDate(f"{start}", f"{end}")
         indexes = self._ask(lambda: ee.data.computeValue(collection.aggregate_array("system:index")))
         return tuple(map(str, indexes))
 
     def month(self, unit: MonthUnit) -> MonthPixels:
-        """Median and number of the clear observations of one step, on exactly the unit's grid.
-
-        Raises:
-            EarthEngineError: refused, or no answer.
-        """
+        """Median and number of the clear observations of one step, on exactly the unit's grid."""
         expression = month_expression(unit.acquisitions, unit.band_ids)
         pixels = self.pixels(expression, unit.grid, step_dtype(unit.band_ids))
         return MonthPixels(np.stack([pixels[band] for band in unit.band_ids]), np.ascontiguousarray(pixels[_N_OBS]))
@@ -134,13 +123,7 @@ class EarthEngine:
     def pixels(self, expression: ee.Image, grid: Grid, dtype: np.dtype[Any]) -> Any:
         """[H, W] of an image's bands on exactly a grid, asked for in quarters where it is too much for one answer.
 
-        Args:
-            expression: the image.
-            grid: where it is computed.
-            dtype: a field for each of its bands, in their order.
-
-        Raises:
-            EarthEngineError: refused, or no answer.
+        `dtype` has a field for each of its bands, in their order.
         """
         pixels = np.zeros(grid.shape, dtype)
         self._fill(pixels, expression, grid, Window(0, 0, *grid.shape))
@@ -261,11 +244,9 @@ def _credentials(settings: EarthEngineSettings) -> Any:
 def month_expression(acquisitions: Sequence[Sequence[str]], band_ids: Sequence[str] = _STUDY) -> ee.Image:
     """Median of the clear observations as uint16, rounded half up, and their number as uint8; 0 where there is none.
 
-    Args:
-        acquisitions: asset ids; parts of one acquisition together, the first with data counts.
-        band_ids: Earth Engine's. Bands of 20 m are resampled by nearest neighbour, which is its default.
-
-    The same rules as `composite.monthly_median` has: SCL 4–7 is clear, a pixel with any band 0 is no data.
+    Assets of one acquisition stand together, the first with data counts. Bands (Earth Engine's ids) of 20 m are resampled by
+    nearest neighbour, which is its default. Rules are those of `composite.monthly_median`: SCL 4–7 is clear, a pixel with
+    any band 0 is no data.
     """
     clear = ee.ImageCollection.fromImages([_clear(_mosaic(parts, band_ids), band_ids) for parts in acquisitions])
     # `round` does not say which way it rounds a half.

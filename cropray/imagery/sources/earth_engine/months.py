@@ -49,11 +49,6 @@ class MonthUnit:
     band_ids: tuple[str, ...] = ids_of(STUDY_CUBE.bands)
     """Earth Engine's."""
 
-    @property
-    def name(self) -> str:
-        """For people."""
-        return f"{self.zone_id} {self.month}"
-
     def key(self) -> str:
         """Fingerprint of everything that the pixels depend on."""
         grid = self.grid
@@ -166,8 +161,7 @@ def read_listing(workspace: Workspace, settings: EarthEngineSettings, zone: Zone
 def month_units(zone: Zone, season: Season, scenes: Sequence[Scene]) -> tuple[MonthUnit, ...]:
     """The steps of a zone that have a scene, in time order: an empty one needs no request.
 
-    Raises:
-        InputError: a step has more acquisitions than can be counted.
+    Raises as `acquisitions_by_month`.
     """
     units, band_ids = [], ids_of(season.cube.bands)
     for name, acquisitions in zip(season.names, acquisitions_by_month(scenes, season), strict=True):

@@ -26,13 +26,9 @@ def earth_engine_traffic(
     measured_unit_s: float | None = None,
     cube: CubeSpec = STUDY_CUBE,
 ) -> Traffic:
-    """Listings and steps of some zones.
+    """Listings and steps of some zones on these grids; each has all steps, with scenes.
 
-    Args:
-        settings: rate and concurrency.
-        grids: the zones'; each has all steps, with scenes.
-        measured_unit_s: seconds per request in an earlier run; None: assumed.
-        cube: bands and steps.
+    `measured_unit_s` are the seconds per request in an earlier run; None: assumed.
     """
     windows = [n_windows(grid.height * grid.width, cube) for grid in grids]
     n_steps, pixel_bytes = cube.n_steps, step_dtype(ids_of(cube.bands)).itemsize

@@ -16,11 +16,7 @@ class EarthEngineMap:
     """The client serves one thread."""
 
     def __init__(self, settings: EarthEngineSettings, band: str) -> None:
-        """Connect.
-
-        Raises:
-            EarthEngineError: no credentials, refused, or no answer.
-        """
+        """Connect; raises as `EarthEngine`."""
         self._collection, self._band = settings.collection, band
         self._earth_engine = EarthEngine(settings)
 

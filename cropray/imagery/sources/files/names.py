@@ -68,11 +68,7 @@ def says_nothing_of_offset(name: FileName, tagged: int | None) -> bool:
 
 
 def offset_of_file(name: FileName, tagged: int | None) -> int:
-    """Digital numbers to add to a scene file.
-
-    Args:
-        name: its name.
-        tagged: what its scale and offset tags say; None: nothing.
+    """Digital numbers to add to a scene file, by its name and what its scale and offset tags say; None: nothing.
 
     Raises:
         InputError: name and tags contradict each other, or neither says anything and the offset may be there.

@@ -75,11 +75,7 @@ class FileScenes:
         return self._n_readers
 
     def survey(self, grid: Grid, start: dt.date, end: dt.date) -> Found:
-        """Scenes that reach into the grid, acquired in [start, end); of several files of one tile and instant the last processing comes first.
-
-        Raises:
-            InputError: the folder or a file of these dates cannot be used; the message names it.
-        """
+        """See `SceneSource.survey`; of several files of one tile and instant the last processing comes first."""
         names = [(name, state) for name, state in self._named() if start <= name.acquired.date() < end]
         here = []
         for (name, _), header in zip(names, self._headers(names), strict=True):
@@ -95,11 +91,7 @@ class FileScenes:
         return Found(scenes, remarks={**remarks, **self._taken_as_plain(here)})
 
     def never_used(self, scenes: Sequence[Scene]) -> Remarks:
-        """Files that no zone uses.
-
-        Raises:
-            InputError: the folder cannot be listed.
-        """
+        """See `SceneSource.never_used`."""
         listing, used = self._listing(), {scene.href for scene in scenes}
         unused = tuple(path.name for path, _ in listing.scenes if str(path) not in used)
         unmatched = tuple(path.name for path in listing.unmatched)
@@ -110,11 +102,7 @@ class FileScenes:
         return {remark: names for remark, names in remarks.items() if names}
 
     def read(self, scene: Scene, grid: Grid) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint8]]:
-        """Digital numbers [C, H, W] uint16 of `bands` and scene classes [H, W] uint8 on the grid; 0 outside the scene.
-
-        Raises:
-            InputError: the file cannot be read or does not fit the grid.
-        """
+        """See `SceneSource.read`."""
         path = as_input(scene.href)
         header = _header(path, state_there(path, SETTING), self.bands)
         _require_fit(path, header.grid, grid)
@@ -131,12 +119,9 @@ class FileScenes:
         return bands, scl
 
     def fingerprint(self, scenes: Sequence[Scene]) -> str:
-        """Names, sizes and times of change, or what a store says instead, and what is added to the numbers.
+        """See `SceneSource.fingerprint`: names, sizes and times of change, or what a store says instead, and offsets.
 
         Gigabytes are not read to find nothing new.
-
-        Raises:
-            InputError: a file is not there any more.
         """
         folder = self.settings.folder
         listed = {} if isinstance(folder, Path) else {str(p): s for p, s in states_below(folder, SETTING).items()}

@@ -27,12 +27,7 @@ _END_OF_CODESTREAM: Final = b"\xff\xd9"
 
 
 def image_addresses(package: Package, granule: str, bands: Sequence[Band]) -> tuple[tuple[str, str], ...]:
-    """(band id, where its image is) of the bands and of SCL, each at its own resolution.
-
-    Args:
-        package: the product.
-        granule: path of the tile's folder within it.
-        bands: of Sentinel-2.
+    """(band id, where its image is) of the bands and of SCL, each at its own resolution, of a tile's folder in a product.
 
     Raises:
         InputError: images are missing; all are named.
@@ -53,11 +48,7 @@ def image_addresses(package: Package, granule: str, bands: Sequence[Band]) -> tu
 
 @functools.lru_cache(maxsize=100_000)
 def require_image(address: str, state: FileState, tile: Grid, name: str) -> None:  # noqa: ARG001  the state is part of the key
-    """Refuse an image that is cut off, no JPEG 2000 of one band, or lies elsewhere than its tile.
-
-    Raises:
-        InputError: it is such a one; the message names the product and the file.
-    """
+    """Raises: InputError: an image, which is named, is cut off, no JPEG 2000 of one band, or elsewhere than its tile."""
     what = f"product '{name}': its '{address.rpartition('/')[2]}'"
     try:
         ends = read_ends(address, _START_BYTES)
@@ -70,13 +61,9 @@ def require_image(address: str, state: FileState, tile: Grid, name: str) -> None
 
 
 def read_image(address: str, grid: Grid, out: npt.NDArray[Any], name: str) -> None:
-    """An image on a grid; of 20 m, each pixel becomes 2 × 2.
+    """An image on a grid; of 20 m, each pixel becomes 2 × 2. Messages call the product by its name.
 
-    Args:
-        address: where it is.
-        grid: what is wanted.
-        out: [H, W] uint16 for a band, uint8 for scene classes; is filled, 0 outside the image and for SATURATED.
-        name: what the product is called in messages.
+    `out`, [H, W] uint16 for a band, uint8 for scene classes, is filled; 0 outside the image and for SATURATED.
 
     Raises:
         InputError: it cannot be read or does not fit the grid.
@@ -108,14 +95,9 @@ def _require_place(dataset: Any, tile: Grid, what: str) -> None:
 
 
 def _is_cut_off(start: bytes, end: bytes, size: int) -> bool:
-    """Whether a JPEG 2000 file ends before its codestream does.
+    """Whether a JPEG 2000 file of so many bytes ends before its codestream does, by its first and its last two bytes.
 
-    Args:
-        start: its first bytes.
-        end: its last two; empty: not known.
-        size: bytes of the whole.
-
-    Source: ISO/IEC 15444-1, Annex I.
+    Where the last ones are not known, they are empty. Source: ISO/IEC 15444-1, Annex I.
     """
     boxes = dict(_boxes(start, size))
     stop = boxes.get(_CODESTREAM, size + 1)

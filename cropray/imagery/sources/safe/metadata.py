@@ -70,11 +70,7 @@ class Tile:
 
 
 def read_product(content: bytes, name: str) -> Product:
-    """A product's metadata.
-
-    Args:
-        content: of `MTD_MSIL2A.xml`.
-        name: of its folder or zip; what the product is called in messages.
+    """A product's metadata, from the content of `MTD_MSIL2A.xml`; messages call it by the name of its folder or zip.
 
     Raises:
         InputError: they are damaged, lack something, or contradict themselves or the name.
@@ -100,12 +96,7 @@ def read_product(content: bytes, name: str) -> Product:
 
 
 def read_tile(content: bytes, name: str, product: Product) -> Tile:
-    """A tile's metadata.
-
-    Args:
-        content: of `MTD_TL.xml`.
-        name: what the product is called in messages.
-        product: its product.
+    """A tile's metadata, from the content of `MTD_TL.xml`; messages call its product by the name.
 
     Raises:
         InputError: they are damaged, lack something, or contradict the product's.
@@ -218,11 +209,7 @@ def _baseline(document: _Document, names: tuple[str, ...]) -> Baseline:
 
 
 def _offsets(document: _Document, baseline: Baseline, generated: str) -> tuple[tuple[str, int], ...]:
-    """Offset of each band that has one.
-
-    Raises:
-        InputError: the baseline says that the numbers hold ESA's offset and no band has one, or the other way round.
-    """
+    """Offset of each band that has one; InputError where the baseline says that there is one and none has, or otherwise."""
     offsets = dict(_stated_offsets(document))
     text = f"{baseline[0]:02d}.{baseline[1]:02d}"
     if is_esas(baseline):

@@ -36,11 +36,7 @@ class Package:
     """Of those addresses that are known already: of a store's, and of a zip's."""
 
     def state_of(self, address: str) -> FileState:
-        """Of a file of it, or of the zip that it is in.
-
-        Raises:
-            InputError: it is not there any more.
-        """
+        """Of a file of it, or of the zip that it is in; raises as `state_of_member`."""
         return self.states.get(address) or state_of_member(address)
 
 

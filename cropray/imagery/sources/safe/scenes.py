@@ -75,11 +75,7 @@ class SafeScenes:
         return self._n_readers
 
     def survey(self, grid: Grid, start: dt.date, end: dt.date) -> Found:
-        """Tiles that reach into the grid, acquired in [start, end); of several products of one tile and instant the last processing comes first.
-
-        Raises:
-            InputError: the folder or a product of these dates cannot be used; the message names it.
-        """
+        """See `SceneSource.survey`; of several products of one tile and instant the last processing comes first."""
         listing = self._listing()
         for broken in listing.broken:
             if _may_be_of(broken.name, start, end):
@@ -101,11 +97,7 @@ class SafeScenes:
         return Found(scenes, remarks={_OLDER: names} if names else {})
 
     def never_used(self, scenes: Sequence[Scene]) -> Remarks:
-        """Products that no zone uses, what is none, and what is left out.
-
-        Raises:
-            InputError: the folder cannot be listed.
-        """
+        """See `SceneSource.never_used`: products, what is none, and what is left out."""
         listing = list_packages(self.settings.folder)
         names = [package.name for package in listing.packages] + [broken.name for broken in listing.broken]
         used = {scene.href.partition("GRANULE/")[0] for scene in scenes}
@@ -126,13 +118,7 @@ class SafeScenes:
         return {remark: names for remark, names in remarks.items() if names}
 
     def read(self, scene: Scene, grid: Grid) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint8]]:
-        """Digital numbers [C, H, W] uint16 of the bands, without ESA's offset, and scene classes [H, W] uint8.
-
-        Both are 0 outside the tile. A number that would fall to 0 or below becomes 1: 0 is no data.
-
-        Raises:
-            InputError: an image cannot be read or does not fit the grid; the message names the product.
-        """
+        """See `SceneSource.read`; the bands are without ESA's offset: what would fall to 0 or below becomes 1, 0 is no data."""
         bands = np.empty((len(self.bands), *grid.shape), np.uint16)
         scl = np.empty(grid.shape, np.uint8)
         places = {band.id: place for band, place in zip(self.bands, bands, strict=True)} | {SCL: scl}
@@ -148,10 +134,9 @@ class SafeScenes:
         return bands, scl
 
     def fingerprint(self, scenes: Sequence[Scene]) -> str:
-        """Names, sizes and times of change of the images, or what a store says instead, and what is done to their numbers.
+        """See `SceneSource.fingerprint`: names, sizes and times of change of the images, or what a store says instead.
 
-        Raises:
-            InputError: an image is not there any more.
+        What is done to their numbers is part of it.
         """
         folder = self.settings.folder
         listed = {} if isinstance(folder, Path) else {str(p): s for p, s in states_below(folder, SETTING).items()}

@@ -43,11 +43,7 @@ def absolute(href: str, page: str | None) -> str:
 
 
 def require_door(href: str, catalogue: str) -> None:
-    """Refuse an address that a catalogue must not have opened.
-
-    Args:
-        href: absolute address of an asset.
-        catalogue: root of the catalogue that named it.
+    """Refuse the absolute address of an asset that a catalogue, known by its root, must not have opened.
 
     Raises:
         InputError: it is none of those above; the message says which would be.

@@ -58,13 +58,10 @@ def understand(
     offset: int | None,
     band_ids: Sequence[str] = STUDY_CUBE.band_ids,
 ) -> ItemScene:
-    """Read an item.
+    """Read an item, given as GeoJSON, with the wanted bands and SCL.
 
-    Args:
-        item: GeoJSON of the item.
-        asset_names: band id (and `SCL`) → key of the asset; None: the usual ones.
-        offset: digital numbers to add; None: by processing baseline.
-        band_ids: which bands are wanted, beside SCL.
+    `asset_names` are band id (and `SCL`) → key of the asset; None: the usual ones. `offset` is digital numbers to add; None:
+    by processing baseline.
 
     Raises:
         InputError: it lacks an asset, its coordinate system, its time, or its baseline while that is needed, or is none.

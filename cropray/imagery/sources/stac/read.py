@@ -34,12 +34,8 @@ _STATUS: Final = re.compile(r"HTTP response code: (\d{3})")
 def read_band(href: str, grid: Grid, out: npt.NDArray[Any], policy: RetryPolicy, timeout_s: float) -> None:
     """First band of a file on a grid; each value is repeated where its pixels are larger.
 
-    Args:
-        href: path or URL.
-        grid: what is wanted; the file must lie in its system, with pixels that line up, of its size or a multiple.
-        out: [H, W] uint8 or uint16, is filled; 0 outside the file and where it has no data.
-        policy: how often a failing server is asked again.
-        timeout_s: longest silence of a server, s.
+    The file must lie in the grid's system, with pixels that line up, of its size or a multiple. `out`, [H, W] uint8 or
+    uint16, is filled: 0 outside the file and where it has no data. `timeout_s` is the longest silence of a server, s.
 
     Raises:
         InputError: the file cannot be read, or does not fit the grid.

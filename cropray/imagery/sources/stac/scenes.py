@@ -2,17 +2,15 @@
 
 Only the windows that a zone needs are read from the cloud-optimised files, over range requests.
 
-Products of processing baseline 04.00 and later carry 1000 in every digital number, so that negative reflectance can be
-stored. Whether a file still holds it depends on its catalogue and, for products processed again, not on its date:
+Whether a file holds ESA's offset (`cropray.imagery.offsets`) depends on its catalogue and, for products processed again,
+not on its date:
 
 1. an item of an earlier baseline has no offset;
 2. one whose catalogue says that the offset is gone (`earthsearch:boa_offset_applied`) is taken at its word;
 3. one of a baseline that is none of ESA's (99.99) has what its `raster:bands` say, and is refused where they do not;
-4. any other has it, unless its own pixels show that it is gone. Earth Search denies it of some items where it is: to
-   subtract 1000 again would make half of the land black. Where more than half of the vegetation (SCL 4) in the window,
-   or of the bare soil (SCL 5) that fills it, reads less than 900 in its darkest visible band, which with the offset in it
-   would be a reflectance below −1 %, nothing is subtracted, and a warning names the item. Of 102 real scenes without the
-   offset, 101 read less; of 101 with it, none.
+4. any other has it, unless its own pixels show that it is gone (`offsets.offset_is_gone`; of 101 real scenes with it, none
+   does). Earth Search denies it of some items where it is: to subtract 1000 again would make half of the land black. So
+   where it is gone nothing is subtracted, and a warning names the item.
 """
 
 import datetime as dt
@@ -68,22 +66,16 @@ class StacScenes:
         return self.survey(grid, start, end).scenes
 
     def survey(self, grid: Grid, start: dt.date, end: dt.date) -> Found:
-        """Scenes that reach into the grid, acquired in [start, end), the last processing of each; and items left out.
+        """See `SceneSource.survey`: the last processing of each; the API is asked once an hour at most.
 
-        Tiles of another UTM system than the grid's are left out. The API is asked once an hour at most.
-
-        Raises:
-            InputError: the API fails, an item cannot be used, or all tiles here are of another UTM system.
+        Tiles of another UTM system than the grid's are left out; where all are, that is refused.
         """
         return _find(self, grid, start, end, int(time.monotonic() // _ANSWERS_AGE_S))
 
     def read(self, scene: Scene, grid: Grid) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint8]]:
-        """Digital numbers [C, H, W] uint16 of `bands`, without ESA's offset, and scene classes [H, W] uint8.
+        """See `SceneSource.read`. Classes and bands of 20 m are repeated (nearest neighbour).
 
-        Both are 0 outside the scene. Classes and bands of 20 m are repeated (nearest neighbour). A number that would fall to 0 or below becomes 1: 0 is no data.
-
-        Raises:
-            InputError: a file cannot be read or does not fit the grid; the message names the item.
+        Bands are without ESA's offset; a number that would fall to 0 or below becomes 1: 0 is no data.
         """
         bands = np.empty((len(self.bands), *grid.shape), np.uint16)
         scl = np.empty(grid.shape, np.uint8)

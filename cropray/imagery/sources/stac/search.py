@@ -44,12 +44,8 @@ def search_items(
 ) -> Answer:
     """Items of a collection that reach into a box, all pages.
 
-    Args:
-        place: root of the API, and id of the collection.
-        bbox: west, south, east, north, degrees.
-        span: first and last instant, UTC.
-        policy: how often a failing server is asked again.
-        timeout_s: longest silence of a server, s.
+    `place` is the API's root and the collection's id, `bbox` west, south, east, north, degrees, `span` the first and last
+    instant, UTC, `timeout_s` the longest silence of a server, s.
 
     Raises:
         InputError: the server refuses, or still fails after the last attempt; the message holds its words.

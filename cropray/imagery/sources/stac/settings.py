@@ -85,11 +85,7 @@ class StacSettings(SceneSettings):
         return frozenset({"sign", "read_threads", "max_attempts", "max_wait_s", "timeout_s"})
 
     def unheard(self, left_out: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-        """Ids of `exclude` that no item has, by their remark: misspelt, they leave nothing out.
-
-        Args:
-            left_out: what was left out of all zones, by remarks.
-        """
+        """See `SceneSettings.unheard`: ids of `exclude` that no item has; misspelt, they leave nothing out."""
         ids = sorted(set(self.exclude) - set(left_out.get(EXCLUDED, ())))
         return {"ids of 'exclude' that no item of these zones and seasons has": ids} if ids else {}
 

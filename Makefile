@@ -66,11 +66,12 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
 	touch $@
 
+# pip tries one release of boto3 after the other, for hours; uv finds those that go together at once.
 .venv-lowest/.installed: pyproject.toml tests/lower_bounds.py
 	$(PYTHON) -m venv .venv-lowest
-	.venv-lowest/bin/python -m pip install --quiet --upgrade pip packaging
+	.venv-lowest/bin/python -m pip install --quiet --upgrade pip packaging uv
 	.venv-lowest/bin/python -m tests.lower_bounds > .venv-lowest/constraints.txt
-	.venv-lowest/bin/python -m pip install --quiet --constraint .venv-lowest/constraints.txt --editable '.[dev]'
+	.venv-lowest/bin/python -m uv pip install --quiet --constraint .venv-lowest/constraints.txt --editable '.[dev]'
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed

@@ -1,7 +1,7 @@
-"""The oldest versions that pyproject.toml allows, as constraints of pip: `make lowest` installs them and runs the fast tests.
+"""The oldest versions that pyproject.toml allows, as constraints: `make lowest` installs them and runs the fast tests.
 
-`python -m tests.lower_bounds` prints them: what cropray itself names, its extras too; what these bring is pip's choice.
-Development tools (`dev`) are left to constraints.txt, for nobody installs old ones.
+`python -m tests.lower_bounds` prints them: what cropray itself names, its extras too; what these bring is the
+installer's choice, as are development tools (`dev`), for nobody installs old ones.
 """
 
 import tomllib

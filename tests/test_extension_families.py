@@ -20,8 +20,7 @@ from cropray.core.errors import ConfigError
 from cropray.datasets.storage import read_pixels
 from cropray.io.job_file import load_settings
 from cropray.io.workspace import Workspace
-from cropray.stages.pipeline import PIPELINE
-from cropray.stages.preflight import check_job
+from cropray.stages.pipeline import PIPELINE, check_job
 from cropray.tracking.model_code import model_code
 from cropray.tracking.outages import RefusedError
 from cropray.training import family as families

@@ -6,15 +6,19 @@ import pytest
 
 from cropray.training.family import FamilySettings, family
 from tests.benchmarks.house import (
+    WAYS,
     Module,
     arrows,
     bodies,
     circles,
+    climbs,
     families,
+    file_arrows,
     knowing_the_cube,
     modules,
     naming_families,
     reduced,
+    way,
     words,
 )
 
@@ -100,6 +104,35 @@ def test_arrows_that_others_imply_are_left_out_of_the_figure():
     assert reduced({"a": {"b", "c", "d"}, "b": {"c"}, "c": set(), "d": {"c"}}) == {
         "a": {"b", "d"}, "b": {"c"}, "c": set(), "d": {"c"},
     }  # fmt: skip
+
+
+def test_circles_of_files_are_seen_in_late_imports_and_in_those_of_types():
+    house = [
+        module("a/x.py", "def f():\n    from cropray.a.y import g"),
+        module("a/y.py", "if TYPE_CHECKING:\n    from cropray.a import x"),
+        module("a/z.py", "import cropray.a.x"),
+    ]
+    assert circles(file_arrows(house)) == ["a/x.py ⇄ a/y.py"]
+
+
+def test_an_argument_is_followed_with_what_it_holds():
+    house = [
+        module(
+            "a.py",
+            "from cropray.b import g, h\ndef f(job):\n    g(1, job.size)\n    h(own=job)\n    k(job)\n    g(2, 3)",
+        ),
+        module("b.py", "from cropray.c import j\ndef g(n, size):\n    return j(size)\ndef h(own):\n    return h(own)"),
+        module("c.py", "def j(size): ..."),
+    ]
+    files = list(way(house, "a.py", "f", "job"))
+    assert files == ["a.py", "b.py", "c.py", "b.py", "a.py", "b.py", "a.py"]
+    assert climbs(files) == 2
+    assert climbs(["a.py", "a.py"]) == 0
+
+
+def test_a_job_is_read_where_its_stage_begins():
+    house = modules()
+    assert {start: climbs(way(house, *start)) for start in WAYS if climbs(way(house, *start)) > 5} == {}
 
 
 def test_bodies_without_docstrings():

@@ -20,7 +20,7 @@ from cropray.io.storage import Location, free_bytes
 from cropray.search.sampling import require_optuna
 from cropray.stages.devices import gpus_per_task
 from cropray.stages.inputs import job_zones
-from cropray.stages.preflight import check_job
+from cropray.stages.pipeline import check_job
 from cropray.stages.stage import stages_of
 from cropray.tracking import beside_stages
 from cropray.training.family import DEFAULT_FAMILIES, family

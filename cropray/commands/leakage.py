@@ -39,7 +39,8 @@ from cropray.io.storage import Location, write_json
 from cropray.stages.out_of_fold import rows_to_score
 from cropray.stages.pipeline import run_stages
 from cropray.stages.results import load_search
-from cropray.training.family import CropModel, Fit, FitData, family
+from cropray.training.crop_model import CropModel
+from cropray.training.family import Fit, FitData, family
 from cropray.training.pixel_blocks import LABEL, class_indices, samples
 
 CELL_M: Final = 1000.0

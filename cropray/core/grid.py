@@ -69,11 +69,6 @@ class Grid:
             self.y_max,
         )
 
-    @property
-    def pixel_area_ha(self) -> float:
-        """Area of one pixel, ha."""
-        return self.resolution_m**2 / 10_000
-
     def centre(self, row: int, col: int) -> tuple[float, float]:
         """(x, y) of the centre of a pixel, m."""
         return self.x_min + (col + 0.5) * self.resolution_m, self.y_max - (row + 0.5) * self.resolution_m

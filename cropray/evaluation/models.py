@@ -10,8 +10,9 @@ from cropray.core.errors import SchemaError
 from cropray.core.until_step import LOADER, UNTIL, shown_to
 from cropray.io.storage import Location, local_folder, write_json
 from cropray.training.card import CARD_FILE, load_card, naming_damage
+from cropray.training.crop_model import CropModel, Probabilities, Samples
 from cropray.training.decision import LIKELIEST, Decision, recorded_decision
-from cropray.training.family import CropModel, Family, Prefix, Probabilities, Samples, families
+from cropray.training.family import Family, Prefix, families
 from cropray.training.likeness import Likeness, recorded_likeness
 
 Load = Callable[[Path, str], CropModel]

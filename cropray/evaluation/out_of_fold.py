@@ -22,7 +22,7 @@ from cropray.imagery.composites import read_composite
 from cropray.io.storage import Location, whole_file
 from cropray.maps.predict import predicted_parts
 from cropray.maps.zone import zone_window
-from cropray.training.family import CropModel, Probabilities
+from cropray.training.crop_model import CropModel, Probabilities
 from cropray.training.pixel_blocks import class_indices, samples
 
 CLASSES: Final = b"classes"  # of the file's metadata: names of the classes in the order of `probabilities`, JSON

@@ -14,8 +14,8 @@ import pyarrow as pa
 from cropray.core.legend import IGNORE
 from cropray.core.metrics import Counts
 from cropray.evaluation.levels import N_PERCENT, groups_of
+from cropray.training.crop_model import CropModel, Probabilities
 from cropray.training.decision import decision_of, group_sums, percent
-from cropray.training.family import CropModel, Probabilities
 
 SIZES_HA: Final = (0.5, 1.0, 2.0, 5.0, 10.0)  # bounds between classes of size, the same for all datasets
 N_SIZES: Final = len(SIZES_HA) + 2  # and, as the last one, of unknown size

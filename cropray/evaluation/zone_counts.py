@@ -23,8 +23,8 @@ from cropray.maps.parcels import parcel_areas
 from cropray.maps.predict import never_seen, predicted_parts
 from cropray.maps.settings import MapSettings
 from cropray.maps.zone import zone_window
+from cropray.training.crop_model import CropModel
 from cropray.training.decision import Decision, decision_of
-from cropray.training.family import CropModel
 from cropray.training.pixel_blocks import class_indices, samples
 
 Bytes = npt.NDArray[np.uint8]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from cropray.cluster.resources import GB
-from cropray.training.family import TilePredictor
+from cropray.training.crop_model import TilePredictor
 
 LEAST_WINDOW_PX: Final = 256  # smaller ones save little memory and cost more calls
 PROCESS_BYTES: Final = 0.7e9  # libraries, weights, the buffers of one call

@@ -15,7 +15,7 @@ from cropray.training.decision import Decision, decision_of
 from cropray.training.likeness import likeness_of
 
 if TYPE_CHECKING:
-    from cropray.training.family import Probabilities, TilePredictor
+    from cropray.training.crop_model import Probabilities, TilePredictor
 
 MAP_NODATA: Final = IGNORE  # a pixel that was never seen clear has no prediction
 

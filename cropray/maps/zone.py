@@ -18,8 +18,8 @@ from cropray.maps.predict import Bytes, predict_zone
 from cropray.maps.preview import PreviewData, draw_preview
 from cropray.maps.settings import MapSettings
 from cropray.parcels.labels import read_labels, read_parcel_index
+from cropray.training.crop_model import TilePredictor
 from cropray.training.decision import decision_of
-from cropray.training.family import TilePredictor
 
 
 @dataclass(frozen=True, slots=True)

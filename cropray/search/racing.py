@@ -22,7 +22,7 @@ from cropray.search.fit import SearchData, unit_zones
 from cropray.search.results import ConfigurationResult, FoldResult, merit, winner
 from cropray.search.run import UnitJob
 from cropray.search.space import Trial, Unit, title
-from cropray.training.family import CropModel
+from cropray.training.crop_model import CropModel
 from cropray.training.pixel_blocks import class_indices, in_batches, samples
 
 ZONES_FILE: Final = "zones.npy"  # [configuration, zone, true, predicted] of a unit of a race

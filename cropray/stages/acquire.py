@@ -7,6 +7,7 @@ from typing import Any
 
 from cropray.cluster.clients import ClientPool
 from cropray.cluster.session import ray_session, require_cpus
+from cropray.cluster.settings import ClusterSettings
 from cropray.cluster.zone_jobs import LOOK_AHEAD, ZoneTask, current_aside, on_ray, stamped
 from cropray.config import JobConfig
 from cropray.core.errors import ConfigError, StageFailedError
@@ -14,7 +15,7 @@ from cropray.core.progress import Progress
 from cropray.imagery.acquire import ZoneAcquisition
 from cropray.imagery.acquisition import Acquisition
 from cropray.io.artefacts import Stamped
-from cropray.stages.inputs import acquisition_of, job_zones
+from cropray.stages.inputs import acquisition_of
 from cropray.stages.preflight import Ahead, Check
 
 _STAGE = "acquire"
@@ -31,16 +32,17 @@ def run(job: JobConfig, progress: Progress) -> None:
     """
     if job.imagery is None:
         raise ConfigError("this job reads 'points': there is nothing to acquire")
-    work = acquisition_of(job, job_zones(job))
+    work = acquisition_of(job)
     progress.stage(_STAGE, f"{work.title} for {len(work.order.zones)} zones")
     for line in work.announce():
         progress.note(line)
     tasks = _tasks(work)
-    todo = {t.zone_id: t for t in current_aside(_STAGE, tasks, job.artefacts, progress, overwrite=job.overwrite)}
-    for line in work.tidy(todo, overwrite=job.overwrite):
+    workspace, overwrite = work.order.workspace, job.overwrite
+    todo = {t.zone_id: t for t in current_aside(_STAGE, tasks, workspace, progress, overwrite=overwrite)}
+    for line in work.tidy(todo, overwrite=overwrite):
         progress.note(line)
     if todo:
-        records, failures = _made(job, work, todo, progress)
+        records, failures = _made(work, todo, job.cluster, progress)
         for line in work.conclude(records) if records else ():
             progress.note(line)
         if failures:
@@ -48,20 +50,19 @@ def run(job: JobConfig, progress: Progress) -> None:
 
 
 def _made(
-    job: JobConfig, work: Acquisition[Any], todo: dict[str, ZoneTask[ZoneAcquisition]], progress: Progress
+    work: Acquisition[Any], todo: dict[str, ZoneTask[ZoneAcquisition]], cluster: ClusterSettings, progress: Progress
 ) -> tuple[list[ZoneAcquisition], dict[str, str]]:
     """(records of the zones that were made, zone → why it was not)."""
-    assert job.imagery is not None
-    quota, records, failures = job.imagery.quota, [], {}
+    quota, records, failures = work.settings.quota, [], {}
     with contextlib.ExitStack() as stack:
-        stack.enter_context(ray_session(job.cluster))
-        require_cpus(1 if quota else min(len(todo), LOOK_AHEAD), job.cluster.wait_s)
+        stack.enter_context(ray_session(cluster))
+        require_cpus(1 if quota else min(len(todo), LOOK_AHEAD), cluster.wait_s)
         ask = stack.enter_context(ClientPool(work.client, *quota)).answers if quota else None
         zones = [zone for zone in work.order.zones if zone.zone_id in todo]
         ready = stack.enter_context(contextlib.closing(work.ready(zones, ask, progress)))
         # What a zone is made from may be known only now.
         tasks = (replace(todo[zone.zone_id], run=work.make(zone)) if zone else None for zone in ready)
-        for done, outcome in enumerate(on_ray(tasks, _STAGE, job.artefacts), start=1):
+        for done, outcome in enumerate(on_ray(tasks, _STAGE, work.order.workspace), start=1):
             if outcome.result is None:
                 failures[outcome.zone_id] = str(outcome.error)
             else:
@@ -73,9 +74,9 @@ def _made(
 def artefacts(job: JobConfig) -> Iterator[Stamped]:
     """What the stage makes. A catalogue is asked which scenes it has."""
     if job.imagery is not None:
-        work = acquisition_of(job, job_zones(job))
+        work = acquisition_of(job)
         work.check()
-        yield from stamped(_STAGE, _STAGE, _tasks(work), job.artefacts)
+        yield from stamped(_STAGE, _STAGE, _tasks(work), work.order.workspace)
 
 
 def checks(job: JobConfig, ahead: Ahead) -> Iterator[Check]:

@@ -53,7 +53,7 @@ from cropray.io.zones import Zone
 from cropray.stages.inputs import (
     content_of_zone,
     divided_zones,
-    job_legend,
+    legend_of,
     require_legend_of_labels,
     require_season_of_composites,
     require_year_of_labels,
@@ -96,18 +96,18 @@ def run(job: JobConfig, progress: Progress) -> None:
     _check_splits(zones)
     require_season_of_composites(zones, job)
     require_year_of_labels(zones, job)
-    legend = job_legend(job)
-    require_legend_of_labels(zones, job, legend)
+    legend = legend_of(job.parcels)
+    require_legend_of_labels(zones, workspace, legend)
     if job.search.leave_region_out:
         require_two(zone.region for zone in zones if zone.split == "train")
     made_from = _each(partial(content_of_zone, workspace), zones)
     whole = _whole(job, _of_all(legend, made_from), _OF_ZONES)
     if whole.is_current(progress, "dataset", overwrite=job.overwrite):
         return
-    counted, division = _divide(job, zones)
+    counted, division = _divide(job, zones, legend)
     _forget(whole)
     with ray_session(job.cluster):
-        entries = _build(_tasks(job, _jobs(job, zones, division), made_from), job, progress)
+        entries = _build(_tasks(job, _jobs(job, zones, division, legend), made_from, legend), job, progress)
     size = job.dataset.tile_size
     lost = {legend.names[class_id] for counts, _ in counted.values() for class_id in counts} - _present(entries)
     known = parcel_doubts(division.parcel_ids, {z.zone_id: division.folds.get(z.zone_id, "test") for z in zones})
@@ -122,15 +122,14 @@ def artefacts(job: JobConfig) -> Iterator[Stamped]:
     if job.points is not None:
         yield _whole_points(job, job.points)
     else:
-        yield _whole(
-            job, _of_all(job_legend(job), _each(partial(content_of_zone, job.artefacts), divided_zones(job))), _OF_ZONES
-        )
+        made_from = _each(partial(content_of_zone, job.artefacts), divided_zones(job))
+        yield _whole(job, _of_all(legend_of(job.parcels), made_from), _OF_ZONES)
 
 
 def checks(job: JobConfig, ahead: Ahead) -> Iterator[Check]:
     """Looks at the legend, and at points, or composites and labels."""
     if "labels" not in ahead.stages:
-        yield partial(job_legend, job)
+        yield partial(legend_of, job.parcels)
     if job.points is not None:
         yield partial(_require_points, job.points.path)
     yield from ahead.of_zones(COMPOSITES, ahead.zones)
@@ -145,20 +144,20 @@ def _require_points(path: Location) -> None:
 def parts(job: JobConfig) -> Iterator[Stamped]:
     """The partitions of the dataset, of which the labels of all zones decide."""
     if job.points is None:
-        zones = divided_zones(job)
-        jobs = _jobs(job, zones, _divide(job, zones)[1])
-        tasks = _tasks(job, jobs, _each(partial(content_of_zone, job.artefacts), zones))
+        zones, legend = divided_zones(job), legend_of(job.parcels)
+        jobs = _jobs(job, zones, _divide(job, zones, legend)[1], legend)
+        tasks = _tasks(job, jobs, _each(partial(content_of_zone, job.artefacts), zones), legend)
         yield from zone_jobs.stamped("dataset", ZONES, tasks, job.artefacts)
 
 
-def _divide(job: JobConfig, zones: Sequence[Zone]) -> tuple[Counted, Division]:
+def _divide(job: JobConfig, zones: Sequence[Zone], legend: Legend) -> tuple[Counted, Division]:
     counted = _each(partial(count_zone, workspace=job.artefacts), zones)
     by_region = job.search.leave_region_out
-    return counted, divide_zones(zones, counted, job_legend(job), job.dataset, by_region=by_region)
+    return counted, divide_zones(zones, counted, legend, job.dataset, by_region=by_region)
 
 
-def _jobs(job: JobConfig, zones: Sequence[Zone], division: Division) -> list[ZoneJob]:
-    names, size, trims, cube = job_legend(job).names, job.dataset.tile_size, division.trims, job.cube_spec
+def _jobs(job: JobConfig, zones: Sequence[Zone], division: Division, legend: Legend) -> list[ZoneJob]:
+    names, size, trims, cube = legend.names, job.dataset.tile_size, division.trims, job.cube_spec
     return [
         ZoneJob(z, division.folds.get(z.zone_id), size, names, trims.get(z.zone_id, Trim()), job.artefacts, cube)
         for z in zones
@@ -217,14 +216,14 @@ def _forget(dataset: Stamped) -> None:
 
 
 def _tasks(
-    job: JobConfig, jobs: Sequence[ZoneJob], made_from: Mapping[str, Mapping[str, object]]
+    job: JobConfig, jobs: Sequence[ZoneJob], made_from: Mapping[str, Mapping[str, object]], legend: Legend
 ) -> list[zone_jobs.ZoneTask[None]]:
     """One per zone; its entry is written last."""
-    tasks, code, legend = [], closure(_build_one), job_legend(job).hash()
+    tasks, code, legend_hash = [], closure(_build_one), legend.hash()
     for one in jobs:
         zone_id, workspace = one.zone.zone_id, one.workspace
         trim = [sorted(one.trim.parcels), one.trim.keep_away]  # a set has another order in each process
-        content = {**made_from[zone_id], "legend": legend, "fold": one.fold, "what gives way": fingerprint(trim)}
+        content = {**made_from[zone_id], "legend": legend_hash, "fold": one.fold, "what gives way": fingerprint(trim)}
         content |= job.cube_spec.in_content()
         inputs = key_of(code, {"dataset": job.dataset}, content, _CHECKS | _DIVIDING)
         outputs = (workspace.zone_entry(zone_id), workspace.pixels(zone_id) / PIXEL_FILE)

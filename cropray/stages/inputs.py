@@ -15,7 +15,7 @@ from cropray.io.storage import Location, content_id, local_file
 from cropray.io.workspace import Workspace, require
 from cropray.io.zones import Zone, bundled_zones, read_zones, select_zones, zone_fingerprint
 from cropray.parcels.legend_file import read_legend, require_codes
-from cropray.parcels.rpg import is_away, iterate_codes
+from cropray.parcels.rpg import ParcelSettings, is_away, iterate_codes
 from cropray.zone_selection.settings import ZoneSelectionSettings
 
 
@@ -72,27 +72,21 @@ def _decided(values: Any, settings: object) -> Any:
     }
 
 
-def season_of(zone: Zone, job: JobConfig) -> str:
-    """First month `YYYY-MM` of a zone's season."""
-    return zone.season_start or job.season_start
-
-
-def steps_of(zone: Zone, job: JobConfig) -> Season:
+def season_of(zone: Zone, job: JobConfig) -> Season:
     """A zone's season in the steps of the job's cube."""
-    return Season(season_of(zone, job), job.cube_spec)
+    return Season(zone.season_start or job.season_start, job.cube_spec)
 
 
-def job_legend(job: JobConfig) -> Legend:
-    """The legend of the job's parcels: its own file's, or the French one.
+def legend_of(parcels: ParcelSettings | None) -> Legend:
+    """The legend of a job's parcels: its own file's, or the French one.
 
     Raises:
         InputError: the file is missing, or no legend.
     """
-    path = None if job.parcels is None else job.parcels.legend
-    return bundled_legend() if path is None else read_legend(path)
+    return bundled_legend() if parcels is None or parcels.legend is None else read_legend(parcels.legend)
 
 
-def check_legend(job: JobConfig) -> None:
+def check_legend(parcels: ParcelSettings) -> None:
     """Refuse a legend file that cannot be used with the job's register.
 
     The codes of a register that has to be fetched are not looked at: that takes as long as to label its zones.
@@ -100,11 +94,10 @@ def check_legend(job: JobConfig) -> None:
     Raises:
         InputError: the file is missing or no legend, or has none of the register's codes.
     """
-    if job.parcels is None or job.parcels.legend is None:
-        return
-    legend = job_legend(job)
-    if not is_away(job.parcels):
-        require_codes(legend, iterate_codes(job.parcels), job.parcels.legend)
+    if parcels.legend is not None:
+        legend = read_legend(parcels.legend)
+        if not is_away(parcels):
+            require_codes(legend, iterate_codes(parcels), parcels.legend)
 
 
 def register_year(zone: Zone, job: JobConfig) -> int:
@@ -115,7 +108,7 @@ def register_year(zone: Zone, job: JobConfig) -> int:
     """
     if job.parcels is not None and job.parcels.year is not None:
         return job.parcels.year
-    year = steps_of(zone, job).middle.year
+    year = season_of(zone, job).middle.year
     is_french = job.parcels is None or job.parcels.legend is None
     if is_french and not FIRST_YEAR <= year <= LAST_YEAR:
         raise ConfigError(
@@ -136,14 +129,15 @@ def require_season_of_composites(zones: Sequence[Zone], job: JobConfig) -> None:
     for zone in zones:
         record = _record(job.artefacts.acquisition_record(zone.zone_id), "acquire")
         if (said := record.get("season_start")) is not None:
-            pairs[zone.zone_id] = said, season_of(zone, job)
-            _require_cube(zone.zone_id, job, record.get("cube"))
+            season = season_of(zone, job)
+            pairs[zone.zone_id] = said, season.first_month
+            _require_cube(zone.zone_id, season.cube, record.get("cube"))
     _require_same("composites", pairs, ("acquire", "season_start"))
 
 
-def _require_cube(zone_id: str, job: JobConfig, record: Any) -> None:
+def _require_cube(zone_id: str, here: CubeSpec, record: Any) -> None:
     """Refuse a composite whose record says that it is of another cube."""
-    there, here = STUDY_CUBE if record is None else CubeSpec.from_record(record), job.cube_spec
+    there = STUDY_CUBE if record is None else CubeSpec.from_record(record)
     if there.fingerprint() != here.fingerprint():
         raise InputError(
             f"the composite of zone '{zone_id}' is of another cube, {there.describe()}, than the job, {here.describe()}; run "
@@ -163,9 +157,9 @@ def require_year_of_labels(zones: Sequence[Zone], job: JobConfig) -> None:
     _require_same("labels", pairs, ("labels", "season_start or parcels.year"))
 
 
-def require_legend_of_labels(zones: Sequence[Zone], job: JobConfig, legend: Legend) -> None:
+def require_legend_of_labels(zones: Sequence[Zone], workspace: Workspace, legend: Legend) -> None:
     """Refuse labels that were made with another legend than the job's, as `require_legend`; without a report they pass."""
-    reports = {f"labels of zone '{zone.zone_id}'": job.artefacts.label_report(zone.zone_id) for zone in zones}
+    reports = {f"labels of zone '{zone.zone_id}'": workspace.label_report(zone.zone_id) for zone in zones}
     require_legend(reports, legend, "labels")
 
 
@@ -213,10 +207,13 @@ def _record(path: Location, made_by: str) -> dict[str, Any]:
         ) from None
 
 
-def acquisition_of(job: JobConfig, zones: Sequence[Zone], workspace: Workspace | None = None) -> Acquisition[Any]:
-    """The work of a job's source for some zones; in another workspace than the job's, where one is given."""
+def acquisition_of(
+    job: JobConfig, zones: Sequence[Zone] | None = None, workspace: Workspace | None = None
+) -> Acquisition[Any]:
+    """The work of a job's source; for some zones, in another workspace than the job's, where these are given."""
     assert job.imagery is not None
-    return job.imagery.for_order(Order(zones, job.season_start, job.cube_spec, workspace or job.artefacts))
+    wanted = job_zones(job) if zones is None else zones
+    return job.imagery.for_order(Order(wanted, job.season_start, job.cube_spec, workspace or job.artefacts))
 
 
 def content_of_zone(workspace: Workspace, zone: Zone) -> dict[str, object]:

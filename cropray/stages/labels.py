@@ -27,7 +27,7 @@ from cropray.parcels import rpg
 from cropray.parcels.coverage import Coverage, CoverageRow, describe, summarize
 from cropray.parcels.labels import label_zone, read_label_report
 from cropray.parcels.report import LabelReport
-from cropray.stages.inputs import check_legend, job_legend, job_zones, register_year
+from cropray.stages.inputs import check_legend, job_zones, legend_of, register_year
 from cropray.stages.preflight import Ahead, Check
 
 _OF_ALL_ZONES: Final = (
@@ -50,10 +50,10 @@ def run(job: JobConfig, progress: Progress) -> None:
     """
     if job.parcels is None:
         raise ConfigError("this job reads 'points': there are no parcels to label")
-    zones, workspace, legend = job_zones(job), job.artefacts, job_legend(job)
+    zones, workspace, legend = job_zones(job), job.artefacts, legend_of(job.parcels)
     progress.stage("labels", f"{job.parcels.path} for {len(zones)} zones, {len(legend.classes)} classes")
     rpg.check_parcels(job.parcels)
-    check_legend(job)
+    check_legend(job.parcels)
     extract = _own_extract(workspace)
     tasks = _tasks(job, job.parcels, zones, legend, extract)
     todo = [t for t in tasks if job.overwrite or not workspace.is_current("labels", t.zone_id, t.inputs, t.outputs)]
@@ -75,7 +75,7 @@ def artefacts(job: JobConfig) -> Iterator[Stamped]:
     """What the stage makes."""
     if job.parcels is not None:
         rpg.check_parcels(job.parcels)
-        tasks = _tasks(job, job.parcels, job_zones(job), job_legend(job), job.artefacts.parcel_extract)
+        tasks = _tasks(job, job.parcels, job_zones(job), legend_of(job.parcels), job.artefacts.parcel_extract)
         yield from stamped("labels", "labels", tasks, job.artefacts)
 
 
@@ -84,8 +84,7 @@ def checks(job: JobConfig, ahead: Ahead) -> Iterator[Check]:
     if (parcels := job.parcels) is None:
         return
     yield partial(rpg.check_parcels, parcels)
-    yield partial(job_legend, job)
-    yield partial(check_legend, job)
+    yield partial(check_legend, parcels)
     yield lambda: [register_year(zone, job) for zone in ahead.zones]
     if len(ahead.stages) > 1:  # alone, the stage labels the other zones and names those
         yield partial(_check_place, parcels, ahead.zones)

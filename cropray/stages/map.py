@@ -49,8 +49,8 @@ def run(job: JobConfig, progress: Progress) -> None:
     for model in job.search.models:
         require(workspace.model(model), "search")
         require_decision(job, model)
-    legend = inputs.job_legend(job)
-    inputs.require_legend_of_labels(zones, job, legend)
+    legend = inputs.legend_of(job.parcels)
+    inputs.require_legend_of_labels(zones, workspace, legend)
     cards = {f"model '{model}'": workspace.model(model) / CARD_FILE for model in job.search.models}
     inputs.require_legend(cards, legend, "search")
     with ray_session(job.cluster):
@@ -76,7 +76,7 @@ def checks(job: JobConfig, ahead: Ahead) -> Iterator[Check]:
     """Looks at libraries, the legend, composites and models."""
     yield from checks_of_models(job)
     if "labels" not in ahead.stages:
-        yield partial(inputs.job_legend, job)
+        yield partial(inputs.legend_of, job.parcels)
     yield from ahead.of_zones(COMPOSITES, _mapped(job, ahead.zones))
     yield from ahead.made("search", *map(job.artefacts.model, job.search.models))
 
@@ -111,7 +111,7 @@ def _tasks(
     job: JobConfig, model: str, zones: Sequence[Zone], share: float = math.inf
 ) -> list[ZoneTask[tuple[int, int]]]:
     """One per zone; what a task may take of the memory is no part of what a map depends on."""
-    workspace, legend = job.artefacts, inputs.job_legend(job)
+    workspace, legend = job.artefacts, inputs.legend_of(job.parcels)
     map_job = MapJob(model, legend, job.map, workspace, share)
     found, content, device = family(model), folder_hash(workspace.model(model)), device_of(job, model)
     code = closure(map_zone, found.load, as_its_card_says, *entries_of(found, workspace.model(model)))

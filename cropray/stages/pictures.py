@@ -169,7 +169,7 @@ def _months(job: JobConfig, manifest: Manifest) -> dict[str, tuple[str, ...]]:
     seasons = dict.fromkeys(manifest.zone_ids, job.season_start)
     if manifest.source == "parcels":
         every_zone = job.model_copy(update={"zones": None})
-        seasons |= {zone.zone_id: season_of(zone, job) for zone in job_zones(every_zone)}
+        seasons |= {zone.zone_id: season_of(zone, job).first_month for zone in job_zones(every_zone)}
     return {zone_id: step_names(Season(seasons[zone_id], manifest.cube)) for zone_id in manifest.zone_ids}
 
 

@@ -8,16 +8,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from cropray.cluster.session import ray_session
+from cropray.cluster.ray_address import check_form
+from cropray.cluster.session import address_of, name_of_address, ray_session
 from cropray.config import JobConfig
-from cropray.core.errors import ConfigError
+from cropray.core.errors import ConfigError, CroprayError, InputError
 from cropray.core.progress import Progress
 from cropray.core.redaction import HideSecrets
 from cropray.io.job_file import dump_yaml, load_settings
 from cropray.io.storage import Location, write_text
 from cropray.io.workspace_lock import locked
+from cropray.io.zones import Zone
 from cropray.stages.devices import require_devices
-from cropray.stages.preflight import check_job
+from cropray.stages.inputs import divided_zones
+from cropray.stages.preflight import Ahead, Check
 from cropray.stages.stage import STAGES, Stage, made_elsewhere, stages_of
 from cropray.stages.timings import RAY_START, append_timing, timed
 
@@ -52,6 +55,37 @@ def run_stages(stages: Sequence[str], config: str | Location, overrides: Sequenc
                 write_text(workspace.config(stage.name), dump_yaml(job))
                 with timed(workspace, stage.name, progress):
                     stage.run(job, progress)
+
+
+def check_job(job: JobConfig, stages: Sequence[str]) -> None:
+    """Look at every input of stages that will run, in order, and at the artefacts that none of them makes.
+
+    Raises:
+        CroprayError: the one thing that is wrong, or all of them in one list.
+    """
+    problems: dict[str, CroprayError] = {}  # several stages may say the same
+
+    def note(check: Check) -> None:
+        try:
+            check()
+        except CroprayError as error:
+            problems.setdefault(str(error), error)
+
+    zones: list[Zone] = []
+    if job.points is None and (job.zone_selection is None or "zones" not in stages):
+        note(lambda: zones.extend(divided_zones(job)))
+    for stage in STAGES:
+        if stage.name in stages:
+            done = stages[: stages.index(stage.name)]
+            for check in stage.checks(job, Ahead(job.artefacts, zones, stages, done)):
+                note(check)
+    if (address := address_of(job.cluster)) is not None:
+        note(lambda: check_form(address, name_of_address(job.cluster)))
+    if len(problems) > 1:
+        listing = "\n".join(f"  {problem}" for problem in problems)
+        raise InputError(f"{len(problems)} things are to be mended before anything starts:\n{listing}")
+    for error in problems.values():
+        raise error
 
 
 def _wanted(job: JobConfig, stages: Sequence[str]) -> list[Stage]:

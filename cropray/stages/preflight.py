@@ -8,16 +8,13 @@ from urllib.parse import urlsplit
 
 from ray._private.accelerators import get_accelerator_manager_for_resource
 
-from cropray.cluster.ray_address import check_form
-from cropray.cluster.session import address_of, name_of_address
+from cropray.cluster.session import address_of
 from cropray.config import JobConfig
-from cropray.core.errors import ConfigError, CroprayError, InputError, MissingArtefactError
+from cropray.core.errors import ConfigError, MissingArtefactError
 from cropray.datasets.doubts import some
 from cropray.io.storage import Location
 from cropray.io.workspace import Workspace, require
 from cropray.io.zones import Zone
-from cropray.stages.inputs import divided_zones
-from cropray.stages.stage import STAGES
 from cropray.training.family import family
 
 Check = Callable[[], object]
@@ -52,37 +49,6 @@ class Ahead:
     def made(self, made_by: str, *files: Location) -> Iterator[Check]:
         """That files are there which an earlier stage makes, where it does not run before."""
         return (partial(require, file, made_by) for file in files if made_by not in self.done)
-
-
-def check_job(job: JobConfig, stages: Sequence[str]) -> None:
-    """Look at every input of stages that will run, in order, and at the artefacts that none of them makes.
-
-    Raises:
-        CroprayError: the one thing that is wrong, or all of them in one list.
-    """
-    problems: dict[str, CroprayError] = {}  # several stages may say the same
-
-    def note(check: Check) -> None:
-        try:
-            check()
-        except CroprayError as error:
-            problems.setdefault(str(error), error)
-
-    zones: list[Zone] = []
-    if job.points is None and (job.zone_selection is None or "zones" not in stages):
-        note(lambda: zones.extend(divided_zones(job)))
-    for stage in STAGES:
-        if stage.name in stages:
-            done = stages[: stages.index(stage.name)]
-            for check in stage.checks(job, Ahead(job.artefacts, zones, stages, done)):
-                note(check)
-    if (address := address_of(job.cluster)) is not None:
-        note(lambda: check_form(address, name_of_address(job.cluster)))
-    if len(problems) > 1:
-        listing = "\n".join(f"  {problem}" for problem in problems)
-        raise InputError(f"{len(problems)} things are to be mended before anything starts:\n{listing}")
-    for error in problems.values():
-        raise error
 
 
 def checks_of_models(job: JobConfig) -> Iterator[Check]:

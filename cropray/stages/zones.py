@@ -39,7 +39,7 @@ def run(job: JobConfig, progress: Progress) -> None:
     if table.is_current(progress, "zone table", overwrite=job.overwrite):
         return
     with whole_file(workspace.zones_table) as path:
-        table_of(zones, [season_of(zone, job) for zone in zones]).to_parquet(path)
+        table_of(zones, [season_of(zone, job).first_month for zone in zones]).to_parquet(path)
     table.mark()
 
 
@@ -63,7 +63,10 @@ def checks(job: JobConfig, _ahead: Ahead) -> Iterator[Check]:
 
 def _table(job: JobConfig, zones: Sequence[Zone]) -> Stamped:
     workspace = job.artefacts
-    content = {f"zone {zone.zone_id}": fingerprint([zone_fingerprint(zone), season_of(zone, job)]) for zone in zones}
+    content = {
+        f"zone {zone.zone_id}": fingerprint([zone_fingerprint(zone), season_of(zone, job).first_month])
+        for zone in zones
+    }
     inputs = key_of(closure(table_of), {}, {**content, "zones' order": fingerprint([*content])})
     return Stamped("zones", "", workspace, ("zones", "all"), inputs, (workspace.zones_table,))
 

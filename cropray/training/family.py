@@ -11,10 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
-import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
 from cropray.cluster.resources import FitSize, Need
@@ -26,6 +24,7 @@ from cropray.core.legend import CropClass
 from cropray.core.registry import entries_outside, plugged, require_same, take_over
 from cropray.core.settings import Settings
 from cropray.io.storage import Location
+from cropray.training.crop_model import CropModel, Probabilities
 from cropray.training.members import Member
 from cropray.training.weights import ClassWeighting
 
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
     from cropray.core.metrics import Counts
 
 Sample = Literal["pixel", "tile"]
-Samples = npt.NDArray[np.uint16]
-Probabilities = npt.NDArray[np.float32]
 ENTRY_POINTS: Final = "cropray.families"
 RESOURCES: Final = frozenset({"checkpoint_every", "max_failures", "memory_gb", "cpus_per_worker"})
 # Other numbers of CPUs change a result by rounding at most, and repeat nothing.
@@ -219,63 +216,6 @@ class FitScore:
     """One record per step up to this one, with `step`."""
     seconds: float
     """What a fit of so many steps takes."""
-
-
-class TilePredictor(Protocol):
-    """What mapping a zone needs of a model."""
-
-    @property
-    def cube(self) -> CubeSpec:
-        """Bands and steps that it reads."""
-
-    @property
-    def classes(self) -> tuple[CropClass, ...]:
-        """Class of each output, in order."""
-
-    @property
-    def margin_px(self) -> int:
-        """Predictions are exact this far from an edge where a window cuts the image."""
-
-    @property
-    def stride_px(self) -> int:
-        """Windows must start at multiples of this."""
-
-    @property
-    def bytes_per_px(self) -> int:
-        """Most memory that a prediction takes, bytes per pixel of its window."""
-
-    def predict_tiles(self, x: Samples) -> Probabilities:
-        """Class probabilities of each pixel.
-
-        Args:
-            x: [N, T, C, H, W] uint16 digital numbers, 0 = no data.
-
-        Returns:
-            [N, K, H, W] float32, sums to 1 over K.
-        """
-
-
-class CropModel(TilePredictor, Protocol):
-    """What serving and the registry need beside it."""
-
-    @property
-    def loader(self) -> str:
-        """Module with MLflow's `_load_pyfunc`; a registered model carries it and what it imports."""
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Of a table of samples, in order; empty: samples are tiles."""
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Axes of `predict_samples`' input, -1 where any length is accepted."""
-
-    @property
-    def output_shape(self) -> tuple[int, ...]:
-        """Axes of `predict_samples`' output."""
-
-    def predict_samples(self, x: Samples) -> Probabilities:
-        """Class probabilities of samples in the model's own form, as a model server gets them."""
 
 
 Prefix = Callable[[CropModel, int], CropModel]

@@ -3,15 +3,12 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from cropray.io.storage import Location, local_folder
-
-if TYPE_CHECKING:
-    from cropray.training.family import CropModel
+from cropray.training.crop_model import CropModel
 
 OutOfFold = tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32], npt.NDArray[np.str_]]
 
@@ -22,9 +19,9 @@ class Member:
 
     name: str
     """Its family."""
-    load: "Callable[[Path, str], CropModel]"
+    load: Callable[[Path, str], CropModel]
     """See `Family.load`."""
-    prefix: "Callable[[CropModel, int], CropModel] | None"
+    prefix: Callable[[CropModel, int], CropModel] | None
     """See `Family.prefix`."""
     folder: Location
     """What the fit wrote."""
@@ -40,7 +37,7 @@ class Member:
     unlearnt: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """Training zone → indices of the classes that the fold which did not see it could not learn."""
 
-    def model(self) -> "CropModel":
+    def model(self) -> CropModel:
         """The trained model, on the CPU; raises as `Family.load`."""
         with local_folder(self.folder) as files:
             model = self.load(files, "cpu")

@@ -11,7 +11,7 @@ from cropray.core.cube import CubeSpec
 from cropray.core.features import STUDY_FEATURES, FeatureSet
 from cropray.core.legend import CropClass
 from cropray.training.card import CARD_FILE, naming_damage, recorded_features
-from cropray.training.family import CropModel, Probabilities, Samples
+from cropray.training.crop_model import CropModel, Probabilities, Samples
 
 _NUMBER_BYTES: Final = 2
 _FLOAT_BYTES: Final = 4

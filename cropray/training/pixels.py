@@ -24,7 +24,8 @@ from cropray.core.metrics import confusion, log_loss_sum
 from cropray.core.registry import is_outside
 from cropray.io.storage import write_json
 from cropray.training.card import CARD_FILE
-from cropray.training.family import FitScore, Probabilities, Samples
+from cropray.training.crop_model import Probabilities, Samples
+from cropray.training.family import FitScore
 from cropray.training.pixel_blocks import (
     BATCH_ROWS,
     TreeData,

@@ -5,8 +5,9 @@
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from statistics import quantiles
 
@@ -18,6 +19,8 @@ NAMED_IN = {
     "commands/demo.py": ("_SMALL",),
     "report/study.py": ("PUBLISHED", "WHY_NOT_COMPARABLE"),
 }
+# Ways of an argument that a reader follows: file, function, parameter.
+WAYS = (("stages/acquire.py", "run", "job"), ("search/fit.py", "fit_unit", "unit"))
 CUBE_OWNERS = ("core/cube.py", "core/sensors.py")
 CUBE_NUMBERS = (4, 12, 48)
 CUBE_WORDS = re.compile(r"band|month|feature", re.IGNORECASE)
@@ -80,6 +83,82 @@ def _reached(graph: dict[str, set[str]], room: str) -> set[str]:
         found |= new
         waiting += new
     return found
+
+
+def file_arrows(house: list[Module]) -> dict[str, set[str]]:
+    """File → files that it imports, late and for types too; `search/fit.py`."""
+    named = {_dotted(module): module.name for module in house}
+    found = {}
+    for module in house:
+        targets = {named.get(full) or named.get(full.rpartition(".")[0]) for full in _imports(module.tree)}
+        found[module.name] = {target for target in targets if target} - {module.name}
+    return found
+
+
+def _dotted(module: Module) -> str:
+    return f"cropray.{module.name.removesuffix('.py').replace('/', '.')}".removesuffix(".__init__")
+
+
+def way(house: list[Module], file: str, function: str, parameter: str) -> Iterator[str]:
+    """Files that an argument comes to, call by call and back: of functions that are given it, or something of it.
+
+    Args:
+        house: all modules.
+        file: where the way begins: `stages/acquire.py`.
+        function: of that file.
+        parameter: of that function.
+    """
+    known = {
+        f"{_dotted(module)}.{node.name}": (module, node)
+        for module in house
+        for node in module.tree.body
+        if isinstance(node, ast.FunctionDef)
+    }
+    (start,) = (_dotted(module) for module in house if module.name == file)
+    yield from _way(known, f"{start}.{function}", parameter, ())
+
+
+def _way(
+    known: dict[str, tuple[Module, ast.FunctionDef]], name: str, parameter: str, before: tuple[str, ...]
+) -> Iterator[str]:
+    module, node = known[name]
+    yield module.name
+    called = {full.rpartition(".")[2]: full for full in _imports(module.tree)}
+    calls = sorted((c for c in ast.walk(node) if isinstance(c, ast.Call)), key=lambda c: (c.lineno, c.col_offset))
+    for call in calls:
+        own, _, of_module = ast.unparse(call.func).partition(".")
+        target = f"{called.get(own, f'{_dotted(module)}.{own}')}.{of_module}".rstrip(".")
+        if target not in known or target in (*before, name):
+            continue
+        names = [argument.arg for argument in known[target][1].args.args]
+        given = [*zip(names, call.args, strict=False), *((k.arg, k.value) for k in call.keywords)]
+        for argument, value in given:
+            if argument and _root(value) == parameter:
+                yield from _way(known, target, argument, (*before, name))
+                yield module.name
+
+
+def _root(value: ast.expr) -> str:
+    """`job` of `job` and of `job.cluster.wait_s`."""
+    while isinstance(value, ast.Attribute):
+        value = value.value
+    return value.id if isinstance(value, ast.Name) else ""
+
+
+def climbs(files: Iterable[str]) -> int:
+    """How often a way turns back to the file that it came from."""
+    stack: list[str] = []
+    n_climbs, is_climbing = 0, False
+    for file, following in pairwise([*files, ""]):
+        if file == following:
+            continue
+        if file in stack[-2:-1]:
+            stack.pop()
+            n_climbs, is_climbing = n_climbs + (not is_climbing), True
+        else:
+            stack.append(file)
+            is_climbing = False
+    return n_climbs
 
 
 def reduced(graph: dict[str, set[str]]) -> dict[str, set[str]]:
@@ -183,6 +262,8 @@ def figures() -> dict[str, object]:
         "rooms": len(graph),
         "import arrows between rooms": sum(map(len, graph.values())),
         "circles of rooms": circles(graph),
+        "circles of files within rooms": circles(file_arrows(house)),
+        **{f"climbs of {' '.join(start)}": climbs(way(house, *start)) for start in WAYS},
         "lines of a function's body, p50": round(deciles[4]),
         "lines of a function's body, p90": round(deciles[8]),
         "lines of a function's body, longest": f"{lengths[longest]} ({longest})",

@@ -15,7 +15,6 @@ def test_bounds_and_centres():
     assert GRID.bounds == (600_000, 5_399_700, 600_200, 5_400_000)  # 20 × 10 m east, 30 × 10 m south
     assert GRID.centre(0, 0) == (600_005, 5_399_995)
     assert GRID.centre(29, 19) == (600_195, 5_399_705)
-    assert GRID.pixel_area_ha == 0.01  # 100 m²
 
 
 def test_transform_is_that_of_rasterio():

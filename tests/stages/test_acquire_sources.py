@@ -19,7 +19,7 @@ from cropray.io.workspace import Workspace
 from cropray.io.zones import read_zones
 from cropray.stages import acquire
 from cropray.stages.inputs import acquisition_of
-from cropray.stages.preflight import check_job
+from cropray.stages.pipeline import check_job
 from tests.imagery.rasters import draw_pixels
 from tests.imagery.safe_products import Draft, images_of
 from tests.jobs import job

@@ -20,7 +20,7 @@ from cropray.core.progress import Progress
 from cropray.io.zones import Zone, write_zones
 from cropray.parcels.labels import read_labels
 from cropray.stages import labels
-from cropray.stages.preflight import check_job
+from cropray.stages.pipeline import check_job
 
 SIZE = 1000  # px of 10 m
 EXAMPLE = Path(__file__).parents[2] / "ray_jobs" / "legends" / "austria.csv"
@@ -164,7 +164,7 @@ def test_the_labelled_area_of_each_class_is_that_of_its_parcels(real_data, here,
     found = read_labels(config.artefacts.labels("there"), grid)
 
     shown = visible(frame, grid)
-    names = labels.job_legend(config).names
+    names = labels.legend_of(config.parcels).names
     n_classes = 0
     for name in register.classes:
         polygons = shown[frame["class"] == name]

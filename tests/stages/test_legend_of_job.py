@@ -16,9 +16,8 @@ from cropray.io.zones import write_zones
 from cropray.parcels.legend_file import read_legend
 from cropray.stages import dataset, labels
 from cropray.stages import map as map_stage
-from cropray.stages.inputs import job_legend, job_zones, register_year
-from cropray.stages.pipeline import PIPELINE
-from cropray.stages.preflight import check_job
+from cropray.stages.inputs import job_zones, legend_of, register_year
+from cropray.stages.pipeline import PIPELINE, check_job
 from tests.jobs import job as landscape_job
 from tests.synthetic import write_artefacts, zone, zone_arrays
 
@@ -65,7 +64,9 @@ def built_here(monkeypatch):
 
 def test_without_a_file_it_is_the_french_one(tmp_path):
     sources = {"imagery": {"folder": tmp_path}, "parcels": {"path": tmp_path / "p.gpkg"}}
-    assert job_legend(JobConfig.model_validate({"name": "a", "workspace": tmp_path, **sources})) is bundled_legend()
+    assert (
+        legend_of(JobConfig.model_validate({"name": "a", "workspace": tmp_path, **sources}).parcels) is bundled_legend()
+    )
 
 
 def test_the_dataset_has_the_classes_of_the_file(job, built_here, legend):
@@ -146,7 +147,9 @@ def test_the_path_of_the_legend_is_no_part_of_what_labels_are_made_of(landscape,
     def keys(file):
         parcels = {"path": str(landscape.parcels), "legend": str(file)}
         config = JobConfig.model_validate(landscape_job(landscape, tmp_path / "work", parcels=parcels))
-        tasks = labels._tasks(config, config.parcels, job_zones(config), job_legend(config), tmp_path / "extract.gpkg")
+        tasks = labels._tasks(
+            config, config.parcels, job_zones(config), legend_of(config.parcels), tmp_path / "extract.gpkg"
+        )
         return [task.inputs.digest for task in tasks]
 
     before = keys(legend)

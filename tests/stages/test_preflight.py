@@ -11,8 +11,7 @@ from cropray.config import JobConfig
 from cropray.core.errors import ConfigError, CroprayError, InputError, MissingArtefactError
 from cropray.io.zones import read_zones
 from cropray.stages import preflight
-from cropray.stages.pipeline import PIPELINE
-from cropray.stages.preflight import check_job
+from cropray.stages.pipeline import PIPELINE, check_job
 from tests.jobs import job
 
 CNN = {"use_gpu": True}

@@ -17,7 +17,7 @@ from cropray.imagery.sources.stac.settings import StacSettings
 from cropray.parcels import rpg
 from cropray.stages import dataset, evaluate, labels, pictures, zones
 from cropray.stages import map as map_stage
-from cropray.stages.inputs import acquisition_of
+from cropray.stages.inputs import acquisition_of, legend_of
 from tests.planning.test_estimate import job
 from tests.synthetic import entry, manifest, zone
 
@@ -51,7 +51,7 @@ def keys_of(tmp_path_factory):
             "acquire": acquired(config),
             "labels": labels._tasks(config, config.parcels, [ZONE], LEGEND, None)[0].inputs,
             "dataset": dataset._whole(config, dataset._of_all(LEGEND, {"a": of_zone}), dataset._OF_ZONES).inputs,
-            "dataset zone": dataset._tasks(config, jobs, {"a": of_zone})[0].inputs,
+            "dataset zone": dataset._tasks(config, jobs, {"a": of_zone}, legend_of(config.parcels))[0].inputs,
             "counts": evaluate._tasks(config, "cnn", of_dataset)[0].inputs,
             "scores": evaluate._scores_of(config, "cnn", of_dataset).inputs,
             "map": map_stage._tasks(config, "cnn", [ZONE])[0].inputs,

@@ -29,7 +29,7 @@ from cropray.parcels.rpg import is_fetched
 from cropray.planning.costs import UnitCosts, ZoneCosts
 from cropray.planning.estimate import with_built
 from cropray.planning.work import Cluster, JobWork
-from cropray.stages.inputs import acquisition_of, job_legend
+from cropray.stages.inputs import acquisition_of, legend_of
 from cropray.stages.labels import indexed
 from cropray.training.family import family
 
@@ -128,7 +128,7 @@ def sample_zones(
     progress.restart()
     with indexed(job.parcels, order if is_fetched(job.parcels) else (), scratch.parcel_extract, progress):
         samples = measure_zones(job, order, scratch, n_at_once, progress)
-    zones, entries, legend = [each.zone for each in samples], [each.entry for each in samples], job_legend(job)
+    zones, entries, legend = [each.zone for each in samples], [each.entry for each in samples], legend_of(job.parcels)
     names = ", ".join(zone.zone_id for zone in zones[:4]) + (" …" if zones[4:] else "")
     notes = [f"zones: scaled up from {len(zones)} made for real ({names})"]
     if manifest := built_dataset(job, all_zones):

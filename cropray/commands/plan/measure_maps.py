@@ -12,7 +12,7 @@ from cropray.io.storage import size_of
 from cropray.io.zones import Zone
 from cropray.maps.predict import windows
 from cropray.maps.zone import MapJob, map_zone
-from cropray.training.family import CropModel, Probabilities, Samples, TilePredictor
+from cropray.training.crop_model import CropModel, Probabilities, Samples, TilePredictor
 
 MOST_PX: Final = 1 << 16  # of a zone that are predicted
 _MOST_ROWS: Final = 40_000

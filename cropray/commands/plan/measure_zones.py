@@ -31,7 +31,7 @@ from cropray.io.zones import Zone
 from cropray.parcels.rpg import is_fetched
 from cropray.planning.costs import ZoneCosts
 from cropray.report.drawing import step_names
-from cropray.stages.inputs import acquisition_of, job_legend, register_year, steps_of
+from cropray.stages.inputs import acquisition_of, legend_of, register_year, season_of
 from cropray.stages.labels import label_from
 from cropray.stages.pictures import ZoneDrawing, draw_zone
 
@@ -88,7 +88,7 @@ def measure_zones(
 def measure_zone(job: JobConfig, zone: Zone, scratch: Workspace) -> ZoneSample:
     """Acquire, label and build one zone, and draw its films."""
     assert job.parcels is not None
-    legend, parcels, season = job_legend(job), job.parcels, steps_of(zone, job)
+    legend, parcels, season = legend_of(job.parcels), job.parcels, season_of(zone, job)
     extract = scratch.parcel_extract if is_fetched(parcels) else None
     drawing = ZoneDrawing(
         zone.zone_id, counts_profiles=True, has_images=True, has_film=True, film_px=job.report.film_px,
@@ -116,7 +116,7 @@ def _acquire(job: JobConfig, zone: Zone, scratch: Workspace) -> None:
     if job.imagery.is_at_hand:
         acquisition_of(job, [zone], scratch).make(zone)()
         return
-    season = steps_of(zone, job)
+    season = season_of(zone, job)
     cube = season.cube
     here, zone_id = job.artefacts, zone.zone_id
     if here.composite(zone_id).exists() and here.n_obs(zone_id).exists():

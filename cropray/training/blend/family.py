@@ -7,7 +7,8 @@ from typing import Any
 from cropray.core.closure import Root
 from cropray.training.blend.mean import KIND, combine
 from cropray.training.blend.settings import BlendSettings
-from cropray.training.family import CropModel, Family, Fit, FitScore, family
+from cropray.training.crop_model import CropModel
+from cropray.training.family import Family, Fit, FitScore, family
 
 
 def fit(job: Fit) -> Sequence[FitScore]:

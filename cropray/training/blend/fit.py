@@ -21,7 +21,8 @@ from cropray.io.storage import local_folder, write_json
 from cropray.training.blend.mean import CARD_VERSION, FOLDER, KIND, average
 from cropray.training.blend.model import BlendModel
 from cropray.training.card import CARD_FILE, load_card
-from cropray.training.family import Fit, FitScore, Probabilities
+from cropray.training.crop_model import Probabilities
+from cropray.training.family import Fit, FitScore
 from cropray.training.pixel_blocks import PixelBlock, checked_rows, class_indices, class_lookup, in_batches, samples
 
 log = logging.getLogger(__name__)

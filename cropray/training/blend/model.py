@@ -11,7 +11,8 @@ from cropray.core.errors import SchemaError
 from cropray.core.legend import CropClass
 from cropray.training.blend.mean import CARD_VERSION, FOLDER, KIND, combine
 from cropray.training.card import CARD_FILE, load_card, naming_damage
-from cropray.training.family import CropModel, Probabilities, Samples, family
+from cropray.training.crop_model import CropModel, Probabilities, Samples
+from cropray.training.family import family
 
 _FLOAT_BYTES: Final = 4
 

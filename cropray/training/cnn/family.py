@@ -6,8 +6,9 @@ from typing import Any
 
 from cropray.core.cube import CubeSpec
 from cropray.training.cnn.settings import CnnSettings
+from cropray.training.crop_model import CropModel
 from cropray.training.deep.settings import FREE, entries
-from cropray.training.family import CropModel, Family, Fit, FitScore
+from cropray.training.family import Family, Fit, FitScore
 
 
 def fit(job: Fit) -> Sequence[FitScore]:

@@ -6,8 +6,8 @@ from typing import ClassVar, Final, Self
 
 from cropray.core.cube import CubeSpec
 from cropray.core.legend import CropClass
+from cropray.training.crop_model import Probabilities, Samples
 from cropray.training.deep.checkpoint import NetworkCheckpoint, load_checkpoint
-from cropray.training.family import Probabilities, Samples
 
 _NUMBER_BYTES: Final = 2
 _FLOAT_BYTES: Final = 4

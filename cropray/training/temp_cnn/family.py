@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cropray.training.cnn.family import model_entries
+from cropray.training.crop_model import CropModel
 from cropray.training.deep.settings import FREE, entries
-from cropray.training.family import CropModel, Family, Fit, FitScore
+from cropray.training.family import Family, Fit, FitScore
 from cropray.training.temp_cnn.settings import TempCnnSettings
 
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from cropray.training.crop_model import Probabilities, Samples
 from cropray.training.deep.model import TileNetworkModel
-from cropray.training.family import Probabilities, Samples
 from cropray.training.temp_cnn.pixel_network import KIND, predict_rows
 
 

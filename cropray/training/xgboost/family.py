@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from cropray.training.family import CropModel, Family, Fit, FitScore
+from cropray.training.crop_model import CropModel
+from cropray.training.family import Family, Fit, FitScore
 from cropray.training.pixel_model import first_steps, from_card
 from cropray.training.xgboost.settings import XgboostSettings
 

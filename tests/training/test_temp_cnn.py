@@ -1,6 +1,8 @@
 """The network over pixels: what it reads, fits that repeat and go on, and models in use."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,6 +18,7 @@ from cropray.evaluation.models import load_model
 from cropray.training.cnn.model import CnnModel
 from cropray.training.deep.tiles import ChannelStats, TileSet
 from cropray.training.family import Fit, FitData, family
+from cropray.training.temp_cnn.fit import scaled
 from cropray.training.temp_cnn.pixels import PixelSet
 from cropray.training.temp_cnn.served import _load_pyfunc
 from cropray.training.temp_cnn.settings import TempCnnSettings
@@ -215,3 +218,43 @@ def test_missing_numbers_are_seen_as_missing(tmp_path):
     missing[:, ::12] = 0
     assert isinstance(model.checkpoint.stats, ChannelStats)
     assert not np.allclose(model.predict_samples(at_mean), model.predict_samples(missing))
+
+
+def clouded(share: float) -> Fit:
+    """A fit on 500 drawn pixels of 12 months × 4 bands, the last of which never changes; some lie below clouds, some months are
+    missing."""
+    rng = np.random.default_rng(4)
+    x = rng.normal(1000, 100, (500, 48))
+    x[rng.random(x.shape) < share] = 8000
+    x[:, 36:] = 700
+    x[rng.random(x.shape) < 0.1] = 0
+    columns = dict(zip(FEATURE_COLUMNS, x.astype(np.uint16).T, strict=True))
+    halves = {
+        zone_id: pa.table({name: values[half] for name, values in columns.items()})
+        for zone_id, half in (("a", slice(0, 200)), ("b", slice(200, None)))
+    }
+    return Fit(
+        settings=SMALL, train=FitData(halves, {}), val=None, classes=CLASSES, legend_hash="hash", mean=(1.0, 2.0, 3.0, 4.0),
+        std=(5.0, 6.0, 7.0, 8.0), seed=0, folder=Path(), n_steps=1,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("share", [0.0, 0.05])
+def test_robust_scaling_is_that_of_the_quartiles(share):
+    job = clouded(share)
+    found = scaled(job)
+    rows = pa.concat_tables(job.train.blocks.values())
+    for band in range(3):
+        names = [name for name in FEATURE_COLUMNS if name.startswith(("B02", "B03", "B04", "B08")[band])]
+        numbers = np.concatenate([rows[name].to_numpy() for name in names]).astype(float)
+        low, middle, high = np.quantile(numbers[numbers > 0], [0.25, 0.5, 0.75], method="inverted_cdf")
+        assert found.mean[band] == middle
+        assert found.std[band] == pytest.approx((high - low) / 1.349)
+        assert 90 < found.std[band] < 115  # of fields, with clouds or without
+    assert (found.mean[3], found.std[3]) == (4.0, 8.0)  # a band that never changes has no quartiles to tell apart
+
+
+def test_standard_scaling_is_what_the_manifest_says():
+    job = clouded(0.05)
+    plain = replace(job, settings=SMALL.with_values({"scaling": "standard"}))
+    assert scaled(plain) is plain

@@ -13,9 +13,9 @@ from cropray.training.temp_cnn.settings import TempCnnSettings
 def fit(job: Fit) -> Sequence[FitScore]:
     """Train the network until validation stops it, or for a fixed number of epochs."""
     from cropray.training.deep.fit import fit_scored  # noqa: PLC0415 - torch: only where networks are trained
-    from cropray.training.temp_cnn.fit import TEMP_CNN  # noqa: PLC0415
+    from cropray.training.temp_cnn.fit import TEMP_CNN, scaled  # noqa: PLC0415
 
-    return fit_scored(job, TEMP_CNN)
+    return fit_scored(scaled(job), TEMP_CNN)
 
 
 def load(folder: Path, device: str) -> CropModel:

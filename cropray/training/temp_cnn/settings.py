@@ -1,6 +1,6 @@
 """What a job file may say about the network over pixels; read without loading torch and Ray."""
 
-from typing import Annotated, Any, ClassVar, Final
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -43,6 +43,9 @@ class TempCnnSettings(NetworkSettings):
         {"name": "dropout_steps", "share": 0.1},
         {"name": "noise", "sd": 0.1},
     )
+    scaling: Literal["robust", "standard"] = "robust"
+    """How numbers come to the network: less the band's median, in units of its interquartile range (`robust`), or less its mean,
+    in standard deviations, which a few clouds in a table make several times what they are of fields."""
     channels: int = Field(default=32, ge=1)
     """Width of the convolutions over time."""
     kernel_size: Annotated[int, AfterValidator(odd)] = Field(default=5, ge=1)
@@ -51,6 +54,10 @@ class TempCnnSettings(NetworkSettings):
     """Width of the dense layer over all steps."""
     dropout: float = Field(default=0.3, ge=0, lt=1)
     """Share of the activations that are set to 0 in training."""
+
+    def architecture(self) -> dict[str, Any]:
+        """See `NetworkSettings.architecture`; how numbers are scaled is not the network's."""
+        return {name: value for name, value in super().architecture().items() if name != "scaling"}
 
     def fit_bytes(self, size: FitSize) -> float:
         """See `FamilySettings.fit_bytes`: a worker holds all pixels, since an epoch takes them in any order."""

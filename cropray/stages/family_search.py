@@ -155,14 +155,9 @@ class FamilySearch:
         """Whether trials are dropped on the way; what is built from other families takes next to no time."""
         return self.job.search.racing and self.family.combine is None
 
-    @property
-    def _folds(self) -> range:
-        return range(self.manifest.n_folds)
-
     def _score(self, trial: Trial) -> float:
         """Mean of the objective over the folds, more is better; see `racing.worth`."""
-        results = [result for unit in self.units if unit.unit.trial == trial for result in unit.results()]
-        (configuration,) = group_by_configuration(results)
+        (configuration,) = group_by_configuration(r for u in self.units if u.unit.trial == trial for r in u.results())
         is_whole = len(configuration.folds) == self.manifest.n_folds
         return worth(configuration, configuration if is_whole else self._configurations()[1], self.job.search.objective)
 
@@ -254,6 +249,9 @@ class FamilySearch:
     def _finished(self) -> tuple[ConfigurationResult, ...]:
         return group_by_configuration(r for unit in self.units if unit.is_finished for r in unit.results())
 
+    def _judged(self, whole: Sequence[ConfigurationResult]) -> Sequence[ConfigurationResult]:
+        return self._finished() if self.is_race else whole  # what was dropped was searched as well
+
     def refit(self, best: ConfigurationResult) -> UnitJob:
         """The winner's fit on all training zones."""
         n_steps = None if self.family.most_steps is None else best.refit_steps
@@ -295,7 +293,8 @@ class FamilySearch:
         zones, _ = unit_zones(unit.unit, self.manifest)
         files = {zone_id: self.workspace.out_of_fold(self.model, zone_id) for zone_id in zones}
         readers = {zone_id: partial(read_out_of_fold_of_zone, file) for zone_id, file in files.items() if file.exists()}
-        lacks = [self.manifest.class_counts(self.manifest.fold_zones(fold)[0]) == 0 for fold in self._folds]
+        of_folds = [self.manifest.fold_zones(fold)[0] for fold in range(self.manifest.n_folds)]
+        lacks = [self.manifest.class_counts(train) == 0 for train in of_folds]
         unlearnt = {
             zone.zone_id: tuple(np.flatnonzero(lacks[zone.fold]).tolist())
             for zone in self.manifest.of_split("train")
@@ -331,7 +330,7 @@ class FamilySearch:
             shutil.copytree(fitted, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(NOTES_FILE))
         manifest, region_out = self.manifest, self._region_out(regions)
         warnings = search_warnings(
-            self.family, self.settings, configurations, best, self.job.search.space(self.model).ranges()
+            self.family, self.settings, self._judged(configurations), best, self.job.search.space(self.model).ranges()
         )
         if region_out is not None:
             progress.note(f"{self.model:<8} new regions ({len(regions)}): {scores_in_words(region_out.scores)}")

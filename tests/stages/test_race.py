@@ -90,6 +90,7 @@ def test_trials_go_from_fold_to_fold_and_the_record_says_which_did_not(make, mon
     ]
     assert result["best"] == {"learning_rate": 0.2, "n_estimators": 30}
     assert len(result["configurations"]) == 2
+    assert result["warnings"] == []  # 0.1 was searched and dropped: nobody need look below 0.2
     assert (len(result["units"]), result["left_out"]) == (8, [])
     assert "xgboost  dropped after 1 of 3 folds: learning_rate=0.1 n_estimators=30; its val_macro_f1 is -0.4" in told
     assert "race after 1 of 3 folds: 2 of 4 trials go on; the leader is n_estimators=30 learning_rate=0.2" in told

@@ -12,7 +12,7 @@ from cropray.datasets.manifest import Manifest
 from cropray.evaluation.results import ModelResult, ReportInputs
 from cropray.io.pictures import INK, LINE, MUTED, picture
 from cropray.io.storage import Location
-from cropray.report.drawing import CENTRED, MODEL_COLOURS, cells, compact, on_cell
+from cropray.report.drawing import CENTRED, cells, compact, in_colours, on_cell
 from cropray.report.tables import ClassRow, class_rows
 
 _ROW_IN: Final = 0.24  # inches per class in charts with one row per class
@@ -108,7 +108,7 @@ def draw_class_scores(inputs: ReportInputs, path: Location) -> None:
 def draw_dumbbell(axes: Any, y: float, values: Sequence[float]) -> None:
     """One value per model in a row, joined by a line; equal values stay visible below each other."""
     axes.plot([min(values), max(values)], [y, y], color=LINE, linewidth=2.5, zorder=1)
-    for m, (value, colour) in enumerate(zip(values, MODEL_COLOURS, strict=False)):
+    for m, (value, colour) in enumerate(in_colours(values)):
         shift = _SHIFT * (m - (len(values) - 1) / 2)
         axes.scatter(value, y + shift, s=40, color=colour, edgecolor="white", linewidth=0.6, zorder=2)
 
@@ -117,7 +117,7 @@ def models_legend(axes: Any, models: Sequence[ModelResult]) -> None:
     """A row of model names below the axes, in the models' colours."""
     handles = [
         Line2D([], [], marker="o", linestyle="", color=colour, markeredgecolor="white", label=model.label)
-        for model, colour in zip(models, MODEL_COLOURS, strict=False)
+        for model, colour in in_colours(models)
     ]
     axes.figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), labelcolor=INK)
 

@@ -10,7 +10,7 @@ from cropray.evaluation.results import ModelResult, ReportInputs
 from cropray.io.pictures import MUTED, picture
 from cropray.io.storage import Location
 from cropray.report.class_pictures import models_legend
-from cropray.report.drawing import MODEL_COLOURS, compact
+from cropray.report.drawing import compact, in_colours
 
 _COUNTED: Final = {
     "parcel_sizes": "Size of the pixel's parcel, ha",
@@ -110,7 +110,7 @@ def draw_detail(inputs: ReportInputs, path: Location) -> bool:
 def _draw_groups(axes: Any, models: Sequence[ModelResult], name: str) -> None:
     """One dot per group, score and model; below it, what is counted."""
     titles: dict[str, int] = {}
-    for m, (model, colour) in enumerate(zip(models, MODEL_COLOURS, strict=False)):
+    for m, (model, colour) in enumerate(in_colours(models)):
         rows = model.detail.get(name, ())
         titles |= {row["group"]: row["n"] for row in rows}
         places = [[*titles].index(row["group"]) + _SHIFT * (m - (len(models) - 1) / 2) for row in rows]
@@ -132,7 +132,7 @@ def _draw_groups(axes: Any, models: Sequence[ModelResult], name: str) -> None:
 
 def _draw_fall_back(axes: Any, models: Sequence[ModelResult]) -> None:
     """The curve of each model, from the group for all pixels to the class for all; some thresholds are written beside it."""
-    for model, colour in zip(models, MODEL_COLOURS, strict=False):
+    for model, colour in in_colours(models):
         curve = (model.detail.get("fall_back") or {}).get("curve", ())
         points = [(row["share_of_class"], row["accuracy"]) for row in curve]
         axes.plot(*zip(*points, strict=True) if points else ((), ()), marker="o", markersize=3, color=colour)

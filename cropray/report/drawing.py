@@ -1,7 +1,8 @@
 """What pictures of the report have in common: colours of models, and names of steps and counts on axes."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import cycle
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
@@ -9,14 +10,21 @@ from cropray.core.cube import Season
 from cropray.core.sensors import Band
 from cropray.io.pictures import INK
 
-MODEL_COLOURS: Final = ("#1f6fb2", "#d9722b", "#2f8f5b", "#8a4fb0")  # told apart by colour-blind readers too
+# Told apart by colour-blind readers too.
+MODEL_COLOURS: Final = ("#1f6fb2", "#d9722b", "#2f8f5b", "#8a4fb0", "#b8860b", "#c2407a", "#3aa6b9", "#5b6770")
 FOLD_STYLES: Final = ("-", "--", ":", "-.")
+_Of = TypeVar("_Of")
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 TITLE: Final[dict[str, Any]] = {"x": 0.01, "ha": "left", "fontsize": 9.5, "fontweight": "bold"}
 """Of a whole figure."""
 CENTRED: Final[dict[str, Any]] = {"ha": "center", "va": "center", "fontsize": 6.8}
 """Text in a cell of a matrix."""
 _DARK_CELL: Final = 0.55  # cells above this share of the scale are written in white
+
+
+def in_colours(of_models: Iterable[_Of]) -> Iterator[tuple[_Of, str]]:
+    """What is drawn of each model, with the model's colour; after the last one they begin again."""
+    return zip(of_models, cycle(MODEL_COLOURS), strict=False)
 
 
 def cells(axes: Any, shape: tuple[int, ...]) -> None:

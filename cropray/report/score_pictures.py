@@ -11,13 +11,13 @@ from cropray.evaluation.results import ModelResult, ReportInputs
 from cropray.io.pictures import INK, MUTED, picture
 from cropray.io.storage import Location
 from cropray.report.class_pictures import draw_dumbbell, models_legend
-from cropray.report.drawing import FOLD_STYLES, MODEL_COLOURS, TITLE
+from cropray.report.drawing import FOLD_STYLES, TITLE, in_colours
 from cropray.report.tables import format_params, zone_rows
 from cropray.search.results import ConfigurationResult
 
 _TRAIN_COLOUR: Final = "#9aa5b1"
 _VAL_COLOUR: Final = "#1f6fb2"
-_BAND: Final = 0.5  # height of the band in which the models of one row stand, rows
+_BAND: Final = 0.8  # height of the band in which the models of one row stand, rows
 _CURVES: Final = ("loss", "macro_f1")  # what a fit is stopped by, and what a search chooses by, unless they are told
 _PER_ROW: Final = 4  # configurations beside each other
 _TICKS: Final = (0, 0.5, 1)
@@ -31,20 +31,24 @@ def draw_scores(inputs: ReportInputs, path: Location) -> None:
     """Test scores with their 95 % intervals where there are any, models side by side."""
     has_intervals = any(model.intervals for model in inputs.models)
     columns = [metric for metric in score_columns() if metric.higher_is_better]  # the loss has another scale
-    with picture(path, 7.6, 0.8 + 0.65 * len(columns)) as figure:
+    with picture(path, 7.6, 0.8 + (0.25 + 0.16 * len(inputs.models)) * len(columns)) as figure:
         axes = figure.subplots()
-        for m, (model, colour) in enumerate(zip(inputs.models, MODEL_COLOURS, strict=False)):
+        for m, (model, colour) in enumerate(in_colours(inputs.models)):
             for row, metric in enumerate(columns):
                 y, value = row + _BAND * ((m + 0.5) / len(inputs.models) - 0.5), model.scores.known(metric.key)
-                if interval := model.intervals.get(f"test_{metric.key}"):
-                    axes.plot(interval, [y, y], color=colour, linewidth=5, alpha=0.28, solid_capstyle="round")
+                interval = model.intervals.get(f"test_{metric.key}", (value, value))
+                axes.plot(interval, [y, y], color=colour, linewidth=5, alpha=0.28, solid_capstyle="round")
                 axes.scatter(value, y, s=46, color=colour, edgecolor="white", linewidth=0.8, zorder=3)
-                # The first model's numbers stand above the dots, the others' below: they cannot collide.
-                place = (0, 6) if m == 0 else (0, -14)
-                axes.annotate(f"{value:.3f}", (value, y), place, textcoords="offset points", ha="center", color=colour)
+                number: dict[str, Any] = {
+                    "textcoords": "offset points",
+                    "va": "center",
+                    "color": colour,
+                    "fontsize": 7.5,
+                }
+                axes.annotate(f"{value:.3f}", (max(value, *interval), y), (8, 0), **number)
         axes.set_yticks(range(len(columns)), [metric.label for metric in columns])
         axes.set(
-            xlim=(min(0.0, *(model.scores.known(m.key) for model in inputs.models for m in columns)), 1),
+            xlim=(min(0.0, *(model.scores.known(m.key) for model in inputs.models for m in columns)), 1.06),
             ylim=(len(columns) - 0.4, -0.7),
             title=f"Test scores{', with 95 % intervals over zones' if has_intervals else ''}",
         )

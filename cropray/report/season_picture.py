@@ -12,7 +12,7 @@ from cropray.io.storage import Location
 from cropray.report.drawing import MODEL_COLOURS, TITLE
 
 _PER_ROW: Final = 4
-_ACCURACY, _F1, _RELIABLE, _ = MODEL_COLOURS
+_ACCURACY, _F1, _RELIABLE, *_ = MODEL_COLOURS
 _REGION: Final = "#9aa5b1"
 
 

@@ -6,6 +6,7 @@ from cropray.datasets.doubts import parcel_doubts
 from cropray.datasets.separation import Trim
 from cropray.io.workspace import Workspace
 from cropray.stages.dataset import _bare_tiles, _given_by_id, _lost_classes, _notes, _tasks
+from cropray.stages.inputs import legend_of
 from tests.synthetic import entry, zone
 
 
@@ -70,7 +71,7 @@ def test_a_zone_is_up_to_date_in_whatever_order_its_shared_parcels_come(tmp_path
 
     def inputs(parcels, away=()):
         one = ZoneJob(zone("a"), 0, 16, ("wheat",), Trim(parcels, list(away)), Workspace(tmp_path))
-        (task,) = _tasks(config, [one], {"a": {"labels": "made from"}})
+        (task,) = _tasks(config, [one], {"a": {"labels": "made from"}}, legend_of(config.parcels))
         return task.inputs.digest
 
     ids = [f"{i * 37 % 1000:04d}" for i in range(500)]

@@ -170,7 +170,7 @@ def test_every_network_is_in_the_catalogue():
         (
             "temp_cnn",
             {"net": {"name": "conv_unet", "unet_channels": [8]}},
-            "'conv_unet' looks at pixels around .*or ltae",
+            "'conv_unet' looks at pixels around .*as ltae",
         ),
         (
             "temp_cnn",

@@ -179,8 +179,10 @@ def _start(settings: ClusterSettings, *, needs_dashboard: bool) -> None:
                     **_folders(),
                     **common,
                 )
-    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        if isinstance(error, ConfigError):
+    except Exception as error:
+        # A node that is slow to start is an `Exception` and nothing more; other kinds are mistakes of the code.
+        told = isinstance(error, OSError | RuntimeError | ValueError | ray.exceptions.RayError) or type(error) is Exception
+        if not told or isinstance(error, ConfigError):
             raise
         reason = next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__)
         where = f"{name_of_address(settings)} = '{address}'" if address else "its folder, RAY_TMPDIR, and 'cluster'"

@@ -66,7 +66,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
 	touch $@
 
-# pip tries one release of boto3 after the other, for hours; uv finds those that go together at once.
+# pip tries one release of boto3 after the other, for long; uv finds those that go together at once.
 .venv-lowest/.installed: pyproject.toml tests/lower_bounds.py
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet --upgrade pip packaging uv

@@ -181,7 +181,9 @@ def _start(settings: ClusterSettings, *, needs_dashboard: bool) -> None:
                 )
     except Exception as error:
         # A node that is slow to start is an `Exception` and nothing more; other kinds are mistakes of the code.
-        told = isinstance(error, OSError | RuntimeError | ValueError | ray.exceptions.RayError) or type(error) is Exception
+        told = (
+            isinstance(error, OSError | RuntimeError | ValueError | ray.exceptions.RayError) or type(error) is Exception
+        )
         if not told or isinstance(error, ConfigError):
             raise
         reason = next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__)

@@ -231,7 +231,9 @@ def test_a_user_without_a_home_gets_a_token_for_this_process(monkeypatch, home):
     assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
 
 
-@pytest.mark.parametrize("error", [OSError("\nno room\nfor sockets"), Exception("no room")])  # Ray's own, of a slow node
+@pytest.mark.parametrize(
+    "error", [OSError("\nno room\nfor sockets"), Exception("no room")]
+)  # Ray's own, of a slow node
 def test_what_ray_says_when_it_does_not_start_becomes_one_line(monkeypatch, error):
     def fail(**_):
         raise error

@@ -58,7 +58,7 @@ def test_a_fit_learns_and_its_scores_follow_from_its_model(fit):
     scores, model, _ = fit
     require_scores(scores, model, STEPS)
     assert np.trace(scores[-1].confusion) > 0.5 * 501
-    assert scores[1].seconds > scores[0].seconds > 0
+    assert all(score.seconds > 0 for score in scores)  # more steps, more seconds: `test_seconds_of_prefixes`
     assert [record["step"] for record in scores[1].history] == list(STEPS)
     assert scores[1].history[0]["val_loss"] == pytest.approx(scores[0].loss_sum / 501)
 

@@ -34,7 +34,7 @@ def test_a_fit_learns_and_its_scores_follow_from_its_model(fit):
     scores, model, _ = fit
     require_scores(scores, model, STEPS)
     assert np.trace(scores[-1].confusion) > 0.6 * 501
-    assert scores[1].seconds > scores[0].seconds > 0
+    assert all(score.seconds > 0 for score in scores)  # more steps, more seconds: `test_seconds_of_prefixes`
 
 
 def test_every_round_is_told_as_it_is_grown(tmp_path):

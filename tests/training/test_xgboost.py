@@ -208,5 +208,5 @@ def test_engines_and_workers_agree(fit_without_beet: XgbFit, engine: str, n_work
     settings = SMALL.model_copy(update={"engine": engine, "num_workers": n_workers})
     other = train_xgboost(settings, POINT, NO_BEET, val_zones(), 0, tmp_path)
     same(fit_without_beet, other)
-    assert other.scores[1].seconds > other.scores[0].seconds > 0
+    assert all(score.seconds > 0 for score in other.scores)  # more rounds, more seconds: `test_seconds_of_prefixes`
     assert sorted(path.name for path in tmp_path.iterdir()) == ["card.json", "model.ubj"]

@@ -45,7 +45,7 @@ class Augmentation:
         Args:
             x_BTCHW: float32, 0 = no data.
             seeds_B: int64, 0 ≤ seed < 2³², of each sample; see `uniform`.
-            std_C: standard deviation of each band, digital numbers.
+            std_C: spread of each band, digital numbers, see `ChannelStats`.
         """
         return x_BTCHW
 
@@ -172,7 +172,7 @@ class Bands(Augmentation):
     by: float = 0.1
     """Factors are from 1 - by to 1 + by."""
     offset: float = 0.1
-    """Offsets are from -offset to +offset, of the band's standard deviation."""
+    """Offsets are from -offset to +offset, of the band's spread (`ChannelStats`)."""
 
     def __post_init__(self) -> None:
         if not (0.0 <= self.by < 1.0 and self.offset >= 0.0 and self.by + self.offset > 0.0):
@@ -236,7 +236,7 @@ class Noise(Augmentation):
     """Independent normal noise on every number."""
 
     sd: float = 0.1
-    """Standard deviation, of the band's own."""
+    """Standard deviation, of the band's spread (`ChannelStats`)."""
 
     def __post_init__(self) -> None:
         if self.sd <= 0:

@@ -37,13 +37,16 @@ class TileBlock(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ChannelStats:
-    """Mean and standard deviation per band, in digital numbers, over the training zones of one fit."""
+    """Centre and spread per band, in digital numbers, over the training zones of one fit.
+
+    These are mean and standard deviation, or what stands for them with `scaling: robust` (`training.temp_cnn.fit.scaled`).
+    """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
     def normalise(self, x: Tensor) -> Tensor:
-        """Zero mean and unit deviation per band; missing values become 0, the mean.
+        """Each band less its centre, in units of its spread; missing values become 0, the centre.
 
         Args:
             x: [..., T, C, H, W] digital numbers of any numeric type, 0 = no data.
